@@ -1,0 +1,454 @@
+"""The configuration: pydantic models, the one source of validation, schema and documentation.
+
+`config.yaml` is the embedded default, a preset in `workflow/presets/` an overlay on it. Settings that belong
+to one kind of data set or teacher stand under that kind's own name, so that an overlay replaces a `kind` in
+one line and leaves nothing invalid behind.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from directcm.errors import UserError
+from directcm.specs import EXTRACTORS, METHODS, METRICS, SOLVERS
+
+Positive = Annotated[int, Field(ge=1)]
+Count = Annotated[int, Field(ge=0)]
+Rate = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+Fraction = Annotated[float, Field(ge=0, lt=1)]
+Precision = Literal["no", "fp16", "bf16"]
+Solver = Literal["ddim", "euler", "heun"]
+Method = Literal["cm", "direct_cm"]
+Loss = Literal["mse", "pseudo_huber"]
+ADAPTER = r"^(full|lora[1-9][0-9]*)$"
+Adapter = Annotated[str, Field(pattern=ADAPTER)]
+
+DIGITS_IMAGES = 1797
+
+
+class Block(BaseModel):
+    """A block of settings: unknown keys are errors, values never change after validation."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=False)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _no_booleans_as_numbers(cls, data: Any) -> Any:
+        if isinstance(data, dict):
+            for key, value in data.items():
+                info = cls.model_fields.get(key)
+                if isinstance(value, bool) and info is not None and info.annotation is not bool:
+                    raise ValueError(f"{key} is {str(value).lower()}, expected a number or text")
+        return data
+
+
+class Data(Block):
+    """Images and captions."""
+
+    kind: Literal["digits", "folder"] = Field("digits", description="digits: scikit-learn's 1,797 handwritten digits; folder: images with a metadata.csv (file_name,text)")
+    path: str | None = Field(None, description="folder only: the folder with metadata.csv")
+    resolution: Positive = Field(16, description="side of the square RGB images, pixels; a folder's images are resized to it after a centre crop")
+    held_out: Annotated[float, Field(gt=0, lt=1)] = Field(0.2, description="share of the images kept from all training, for checks")
+
+    @model_validator(mode="after")
+    def _check(self) -> Data:
+        if self.kind == "folder" and not self.path:
+            raise ValueError("path is missing: data.kind folder needs the folder that holds metadata.csv")
+        if self.resolution % 8:
+            raise ValueError(f"resolution is {self.resolution}, expected a multiple of 8")
+        return self
+
+
+class Process(Block):
+    """The noise process of the teacher."""
+
+    kind: Literal["vp"] = Field("vp", description="vp: the discrete DDPM process of Stable Diffusion")
+    timesteps: Positive = Field(1000, description="number of training time steps of the teacher")
+    time_input: Literal["zero_based", "one_based"] = Field("zero_based", description="what the U-Net is told at time s: s-1 (as diffusers trains it) or s (as the paper's release feeds it)")
+
+
+class MicroVae(Block):
+    """The small VAE: resolution r to (r/2)×(r/2)×4 latents."""
+
+    channels: tuple[Positive, Positive] = Field((32, 64), description="channels at full and at half resolution")
+    steps: Positive = Field(1200, description="optimiser steps")
+    batch_size: Positive = Field(64, description="images a step")
+    lr: Rate = Field(2e-3, description="peak learning rate, cosine decay")
+    kl_weight: NonNegative = Field(1e-5, description="weight of the KL term against the MSE")
+
+
+class MicroText(Block):
+    """The two small CLIP text encoders (SDXL has two) and their tokenizer."""
+
+    width: Positive = Field(32, description="hidden size of the first; the second has twice as much")
+    layers: Positive = Field(2, description="transformer layers of each")
+    heads: Positive = Field(2, description="attention heads of each")
+    vocabulary: Annotated[int, Field(ge=300)] = Field(512, description="largest size of the byte-level BPE vocabulary")
+    length: Annotated[int, Field(ge=4)] = Field(16, description="tokens a caption is padded or cut to")
+
+
+class MicroUnet(Block):
+    """The small SDXL U-Net."""
+
+    channels: tuple[Positive, ...] = Field((48, 96), min_length=1, description="channels per resolution, multiples of 16")
+    layers_per_block: Positive = Field(1, description="residual blocks per resolution")
+    head_dim: Positive = Field(16, description="size of an attention head")
+    steps: Positive = Field(1500, description="optimiser steps of U-Net and text encoders together")
+    batch_size: Positive = Field(128, description="latents a step")
+    lr: Rate = Field(2e-3, description="peak learning rate, linear warm-up, cosine decay")
+    caption_dropout: Fraction = Field(0.1, description="share of captions replaced by the unconditional embedding")
+    ema: Fraction = Field(0.995, description="decay of the weight average that is saved")
+
+    @field_validator("channels")
+    @classmethod
+    def _check(cls, value: tuple[int, ...]) -> tuple[int, ...]:
+        if any(c % 16 for c in value):
+            raise ValueError(f"channels are {list(value)}, expected multiples of 16")
+        return value
+
+
+class MicroSdxl(Block):
+    """A small StableDiffusionXLPipeline, trained here."""
+
+    vae: MicroVae = MicroVae()
+    text: MicroText = MicroText()
+    unet: MicroUnet = MicroUnet()
+
+
+class Diffusers(Block):
+    """Any SDXL-type pipeline, by local path or by hub id and revision (read from the local hub cache)."""
+
+    path: str | None = Field(None, description="folder of a saved StableDiffusionXLPipeline; wins over id")
+    id: str | None = Field(None, description="hub repository")
+    revision: str | None = Field(None, pattern=r"^[0-9a-f]{40}$", description="full commit hash of the repository")
+    variant: str | None = Field(None, description="weight files' variant, e.g. fp16")
+    vae_path: str | None = Field(None, description="folder of a VAE that replaces the pipeline's; wins over vae_id")
+    vae_id: str | None = Field(None, description="hub repository of a VAE that replaces the pipeline's")
+    vae_revision: str | None = Field(None, pattern=r"^[0-9a-f]{40}$", description="full commit hash of the VAE's repository")
+
+
+class Teacher(Block):
+    """The diffusion model that is distilled."""
+
+    kind: Literal["micro_sdxl", "diffusers"] = Field("micro_sdxl", description="micro_sdxl: trained here; diffusers: an existing SDXL-type pipeline")
+    micro_sdxl: MicroSdxl = MicroSdxl()
+    diffusers: Diffusers = Diffusers()
+
+    @model_validator(mode="after")
+    def _check(self) -> Teacher:
+        d = self.diffusers
+        if self.kind == "diffusers" and not d.path and not (d.id and d.revision):
+            raise ValueError("diffusers needs a path, or an id with its revision (a full commit hash)")
+        if d.vae_id and not d.vae_revision:
+            raise ValueError("diffusers.vae_revision is missing: a hub id is used at a pinned commit only")
+        return self
+
+
+class Encode(Block):
+    """Latents and prompt embeddings."""
+
+    batch_size: Positive = Field(128, description="images a forward")
+    posterior: Literal["sample", "mode"] = Field("sample", description="draw from the VAE's posterior (as SDXL is trained) or take its mode")
+
+
+class Ode(Block):
+    """How the teacher's probability-flow ODE is solved unless a line of `students` says otherwise."""
+
+    solver: Solver = Field("ddim", description="ddim, euler or heun")
+    N: Positive = Field(50, description="intervals from pure noise to data; divides process.timesteps")
+    w: Annotated[float, Field(ge=0, le=100)] = Field(3.0, description="guidance scale, Imagen form: 1 is unguided")
+
+
+class Targets(Block):
+    """Start points of training, and the ODE's endpoints from them."""
+
+    count: Positive = Field(8000, description="start points (latent, noise, time); CM and Direct CM see the same ones in the same order")
+    shards: Positive = Field(2, description="jobs the solving is spread over; does not change a byte")
+    block: Positive = Field(1000, description="start points solved in one go, the unit of resuming")
+    batch_size: Positive = Field(250, description="rows of one teacher evaluation")
+
+
+class Train(Block):
+    """Students. adapter, loss, lr, batch_size and steps are axes that lines of `students` can vary."""
+
+    adapter: Adapter = Field("lora64", description="loraR (LoRA of rank and alpha R) or full (all U-Net weights)")
+    loss: Loss = Field("mse", description="mse, or pseudo_huber: mean(sqrt(d² + c²) - c)")
+    lr: Rate = Field(1e-4, description="AdamW's learning rate, constant")
+    batch_size: Positive = Field(32, description="start points a step, over all processes")
+    steps: Positive = Field(250, description="optimiser steps")
+    weight_decay: NonNegative = Field(1e-2, description="AdamW's weight decay")
+    grad_clip: Rate = Field(1.0, description="largest gradient norm")
+    huber_c: Rate = Field(1e-3, description="c of pseudo_huber")
+    precision: Precision = Field("no", description="mixed precision of training: no, fp16 or bf16")
+    gradient_checkpointing: bool = Field(False, description="trade time for memory")
+    checkpoint_every: Positive = Field(100, description="steps between checkpoints")
+
+
+class StudentAxes(Block):
+    """One line of the grid: the product of these lists; what is left out comes from `ode` and `train`."""
+
+    method: list[Method] = Field(["cm", "direct_cm"], min_length=1, description="cm, direct_cm")
+    solver: list[Solver] | None = Field(None, min_length=1)
+    N: list[Positive] | None = Field(None, min_length=1)
+    w: list[Annotated[float, Field(ge=0, le=100)]] | None = Field(None, min_length=1)
+    adapter: list[Adapter] | None = Field(None, min_length=1)
+    loss: list[Loss] | None = Field(None, min_length=1)
+    lr: list[Rate] | None = Field(None, min_length=1)
+    batch_size: list[Positive] | None = Field(None, min_length=1)
+    steps: list[Positive] | None = Field(None, min_length=1)
+    seed: list[Count] = Field([0], min_length=1, description="training seeds")
+
+
+class Evaluation(Block):
+    """Samples from one shared noise, by teacher and students alike."""
+
+    samples: Annotated[int, Field(ge=2)] = Field(1024, description="initial noises, each with a prompt")
+    steps: list[Positive] = Field([1], min_length=1, description="numbers of student steps")
+    shards: Positive = Field(2, description="jobs the teacher's samples are spread over; does not change a byte")
+    block: Positive = Field(256, description="samples made in one go, the unit of resuming")
+    batch_size: Positive = Field(256, description="rows of one evaluation")
+    precision: Precision = Field("no", description="precision of encoding, solving and sampling: no, fp16 or bf16")
+
+
+class ClipTiny(Block):
+    """The small CLIP that is trained on the run's own captioned images."""
+
+    width: Positive = Field(64, description="transformer width and embedding size")
+    layers: Positive = Field(3, description="layers of each tower")
+    patch: Positive = Field(4, description="patch side, pixels")
+    steps: Positive = Field(400, description="optimiser steps")
+    batch_size: Annotated[int, Field(ge=2)] = Field(128, description="pairs a step")
+    lr: Rate = Field(1e-3, description="peak learning rate, cosine decay")
+    head_steps: Positive = Field(600, description="optimiser steps of the quality head")
+
+
+class Extractors(Block):
+    """Feature extractors that are trained here."""
+
+    clip_tiny: ClipTiny | None = ClipTiny()
+
+
+class Statistics(Block):
+    """Intervals."""
+
+    bootstrap: Annotated[int, Field(ge=100)] = Field(2000, description="resamples of the paired bootstrap")
+    level: Annotated[float, Field(gt=0, lt=1)] = Field(0.95, description="confidence level")
+
+
+class Figures(Block):
+    """Figures and tables."""
+
+    samples: Positive = Field(10, description="columns of the figure of samples from the same noise")
+
+
+class Config(Block):
+    """A whole run."""
+
+    preset: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]*$")] = Field("embedded", description="name of the results folder")
+    seed: Count = Field(24, description="seed of everything but the students' training")
+    data: Data = Data()
+    process: Process = Process()
+    teacher: Teacher = Teacher()
+    encode: Encode = Encode()
+    ode: Ode = Ode()
+    targets: Targets = Targets()
+    train: Train = Train()
+    students: list[StudentAxes] = Field(default_factory=lambda: [StudentAxes(seed=[0, 1, 2])], min_length=1)
+    evaluation: Evaluation = Evaluation()
+    metrics: list[str] = Field(default_factory=lambda: ["ode_error", "fd_tiny", "kid_tiny", "clip_tiny", "quality_tiny", "prompt_accuracy"], min_length=1)
+    extractors: Extractors = Extractors()
+    statistics: Statistics = Statistics()
+    figures: Figures = Figures()
+
+    @model_validator(mode="after")
+    def _check(self) -> Config:
+        total = self.process.timesteps
+        for axes in self.students:
+            for n in axes.N or []:
+                if total % n:
+                    raise ValueError(f"students: N = {n} does not divide process.timesteps = {total}")
+            for batch in axes.batch_size or []:
+                if batch > self.targets.count:
+                    raise ValueError(f"students: batch_size = {batch} is larger than targets.count = {self.targets.count}")
+        if total % self.ode.N:
+            raise ValueError(f"ode.N = {self.ode.N} does not divide process.timesteps = {total}")
+        for block, key, limit_key, limit in (
+            (self.train, "train.batch_size", "targets.count", self.targets.count),
+            (self.targets, "targets.batch_size", "targets.block", self.targets.block),
+            (self.evaluation, "evaluation.batch_size", "evaluation.samples", self.evaluation.samples),
+        ):
+            if block.batch_size > limit:
+                raise ValueError(f"{key} = {block.batch_size} is larger than {limit_key} = {limit}")
+        for key, block_, count_ in (
+            ("targets", self.targets, self.targets.count),
+            ("evaluation", self.evaluation, self.evaluation.samples),
+        ):
+            blocks = -(-count_ // block_.block)
+            if block_.shards > blocks:
+                raise ValueError(f"{key}.shards = {block_.shards} is larger than the number of blocks, {blocks}: lower it or {key}.block")
+        smallest = min(run["N"] for run in self.runs())
+        for steps in self.evaluation.steps:
+            if steps > smallest:
+                raise ValueError(f"evaluation.steps has {steps}, more than the grid's N = {smallest}")
+        if len(set(self.evaluation.steps)) != len(self.evaluation.steps):
+            raise ValueError("evaluation.steps names a number twice")
+        if len(set(self.metrics)) != len(self.metrics):
+            raise ValueError("metrics names one twice")
+        for name in self.metrics:
+            if name not in METRICS:
+                raise ValueError(f"metrics: unknown metric {name!r}; there are {', '.join(METRICS)}")
+            metric = METRICS[name]
+            if metric.extractor == "clip_tiny" and self.extractors.clip_tiny is None:
+                raise ValueError(f"metrics: {name} needs extractors.clip_tiny, which is null")
+        if self.data.kind == "digits":
+            if self.data.resolution % 8 or self.data.resolution > 64:
+                raise ValueError("data.resolution: digits come at 8, 16, 24 … 64 pixels")
+            images = DIGITS_IMAGES - round(DIGITS_IMAGES * self.data.held_out)
+            if self.evaluation.samples > images:
+                raise ValueError(f"evaluation.samples = {self.evaluation.samples} is more than the {images} training images that are the data reference")
+        if self.teacher.kind == "micro_sdxl":
+            latent = self.data.resolution // 2
+            down = 2 ** (len(self.teacher.micro_sdxl.unet.channels) - 1)
+            if latent % down:
+                raise ValueError(f"teacher.micro_sdxl.unet.channels has {len(self.teacher.micro_sdxl.unet.channels)} resolutions, too many for {latent}×{latent} latents")
+        tiny = self.extractors.clip_tiny
+        if tiny is not None and self.data.resolution % tiny.patch and any(METRICS[m].extractor == "clip_tiny" for m in self.metrics):
+            raise ValueError(f"extractors.clip_tiny.patch = {tiny.patch} does not divide data.resolution = {self.data.resolution}")
+        return self
+
+    def runs(self) -> list[dict[str, Any]]:
+        """The grid of students: one dictionary of axes per run, without repetitions, in the order of `students`."""
+        seen: dict[tuple[Any, ...], dict[str, Any]] = {}
+        for axes in self.students:
+            values = {
+                name: getattr(axes, name) if getattr(axes, name) is not None else [self._default(name)]
+                for name in RUN_AXES
+            }
+            for combination in itertools.product(*values.values()):
+                seen.setdefault(combination, dict(zip(values, combination, strict=True)))
+        return list(seen.values())
+
+    def _default(self, axis: str) -> Any:
+        return getattr(self.ode if axis in ODE_AXES else self.train, axis)
+
+    def metric_names(self) -> list[str]:
+        """The metrics that this run's data allow: those that need labels only where the data set has them."""
+        return [m for m in self.metrics if not METRICS[m].needs_labels or self.data.kind == "digits"]
+
+    def extractor_names(self) -> list[str]:
+        """The extractors that the metrics need, in the registry's order."""
+        needed = {METRICS[m].extractor for m in self.metric_names()}
+        return [name for name in EXTRACTORS if name in needed]
+
+
+ODE_AXES = ("solver", "N", "w")
+RUN_AXES = ("method", *ODE_AXES, "adapter", "loss", "lr", "batch_size", "steps", "seed")
+
+# A Literal cannot be built from a table; this keeps the two from drifting.
+assert set(METHODS) == set(Method.__args__)  # type: ignore[attr-defined]
+assert set(SOLVERS) == set(Solver.__args__)  # type: ignore[attr-defined]
+
+B = TypeVar("B", bound=BaseModel)
+
+
+def number(value: float | int) -> str:
+    """A number as paths spell it: 3.0 → 3, 0.0001 → 0.0001, never an exponent with a sign."""
+    text = f"{float(value):.12f}".rstrip("0").rstrip(".")
+    return text or "0"
+
+
+def describe(error: ValidationError, where: str) -> str:
+    """One line for a validation error: where, key, what is wrong, what would be right."""
+    problems = error.errors(include_url=False)
+    first = problems[0]
+    key = ".".join(str(part) for part in first["loc"])
+    message = first["msg"].removeprefix("Value error, ")
+    if first["type"] == "extra_forbidden":
+        message = "unknown key; see config.yaml and docs/configuration.md for the keys there are"
+    elif first["type"] not in ("value_error", "missing"):
+        shown = json.dumps(first["input"], default=str, ensure_ascii=False)
+        message = f"is {shown[:80]}: {message[0].lower()}{message[1:]}"
+    more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
+    return f"{where}: {key + ': ' if key else ''}{message}{more}"
+
+
+def parse(model: type[B], settings: Any, where: str = "configuration") -> B:
+    """Validate settings (a mapping) against a model; the first problem becomes a UserError of one line."""
+    if not isinstance(settings, Mapping):
+        raise UserError(f"{where}: expected a mapping of keys to values, found {type(settings).__name__}")
+    try:
+        return model.model_validate(dict(settings))
+    except ValidationError as error:
+        raise UserError(describe(error, where)) from None
+
+
+def merge(base: Mapping[str, Any], overlay: Mapping[str, Any]) -> dict[str, Any]:
+    """Lay an overlay over a base: mappings merge key by key, anything else is replaced (as Snakemake does)."""
+    out = dict(base)
+    for key, value in overlay.items():
+        if isinstance(value, Mapping) and isinstance(out.get(key), Mapping):
+            out[key] = merge(out[key], value)
+        else:
+            out[key] = value
+    return out
+
+
+def read_yaml(path: str | Path) -> dict[str, Any]:
+    """A YAML file's mapping; a missing or malformed file is a UserError naming it."""
+    import yaml
+
+    path = Path(path)
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise UserError(f"{path}: no such configuration file") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        mark = getattr(error, "problem_mark", None)
+        line = f", line {mark.line + 1}" if mark else ""
+        raise UserError(f"{path}{line}: not valid YAML; {getattr(error, 'problem', error)}") from None
+    if content is None:
+        return {}
+    if not isinstance(content, dict):
+        raise UserError(f"{path}: expected keys and values, found a {type(content).__name__}")
+    return content
+
+
+def load_config(*paths: str | Path) -> Config:
+    """Read a configuration and its overlays, in order, and validate the whole."""
+    settings: dict[str, Any] = {}
+    for path in paths:
+        settings = merge(settings, read_yaml(path))
+    return parse(Config, settings, " + ".join(str(p) for p in paths) or "configuration")
+
+
+def settings_argument(model: type[B], text: str) -> B:
+    """A verb's --settings: inline JSON (as the workflow passes it) or a JSON or YAML file."""
+    where = "--settings"
+    if text.lstrip().startswith("{"):
+        try:
+            content = json.loads(text)
+        except json.JSONDecodeError as error:
+            raise UserError(f"--settings: not valid JSON ({error})") from None
+    else:
+        content, where = read_yaml(text), text
+    return parse(model, content, where)
+
+
+def schema() -> dict[str, Any]:
+    """The JSON schema of a whole configuration (workflow/schemas/config.schema.json)."""
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **Config.model_json_schema()}
+
+
+def lora_rank(adapter: str) -> int | None:
+    """The rank of a "loraR" adapter, None for "full"."""
+    if not re.match(ADAPTER, adapter):
+        raise UserError(f"adapter: {adapter!r} is neither full nor loraR with a rank R ≥ 1")
+    return None if adapter == "full" else int(adapter[4:])
