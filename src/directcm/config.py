@@ -79,7 +79,7 @@ class MicroVae(Block):
     """The small VAE: resolution r to (r/2)×(r/2)×4 latents."""
 
     channels: tuple[Positive, Positive] = Field((32, 64), description="channels at full and at half resolution")
-    steps: Positive = Field(1200, description="optimiser steps")
+    steps: Positive = Field(400, description="optimiser steps")
     batch_size: Positive = Field(64, description="images a step")
     lr: Rate = Field(2e-3, description="peak learning rate, cosine decay")
     kl_weight: NonNegative = Field(1e-5, description="weight of the KL term against the MSE")
@@ -91,17 +91,17 @@ class MicroText(Block):
     width: Positive = Field(32, description="hidden size of the first; the second has twice as much")
     layers: Positive = Field(2, description="transformer layers of each")
     heads: Positive = Field(2, description="attention heads of each")
-    vocabulary: Annotated[int, Field(ge=300)] = Field(512, description="largest size of the byte-level BPE vocabulary")
+    vocabulary: Annotated[int, Field(ge=600)] = Field(1024, description="largest size of the byte-level BPE vocabulary; 514 are bytes and marks")
     length: Annotated[int, Field(ge=4)] = Field(16, description="tokens a caption is padded or cut to")
 
 
 class MicroUnet(Block):
     """The small SDXL U-Net."""
 
-    channels: tuple[Positive, ...] = Field((48, 96), min_length=1, description="channels per resolution, multiples of 16")
+    channels: tuple[Positive, ...] = Field((32, 64), min_length=1, description="channels per resolution, multiples of 16")
     layers_per_block: Positive = Field(1, description="residual blocks per resolution")
     head_dim: Positive = Field(16, description="size of an attention head")
-    steps: Positive = Field(1500, description="optimiser steps of U-Net and text encoders together")
+    steps: Positive = Field(1200, description="optimiser steps of U-Net and text encoders together")
     batch_size: Positive = Field(128, description="latents a step")
     lr: Rate = Field(2e-3, description="peak learning rate, linear warm-up, cosine decay")
     caption_dropout: Fraction = Field(0.1, description="share of captions replaced by the unconditional embedding")

@@ -1,0 +1,1 @@
+"""Tables, figures and the provenance page: they read metrics, curves and manifests, never a model."""

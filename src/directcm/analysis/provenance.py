@@ -1,0 +1,276 @@
+"""What ran: commits, versions, machines, what each step cost, and the resolved configuration."""
+
+from __future__ import annotations
+
+import csv
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from directcm.analysis.page import plain, write_page
+from directcm.artifacts import MANIFEST, PROVENANCE, read_json, write_csv
+from directcm.config import Config
+from directcm.errors import UserError
+
+COLUMNS = ["step", "jobs", "seconds", "max_rss_mb", "teacher_forwards", "teacher_forwards_minimum"]
+# Artefacts whose kind is not the name of the step (the rule) that makes them.
+STEP_OF_KIND = {"latents": "encode", "student": "train", "samples": "sample", "metrics": "evaluate"}
+
+
+@dataclass
+class Cost:
+    """What one step took. Seconds and memory are None where nothing measured them."""
+
+    step: str
+    jobs: int = 0
+    seconds: float | None = None
+    max_rss_mb: float | None = None
+    teacher_forwards: int | None = None
+    teacher_forwards_minimum: int | None = None
+
+
+@dataclass(frozen=True)
+class Record:
+    """One artefact's manifest and provenance."""
+
+    folder: Path
+    manifest: Mapping[str, Any]
+    provenance: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def step(self) -> str:
+        kind = str(self.manifest.get("kind"))
+        return STEP_OF_KIND.get(kind, kind)
+
+
+def read_record(path: str | Path) -> Record:
+    """An artefact's folder (or its manifest.json or provenance.json) as a Record; provenance may be missing."""
+    path = Path(path)
+    folder = path.parent if path.name in (MANIFEST, PROVENANCE) else path
+    manifest = read_json(folder / MANIFEST)
+    if not isinstance(manifest, dict) or "kind" not in manifest:
+        raise UserError(f"{folder / MANIFEST}: not a manifest; delete the folder and run again")
+    beside = folder / PROVENANCE
+    provenance = read_json(beside) if beside.is_file() else {}
+    return Record(folder, manifest, provenance if isinstance(provenance, dict) else {})
+
+
+def step_of_benchmark(path: str | Path) -> str:
+    """benchmarks/train/cm_seed0.tsv → train, benchmarks/data.tsv → data: the rule that Snakemake measured."""
+    parts = Path(path).parts
+    if "benchmarks" in parts[:-1]:
+        last = len(parts) - 1 - parts[::-1].index("benchmarks")
+        return Path(parts[last + 1]).stem
+    return Path(path).stem
+
+
+def _measured(text: str | None) -> float | None:
+    """A benchmark's field; "-" and "NA" mean that the job was too short to measure."""
+    try:
+        value = float(text or "")
+    except ValueError:
+        return None
+    return value if math.isfinite(value) else None
+
+
+def read_benchmark(path: str | Path) -> list[dict[str, float | None]]:
+    """Seconds and peak memory (MB) of each job in a Snakemake benchmark file; empty where there is no file."""
+    path = Path(path)
+    if not path.is_file():  # a step whose outputs came from the cache was never measured here
+        return []
+    with open(path, newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file, delimiter="\t"))
+    if any("s" not in row or "max_rss" not in row for row in rows):
+        raise UserError(f"{path}: not a Snakemake benchmark; delete it and run the step again")
+    return [{"seconds": _measured(row["s"]), "max_rss_mb": _measured(row["max_rss"])} for row in rows]
+
+
+def costs(records: Sequence[Record], benchmarks: Iterable[str | Path]) -> list[Cost]:
+    """Cost per step, in order of appearance: artefacts first, then steps that only a benchmark knows.
+
+    Jobs and seconds are Snakemake's where a benchmark exists (start-up included), else the artefacts' own clocks.
+    """
+    out: dict[str, Cost] = {}
+    own: dict[str, list[Record]] = {}
+    for record in records:
+        own.setdefault(record.step, []).append(record)
+        cost = out.setdefault(record.step, Cost(record.step))
+        counts = record.manifest.get("counts") or {}
+        for name in ("teacher_forwards", "teacher_forwards_minimum"):
+            if counts.get(name) is not None:
+                setattr(cost, name, (getattr(cost, name) or 0) + int(counts[name]))
+    measured: dict[str, list[dict[str, float | None]]] = {}
+    for path in benchmarks:
+        measured.setdefault(step_of_benchmark(path), []).extend(read_benchmark(path))
+    for step, jobs in measured.items():
+        if jobs:
+            cost = out.setdefault(step, Cost(step))
+            cost.jobs = len(jobs)
+            cost.seconds = _total(job["seconds"] for job in jobs)
+            cost.max_rss_mb = max((j["max_rss_mb"] for j in jobs if j["max_rss_mb"] is not None), default=None)
+    for step, found in own.items():
+        if not measured.get(step):
+            out[step].jobs = len(found)
+            out[step].seconds = _total(r.provenance.get("seconds") for r in found)
+    return list(out.values())
+
+
+def _total(values: Iterable[float | None]) -> float | None:
+    known = [float(v) for v in values if v is not None]
+    return round(math.fsum(known), 3) if known else None
+
+
+def _facts(records: Sequence[Record]) -> list[tuple[str, list[str]]]:
+    """Commit, versions, machines …, each with every value that occurs."""
+
+    def values(*keys: str) -> list[str]:
+        found = []
+        for record in records:
+            value: Any = record.provenance
+            for key in keys:
+                value = value.get(key) if isinstance(value, Mapping) else None
+            if value is not None:
+                found.append(plain(value))
+        return list(dict.fromkeys(found))
+
+    commits = []
+    for record in records:
+        commit = record.provenance.get("commit")
+        if commit:
+            commits.append(plain(commit) + (" with uncommitted changes" if record.provenance.get("dirty") else ""))
+    dates = sorted(values("date"))
+    packages = dict.fromkeys(k for r in records for k in (r.provenance.get("versions") or {}))
+    versions = [f"{plain(name)} {' and '.join(values('versions', name))}" for name in packages]
+    facts = [
+        ("Commit", list(dict.fromkeys(commits)) or ["not recorded: not a git checkout"]),
+        ("Made between", [" and ".join(dict.fromkeys((dates[0], dates[-1])))] if dates else []),
+        ("Machine", values("machine")),
+        ("System", values("platform")),
+        ("CPUs", values("cpus")),
+        ("Device", values("device")),
+        ("Python", values("python")),
+        ("Packages", versions),
+    ]
+    return [(name, found) for name, found in facts if found]
+
+
+BODY = """
+<p>What made the results of the preset <code>{{ preset }}</code>: code, machine, cost, settings.</p>
+{% for warning in warnings %}
+<p><strong>{{ warning }}</strong></p>
+{% endfor %}
+<h2>Code and machine</h2>
+<table role="table">
+<caption>As recorded beside the artefacts; several values mean that steps ran apart.</caption>
+<thead role="rowgroup"><tr role="row"><th scope="col" role="columnheader">What</th><th scope="col" role="columnheader">Recorded</th></tr></thead>
+<tbody role="rowgroup">
+{% for name, found in facts %}
+<tr role="row"><th scope="row" role="rowheader">{{ name }}</th><td role="cell" class="wide" data-label="">
+<span>{% for value in found %}<bdi>{{ value }}</bdi>{% if not loop.last %}; {% endif %}{% endfor %}</span></td></tr>
+{% endfor %}
+</tbody>
+</table>
+<h2>Cost</h2>
+<table role="table">
+<caption>Seconds are summed over jobs. A teacher forward is one network evaluation of one row; guidance takes two. The
+minimum is what the method needs if nothing is computed twice.</caption>
+<thead role="rowgroup"><tr role="row">
+<th scope="col" role="columnheader">Step</th>
+{% for head in ("Jobs", "Seconds", "Peak memory, MB", "Teacher forwards", "Minimum", "Ratio") %}
+<th scope="col" role="columnheader" class="n">{{ head }}</th>
+{% endfor %}
+</tr></thead>
+<tbody role="rowgroup">
+{% for row in costs %}
+<tr role="row"><th scope="row" role="rowheader">{{ row.step }}</th>
+{% for label, value in row.cells %}
+<td role="cell" class="n" data-label="{{ label }}"><span>{{ value }}</span></td>
+{% endfor %}
+</tr>
+{% endfor %}
+</tbody>
+</table>
+<h2>Artefacts</h2>
+<table role="table">
+<caption>{{ artefacts | length }} folders; the fingerprint is the SHA-256 over the checksums of the folder's files.</caption>
+<thead role="rowgroup"><tr role="row">
+<th scope="col" role="columnheader">Folder</th><th scope="col" role="columnheader">Kind</th>
+<th scope="col" role="columnheader">Fingerprint</th><th scope="col" role="columnheader" class="n">Seconds</th>
+</tr></thead>
+<tbody role="rowgroup">
+{% for a in artefacts %}
+<tr role="row"><th scope="row" role="rowheader"><code><bdi>{{ a.folder }}</bdi></code></th>
+<td role="cell" data-label="Kind"><span>{{ a.kind }}</span></td>
+<td role="cell" data-label="Fingerprint"><code>{{ a.fingerprint }}</code></td>
+<td role="cell" class="n" data-label="Seconds"><span>{{ a.seconds }}</span></td></tr>
+{% endfor %}
+</tbody>
+</table>
+<h2>Configuration</h2>
+<p>As validated, with every default filled in.</p>
+<pre tabindex="0" role="region" aria-label="Resolved configuration">{{ yaml }}</pre>
+"""
+
+
+def _show(value: float | None, decimals: int = 0) -> str:
+    return "–" if value is None else f"{value:,.{decimals}f}"
+
+
+def provenance_page(
+    config: Config,
+    artifacts: Sequence[str | Path],
+    benchmarks: Sequence[str | Path],
+    out_html: str | Path,
+    out_csv: str | Path,
+) -> list[Cost]:
+    """Write the provenance page (HTML) and costs.csv (COLUMNS); returns the costs.
+
+    `artifacts`: artefact folders, or their manifest.json or provenance.json; `benchmarks`: Snakemake benchmark files
+    `…/benchmarks/RULE.tsv` or `…/benchmarks/RULE/ANYTHING.tsv`, of which some may not exist.
+    """
+    import yaml
+
+    records = [read_record(path) for path in artifacts]
+    table = costs(records, benchmarks)
+    write_csv(out_csv, [{name: getattr(cost, name) for name in COLUMNS} for cost in table], COLUMNS)
+    warnings = []
+    commits = {r.provenance.get("commit") for r in records if r.provenance.get("commit")}
+    if len(commits) > 1:
+        warnings.append(f"These results were made by {len(commits)} different commits.")
+    if any(r.provenance.get("dirty") for r in records):
+        warnings.append("Some results were made with uncommitted changes to the code.")
+    rows = []
+    for cost in table:
+        ratio = (
+            cost.teacher_forwards / cost.teacher_forwards_minimum
+            if cost.teacher_forwards is not None and cost.teacher_forwards_minimum
+            else None
+        )
+        rows.append(
+            {
+                "step": plain(cost.step),
+                "cells": [
+                    ("Jobs", str(cost.jobs)),
+                    ("Seconds", _show(cost.seconds, 1)),
+                    ("Peak memory, MB", _show(cost.max_rss_mb)),
+                    ("Teacher forwards", _show(cost.teacher_forwards)),
+                    ("Minimum", _show(cost.teacher_forwards_minimum)),
+                    ("Ratio", _show(ratio, 2)),
+                ],
+            }
+        )
+    shown = [
+        {
+            "folder": plain(r.folder), "kind": plain(r.manifest["kind"]),
+            "fingerprint": plain(r.manifest.get("checksums_sha256", ""))[:12], "seconds": _show(r.provenance.get("seconds"), 1),
+        }
+        for r in records
+    ]  # fmt: skip
+    write_page(
+        out_html, BODY, title="Provenance and cost", preset=config.preset, warnings=warnings, facts=_facts(records),
+        costs=rows, artefacts=shown,
+        yaml=yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, allow_unicode=True, width=100),
+    )  # fmt: skip
+    return table

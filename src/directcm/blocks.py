@@ -1,0 +1,59 @@
+"""Long per-row work in blocks that survive a kill: each finished block is a file, found again by the next run."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from directcm.artifacts import load_tensors, read_json, save_tensors, sha256, write_json
+from directcm.errors import UserError
+
+
+def block_ranges(total: int, block: int, shard: int, shards: int) -> list[range]:
+    """The blocks of rows that shard `shard` of `shards` works on: whole blocks, dealt out in contiguous runs.
+
+    A block's content does not depend on the shard it falls into, so neither does a byte of the result.
+    """
+    count = -(-total // block)
+    if not 0 <= shard < shards <= count:
+        raise UserError(f"shard {shard} of {shards}: there are {count} blocks of {block} rows; ask for shards 0 to {count - 1} at most")
+    first, last = shard * count // shards, (shard + 1) * count // shards
+    return [range(b * block, min((b + 1) * block, total)) for b in range(first, last)]
+
+
+def work(
+    scratch: Path, key: Mapping[str, Any], blocks: list[range], make: Callable[[range], Mapping[str, Tensor]]
+) -> dict[str, Tensor]:
+    """Make every block that `scratch` does not hold already; returns the blocks' tensors joined along dimension 0.
+
+    `key` says all that the rows depend on: blocks of another key are thrown away. Damaged ones are made again.
+    """
+    digest = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()
+    marker = scratch / "key.json"
+    if scratch.exists() and (not marker.is_file() or read_json(marker) != {"key": digest}):
+        shutil.rmtree(scratch)
+    write_json(marker, {"key": digest})
+    parts: list[dict[str, Tensor]] = []
+    for rows in blocks:
+        path = scratch / f"block-{rows.start:08d}.safetensors"
+        seal = path.with_suffix(".json")
+        if path.is_file() and seal.is_file():
+            try:
+                if read_json(seal) == {"sha256": sha256(path)}:
+                    parts.append(load_tensors(path))
+                    continue
+            except UserError:
+                pass
+            print(f"{path}: damaged, made again", flush=True)
+        tensors = {k: v.detach().cpu() for k, v in make(rows).items()}
+        save_tensors(path, tensors)
+        write_json(seal, {"sha256": sha256(path)})
+        parts.append(tensors)
+    return {k: torch.cat([p[k] for p in parts]) for k in parts[0]}

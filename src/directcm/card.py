@@ -1,0 +1,77 @@
+"""The verb `card`: a student's model card, README.md in its folder: data, teacher, method, budget, metrics."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from directcm.artifacts import Artifact, read_json, write_text
+from directcm.config import lora_rank, number
+from directcm.specs import METHODS, METRICS, SOLVERS
+
+
+def _escape(text: str) -> str:
+    """Text that cannot open markup, a link or a table cell in Markdown."""
+    return "".join("\\" + c if c in r"\`*_{}[]<>()#+!|$" else c for c in " ".join(text.split()))
+
+
+def make(student: Artifact, teacher: Artifact, data: Artifact, metrics: Sequence[Artifact], out: Path) -> None:
+    """Write the card from the artefacts' own manifests; every number in it was measured by this run."""
+    run = student.json("student.json")["run"]
+    counts, settings = student.counts, student.settings
+    made = read_json(student.folder / "provenance.json")
+    about = data.json("data.json")
+    lora = lora_rank(run["adapter"]) is not None
+    use = (
+        'pipe.load_lora_weights("<this folder>")'
+        if lora
+        else 'pipe.unet = UNet2DConditionModel.from_pretrained("<this folder>", subfolder="unet")'
+    )
+    kind = teacher.settings["kind"]
+    lines = [
+        "---",
+        "library_name: diffusers",
+        "license: apache-2.0",
+        "tags: [consistency-model, distillation" + (", lora]" if lora else "]"),
+        "---",
+        "",
+        f"# {METHODS[run['method']]}, one step, seed {run['seed']}",
+        "",
+        "A student of *Inconsistencies In Consistency Models* (arXiv 2411.08954), made by this repository's pipeline.",
+        "",
+        "| | |",
+        "|---|---|",
+        f"| data | {_escape(about['name'])}, {about['n_train']} training images at {about['resolution']} px, fingerprint `{data.fingerprint[:16]}` |",
+        f"| teacher | {_escape(kind)}, fingerprint `{teacher.fingerprint[:16]}` |",
+        f"| method | {METHODS[run['method']]}; {SOLVERS[run['solver']]}, N = {run['N']}, w = {number(run['w'])}; loss {run['loss']} |",
+        f"| weights | {run['adapter']}, {counts['trainable_parameters']:,} trained |",
+        f"| budget | {run['steps']} steps of {run['batch_size']}, AdamW, lr {number(run['lr'])}, weight decay {number(settings['weight_decay'])}, "
+        f"gradient clip {number(settings['grad_clip'])}, precision {settings['precision']} |",
+        f"| pairs | {counts['pairs_drawn']:,} drawn, {counts['distinct_pairs']:,} distinct |",
+        f"| commit | `{(made['commit'] or 'unknown')[:12]}` |",
+        "",
+        "## Use",
+        "",
+        "```python",
+        "from diffusers import StableDiffusionXLPipeline" + ("" if lora else ", UNet2DConditionModel"),
+        'pipe = StableDiffusionXLPipeline.from_pretrained("<teacher folder>")',
+        use,
+        "```",
+        "",
+        "One step from noise x at t = T: f(x, T) = c_skip·x + c_out·(x − σ·ε̂)/α, without guidance.",
+        "",
+        "## Metrics of this student",
+        "",
+        "| steps | metric | reference | value | interval | n |",
+        "|---|---|---|---|---|---|",
+    ]
+    for artifact in metrics:
+        content = artifact.json("metrics.json")
+        for m in content["metrics"]:
+            spec = METRICS[m["metric"]]
+            interval = "" if m["low"] is None else f"{m['low']:.{spec.decimals}f} to {m['high']:.{spec.decimals}f}"
+            lines.append(
+                f"| {content['steps']} | {spec.title} | {m['reference']} | {m['value']:.{spec.decimals}f} | {interval} | {m['n']} |"
+            )
+    lines += ["", "A metric called *-tiny* stands on a small network trained on this run's own images; it is not the metric it is named after.", ""]
+    write_text(out, "\n".join(lines))

@@ -1,0 +1,444 @@
+"""The command line: one verb per rule. Parse, call, report errors; no logic."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import traceback
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import IO, Any
+
+from directcm.config import (
+    ADAPTER, ClipTiny, Config, Data, Diffusers, Encode, Evaluation, MicroSdxl, Process, Statistics, Targets, Train,
+    settings_argument,
+)
+from directcm.errors import UserError
+from directcm.specs import EXTRACTORS, METHODS, METRICS, SOLVERS
+
+
+class _Tee:
+    """Standard error that is written to a log as well."""
+
+    def __init__(self, *streams: IO[str]) -> None:
+        self.streams = streams
+
+    def write(self, text: str) -> int:
+        for stream in self.streams:
+            stream.write(text)
+        return len(text)
+
+    def flush(self) -> None:
+        for stream in self.streams:
+            stream.flush()
+
+    def isatty(self) -> bool:
+        return False
+
+
+def _artifacts(paths: Sequence[str] | None, kind: str) -> list[Any]:
+    from directcm.artifacts import open_artifact
+
+    return [open_artifact(path, kind) for path in paths or []]
+
+
+def _artifact(path: str, kind: str) -> Any:
+    return _artifacts([path], kind)[0]
+
+
+def _device() -> str:
+    import torch
+
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def _quiet() -> None:
+    """No progress bars or advice of the libraries: ours say enough."""
+    import os
+    import warnings
+
+    os.environ.setdefault("HF_HUB_OFFLINE", "1")
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    os.environ.setdefault("DIFFUSERS_VERBOSITY", "error")
+    warnings.filterwarnings("ignore", message=".*cuda.*", category=UserWarning)
+
+
+def _threads(count: int) -> None:
+    """As many CPU threads as the rule asked for: results depend on it in the last bits."""
+    import torch
+
+    _quiet()
+    torch.set_num_threads(count)
+
+
+def _data(a: argparse.Namespace) -> None:
+    from directcm import datasets
+
+    datasets.make(settings_argument(Data, a.settings), a.seed, a.out)
+
+
+def _teacher(a: argparse.Namespace) -> None:
+    _threads(a.threads)
+    process = settings_argument(Process, a.process)
+    if a.kind == "micro_sdxl":
+        from directcm.teachers import micro_sdxl
+
+        micro_sdxl.make(settings_argument(MicroSdxl, a.settings), process, _artifact(a.data, "data"), a.seed, a.scratch, a.out)
+    else:
+        from directcm.teachers import diffusers
+
+        resolution = _artifact(a.data, "data").json("data.json")["resolution"]
+        diffusers.make(settings_argument(Diffusers, a.settings), process, resolution, a.out)
+
+
+def _encode(a: argparse.Namespace) -> None:
+    _threads(a.threads)
+    from directcm import encode
+
+    encode.make(
+        settings_argument(Encode, a.settings), _artifact(a.teacher, "teacher"), _artifact(a.data, "data"), a.seed, _device(),
+        a.precision, a.scratch, a.out,
+    )
+
+
+def _noise(a: argparse.Namespace) -> None:
+    from directcm import noise
+
+    noise.make(a.samples, _artifact(a.data, "data"), _artifact(a.latents, "latents"), a.seed, a.out)
+
+
+def _targets(a: argparse.Namespace) -> None:
+    _threads(a.threads)
+    from directcm import targets
+
+    targets.make(
+        settings_argument(Targets, a.settings), a.solver, a.N, a.w, a.shard, _artifact(a.teacher, "teacher"),
+        _artifact(a.latents, "latents"), a.seed, _device(), a.precision, a.scratch, a.out,
+    )
+
+
+def _train(a: argparse.Namespace) -> None:
+    _threads(a.threads)
+    from directcm import training
+
+    run = {k: getattr(a, k) for k in ("method", "solver", "N", "w", "adapter", "loss", "lr", "batch_size", "steps")}
+    training.make(
+        {**run, "seed": a.training_seed}, settings_argument(Train, a.settings), a.pool, _artifact(a.teacher, "teacher"),
+        _artifact(a.latents, "latents"), _artifacts(a.targets, "targets"), a.seed, a.scratch, a.tensorboard, a.out,
+    )
+
+
+def _sample(a: argparse.Namespace) -> None:
+    _threads(a.threads)
+    from directcm import sampling
+
+    sampling.make(
+        settings_argument(Evaluation, a.settings), _artifact(a.teacher, "teacher"), _artifact(a.latents, "latents"),
+        _artifact(a.noise, "noise"), {"solver": a.solver, "N": a.N, "w": a.w}, a.shard, a.shards,
+        _artifact(a.student, "student") if a.student else None, a.steps, a.seed, _device(), a.scratch, a.out,
+    )
+
+
+def _extractor(a: argparse.Namespace) -> None:
+    _threads(a.threads)
+    from directcm.metrics import clip_tiny
+    from directcm.progress import Progress
+
+    settings = settings_argument(ClipTiny, a.settings)
+    progress = Progress(f"extractor: {a.name}", settings.steps)
+    result = clip_tiny.make_extractor(
+        a.name, _artifact(a.data, "data"), settings, a.seed, a.out, lambda step, steps, loss: progress.update(1, f"loss {loss:.3g}"), _device()
+    )
+    print(f"held-out zero-shot accuracy {result['held_out_zero_shot_accuracy']:.3f}", file=sys.stderr)
+
+
+def _features(a: argparse.Namespace) -> None:
+    _threads(a.threads)
+    from directcm.metrics import features
+
+    features.features(
+        a.name, _artifacts(a.samples, "samples") or None, _artifact(a.data, "data"), _artifact(a.noise, "noise"),
+        _artifact(a.extractor, "extractor") if a.extractor else None, a.batch_size, a.out, device=_device(),
+    )
+
+
+def _evaluate(a: argparse.Namespace) -> None:
+    from directcm.metrics import evaluate
+
+    def by_name(paths: Sequence[str] | None) -> dict[str, Any]:
+        return {f.settings["extractor"]: f for f in _artifacts(paths, "features")}
+
+    evaluate.evaluate(
+        _artifacts(a.samples, "samples"), by_name(a.features), _artifact(a.data, "data"), _artifact(a.noise, "noise"),
+        by_name(a.data_features), _artifacts(a.reference, "samples") or None, by_name(a.reference_features) or None,
+        metrics=a.metrics, row=a.row, steps=a.steps, run=json.loads(a.run),
+        statistics=settings_argument(Statistics, a.settings), seed=a.seed, out=a.out,
+    )
+
+
+def _table(a: argparse.Namespace) -> None:
+    from directcm.analysis import table
+
+    table.table1(
+        _artifacts(a.metrics, "metrics"), settings_argument(Config, a.settings), a.out, *(a.out.with_suffix(s) for s in (".tex", ".html", ".json"))
+    )
+
+
+def _paired(a: argparse.Namespace) -> None:
+    from directcm.analysis import paired
+
+    paired.paired(_artifacts(a.metrics, "metrics"), settings_argument(Config, a.settings), a.out, a.out.with_suffix(".html"))
+
+
+def _figure(a: argparse.Namespace) -> None:
+    from directcm.analysis import figure
+
+    png = a.out.with_suffix(".png")
+    if a.name == "samples":
+        sets: dict[str, list[Any]] = {}
+        for item in a.samples:
+            row, _, path = item.partition("=")
+            sets.setdefault(row, []).append(_artifact(path, "samples"))
+        figure.samples_figure(_artifact(a.noise, "noise"), sets, a.columns, a.out, png)
+    elif a.name == "curves":
+        students = _artifacts(a.students, "student")
+        runs = [s.json("student.json")["run"] for s in students]
+        curves = [
+            figure.read_curve(METHODS[r["method"]], r["seed"], s.file("curve.csv")) for r, s in zip(runs, students, strict=True)
+        ]
+        figure.curves_figure(curves, a.out, png)
+        figure.curves_table(curves, a.table)
+    else:
+        figure.results_figure(a.table, a.out, png)
+
+
+def _provenance(a: argparse.Namespace) -> None:
+    from directcm.analysis import provenance
+
+    benchmarks = sorted(a.benchmarks.rglob("*.tsv"))
+    provenance.provenance_page(settings_argument(Config, a.settings), a.artifacts, benchmarks, a.out, a.out.with_name("costs.csv"))
+
+
+def _show(a: argparse.Namespace) -> None:
+    from directcm.analysis import table
+
+    print(table.text(a.table))
+
+
+def _schema(a: argparse.Namespace) -> None:
+    from directcm.artifacts import write_text
+    from directcm.reference import render
+
+    write_text(a.out, render(a.out.suffix))
+
+
+def _card(a: argparse.Namespace) -> None:
+    from directcm import card
+
+    card.make(
+        _artifact(a.student, "student"), _artifact(a.teacher, "teacher"), _artifact(a.data, "data"),
+        _artifacts(a.metrics, "metrics"), a.out,
+    )
+
+
+def _number(kind: Callable[[str], Any], low: float) -> Callable[[str], Any]:
+    def convert(text: str) -> Any:
+        value = kind(text)
+        if not value >= low:
+            raise argparse.ArgumentTypeError(f"{text} is below {low}")
+        return value
+
+    convert.__name__ = kind.__name__
+    return convert
+
+
+NATURAL, INDEX, SCALE = _number(int, 1), _number(int, 0), _number(float, 0)
+
+
+class _Parser(argparse.ArgumentParser):
+    """One line and exit code 2 for a wrong call, without the usage dump."""
+
+    def error(self, message: str) -> Any:
+        self.exit(2, f"{self.prog}: error: {message} (see {self.prog} --help)\n")
+
+
+def parser() -> argparse.ArgumentParser:
+    """All verbs and their flags."""
+    top = _Parser(prog="directcm", description=__doc__.splitlines()[0] if __doc__ else None)
+    verbs = top.add_subparsers(dest="verb", required=True, metavar="VERB", parser_class=_Parser)
+
+    def verb(name: str, call: Callable[[argparse.Namespace], None], text: str, out: bool = True) -> argparse.ArgumentParser:
+        p = verbs.add_parser(name, help=text, description=text)
+        p.set_defaults(call=call)
+        if out:
+            p.add_argument("--out", type=Path, required=True, help="where the result goes")
+        p.add_argument("--log", type=Path, help="file that gets what is printed as well")
+        return p
+
+    def settings(p: argparse.ArgumentParser, block: str) -> None:
+        p.add_argument("--settings", required=True, metavar="JSON", help=f"the block {block} of the configuration, as JSON or a file")
+
+    def common(p: argparse.ArgumentParser, *inputs: str, scratch: bool = True) -> None:
+        for name in inputs:
+            p.add_argument(f"--{name}", required=True, help=f"the {name} artefact")
+        p.add_argument("--seed", type=INDEX, required=True, help="the run's seed")
+        p.add_argument("--threads", type=NATURAL, default=1, help="CPU threads")
+        if scratch:
+            p.add_argument("--scratch", type=Path, required=True, help="where unfinished work is kept")
+
+    def ode(p: argparse.ArgumentParser) -> None:
+        p.add_argument("--solver", choices=list(SOLVERS), required=True)
+        p.add_argument("--N", type=NATURAL, required=True, help="intervals")
+        p.add_argument("--w", type=SCALE, required=True, help="guidance scale, 1 is unguided")
+
+    precision = {"choices": ["no", "fp16", "bf16"], "default": "no"}
+
+    p = verb("data", _data, "copy a data set into an artefact with a fixed split")
+    settings(p, "data")
+    p.add_argument("--seed", type=INDEX, required=True, help="the run's seed")
+
+    p = verb("teacher", _teacher, "train the small teacher, or record an existing one")
+    settings(p, "teacher.<kind>")
+    p.add_argument("--kind", choices=["micro_sdxl", "diffusers"], required=True)
+    p.add_argument("--process", required=True, metavar="JSON", help="the block process of the configuration")
+    common(p, "data")
+
+    p = verb("encode", _encode, "encode images and captions once")
+    settings(p, "encode")
+    p.add_argument("--precision", **precision)  # type: ignore[arg-type]
+    common(p, "teacher", "data")
+
+    p = verb("noise", _noise, "draw the evaluation's noise and prompts")
+    p.add_argument("--samples", type=NATURAL, required=True)
+    common(p, "data", "latents", scratch=False)
+
+    p = verb("targets", _targets, "solve the ODE from a shard of the start points")
+    settings(p, "targets")
+    ode(p)
+    p.add_argument("--shard", type=INDEX, required=True)
+    p.add_argument("--precision", **precision)  # type: ignore[arg-type]
+    common(p, "teacher", "latents")
+
+    p = verb("train", _train, "distil the teacher into a student")
+    settings(p, "train")
+    p.add_argument("--method", choices=list(METHODS), required=True)
+    ode(p)
+    p.add_argument("--adapter", required=True, help=f"full or loraR ({ADAPTER})")
+    p.add_argument("--loss", choices=["mse", "pseudo_huber"], required=True)
+    p.add_argument("--lr", type=float, required=True)
+    p.add_argument("--batch-size", type=NATURAL, required=True)
+    p.add_argument("--steps", type=NATURAL, required=True)
+    p.add_argument("--training-seed", type=INDEX, required=True)
+    p.add_argument("--pool", type=NATURAL, required=True, help="number of start points (targets.count)")
+    p.add_argument("--targets", nargs="*", help="the shards of solved targets")
+    p.add_argument("--tensorboard", type=Path, help="folder for TensorBoard's events")
+    common(p, "teacher", "latents")
+
+    p = verb("sample", _sample, "sample teacher or student from the shared noise")
+    settings(p, "evaluation")
+    ode(p)
+    p.add_argument("--shard", type=INDEX, default=0)
+    p.add_argument("--shards", type=NATURAL, default=1)
+    p.add_argument("--student", help="the student; without it the teacher is sampled")
+    p.add_argument("--steps", type=NATURAL, help="student steps")
+    common(p, "teacher", "latents", "noise")
+
+    p = verb("card", _card, "write a student's model card")
+    for name in ("student", "teacher", "data"):
+        p.add_argument(f"--{name}", required=True)
+    p.add_argument("--metrics", nargs="+", required=True)
+
+    p = verb("extractor", _extractor, "train the small CLIP and its quality head")
+    p.add_argument("--name", choices=["clip_tiny"], required=True)
+    settings(p, "extractors.<name>")
+    common(p, "data", scratch=False)
+
+    p = verb("features", _features, "extract features of samples, or of the data reference")
+    p.add_argument("--name", choices=list(EXTRACTORS), required=True)
+    p.add_argument("--extractor", help="the trained extractor, where it is trained here")
+    p.add_argument("--samples", nargs="*", help="the samples' shards; without them the data reference")
+    p.add_argument("--data", required=True)
+    p.add_argument("--noise", required=True)
+    p.add_argument("--batch-size", type=NATURAL, default=64)
+    p.add_argument("--threads", type=NATURAL, default=1, help="CPU threads")
+
+    p = verb("evaluate", _evaluate, "compute the metrics of one set of samples")
+    settings(p, "statistics")
+    p.add_argument("--metrics", nargs="+", choices=list(METRICS), required=True, metavar="METRIC")
+    p.add_argument("--row", choices=["Teacher", *METHODS.values()], required=True)
+    p.add_argument("--steps", type=NATURAL, required=True, help="student steps; the teacher's N")
+    p.add_argument("--run", required=True, metavar="JSON", help="the run's axes, recorded")
+    p.add_argument("--seed", type=INDEX, required=True)
+    p.add_argument("--data", required=True)
+    p.add_argument("--noise", required=True)
+    p.add_argument("--samples", nargs="+", required=True)
+    p.add_argument("--features", nargs="*")
+    p.add_argument("--data-features", nargs="*")
+    p.add_argument("--reference", nargs="*", help="the teacher's samples under the student's own ODE")
+    p.add_argument("--reference-features", nargs="*")
+
+    p = verb("table", _table, "write Table 1 as CSV, LaTeX, HTML and JSON")
+    settings(p, "configuration")
+    p.add_argument("--metrics", nargs="+", required=True)
+
+    p = verb("paired", _paired, "write the paired differences between CM and Direct CM")
+    settings(p, "configuration")
+    p.add_argument("--metrics", nargs="+", required=True)
+
+    p = verb("figure", _figure, "draw a figure as PDF and PNG")
+    p.add_argument("name", choices=["samples", "curves", "results"])
+    p.add_argument("--noise", help="samples: the noise artefact")
+    p.add_argument("--samples", nargs="*", metavar="ROW=FOLDER", help="samples: whose samples lie where")
+    p.add_argument("--columns", type=NATURAL, default=10, help="samples: how many")
+    p.add_argument("--students", nargs="*", help="curves: the students")
+    p.add_argument("--table", type=Path, help="curves: the tidy CSV to write; results: table1.csv")
+
+    p = verb("provenance", _provenance, "write what ran, from what, and what it cost")
+    settings(p, "configuration")
+    p.add_argument("--artifacts", nargs="+", required=True)
+    p.add_argument("--benchmarks", type=Path, required=True, help="folder of Snakemake's benchmark files")
+
+    p = verb("show", _show, "print Table 1", out=False)
+    p.add_argument("table", type=Path, help="table1.csv")
+
+    verb("schema", _schema, "describe the configuration: schema (.json), page (.md) or commented defaults (.yaml)")
+    return top
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a verb; 0 on success, 2 on a user's mistake (one line), 1 on anything else (traceback)."""
+    arguments = parser().parse_args(argv)
+    plain = sys.stderr
+    log = None
+    if arguments.log is not None:
+        arguments.log.parent.mkdir(parents=True, exist_ok=True)
+        log = open(arguments.log, "w", encoding="utf-8")
+        sys.stderr = _Tee(plain, log)  # type: ignore[assignment]
+    try:
+        arguments.call(arguments)
+        return 0
+    except UserError as error:
+        print(f"directcm {arguments.verb}: error: {error}", file=sys.stderr)
+        return 2
+    except BrokenPipeError:
+        return 1
+    except OSError as error:
+        if error.filename is None or isinstance(error, ConnectionError):
+            traceback.print_exc(file=sys.stderr)
+            return 1
+        print(f"directcm {arguments.verb}: error: {error.filename}: {error.strerror}", file=sys.stderr)
+        return 2
+    except Exception:
+        traceback.print_exc(file=sys.stderr)
+        return 1
+    finally:
+        sys.stderr = plain
+        if log is not None:
+            log.close()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,70 @@
+"""Data sets: images and captions, copied into one artefact of square RGB PNGs with a fixed split.
+
+A data set is a module here with `items(settings, resolution) -> list[Item]`; its name is its `kind`.
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from directcm import rng
+from directcm.artifacts import new_artifact, write_csv, write_json
+from directcm.config import Data
+from directcm.errors import UserError
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+COLUMNS = ["id", "file_name", "text", "label", "split"]
+
+
+@dataclass(frozen=True)
+class Item:
+    """One image (square RGB at the data set's resolution), its caption, and its class where it has one."""
+
+    image: Image
+    text: str
+    label: str = ""
+
+
+def split(n: int, held_out: float, seed: int) -> list[str]:
+    """"train" or "held_out" for each of n items: a fixed share, drawn once by the run's seed; neither is empty."""
+    count = min(max(round(n * held_out), 1), n - 1)
+    chosen = set(rng.permutation(seed, "split", n)[:count].tolist())
+    return ["held_out" if i in chosen else "train" for i in range(n)]
+
+
+def write(items: Sequence[Item], settings: Data, seed: int, out: str | Path) -> None:
+    """Write items as the data artefact: images/, images.csv (id, file_name, text, label, split), data.json."""
+    if len(items) < 2:
+        raise UserError(f"data: {len(items)} image(s) found, at least 2 are needed (one to train on, one held out)")
+    parts = split(len(items), settings.held_out, seed)
+    with new_artifact(out, "data", settings={**json.loads(settings.model_dump_json()), "seed": seed}) as art:
+        rows = []
+        for i, (item, part) in enumerate(zip(items, parts, strict=True)):
+            name = f"images/{i:05d}.png"
+            item.image.save(art / name)
+            rows.append({"id": i, "file_name": name, "text": item.text, "label": item.label, "split": part})
+        write_csv(art / "images.csv", rows, COLUMNS)
+        art.counts = {"n": len(items), "n_train": parts.count("train"), "n_held_out": parts.count("held_out")}
+        write_json(
+            art / "data.json",
+            {
+                "name": settings.kind,
+                "resolution": settings.resolution,
+                "n_train": parts.count("train"),
+                "n_held_out": parts.count("held_out"),
+                "labels": sorted({item.label for item in items if item.label}),
+            },
+        )
+
+
+def make(settings: Data, seed: int, out: str | Path) -> None:
+    """The verb `data`: read a data set and write its artefact."""
+    module = importlib.import_module(f"directcm.datasets.{settings.kind}")
+    write(module.items(settings), settings, seed, out)

@@ -1,0 +1,83 @@
+"""A folder of images with a metadata.csv (`file_name,text`), as Hugging Face's imagefolder has it."""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from directcm.config import Data
+from directcm.datasets import Item
+from directcm.errors import UserError
+
+
+def check(settings: Data) -> Path:
+    """The folder, if it is there and holds a metadata.csv; a UserError that says what is missing otherwise."""
+    folder = Path(settings.path or "")
+    if not folder.is_dir():
+        raise UserError(f"data.path: {folder} is not a folder; put the images and their metadata.csv there")
+    if not (folder / "metadata.csv").is_file():
+        raise UserError(f"{folder / 'metadata.csv'}: missing; it needs the columns file_name,text and a line per image")
+    return folder
+
+
+def _rows(path: Path) -> list[tuple[str, str]]:
+    try:
+        with open(path, newline="", encoding="utf-8-sig") as file:
+            reader = csv.DictReader(file)
+            if not {"file_name", "text"} <= set(reader.fieldnames or []):
+                raise UserError(f"{path}: columns are {','.join(reader.fieldnames or []) or 'none'}; file_name and text are needed")
+            rows = [(row["file_name"] or "", row["text"] or "") for row in reader]
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise UserError(f"{path}: not a CSV file in UTF-8 ({error})") from None
+    names = [name for name, _ in rows]
+    repeated = sorted({name for name in names if names.count(name) > 1}) if len(set(names)) < len(names) else []
+    if repeated:
+        raise UserError(f"{path}: {_list(repeated)} listed twice; one line per image")
+    return rows
+
+
+def _list(names: list[str], most: int = 5) -> str:
+    shown = ", ".join(repr(name) for name in names[:most])
+    return shown + (f" and {len(names) - most} more" if len(names) > most else "")
+
+
+def _open(path: Path) -> Image.Image | None:
+    try:
+        with Image.open(path) as image:
+            return ImageOps.exif_transpose(image).convert("RGB")
+    except (UnidentifiedImageError, OSError, ValueError, SyntaxError, Image.DecompressionBombError):
+        return None
+
+
+def items(settings: Data) -> list[Item]:
+    """The listed images: centre crop to a square, then Lanczos to the resolution; captions as they stand.
+
+    Raises UserError naming files that are missing, outside the folder, unreadable or too small.
+    """
+    folder = check(settings)
+    metadata = folder / "metadata.csv"
+    side = settings.resolution
+    missing, outside, unreadable, small, out = [], [], [], [], []
+    for name, text in _rows(metadata):
+        path = folder / name
+        if not name or not path.resolve().is_relative_to(folder.resolve()):
+            outside.append(name)
+        elif not path.is_file():
+            missing.append(name)
+        elif (image := _open(path)) is None:
+            unreadable.append(name)
+        elif min(image.size) < side:
+            small.append(f"{name} ({image.width}×{image.height})")
+        else:
+            out.append(Item(ImageOps.fit(image, (side, side), Image.Resampling.LANCZOS), text))
+    for names, what in (
+        (outside, "not inside the folder; use paths relative to it"),
+        (missing, "not there; remove the line or add the file"),
+        (unreadable, "not a readable image; remove the line or replace the file"),
+        (small, f"smaller than data.resolution = {side}; lower it or leave the image out"),
+    ):
+        if names:
+            raise UserError(f"{metadata}: {len(names)} file(s), {_list(names)}: {what}")
+    return out

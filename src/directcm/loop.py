@@ -1,0 +1,211 @@
+"""The one training loop: VAE, teacher and students all run in it.
+
+It owns no random numbers: `loss(step, rows)` draws what it needs from directcm.rng by position, so that a run
+that was stopped and resumed, or spread over processes, sees the same numbers as one that was not.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import shutil
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from directcm.artifacts import Artifact, new_artifact, open_artifact, save_tensors, write_json
+from directcm.errors import UserError
+from directcm.progress import Progress
+
+CURVE = ["step", "loss", "grad_norm", "lr"]
+
+
+def constant(lr: float) -> Callable[[int], float]:
+    """The same learning rate at every step."""
+    return lambda step: lr
+
+
+def cosine(lr: float, steps: int, warmup: int = 0) -> Callable[[int], float]:
+    """Linear warm-up over `warmup` steps, then half a cosine down to 0 at `steps`."""
+
+    def schedule(step: int) -> float:
+        if step < warmup:
+            return lr * (step + 1) / warmup
+        return lr * 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(1, steps - warmup)))
+
+    return schedule
+
+
+@dataclass
+class Job:
+    """What to train and how.
+
+    `loss(step, rows)`: per-row losses (B,) for the batch positions `rows` (B,) int64 of this process;
+    position p = step·batch_size + offset counts through the whole training.
+    """
+
+    name: str
+    modules: Mapping[str, nn.Module]
+    loss: Callable[[int, np.ndarray], Tensor]
+    steps: int
+    batch_size: int
+    lr: Callable[[int], float]
+    weight_decay: float = 0.0
+    grad_clip: float = math.inf
+    ema: float | None = None
+    checkpoint_every: int = 200
+    scratch: Path | None = None
+    key: Mapping[str, Any] = field(default_factory=dict)
+    tensorboard: Path | None = None
+
+
+def _trainable(job: Job) -> dict[str, nn.Parameter]:
+    return {
+        f"{m}.{name}": p for m, module in job.modules.items() for name, p in module.named_parameters() if p.requires_grad
+    }
+
+
+def _checkpoints(scratch: Path) -> list[Path]:
+    return sorted(p for p in scratch.glob("checkpoint-*") if p.is_dir())
+
+
+def _restore(job: Job) -> Artifact | None:
+    """The newest whole checkpoint that belongs to this job; damaged ones are passed over, foreign ones refused."""
+    if job.scratch is None:
+        return None
+    for path in reversed(_checkpoints(job.scratch)):
+        try:
+            found = open_artifact(path, "checkpoint").verify()
+        except UserError as error:
+            print(f"{job.name}: skipping a damaged checkpoint: {error}", flush=True)
+            continue
+        if found.settings == json.loads(json.dumps(dict(job.key))):
+            return found
+        print(f"{job.name}: {path} was made with other settings; starting afresh", flush=True)
+        shutil.rmtree(path)
+    return None
+
+
+def fit(job: Job, accelerator: Any) -> tuple[list[dict[str, float]], dict[str, Tensor]]:
+    """Train; returns the curve (one row per step: step, loss, grad_norm, lr) and the weight average (empty without `ema`).
+
+    Ends at once with a UserError that names the step where the loss is not finite; the last checkpoint stays.
+    """
+    names = _trainable(job)
+    parameters = list(names.values())
+    optimizer = torch.optim.AdamW(parameters, lr=job.lr(0), weight_decay=job.weight_decay)
+    average = {k: p.detach().clone() for k, p in names.items()} if job.ema is not None else {}
+    curve: list[dict[str, float]] = []
+
+    found = _restore(job)
+    if found is not None:
+        state = found.tensors("state.safetensors")
+        with torch.no_grad():
+            for name, p in names.items():
+                p.copy_(state[f"model.{name}"])
+                if average:
+                    average[name].copy_(state[f"ema.{name}"])
+        # Keyed by position, as torch's own state_dict is.
+        slots = {
+            i: {k: state[f"optimizer.{i}.{k}"] for k in ("step", "exp_avg", "exp_avg_sq")} for i in range(len(parameters))
+        }
+        optimizer.load_state_dict({"state": slots, "param_groups": optimizer.state_dict()["param_groups"]})
+        table = state["curve"].double().tolist()
+        curve = [dict(zip(CURVE, row, strict=True)) for row in table]
+        for row in curve:
+            row["step"] = int(row["step"])
+
+    prepared = [accelerator.prepare_model(m) for m in job.modules.values()]
+    # The loss closes over the modules themselves; wrapping is needed only for several processes' gradients.
+    distributed = accelerator.num_processes > 1
+    optimizer = accelerator.prepare_optimizer(optimizer)
+    scaler = getattr(accelerator, "scaler", None)
+    if found is not None and scaler is not None:
+        scaler.load_state_dict(found.json("scaler.json"))
+    for m in prepared:
+        m.train()
+
+    if job.batch_size % accelerator.num_processes:
+        raise UserError(f"batch_size {job.batch_size} is not a multiple of the {accelerator.num_processes} processes")
+    share = job.batch_size // accelerator.num_processes
+    first = accelerator.process_index * share
+    progress = Progress(job.name, job.steps, done=len(curve))
+    writer = None
+    if job.tensorboard is not None and accelerator.is_main_process:
+        from torch.utils.tensorboard import SummaryWriter
+
+        writer = SummaryWriter(str(job.tensorboard), purge_step=len(curve))
+
+    for step in range(len(curve), job.steps):
+        lr = job.lr(step)
+        for group in optimizer.param_groups:
+            group["lr"] = lr
+        rows = np.arange(step * job.batch_size + first, step * job.batch_size + first + share, dtype=np.int64)
+        with accelerator.autocast():
+            loss = job.loss(step, rows).float().mean()
+        accelerator.backward(loss)
+        if distributed:
+            for p in parameters:
+                if p.grad is not None:
+                    p.grad = accelerator.reduce(p.grad, reduction="mean")
+        value = float(accelerator.reduce(loss.detach(), reduction="mean"))
+        if scaler is not None:
+            accelerator.unscale_gradients(optimizer)
+        norm = float(nn.utils.clip_grad_norm_(parameters, job.grad_clip))
+        if not math.isfinite(value) or (scaler is None and not math.isfinite(norm)):
+            where = f"; the last checkpoint is in {job.scratch}" if job.scratch else ""
+            raise UserError(
+                f"{job.name}: loss {value}, gradient norm {norm} at step {step}: training stops; lower the learning rate{where}"
+            )
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+        if average:
+            with torch.no_grad():
+                torch._foreach_lerp_(list(average.values()), parameters, 1 - float(job.ema or 0.0))
+        curve.append({"step": step, "loss": value, "grad_norm": norm, "lr": lr})
+        progress.update(1, f"loss {value:.4g}")
+        if writer is not None:
+            for tag in CURVE[1:]:
+                writer.add_scalar(tag, curve[-1][tag], step)
+        done = step + 1
+        if job.scratch is not None and accelerator.is_main_process and done < job.steps and done % job.checkpoint_every == 0:
+            _save(job, done, names, average, optimizer, scaler, curve)
+    if writer is not None:
+        writer.close()
+    accelerator.wait_for_everyone()
+    return curve, average
+
+
+def _save(
+    job: Job, step: int, names: dict[str, nn.Parameter], average: dict[str, Tensor], optimizer: Any, scaler: Any,
+    curve: list[dict[str, float]],
+) -> None:
+    assert job.scratch is not None
+    state = {f"model.{k}": p for k, p in names.items()}
+    state |= {f"ema.{k}": v for k, v in average.items()}
+    for i, slot in optimizer.state_dict()["state"].items():
+        state |= {f"optimizer.{i}.{k}": torch.as_tensor(v) for k, v in slot.items()}
+    state["curve"] = torch.tensor([[row[k] for k in CURVE] for row in curve], dtype=torch.float64)
+    old = _checkpoints(job.scratch)
+    with new_artifact(job.scratch / f"checkpoint-{step:08d}", "checkpoint", settings=job.key) as art:
+        save_tensors(art / "state.safetensors", state)
+        if scaler is not None:
+            write_json(art / "scaler.json", scaler.state_dict())
+        art.counts = {"step": step}
+    # The one before stays as well, should the newest be damaged.
+    for path in old[:-1]:
+        shutil.rmtree(path)
+
+
+def make_accelerator(precision: str = "no") -> Any:
+    """An Accelerator of this job: the GPU where there is one, several processes under `accelerate launch`."""
+    from accelerate import Accelerator
+
+    return Accelerator(mixed_precision=precision)
+
+

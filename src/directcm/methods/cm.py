@@ -1,0 +1,25 @@
+"""CM: neighbouring points of the guided ODE share an endpoint (2411.08954, after Song et al. 2303.01469).
+
+    d( f_θ(x_s, s), sg f_θ(x̂_n, n) ),  x̂_n one guided solver step of the teacher from (x_s, s).
+
+The target network is the online network itself: no average, no guidance.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from directcm.methods import Batch, Setting
+from directcm.students import Student
+
+TEACHER, TARGETS = True, False
+
+
+def loss(student: Student, batch: Batch, setting: Setting) -> Tensor:
+    """Per-sample losses (B,)."""
+    assert setting.teacher is not None
+    with torch.no_grad():
+        x_next = setting.solver.step(setting.teacher, batch.x, batch.t, batch.t_next, batch.cond, setting.w)
+        target = student(x_next, batch.t_next, batch.cond)
+    return setting.distance(student(batch.x, batch.t, batch.cond), target)

@@ -1,0 +1,19 @@
+"""Direct CM: regress straight onto the endpoint that the ODE solver reaches (2411.08954).
+
+    d( f_θ(x_s, s), Φ(x_s, s → 0) ),  Φ the guided ODE solved from (x_s, s) down to the end.
+"""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from directcm.methods import Batch, Setting
+from directcm.students import Student
+
+TEACHER, TARGETS = False, True
+
+
+def loss(student: Student, batch: Batch, setting: Setting) -> Tensor:
+    """Per-sample losses (B,)."""
+    assert batch.endpoint is not None
+    return setting.distance(student(batch.x, batch.t, batch.cond), batch.endpoint)

@@ -1,0 +1,1 @@
+"""Measures of samples: features, distances between them, and per-sample scores."""

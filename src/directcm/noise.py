@@ -1,0 +1,28 @@
+"""The verb `noise`: the evaluation's initial noise and prompts, one artefact that teacher and students share."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from directcm import rng
+from directcm.artifacts import Artifact, new_artifact, save_tensors, write_csv
+
+
+def make(samples: int, data: Artifact, latents: Artifact, seed: int, out: Path) -> None:
+    """Row i: standard normal noise (c, h, w), and the caption of the (i mod n_train)-th shuffled training image.
+
+    Teacher and students start from this tensor; the images behind the prompts are the data reference.
+    """
+    rows = data.csv("images.csv")
+    train = [r for r in rows if r["split"] == "train"]
+    order = rng.permutation(seed, "evaluation_prompts", len(train))
+    chosen = [train[order[i % len(train)]] for i in range(samples)]
+    shape = tuple(latents.counts["shape"])
+    with new_artifact(out, "noise", settings={"samples": samples, "seed": seed}, inputs={"data": data, "latents": latents}) as art:
+        save_tensors(art / "noise.safetensors", {"noise": rng.normal(seed, "evaluation_noise", range(samples), shape)})
+        write_csv(
+            art / "prompts.csv",
+            [{"row": i, "id": r["id"], "text": r["text"], "label": r["label"]} for i, r in enumerate(chosen)],
+            ["row", "id", "text", "label"],
+        )
+        art.counts = {"samples": samples, "images": min(samples, len(train))}

@@ -1,0 +1,124 @@
+"""ODE solvers on the abstract process, and the queue that solves many start times at once.
+
+A solver steps rows from times t to times s, each row at its own time. Formulas: METHODS.md, "The paper".
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from directcm.processes import expand
+from directcm.teachers import Conditioning, Teacher
+
+
+class Solver(ABC):
+    """One step of a probability-flow ODE solver."""
+
+    order: int
+    evaluations_per_step: int
+
+    @abstractmethod
+    def step(self, teacher: Teacher, x: Tensor, t: Tensor, s: Tensor, cond: Conditioning | None, w: float) -> Tensor:
+        """x_s (B, …) from x_t (B, …) for times t > s (B,) under guidance w."""
+
+
+class Ddim(Solver):
+    """x_s = α_s x̂₀ + σ_s ε̂ (Song et al. 2010.02502); on the variance-exploding process this is Euler."""
+
+    order = 1
+    evaluations_per_step = 1
+
+    def step(self, teacher: Teacher, x: Tensor, t: Tensor, s: Tensor, cond: Conditioning | None, w: float) -> Tensor:
+        p = teacher.predict(x, t, cond, w)
+        return teacher.process.diffuse(p.x0, p.eps, s)
+
+
+class Euler(Solver):
+    """x_s = x + (s − t)·dx/dt."""
+
+    order = 1
+    evaluations_per_step = 1
+
+    def step(self, teacher: Teacher, x: Tensor, t: Tensor, s: Tensor, cond: Conditioning | None, w: float) -> Tensor:
+        slope = teacher.process.velocity(x, teacher.predict(x, t, cond, w).eps, t)
+        return x + expand(s - t, x) * slope
+
+
+class Heun(Solver):
+    """Euler's step, then the mean of the slopes at both ends."""
+
+    order = 2
+    evaluations_per_step = 2
+
+    def step(self, teacher: Teacher, x: Tensor, t: Tensor, s: Tensor, cond: Conditioning | None, w: float) -> Tensor:
+        process = teacher.process
+        first = process.velocity(x, teacher.predict(x, t, cond, w).eps, t)
+        guess = x + expand(s - t, x) * first
+        second = process.velocity(guess, teacher.predict(guess, s, cond, w).eps, s)
+        return x + expand(s - t, x) * 0.5 * (first + second)
+
+
+SOLVERS: dict[str, type[Solver]] = {"ddim": Ddim, "euler": Euler, "heun": Heun}
+
+
+def make_solver(name: str) -> Solver:
+    """A solver by its name in the configuration."""
+    return SOLVERS[name]()
+
+
+@dataclass
+class Count:
+    """Teacher forwards, in rows through the network: made, and the least that could do the work."""
+
+    made: int = 0
+    minimum: int = 0
+
+
+def solve(
+    teacher: Teacher,
+    solver: Solver,
+    x: Tensor,
+    starts: Tensor,
+    intervals: int,
+    cond: Conditioning | None,
+    w: float,
+    batch_size: int,
+    progress: Callable[[int], None] | None = None,
+) -> tuple[Tensor, Count]:
+    """Endpoints of the guided ODE from rows x (n, …) that start at grid indices `starts` (n,) of grid(intervals).
+
+    Index 0 is pure noise, index `intervals` the data end. A queue keeps up to `batch_size` rows under way, each
+    at its own time; a row that arrives makes room for the next, so none is evaluated after its end. Returns the
+    endpoints (n, …) on x's device in float32, and the count of forwards. `progress` hears of rows × steps done.
+    """
+    process = teacher.process
+    grid = process.grid(intervals).to(teacher.device)
+    left = intervals - starts.long()
+    if bool((left < 1).any()) or bool((left > intervals).any()):
+        raise ValueError("starts are grid indices from 0 to intervals - 1")
+    # Longest first: the tail of the queue is short then, and the batch stays full for longer.
+    waiting = deque(torch.argsort(left, descending=True, stable=True).tolist())
+    state = x.float().clone()
+    index = starts.long().clone()
+    before = teacher.rows_evaluated
+    active: list[int] = []
+    with torch.no_grad():
+        while waiting or active:
+            while waiting and len(active) < batch_size:
+                active.append(waiting.popleft())
+            rows = torch.tensor(active)
+            t, s = grid[index[rows]], grid[index[rows] + 1]
+            here = None if cond is None else cond.rows(rows).to(teacher.device)
+            state[rows] = solver.step(teacher, state[rows].to(teacher.device), t, s, here, w).float().to(state.device)
+            index[rows] += 1
+            if progress is not None:
+                progress(len(active))
+            active = [row for row in active if index[row] < intervals]
+    per_step = solver.evaluations_per_step * teacher.rows_per_prediction(w)
+    return state, Count(teacher.rows_evaluated - before, int(left.sum()) * per_step)

@@ -1,0 +1,46 @@
+"""Which of the project's files a verb's result depends on, from the import graph."""
+
+from __future__ import annotations
+
+import functools
+from pathlib import Path
+
+# What these decide reaches a rule through its parameters or its command line, so editing them re-runs nothing by itself.
+NEUTRAL = ("cli", "config", "errors", "progress", "preflight", "sources")
+
+
+@functools.cache
+def _graph() -> object:
+    import grimp
+
+    graph = grimp.build_graph("directcm", cache_dir=None, exclude_type_checking_imports=True)
+    for name in NEUTRAL:
+        graph.remove_module(f"directcm.{name}")
+    return graph
+
+
+@functools.cache
+def sources(*modules: str, root: str) -> list[str]:
+    """Paths (relative to the repository, sorted) of modules and all that they import within the project.
+
+    `modules` are named without the package ("methods.cm"); a package's __init__ counts as imported by its modules.
+    Raises ValueError for a module that does not exist.
+    """
+    graph = _graph()
+    wanted: set[str] = set()
+    for name in modules:
+        wanted |= {f"directcm.{name}"} | set(graph.find_upstream_modules(f"directcm.{name}"))  # type: ignore[attr-defined]
+    for name in list(wanted):
+        parts = name.split(".")
+        for end in range(1, len(parts)):
+            package = ".".join(parts[:end])
+            if package not in wanted:
+                wanted |= {package} | set(graph.find_upstream_modules(package))  # type: ignore[attr-defined]
+    paths = []
+    for name in sorted(wanted):
+        base = Path("src", *name.split("."))
+        path = base / "__init__.py" if (Path(root) / base).is_dir() else base.with_suffix(".py")
+        if not (Path(root) / path).is_file():
+            raise ValueError(f"{path} is not a file of {root}")
+        paths.append(path.as_posix())
+    return paths

@@ -1,0 +1,101 @@
+"""Students: a teacher's network under the boundary parameterisation, with LoRA or all of its weights free."""
+
+from __future__ import annotations
+
+import copy
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from directcm import rng
+from directcm.artifacts import Artifact
+from directcm.config import lora_rank
+from directcm.errors import UserError
+from directcm.processes import expand
+from directcm.teachers import Conditioning, Teacher
+
+# The layers that the latent-consistency LoRAs adapt: every attention, feed-forward and convolution of the U-Net.
+LORA_LAYERS = (
+    "to_q", "to_k", "to_v", "to_out.0", "proj_in", "proj_out", "ff.net.0.proj", "ff.net.2", "conv1", "conv2",
+    "conv_shortcut", "downsamplers.0.conv", "upsamplers.0.conv", "time_emb_proj",
+)
+
+
+class Student:
+    """f(x, t) = c_skip(t)·x + c_out(t)·x̂₀(x, t), unguided; f(x, end) = x exactly (METHODS.md, "Student")."""
+
+    def __init__(self, teacher: Teacher) -> None:
+        self.teacher = teacher
+        self.process = teacher.process
+
+    def __call__(self, x: Tensor, t: Tensor, cond: Conditioning | None) -> Tensor:
+        """f at x (B, …), times t (B,), float32 (B, …)."""
+        c_skip, c_out = self.process.boundary(t)
+        return expand(c_skip, x) * x + expand(c_out, x) * self.teacher.predict(x, t, cond, 1.0).x0
+
+
+def adapt(unet: nn.Module, adapter: str, seed: int) -> nn.Module:
+    """Free a U-Net's weights ("full") or add a LoRA of rank = alpha ("loraR"), in place.
+
+    LoRA's first factors are drawn from the training seed, the second are 0, so that the student starts as the teacher.
+    Trainable weights are float32 whatever the frozen ones are.
+    """
+    rank = lora_rank(adapter)
+    unet.requires_grad_(rank is None)
+    if rank is not None:
+        from peft import LoraConfig
+
+        unet.add_adapter(LoraConfig(r=rank, lora_alpha=rank, target_modules=list(LORA_LAYERS), init_lora_weights=True))
+        with torch.no_grad():
+            for i, (name, p) in enumerate(sorted(unet.named_parameters())):
+                if "lora_A" in name:
+                    # peft's own start: uniform in ±1/√fan_in (Kaiming with a = √5), here from a keyed generator.
+                    bound = p[0].numel() ** -0.5
+                    draw = rng.generator(seed, "lora_init", i).uniform(-bound, bound, tuple(p.shape))
+                    p.copy_(torch.from_numpy(draw).to(p.dtype))
+    for p in unet.parameters():
+        if p.requires_grad:
+            p.data = p.data.float()
+    return unet
+
+
+def make_student(teacher: Teacher, adapter: str, seed: int) -> Student:
+    """A student that starts as the teacher: its network is a copy, so the teacher stays as it is."""
+    twin = copy.copy(teacher)
+    twin.network = adapt(copy.deepcopy(teacher.network), adapter, seed)  # type: ignore[arg-type]
+    twin.rows_evaluated = 0
+    return Student(twin)
+
+
+def save(unet: nn.Module, adapter: str, folder: Path) -> None:
+    """Save so that stock diffusers reads it: `load_lora_weights(folder)`, or `UNet2DConditionModel.from_pretrained(folder/unet)`."""
+    if lora_rank(adapter) is None:
+        unet.save_pretrained(folder / "unet", safe_serialization=True)
+        return
+    from diffusers import StableDiffusionXLPipeline
+    from peft.utils import get_peft_model_state_dict
+
+    # In peft's own names: convert_state_dict_to_diffusers renames the attention layers alone, and what loads the mixture
+    # drops them with no more than a warning (diffusers 0.42).
+    StableDiffusionXLPipeline.save_lora_weights(folder, unet_lora_layers=get_peft_model_state_dict(unet), safe_serialization=True)
+
+
+def load(teacher: Teacher, student: Artifact) -> Student:
+    """A saved student on its teacher, frozen; the teacher's own network becomes the student's."""
+    from safetensors.torch import load_file
+
+    assert teacher.network is not None
+    adapter = student.json("student.json")["run"]["adapter"]
+    if lora_rank(adapter) is None:
+        unet = type(teacher.network).from_pretrained(student.folder / "unet", torch_dtype=teacher.network.dtype)
+        student.verify()
+    else:
+        unet = teacher.network
+        state = load_file(student.file("pytorch_lora_weights.safetensors"))
+        unet.load_lora_adapter(state, prefix="unet")
+        loaded = sum("lora_" in name for name in unet.state_dict())
+        if loaded != len(state):
+            raise UserError(f"{student.folder}: {loaded} of {len(state)} LoRA weights fit this teacher; it was distilled from another")
+    teacher.network = unet.requires_grad_(False).eval().to(teacher.device)
+    return Student(teacher)

@@ -1,0 +1,207 @@
+"""SDXL-type latent diffusion, large or small: the U-Net as a Teacher, the VAE and text encoders as functions."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from directcm.errors import UserError
+from directcm.processes import VariancePreserving
+from directcm.teachers import Conditioning, Teacher
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+    from directcm.artifacts import Artifact
+
+DTYPES = {"no": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
+
+
+class LatentDiffusion(Teacher):
+    """A UNet2DConditionModel with SDXL's text-time conditioning.
+
+    Conditioning: prompt_embeds (B, tokens, D), pooled (B, P). ∅ is both zeroed with the same time ids
+    (METHODS.md). The network's own dtype is used inside; x and ε̂ are float32 outside.
+    """
+
+    def __init__(
+        self, unet: nn.Module, process: VariancePreserving, pixels: int, prediction_type: str = "epsilon"
+    ) -> None:
+        super().__init__()
+        self.network = unet
+        self.process = process
+        self.pixels = pixels
+        self.prediction_type = prediction_type
+        side = unet.config.sample_size
+        self.shape = (unet.config.in_channels, side, side)
+        self.device = next(unet.parameters()).device
+
+    def noise(self, x: Tensor, t: Tensor, cond: Conditioning | None) -> Tensor:
+        assert cond is not None and self.network is not None
+        dtype = self.network.dtype
+        side = float(self.pixels)
+        ids = torch.tensor([side, side, 0.0, 0.0, side, side], device=x.device, dtype=dtype)
+        out = self.network(
+            x.to(dtype),
+            self.process.network_time(t).to(torch.float32),
+            encoder_hidden_states=cond.tensors["prompt_embeds"].to(dtype),
+            added_cond_kwargs={
+                "text_embeds": cond.tensors["pooled"].to(dtype),
+                "time_ids": ids.expand(len(x), -1),
+            },
+        ).sample.float()
+        if self.prediction_type == "v_prediction":
+            # v = α ε − σ x₀ (Salimans & Ho 2202.00512), so ε = α v + σ x.
+            alpha, sigma = self.process.alpha(t), self.process.sigma(t)
+            scale = (-1, *([1] * (x.dim() - 1)))
+            out = alpha.reshape(scale).float() * out + sigma.reshape(scale).float() * x
+        return out
+
+    def unconditional(self, cond: Conditioning | None) -> Conditioning | None:
+        assert cond is not None
+        return Conditioning({k: torch.zeros_like(v) for k, v in cond.tensors.items()})
+
+
+def _folder(artifact: Artifact, entry: str | None) -> Path | None:
+    if entry is None:
+        return None
+    path = Path(entry)
+    return path if path.is_absolute() else artifact.folder / path
+
+
+def settings(artifact: Artifact) -> dict[str, Any]:
+    """teacher.json with its folders resolved: pipeline, vae (None: the pipeline's own), variant, resolution …"""
+    content = dict(artifact.json("teacher.json"))
+    content["pipeline"] = _folder(artifact, content["pipeline"])
+    content["vae"] = _folder(artifact, content.get("vae"))
+    return content
+
+
+def make_process(scheduler: Path, time_input: str) -> tuple[VariancePreserving, str]:
+    """(process, prediction type) from a pipeline's scheduler/scheduler_config.json."""
+    from directcm.artifacts import read_json
+
+    config = read_json(scheduler)
+    steps, start, end = config["num_train_timesteps"], config["beta_start"], config["beta_end"]
+    if config["beta_schedule"] != "scaled_linear":
+        raise UserError(f"{scheduler}: beta_schedule is {config['beta_schedule']!r}, expected scaled_linear (SDXL's)")
+    kind = config.get("prediction_type", "epsilon")
+    if kind not in ("epsilon", "v_prediction"):
+        raise UserError(f"{scheduler}: prediction_type is {kind!r}, expected epsilon or v_prediction")
+    return VariancePreserving.scaled_linear(start, end, steps, time_input), kind
+
+
+def load(artifact: Artifact, device: torch.device | str = "cpu", precision: str = "no") -> LatentDiffusion:
+    """The U-Net of a teacher artefact, frozen, in evaluation mode."""
+    from diffusers import UNet2DConditionModel
+
+    content = settings(artifact)
+    process, kind = make_process(content["pipeline"] / "scheduler" / "scheduler_config.json", content["time_input"])
+    unet = UNet2DConditionModel.from_pretrained(
+        content["pipeline"], subfolder="unet", variant=content["variant"], torch_dtype=DTYPES[precision],
+        use_safetensors=True, local_files_only=True,
+    )
+    unet.requires_grad_(False).eval().to(device)
+    return LatentDiffusion(unet, process, content["resolution"], kind)
+
+
+def load_vae(artifact: Artifact, device: torch.device | str = "cpu", precision: str = "no") -> nn.Module:
+    """The VAE of a teacher artefact, frozen, in evaluation mode."""
+    from diffusers import AutoencoderKL
+
+    content = settings(artifact)
+    where = {"pretrained_model_name_or_path": content["vae"]} if content["vae"] else {
+        "pretrained_model_name_or_path": content["pipeline"], "subfolder": "vae", "variant": content["variant"],
+    }
+    vae = AutoencoderKL.from_pretrained(
+        **where, torch_dtype=DTYPES[precision], use_safetensors=True, local_files_only=True
+    )
+    return vae.requires_grad_(False).eval().to(device)
+
+
+def to_tensor(images: Sequence[Image]) -> Tensor:
+    """RGB images of one size to (B, 3, H, W) float32 in [−1, 1]."""
+    import numpy as np
+
+    pixels = np.stack([np.asarray(image.convert("RGB"), dtype=np.float32) for image in images])
+    return torch.from_numpy(pixels).permute(0, 3, 1, 2) / 127.5 - 1.0
+
+
+def to_images(pixels: Tensor) -> list[Image]:
+    """(B, 3, H, W) in [−1, 1] to RGB images, clamped and rounded."""
+    from PIL import Image
+
+    array = ((pixels.float().clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8).permute(0, 2, 3, 1).cpu().numpy()
+    return [Image.fromarray(a, mode="RGB") for a in array]
+
+
+@torch.no_grad()
+def decode(vae: nn.Module, latents: Tensor) -> list[Image]:
+    """Scaled latents (B, c, h, w) to RGB images."""
+    x = latents.to(vae.device, vae.dtype) / vae.config.scaling_factor
+    return to_images(vae.decode(x).sample)
+
+
+@torch.no_grad()
+def encode_images(vae: nn.Module, images: Tensor, noise: Tensor | None) -> Tensor:
+    """Images (B, 3, H, W) in [−1, 1] to scaled latents float32: the posterior's mode, or a draw with given noise."""
+    posterior = vae.encode(images.to(vae.device, vae.dtype)).latent_dist
+    latents = posterior.mean.float()
+    if noise is not None:
+        latents = latents + posterior.std.float() * noise.to(latents.device)
+    return (latents * vae.config.scaling_factor).cpu()
+
+
+class TextEncoders:
+    """SDXL's two tokenizers and text encoders."""
+
+    def __init__(self, first: nn.Module, second: nn.Module, tokenizers: Sequence[Any]) -> None:
+        self.encoders = (first, second)
+        self.tokenizers = tuple(tokenizers)
+
+    @classmethod
+    def load(cls, artifact: Artifact, device: torch.device | str = "cpu", precision: str = "no") -> TextEncoders:
+        """Both encoders of a teacher artefact, frozen."""
+        from transformers import CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
+
+        content = settings(artifact)
+        options: dict[str, Any] = {"variant": content["variant"], "use_safetensors": True, "local_files_only": True}
+        first = CLIPTextModel.from_pretrained(
+            content["pipeline"], subfolder="text_encoder", dtype=DTYPES[precision], **options
+        )
+        second = CLIPTextModelWithProjection.from_pretrained(
+            content["pipeline"], subfolder="text_encoder_2", dtype=DTYPES[precision], **options
+        )
+        tokenizers = [
+            CLIPTokenizer.from_pretrained(content["pipeline"], subfolder=name, local_files_only=True)
+            for name in ("tokenizer", "tokenizer_2")
+        ]
+        for encoder in (first, second):
+            encoder.requires_grad_(False).eval().to(device)
+        return cls(first, second, tokenizers)
+
+    def tokens(self, texts: Sequence[str]) -> tuple[Tensor, ...]:
+        """Token ids of each tokenizer, (B, length)."""
+        return tuple(
+            t(list(texts), padding="max_length", max_length=t.model_max_length, truncation=True, return_tensors="pt").input_ids
+            for t in self.tokenizers
+        )
+
+    def encode(self, tokens: Sequence[Tensor]) -> Conditioning:
+        """Last-but-one hidden states of both encoders side by side, and the second's projection (SDXL, 2307.01952)."""
+        hidden, pooled = [], None
+        for ids, encoder in zip(tokens, self.encoders, strict=True):
+            out = encoder(ids.to(encoder.device), output_hidden_states=True)
+            hidden.append(out.hidden_states[-2])
+            pooled = out[0]
+        assert pooled is not None
+        return Conditioning({"prompt_embeds": torch.cat(hidden, dim=-1), "pooled": pooled})
+
+    @torch.no_grad()
+    def __call__(self, texts: Sequence[str]) -> Conditioning:
+        """The conditioning of captions."""
+        return self.encode(self.tokens(texts))

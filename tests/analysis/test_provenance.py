@@ -1,0 +1,116 @@
+"""The provenance page: costs summed per step, hostile facts escaped; and the report's captions."""
+
+from __future__ import annotations
+
+from html import unescape
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import yaml
+
+from directcm.analysis.provenance import COLUMNS, provenance_page, read_benchmark, step_of_benchmark
+from directcm.artifacts import new_artifact, read_csv
+from directcm.errors import UserError
+
+HEADER = "s\th:m:s\tmax_rss\tmax_vms\n"
+REPORT = Path(__file__).parents[2] / "workflow" / "report"
+
+
+def artifact(root, name, kind, counts=None, provenance=None):
+    with new_artifact(root / name, kind, settings={}) as out:
+        (out / "a.txt").write_text("x")
+        out.counts = counts or {}
+        out.provenance = provenance or {}
+    return root / name
+
+
+def test_step_of_benchmark():
+    assert step_of_benchmark("results/x/benchmarks/train/cm.tsv") == "train"
+    assert step_of_benchmark("results/x/benchmarks/data.tsv") == "data"
+    assert step_of_benchmark("elsewhere/noise.tsv") == "noise"
+
+
+def test_costs(tmp_path, config):
+    forwards = {"teacher_forwards": 100, "teacher_forwards_minimum": 80}
+    folders = [
+        artifact(tmp_path, "targets/0", "targets", forwards),
+        artifact(tmp_path, "targets/1", "targets", forwards),
+        artifact(tmp_path, "student", "student", {"teacher_forwards": 7}, {"seconds": 5.0}) / "manifest.json",
+        artifact(tmp_path, "noise", "noise", {}, {"seconds": 1.5}) / "provenance.json",
+    ]
+    bench = tmp_path / "benchmarks" / "targets"
+    bench.mkdir(parents=True)
+    (bench / "0.tsv").write_text(HEADER + "10.5\t0:00:10\t300.0\t1\n")
+    (bench / "1.tsv").write_text(HEADER + "2.25\t0:00:02\t-\t-\n")
+    (tmp_path / "benchmarks" / "report.tsv").write_text(HEADER + "4\t0:00:04\tNA\tNA\n")
+    paths = [bench / "0.tsv", bench / "1.tsv", tmp_path / "benchmarks" / "report.tsv", bench / "missing.tsv"]
+    provenance_page(config, folders, paths, tmp_path / "p.html", tmp_path / "costs.csv")
+    rows = read_csv(tmp_path / "costs.csv")
+    assert list(rows[0]) == COLUMNS
+    found = {r["step"]: tuple(r[c] for c in COLUMNS[1:]) for r in rows}
+    assert found == {
+        "targets": ("2", "12.75", "300.0", "200", "160"),
+        "train": ("1", "5.0", "", "7", ""),
+        "noise": ("1", "1.5", "", "", ""),
+        "report": ("1", "4.0", "", "", ""),
+    }
+    html = (tmp_path / "p.html").read_text()
+    assert "1.25" in html
+    assert "torch" in html
+
+
+def test_page_escapes_facts_and_configuration(tmp_path, configure):
+    hostile = '</pre><script>alert("x")</script> $a_b$ 100% 🎉 مرحبا'
+    config = configure(data={"kind": "folder", "path": hostile})
+    facts = {"commit": hostile, "machine": "a", "dirty": True, "versions": {hostile: "1"}}
+    folders = [
+        artifact(tmp_path, "a", "data", {}, facts),
+        artifact(tmp_path, "b", "noise", {}, {**facts, "commit": "f" * 40}),
+    ]
+    provenance_page(config, folders, [], tmp_path / "p.html", tmp_path / "c.csv")
+    html = (tmp_path / "p.html").read_text()
+    assert "<script" not in html
+    assert html.count("</pre>") == 1
+    assert "made by 2 different commits" in html
+    assert "uncommitted changes" in html
+    assert 'name="viewport"' in html
+    text = unescape(html[html.index("<pre") : html.index("</pre>")]).split(">", 1)[1]
+    assert yaml.safe_load(text) == config.model_dump(mode="json")
+
+
+def test_page_is_reproducible(tmp_path, config):
+    folder = artifact(tmp_path, "a", "data")
+    for name in "ab":
+        provenance_page(config, [folder], [], tmp_path / f"{name}.html", tmp_path / f"{name}.csv")
+    assert (tmp_path / "a.html").read_bytes() == (tmp_path / "b.html").read_bytes()
+
+
+def test_what_is_no_manifest_or_benchmark_is_an_error(tmp_path, config):
+    (tmp_path / "x.tsv").write_text("a\tb\n1\t2\n")
+    with pytest.raises(UserError, match="not a Snakemake benchmark"):
+        read_benchmark(tmp_path / "x.tsv")
+    with pytest.raises(UserError, match="no such file"):
+        provenance_page(config, [tmp_path], [], tmp_path / "p.html", tmp_path / "c.csv")
+
+
+@pytest.mark.parametrize("name", ["workflow", "table1", "paired", "samples", "curves", "results", "provenance"])
+@pytest.mark.parametrize("real", [False, True])
+def test_captions_render(configure, name, real):
+    docutils = pytest.importorskip("docutils.core")
+    from jinja2 import Environment, StrictUndefined
+
+    settings = {
+        "teacher": {"kind": "diffusers", "diffusers": {"path": "x"}},
+        "data": {"kind": "folder", "path": "y"},
+        "metrics": ["ode_error", "fid"],
+    }
+    config = configure(**(settings if real else {})).model_dump(mode="json")
+    text = (REPORT / f"{name}.rst").read_text(encoding="utf-8") + "\n\n.. _Workflow: javascript:x\n"
+    text = Environment(undefined=StrictUndefined).from_string(text).render(snakemake=SimpleNamespace(config=config))
+    html = docutils.publish_parts(text, writer="html", settings_overrides={"halt_level": 2})["html_body"]
+    assert "system-message" not in html
+    assert "N = 50" in html
+    if not real:
+        assert "SDXL" in html
+        assert "not FID" in " ".join(html.split())

@@ -1,0 +1,269 @@
+"""Features and evaluation, on digits with noise as samples and a few-step CLIP as extractor."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from directcm.artifacts import open_artifact
+from directcm.config import ClipTiny, Statistics
+from directcm.errors import UserError
+from directcm.metrics.bootstrap import mean_interval
+from directcm.metrics.clip_tiny import make_extractor
+from directcm.metrics.evaluate import evaluate
+from directcm.metrics.extractors import FeatureExtractor, build_extractor
+from directcm.metrics.features import features
+from directcm.metrics.frechet import frechet_distance
+from directcm.metrics.kernel import kernel_distance
+from directcm.specs import METRICS
+
+NAMES = ["ode_error", "fd_tiny", "kid_tiny", "clip_tiny", "quality_tiny", "prompt_accuracy"]
+RUN = {"method": "cm", "seed": 0}
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory, digit_data, digit_noise, make_samples) -> SimpleNamespace:
+    """A student of one shard, a teacher of two, their features and those of the data."""
+    folder = tmp_path_factory.mktemp("world")
+    tiny = ClipTiny(width=16, layers=1, patch=4, steps=20, batch_size=32, head_steps=20)
+    make_extractor("clip_tiny", digit_data, tiny, 0, folder / "extractor")
+    extractor = open_artifact(folder / "extractor", "extractor")
+    built = build_extractor("clip_tiny", extractor, device="cpu", batch_size=16)
+    sets = {
+        "student": make_samples("student", 1, 60.0, 1),
+        "teacher": make_samples("teacher", 2, 10.0, 2),
+        "data": None,
+    }
+    out: dict[str, Any] = {
+        "data": digit_data,
+        "noise": digit_noise,
+        "folder": folder,
+        "extractor": extractor,
+        "built": built,
+    }
+    for name, samples in sets.items():
+        features(built, samples, digit_data, digit_noise, extractor, 16, folder / f"features_{name}")
+        out[f"{name}_samples"] = samples
+        out[f"{name}_features"] = {"clip_tiny": open_artifact(folder / f"features_{name}", "features")}
+    return SimpleNamespace(**out)
+
+
+def run(world: SimpleNamespace, out, **changes: Any) -> dict[str, Any]:
+    arguments = {
+        "samples": world.student_samples,
+        "features": world.student_features,
+        "data": world.data,
+        "noise": world.noise,
+        "data_features": world.data_features,
+        "reference": world.teacher_samples,
+        "reference_features": world.teacher_features,
+        "metrics": NAMES,
+        "row": "CM",
+        "steps": 1,
+        "run": RUN,
+        "statistics": Statistics(bootstrap=200, level=0.9),
+        "seed": 5,
+        "out": out,
+    }
+    return evaluate(**{**arguments, **changes})
+
+
+def find(content: dict[str, Any], metric: str, reference: str) -> dict[str, Any]:
+    (entry,) = [m for m in content["metrics"] if (m["metric"], m["reference"]) == (metric, reference)]
+    return entry
+
+
+def test_features_of_samples_are_row_by_row(world):
+    folder = world.teacher_features["clip_tiny"].verify()
+    assert folder.settings["fingerprint"] == world.built.fingerprint
+    assert set(folder.manifest["inputs"]) == {"noise", "extractor", "samples_0", "samples_1"}
+    assert [int(r["row"]) for r in folder.csv("rows.csv")] == list(range(60))
+    arrays = folder.arrays("features.safetensors")
+    assert {k: (v.shape, v.dtype) for k, v in arrays.items()} == {
+        "image": ((60, 16), np.float32),
+        "text": ((60, 16), np.float32),
+        "score": ((60,), np.float32),
+    }
+    # Row 7 lies in the second shard, third image of it.
+    from PIL import Image
+
+    prompts = world.noise.csv("prompts.csv")
+    shown = Image.open(world.teacher_samples[1].file("images/00007.png")).convert("RGB")
+    alone = world.built.extract([shown], [prompts[7]["text"]])
+    for key in arrays:
+        np.testing.assert_allclose(arrays[key][7], alone[key][0], atol=1e-5)
+
+
+def test_features_of_data_are_the_prompts_images(world, tmp_path, build):
+    assert world.data_features["clip_tiny"].settings["of"] == "data"
+    # More rows than training images: unique images only.
+    images, labels = build.digits(8)
+    data = build.data(tmp_path / "data", images[:12], [f"digit {x}" for x in labels[:12]], labels[:12], 2)
+    noise = build.noise(tmp_path / "noise", data, 25)
+    features(world.built, None, data, noise, world.extractor, 4, tmp_path / "out")
+    found = open_artifact(tmp_path / "out", "features")
+    assert [int(r["row"]) for r in found.csv("rows.csv")] == list(range(10))
+    alone = world.built.extract(images[3:4], [f"digit {labels[3]}"])
+    np.testing.assert_allclose(found.arrays("features.safetensors")["image"][3], alone["image"][0], atol=1e-5)
+
+
+def test_nan_features_name_the_row(world, tmp_path):
+    class Broken(FeatureExtractor):
+        name = "clip_tiny"
+
+        def preprocessing(self):
+            return {}
+
+        def _extract(self, images, texts):
+            raise NotImplementedError
+
+        def extract(self, images, texts):
+            score = np.array([np.nan if "digit 5" in text else 0.0 for text in texts], dtype=np.float32)
+            return {"score": score}
+
+    prompts = world.noise.csv("prompts.csv")
+    first = next(int(p["row"]) for p in prompts if p["text"] == "digit 5")
+    with pytest.raises(UserError, match=rf"score of row {first} .*{first:05d}\.png.*NaN"):
+        features(Broken("cpu"), world.student_samples, world.data, world.noise, None, 7, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_student_row(world, tmp_path):
+    content = run(world, tmp_path / "m")
+    art = open_artifact(tmp_path / "m", "metrics").verify()
+    assert art.json("metrics.json") == content
+    assert (content["row"], content["steps"], content["run"]) == ("CM", 1, RUN)
+    pairs = [(m["metric"], m["reference"]) for m in content["metrics"]]
+    assert pairs == [(n, r) for n in NAMES for r in METRICS[n].references]
+    keys = {"metric", "reference", "value", "low", "high", "n", "n_reference", "dim", "flags"}
+    assert all(set(m) == keys for m in content["metrics"])
+    student = world.student_features["clip_tiny"].arrays("features.safetensors")
+    for against, folder in (("teacher", world.teacher_features), ("data", world.data_features)):
+        other = folder["clip_tiny"].arrays("features.safetensors")["image"]
+        fd, kid = find(content, "fd_tiny", against), find(content, "kid_tiny", against)
+        assert fd["value"] == frechet_distance(student["image"], other).value
+        assert kid["value"] == kernel_distance(student["image"], other).value
+        for entry in (fd, kid):
+            assert (entry["low"], entry["high"], entry["n"], entry["n_reference"], entry["dim"]) == (
+                None,
+                None,
+                60,
+                60,
+                16,
+            )
+    columns = art.csv("per_sample.csv")
+    assert list(columns[0]) == ["row", "ode_error", "clip_tiny", "quality_tiny", "prompt_accuracy"]
+    assert [int(c["row"]) for c in columns] == list(range(60))
+    for name in ("ode_error", "clip_tiny", "quality_tiny", "prompt_accuracy"):
+        values = np.array([float(c[name]) for c in columns])
+        entry = find(content, name, METRICS[name].references[0])
+        assert entry["value"] == pytest.approx(values.mean())
+        assert (entry["low"], entry["high"]) == pytest.approx(mean_interval(values, resamples=200, level=0.9, seed=5))
+    student_x = world.student_samples[0].arrays("latents.safetensors")["latents"]
+    teacher_x = np.empty_like(student_x)
+    for shard in world.teacher_samples:
+        arrays = shard.arrays("latents.safetensors")
+        teacher_x[arrays["rows"]] = arrays["latents"]
+    assert find(content, "ode_error", "teacher")["value"] == pytest.approx(
+        float(((student_x - teacher_x) ** 2).mean()), rel=1e-6
+    )
+    assert find(content, "ode_error", "teacher")["dim"] == 16
+    assert find(content, "prompt_accuracy", "prompt")["value"] > 0.5
+    assert content["checks"]["prompt_accuracy_held_out"] > 0.9
+    assert content["fingerprints"]["features_teacher_clip_tiny"] == world.teacher_features["clip_tiny"].fingerprint
+
+
+def test_teacher_row_and_determinism(world, tmp_path):
+    teacher = {
+        "samples": world.teacher_samples,
+        "features": world.teacher_features,
+        "reference": None,
+        "reference_features": None,
+        "row": "Teacher",
+        "steps": 50,
+    }
+    content = run(world, tmp_path / "a", **teacher)
+    assert not [m for m in content["metrics"] if m["reference"] == "teacher"]
+    assert "ode_error" not in open_artifact(tmp_path / "a", "metrics").csv("per_sample.csv")[0]
+    run(world, tmp_path / "b", **teacher)
+    first, second = (open_artifact(tmp_path / x, "metrics") for x in "ab")
+    assert first.fingerprint == second.fingerprint
+    # The teacher, with less noise in its images, is nearer to the data.
+    student = run(world, tmp_path / "c")
+    assert find(content, "fd_tiny", "data")["value"] < find(student, "fd_tiny", "data")["value"]
+
+
+def test_data_distances_use_equal_n(world, tmp_path, build, make_samples):
+    images, labels = build.digits(8)
+    data = build.data(tmp_path / "data", images[:42], [f"digit {x}" for x in labels[:42]], labels[:42], 2)
+    noise = build.noise(tmp_path / "noise", data, 50)
+    latents = np.zeros((50, 4, 2, 2))
+    shown = [images[i % 40] for i in range(50)]
+    samples = [build.samples(tmp_path / "s", noise, range(50), latents, shown)]
+    for name, chosen in (("own", samples), ("data", None)):
+        features(world.built, chosen, data, noise, world.extractor, 16, tmp_path / name)
+    own, real = ({"clip_tiny": open_artifact(tmp_path / n, "features")} for n in ("own", "data"))
+    changes = {"samples": samples, "features": own, "data": data, "noise": noise, "data_features": real}
+    content = run(
+        world,
+        tmp_path / "m",
+        **changes,
+        reference=None,
+        reference_features=None,
+        row="Teacher",
+        metrics=["fd_tiny", "clip_tiny"],
+    )
+    entry = find(content, "fd_tiny", "data")
+    assert (entry["n"], entry["n_reference"]) == (40, 40)
+    # The first 40 samples are the data themselves.
+    assert entry["value"] == pytest.approx(0, abs=1e-6)
+    assert find(content, "clip_tiny", "prompt")["n"] == 50
+
+
+def refuse(world, tmp_path, words, **changes):
+    with pytest.raises(UserError, match=words) as error:
+        run(world, tmp_path / "m", **changes)
+    assert "\n" not in str(error.value)
+    assert not (tmp_path / "m").exists()
+
+
+def test_refuses_features_of_another_extractor(world, tmp_path):
+    other = build_extractor("clip_tiny", world.extractor, device="cpu", batch_size=16)
+    other.version = "changed"
+    features(other, world.teacher_samples, world.data, world.noise, world.extractor, 16, tmp_path / "f")
+    changed = {"clip_tiny": open_artifact(tmp_path / "f", "features")}
+    refuse(world, tmp_path, "two different versions", reference_features=changed)
+    refuse(world, tmp_path, "missing", features={})
+
+
+def test_refuses_swapped_sides(world, tmp_path):
+    refuse(world, tmp_path, "are not the features of", features=world.teacher_features)
+    refuse(world, tmp_path, "are not the features of", reference_features=world.student_features)
+    refuse(world, tmp_path, "are not the features of", data_features=world.student_features)
+    refuse(world, tmp_path, "are not the features of", features=world.data_features)
+    refuse(world, tmp_path, "both the set and its reference", reference=world.student_samples)
+
+
+def test_refuses_missing_shards_and_other_noise(world, tmp_path, build):
+    refuse(world, tmp_path, "hold 30 of 60 rows", reference=world.teacher_samples[:1])
+    refuse(world, tmp_path, "in two shards", reference=[world.teacher_samples[0]] * 2)
+    noise = build.noise(tmp_path / "noise", world.data, 61)
+    refuse(world, tmp_path, "another noise", noise=noise)
+
+
+def test_refuses_wrong_requests(world, tmp_path):
+    refuse(world, tmp_path, "takes no reference", row="Teacher")
+    refuse(world, tmp_path, "needs the teacher's samples", reference=None)
+    refuse(world, tmp_path, "unknown metric", metrics=["fid_tiny"])
+
+
+def test_evaluate_needs_no_torch():
+    code = "import sys, directcm.metrics.evaluate as e; print(json.dumps([m for m in ('torch',) if m in sys.modules]))"
+    result = subprocess.run([sys.executable, "-c", "import json; " + code], capture_output=True, text=True, check=True)
+    assert json.loads(result.stdout) == []

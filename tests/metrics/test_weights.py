@@ -1,0 +1,74 @@
+from __future__ import annotations
+
+import hashlib
+import re
+from pathlib import Path
+
+import pytest
+
+from directcm.errors import UserError
+from directcm.metrics import weights
+from directcm.metrics.weights import WEIGHTS, WeightsFile, weights_file, weights_folder
+from directcm.specs import EXTRACTORS
+
+
+@pytest.fixture
+def cache(tmp_path, monkeypatch) -> Path:
+    monkeypatch.setenv("DIRECTCM_WEIGHTS", str(tmp_path))
+    known = WeightsFile("small.bin", hashlib.sha256(b"good").hexdigest(), "https://example.org/small.bin", 4)
+    monkeypatch.setitem(WEIGHTS, "small.bin", known)
+    return tmp_path
+
+
+def test_table_covers_the_extractors():
+    assert {name for e in EXTRACTORS.values() for name in e.weights} == set(WEIGHTS)
+    for known in WEIGHTS.values():
+        assert re.fullmatch(r"[0-9a-f]{64}", known.sha256)
+        assert known.url.startswith("https://") and known.size
+    # torch's naming rule: the hash's first eight digits end the name
+    assert WEIGHTS["pt_inception-2015-12-05-6726825d.pth"].sha256.startswith("6726825d")
+    assert WEIGHTS["ViT-L-14.pt"].sha256 in WEIGHTS["ViT-L-14.pt"].url
+
+
+def test_folder(monkeypatch, tmp_path):
+    monkeypatch.delenv("DIRECTCM_WEIGHTS", raising=False)
+    assert weights_folder() == Path("weights")
+    monkeypatch.setenv("DIRECTCM_WEIGHTS", str(tmp_path))
+    assert weights_folder() == tmp_path
+
+
+@pytest.mark.parametrize("name", sorted(WEIGHTS))
+def test_missing_file_is_one_line_that_says_everything(name, tmp_path, monkeypatch):
+    monkeypatch.setenv("DIRECTCM_WEIGHTS", str(tmp_path))
+    with pytest.raises(UserError) as error:
+        weights_file(name)
+    message = str(error.value)
+    assert "\n" not in message
+    for part in (name, WEIGHTS[name].url, str(tmp_path), WEIGHTS[name].sha256, "DIRECTCM_WEIGHTS"):
+        assert part in message
+
+
+def test_wrong_bytes_and_wrong_size(cache):
+    (cache / "small.bin").write_bytes(b"evil")
+    with pytest.raises(UserError, match=hashlib.sha256(b"evil").hexdigest()) as error:
+        weights_file("small.bin")
+    assert "\n" not in str(error.value) and "example.org" in str(error.value)
+    (cache / "small.bin").write_bytes(b"longer")
+    with pytest.raises(UserError, match="6 bytes, 4 are usual"):
+        weights_file("small.bin")
+
+
+def test_checked_once_until_it_changes(cache, monkeypatch):
+    import os
+
+    (cache / "small.bin").write_bytes(b"good")
+    calls = []
+    real = weights.sha256
+    monkeypatch.setattr(weights, "sha256", lambda path: calls.append(path) or real(path))
+    assert weights_file("small.bin") == weights_file("small.bin") == cache / "small.bin"
+    assert len(calls) == 1
+    (cache / "small.bin").write_bytes(b"evil")
+    os.utime(cache / "small.bin", ns=(1, 1))
+    with pytest.raises(UserError):
+        weights_file("small.bin")
+    assert len(calls) == 2

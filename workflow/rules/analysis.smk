@@ -1,0 +1,261 @@
+from directcm.analysis.selection import main_runs
+
+MAIN = [key(run, RUN_AXES) for run in main_runs(CONFIG)]
+FIRST = {}
+for _run in main_runs(CONFIG):
+    FIRST.setdefault(METHODS[_run["method"]], key(_run, RUN_AXES))
+FEWEST = min(CONFIG.evaluation.steps)
+METRICS_MAIN = [f"{OUT}/metrics/{TEACHER_SET}/manifest.json"] + [
+    f"{OUT}/metrics/students/{run}/sampling_steps~{k}/manifest.json"
+    for run in MAIN
+    for k in CONFIG.evaluation.steps
+]
+# What tables read of the configuration: nothing about how teacher and extractors were trained.
+READ = json.dumps(
+    CONFIG.model_dump(mode="json", exclude={"teacher", "encode", "extractors", "figures"}),
+    sort_keys=True,
+)
+TABLES = f"{OUT}/tables"
+FIGURES = f"{OUT}/figures"
+RESULTS = [
+    multiext(f"{TABLES}/table1", ".csv", ".tex", ".html", ".json"),
+    multiext(f"{TABLES}/paired", ".csv", ".html"),
+    f"{TABLES}/curves.csv",
+    expand(
+        f"{FIGURES}/{{figure}}.{{suffix}}",
+        figure=["samples", "curves", "results"],
+        suffix=["pdf", "png"],
+    ),
+    f"{OUT}/provenance.html",
+    f"{OUT}/costs.csv",
+    [f"{OUT}/metrics/{s}/manifest.json" for s in SETS],
+    [f"{OUT}/students/{run}/README.md" for run in RUNS.instance_patterns],
+]
+
+
+rule table:
+    input:
+        metrics=METRICS_MAIN,
+        code=code("analysis.table"),
+    output:
+        csv=report(
+            f"{TABLES}/table1.csv",
+            caption="../report/table1.rst",
+            category="1 Tables",
+            labels={"table": "Table 1, main comparison", "form": "CSV"},
+        ),
+        tex=f"{TABLES}/table1.tex",
+        html=report(
+            f"{TABLES}/table1.html",
+            caption="../report/table1.rst",
+            category="1 Tables",
+            labels={"table": "Table 1, main comparison", "form": "table"},
+        ),
+        json=f"{TABLES}/table1.json",
+    params:
+        settings=READ,
+    log:
+        f"{OUT}/logs/table.log",
+    benchmark:
+        f"{OUT}/benchmarks/table.tsv"
+    threads: 1
+    resources:
+        mem_mb=1000,
+        runtime=10,
+    conda:
+        "../../envs/directcm.yaml"
+    message:
+        "table: Table 1"
+    shell:
+        "directcm table --settings {params.settings:q} --metrics {input.metrics} --out {output.csv} --log {log}"
+
+
+rule paired:
+    input:
+        metrics=METRICS_MAIN,
+        code=code("analysis.paired"),
+    output:
+        csv=report(
+            f"{TABLES}/paired.csv",
+            caption="../report/paired.rst",
+            category="1 Tables",
+            labels={"table": "CM minus Direct CM, paired", "form": "CSV"},
+        ),
+        html=report(
+            f"{TABLES}/paired.html",
+            caption="../report/paired.rst",
+            category="1 Tables",
+            labels={"table": "CM minus Direct CM, paired", "form": "table"},
+        ),
+    params:
+        settings=READ,
+    log:
+        f"{OUT}/logs/paired.log",
+    benchmark:
+        f"{OUT}/benchmarks/paired.tsv"
+    threads: 1
+    resources:
+        mem_mb=1000,
+        runtime=10,
+    conda:
+        "../../envs/directcm.yaml"
+    message:
+        "paired: CM against Direct CM, prompt by prompt"
+    shell:
+        "directcm paired --settings {params.settings:q} --metrics {input.metrics} --out {output.csv} --log {log}"
+
+
+rule figure_samples:
+    input:
+        noise=f"{OUT}/noise/manifest.json",
+        teacher=[
+            f"{OUT}/reference/{key(DEFAULT_ODE, ODE_AXES)}/shard~{i}/manifest.json"
+            for i in range(CONFIG.evaluation.shards)
+        ],
+        students=[
+            f"{OUT}/samples/{run}/sampling_steps~{FEWEST}/manifest.json"
+            for run in FIRST.values()
+        ],
+        code=code("analysis.figure"),
+    output:
+        pdf=f"{FIGURES}/samples.pdf",
+        png=report(
+            f"{FIGURES}/samples.png",
+            caption="../report/samples.rst",
+            category="2 Figures",
+            labels={"figure": "Figure 2, samples from the same noise"},
+        ),
+    params:
+        columns=CONFIG.figures.samples,
+        samples=lambda wildcards, input: [f"Teacher={p}" for p in input.teacher]
+        + [f"{row}={p}" for row, p in zip(FIRST, input.students)],
+    log:
+        f"{OUT}/logs/figure_samples.log",
+    benchmark:
+        f"{OUT}/benchmarks/figure_samples.tsv"
+    threads: 1
+    resources:
+        mem_mb=1000,
+        runtime=10,
+    conda:
+        "../../envs/directcm.yaml"
+    message:
+        "figure: samples from the same noise"
+    shell:
+        "directcm figure samples --noise {input.noise} --samples {params.samples:q} --columns {params.columns}"
+        " --out {output.pdf} --log {log}"
+
+
+rule figure_curves:
+    input:
+        students=[f"{OUT}/students/{run}/manifest.json" for run in MAIN],
+        code=code("analysis.figure"),
+    output:
+        pdf=f"{FIGURES}/curves.pdf",
+        png=report(
+            f"{FIGURES}/curves.png",
+            caption="../report/curves.rst",
+            category="2 Figures",
+            labels={"figure": "Training curves"},
+        ),
+        csv=f"{TABLES}/curves.csv",
+    log:
+        f"{OUT}/logs/figure_curves.log",
+    benchmark:
+        f"{OUT}/benchmarks/figure_curves.tsv"
+    threads: 1
+    resources:
+        mem_mb=1000,
+        runtime=10,
+    conda:
+        "../../envs/directcm.yaml"
+    message:
+        "figure: training curves"
+    shell:
+        "directcm figure curves --students {input.students} --table {output.csv} --out {output.pdf} --log {log}"
+
+
+rule figure_results:
+    input:
+        table=f"{TABLES}/table1.csv",
+        code=code("analysis.figure"),
+    output:
+        pdf=f"{FIGURES}/results.pdf",
+        png=report(
+            f"{FIGURES}/results.png",
+            caption="../report/results.rst",
+            category="2 Figures",
+            labels={"figure": "Table 1 as a figure"},
+        ),
+    log:
+        f"{OUT}/logs/figure_results.log",
+    benchmark:
+        f"{OUT}/benchmarks/figure_results.tsv"
+    threads: 1
+    resources:
+        mem_mb=1000,
+        runtime=10,
+    conda:
+        "../../envs/directcm.yaml"
+    message:
+        "figure: Table 1 drawn"
+    shell:
+        "directcm figure results --table {input.table} --out {output.pdf} --log {log}"
+
+
+rule provenance:
+    input:
+        artifacts=[
+            f"{OUT}/{what}/manifest.json" for what in ("data", "teacher", "latents", "noise")
+        ]
+        + [f"{OUT}/extractors/{n}/manifest.json" for n in NEEDED if n in TRAINED_HERE]
+        + expand(
+            REFERENCE.replace(ODE, "{ode}"),
+            ode=ODES.instance_patterns,
+            shard=range(CONFIG.evaluation.shards),
+        )
+        + expand(
+            TARGETS.replace(ODE, "{ode}"),
+            ode=sorted(
+                {
+                    key(r, ODE_AXES)
+                    for r in CONFIG.runs()
+                    if method_declares(r["method"], "TARGETS")
+                }
+            ),
+            shard=range(CONFIG.targets.shards),
+        )
+        + [f"{OUT}/students/{run}/manifest.json" for run in RUNS.instance_patterns]
+        + [f"{OUT}/metrics/{s}/manifest.json" for s in SETS],
+        code=code("analysis.provenance"),
+    output:
+        html=report(
+            f"{OUT}/provenance.html",
+            caption="../report/provenance.rst",
+            category="3 Provenance and costs",
+            labels={"page": "What ran, from what"},
+        ),
+        csv=report(
+            f"{OUT}/costs.csv",
+            caption="../report/provenance.rst",
+            category="3 Provenance and costs",
+            labels={"page": "Costs by step (CSV)"},
+        ),
+    params:
+        settings=settings(CONFIG),
+        benchmarks=f"{OUT}/benchmarks",
+    log:
+        f"{OUT}/logs/provenance.log",
+    benchmark:
+        f"{OUT}/benchmarks/provenance.tsv"
+    threads: 1
+    resources:
+        mem_mb=1000,
+        runtime=10,
+    conda:
+        "../../envs/directcm.yaml"
+    message:
+        "provenance: what ran, from what, and what it cost"
+    shell:
+        "directcm provenance --settings {params.settings:q} --artifacts {input.artifacts}"
+        " --benchmarks {params.benchmarks} --out {output.html} --log {log}"

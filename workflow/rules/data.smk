@@ -1,0 +1,51 @@
+rule data:
+    input:
+        code=code("datasets", f"datasets.{CONFIG.data.kind}"),
+    output:
+        f"{OUT}/data/manifest.json",
+    params:
+        settings=settings(CONFIG.data),
+        seed=SEED,
+        out=subpath(output[0], parent=True),
+    log:
+        f"{OUT}/logs/data.log",
+    benchmark:
+        f"{OUT}/benchmarks/data.tsv"
+    threads: 1
+    resources:
+        mem_mb=later(2000, 8000),
+        runtime=later(10, 120),
+    conda:
+        "../../envs/directcm.yaml"
+    message:
+        "data: images and captions"
+    shell:
+        "directcm data --settings {params.settings:q} --seed {params.seed} --out {params.out} --log {log}"
+
+
+rule noise:
+    input:
+        data=f"{OUT}/data/manifest.json",
+        latents=f"{OUT}/latents/manifest.json",
+        code=code("noise"),
+    output:
+        f"{OUT}/noise/manifest.json",
+    params:
+        samples=CONFIG.evaluation.samples,
+        seed=SEED,
+        out=subpath(output[0], parent=True),
+    log:
+        f"{OUT}/logs/noise.log",
+    benchmark:
+        f"{OUT}/benchmarks/noise.tsv"
+    threads: 1
+    resources:
+        mem_mb=later(2000, 8000),
+        runtime=later(10, 30),
+    conda:
+        "../../envs/directcm.yaml"
+    message:
+        "noise: the evaluation's noise and prompts"
+    shell:
+        "directcm noise --samples {params.samples} --data {input.data} --latents {input.latents}"
+        " --seed {params.seed} --out {params.out} --log {log}"

@@ -1,0 +1,62 @@
+rule teacher:
+    input:
+        data=f"{OUT}/data/manifest.json",
+        code=code(f"teachers.{CONFIG.teacher.kind}"),
+    output:
+        f"{OUT}/teacher/manifest.json",
+    params:
+        kind=CONFIG.teacher.kind,
+        settings=settings(getattr(CONFIG.teacher, CONFIG.teacher.kind)),
+        process=settings(CONFIG.process),
+        seed=SEED,
+        out=subpath(output[0], parent=True),
+        scratch=f"{OUT}/scratch/teacher",
+    log:
+        f"{OUT}/logs/teacher.log",
+    benchmark:
+        f"{OUT}/benchmarks/teacher.tsv"
+    threads: 2
+    resources:
+        mem_mb=later(6000, 32000),
+        runtime=later(30, 60),
+        gpu=1,
+    conda:
+        "../../envs/directcm.yaml"
+    message:
+        "teacher: {params.kind}"
+    shell:
+        "directcm teacher --kind {params.kind} --settings {params.settings:q} --process {params.process:q}"
+        " --data {input.data} --seed {params.seed} --threads {threads}"
+        " --scratch {params.scratch} --out {params.out} --log {log}"
+
+
+rule encode:
+    input:
+        data=f"{OUT}/data/manifest.json",
+        teacher=f"{OUT}/teacher/manifest.json",
+        code=code("encode"),
+    output:
+        f"{OUT}/latents/manifest.json",
+    params:
+        settings=settings(CONFIG.encode),
+        precision=CONFIG.evaluation.precision,
+        seed=SEED,
+        out=subpath(output[0], parent=True),
+        scratch=f"{OUT}/scratch/encode",
+    log:
+        f"{OUT}/logs/encode.log",
+    benchmark:
+        f"{OUT}/benchmarks/encode.tsv"
+    threads: 1
+    resources:
+        mem_mb=later(4000, 48000),
+        runtime=later(20, 240),
+        gpu=1,
+    conda:
+        "../../envs/directcm.yaml"
+    message:
+        "encode: latents of the images, embeddings of the captions"
+    shell:
+        "directcm encode --settings {params.settings:q} --precision {params.precision}"
+        " --teacher {input.teacher} --data {input.data} --seed {params.seed} --threads {threads}"
+        " --scratch {params.scratch} --out {params.out} --log {log}"
