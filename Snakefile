@@ -23,3 +23,5 @@ rule all:
     default_target: True
     input:
         RESULTS,
+    message:
+        f"all: the results are in {OUT}"

@@ -1,0 +1,78 @@
+# The two commands: `make reproduce` runs the paper on digits, `make test` runs the tests. Both set everything up first.
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+
+VENV ?= .venv
+CORES ?= 2
+PRESET ?=
+OVERLAY := $(if $(PRESET),--configfile workflow/presets/$(PRESET).yaml)
+RESULTS := results/$(or $(PRESET),embedded)
+REPORT := $(if $(PRESET),report-$(PRESET).html,report.html)
+BIN := $(VENV)/bin
+export PATH := $(CURDIR)/$(BIN):$(PATH)
+
+.PHONY: help
+help:  ## what there is
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | column -t -s "$$(printf '\t')"
+
+# The oldest Python that is good enough, of those at hand.
+PYTHON ?= $(shell for p in python3 python3.11 python3.12 python3.13; do \
+	$$p -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' 2>/dev/null && { echo $$p; break; }; done)
+
+$(VENV)/.installed: envs/lock.txt
+	@test -n "$(PYTHON)" || { echo "make: Python 3.11, 3.12 or 3.13 is needed and was not found; install it or say make PYTHON=/path/to/python" >&2; exit 2; }
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { echo "make: $(PYTHON) has no venv module; on Debian or Ubuntu: apt-get install python3-venv" >&2; exit 2; }
+	@echo "Installing the locked environment into $(VENV) (a few minutes, once) …"
+	@rm -rf $(VENV) && $(PYTHON) -m venv $(VENV)
+	@PIP_DISABLE_PIP_VERSION_CHECK=1 $(BIN)/python -m pip install --quiet --require-hashes --requirement envs/lock.txt 2>&1 | { grep -v '^WARNING: Location' >&2 || true; }
+	@PIP_DISABLE_PIP_VERSION_CHECK=1 $(BIN)/python -m pip install --quiet --no-deps --no-build-isolation --editable . 2>&1 | { grep -v '^WARNING: Location' >&2 || true; }
+	@touch $@
+
+.PHONY: install
+install: $(VENV)/.installed  ## the locked environment in .venv
+
+.PHONY: reproduce
+reproduce: install  ## run the paper (PRESET=smoke, paper …; CORES=2), write the report, print Table 1
+	@snakemake --cores $(CORES) $(OVERLAY)
+	@if [ ! -e $(REPORT) ] || [ -n "$$(find $(RESULTS)/tables $(RESULTS)/figures $(RESULTS)/provenance.html workflow/report -newer $(REPORT) -type f -print -quit)" ]; then \
+		snakemake --quiet all --report $(REPORT) $(OVERLAY); fi
+	@echo; directcm show $(RESULTS)/tables/table1.csv; echo; echo "Report: $(CURDIR)/$(REPORT)"; echo "Tables and figures: $(CURDIR)/$(RESULTS)"
+
+.PHONY: test
+test: install  ## all tests, with line coverage of src/
+	@python -m pytest $(PYTEST_ARGS)
+
+.PHONY: lint
+lint: install  ## ruff, snakefmt, mypy, the import contract, snakemake --lint
+	@ruff check .
+	@ruff format --check .
+	@snakefmt --check --quiet Snakefile workflow
+	@mypy
+	@lint-imports
+	@snakemake --lint
+
+.PHONY: format
+format: install  ## format Python and Snakemake files
+	@ruff format .
+	@ruff check --fix .
+	@snakefmt --quiet Snakefile workflow
+
+.PHONY: docs
+docs: install  ## schema and configuration page, from the models
+	@directcm schema --out workflow/schemas/config.schema.json
+	@directcm schema --out docs/configuration.md
+
+.PHONY: lock
+lock: install  ## resolve envs/lock.txt anew from pyproject.toml
+	@uv pip compile --quiet --universal --generate-hashes --extra dev --python-version 3.11 --no-emit-index-url --no-emit-find-links \
+		--custom-compile-command 'make lock' --output-file envs/lock.txt pyproject.toml
+	@sed -i "s/^# lock: .*/# lock: $$(sha256sum envs/lock.txt | cut -d' ' -f1)/" envs/directcm.yaml
+
+.PHONY: bench
+bench: install  ## measure the parts that cost (writes nothing; see benchmarks/RESULTS.md)
+	@python benchmarks/rates.py
+
+.PHONY: clean
+clean:  ## remove results, reports and Snakemake's records (asks nothing)
+	@rm -rf results .snakemake report*.html dvc_plots

@@ -1,0 +1,158 @@
+"""One very small run of the whole core, made once per session: 40 digits, a teacher of a few steps, two students."""
+
+from __future__ import annotations
+
+import os
+
+os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ["TOKENIZERS_PARALLELISM"] = "false"
+
+import csv
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+WORDS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
+IMAGES = 40
+SEED = 24
+N = 5
+W = 3.0
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """One thread: bytes are compared, and other work shares the machine."""
+    import torch
+
+    torch.set_num_threads(1)
+
+
+def write_folder(folder: Path, count: int = IMAGES, side: int = 16) -> Path:
+    """A folder data set of scikit-learn's digits with a metadata.csv."""
+    from PIL import Image
+    from sklearn.datasets import load_digits
+
+    folder.mkdir(parents=True)
+    bunch = load_digits()
+    with open(folder / "metadata.csv", "w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(["file_name", "text"])
+        for i in range(count):
+            grey = (bunch.images[i] * (255 / 16)).round().astype("uint8")
+            Image.fromarray(grey).resize((side, side), Image.Resampling.BICUBIC).save(folder / f"{i:02d}.png")
+            writer.writerow([f"{i:02d}.png", f"a handwritten digit {WORDS[bunch.target[i]]}"])
+    return folder
+
+
+@pytest.fixture(scope="session")
+def digit_folder() -> Any:
+    """The writer above, for tests that need a folder data set of their own."""
+    return write_folder
+
+
+def one_line(error: Any) -> str:
+    """The message of a UserError, checked to be one line of text."""
+    text = str(error.value)
+    assert text and len(text.splitlines()) == 1, text
+    return text
+
+
+@pytest.fixture(scope="session", name="one_line")
+def _one_line() -> Any:
+    return one_line
+
+
+class Tiny(SimpleNamespace):
+    """Artefacts (data, teacher, latents, noise, targets, cm, direct_cm, reference, samples) and the settings behind them."""
+
+    def student_run(self, method: str, **changes: Any) -> dict[str, Any]:
+        """The axes of a student."""
+        run = {
+            "method": method, "solver": "ddim", "N": N, "w": W, "adapter": "lora4", "loss": "mse", "lr": 1e-3,
+            "batch_size": 4, "steps": 4, "seed": 0,
+        }  # fmt: skip
+        return run | changes
+
+    def train(self, out: Path, method: str, *, scratch: Path | None = None, **changes: Any) -> Any:
+        """Train a student; settings of `config.Train` may be among the changes."""
+        from directcm import training
+        from directcm.artifacts import open_artifact
+        from directcm.config import Train
+
+        settings = {k: changes.pop(k) for k in list(changes) if k in ("checkpoint_every", "precision", "gradient_checkpointing")}
+        targets = changes.pop("targets", self.targets if method == "direct_cm" else [])
+        pool = changes.pop("pool", self.targets_settings.count)
+        training.make(
+            self.student_run(method, **changes), Train(**{"checkpoint_every": 2, **settings}), pool, self.teacher, self.latents,
+            targets, SEED, scratch or out.with_name(out.name + "-scratch"), None, out,
+        )  # fmt: skip
+        return open_artifact(out, "student")
+
+    def solve(self, out: Path, shard: int = 0, *, scratch: Path | None = None, **changes: Any) -> Any:
+        """Solve a shard of targets; settings of `config.Targets`, solver, N, w and seed may change."""
+        from directcm import targets
+        from directcm.artifacts import open_artifact
+
+        ode = {"solver": "ddim", "N": N, "w": W, "seed": SEED} | {
+            k: changes.pop(k) for k in list(changes) if k in ("solver", "N", "w", "seed")
+        }
+        settings = self.targets_settings.model_copy(update=changes)
+        targets.make(
+            settings, ode["solver"], ode["N"], ode["w"], shard, self.teacher, self.latents, ode["seed"], "cpu", "no",
+            scratch or out.with_name(out.name + "-scratch"), out,
+        )  # fmt: skip
+        return open_artifact(out, "targets")
+
+    def sample(
+        self, out: Path, student: Any = None, steps: int | None = None, shard: int = 0, shards: int = 1,
+        *, scratch: Path | None = None, **changes: Any,
+    ) -> Any:  # fmt: skip
+        """Sample the teacher or a student."""
+        from directcm import sampling
+        from directcm.artifacts import open_artifact
+
+        ode = {"solver": "ddim", "N": N, "w": W}
+        noise = changes.pop("noise", self.noise)
+        sampling.make(
+            self.evaluation.model_copy(update=changes), self.teacher, self.latents, noise, ode, shard, shards, student, steps,
+            SEED, "cpu", scratch or out.with_name(out.name + "-scratch"), out,
+        )  # fmt: skip
+        return open_artifact(out, "samples")
+
+
+@pytest.fixture(scope="session")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> Tiny:
+    """The small run. Read only: write elsewhere."""
+    from directcm import datasets, encode, noise
+    from directcm.artifacts import open_artifact
+    from directcm.config import Data, Encode, Evaluation, MicroSdxl, Process, Targets
+    from directcm.teachers import micro_sdxl
+
+    root = tmp_path_factory.mktemp("tiny")
+    t = Tiny(root=root, seed=SEED, N=N, w=W, images=IMAGES)
+    t.data_settings = Data(kind="folder", path=str(write_folder(root / "source")), resolution=16)
+    datasets.make(t.data_settings, SEED, root / "data")
+    t.data = open_artifact(root / "data", "data")
+    t.micro = MicroSdxl.model_validate(
+        {
+            "vae": {"channels": [16, 32], "steps": 6, "batch_size": 8},
+            "text": {"width": 16, "layers": 2, "length": 8},
+            "unet": {"channels": [16, 32], "steps": 6, "batch_size": 8},
+        }
+    )
+    t.process = Process()
+    micro_sdxl.make(t.micro, t.process, t.data, SEED, root / "scratch" / "teacher", root / "teacher")
+    t.teacher = open_artifact(root / "teacher", "teacher")
+    encode.make(Encode(batch_size=16), t.teacher, t.data, SEED, "cpu", "no", root / "scratch" / "encode", root / "latents")
+    t.latents = open_artifact(root / "latents", "latents")
+    noise.make(6, t.data, t.latents, SEED, root / "noise")
+    t.noise = open_artifact(root / "noise", "noise")
+    t.targets_settings = Targets(count=16, shards=2, block=4, batch_size=4)
+    t.targets = [t.solve(root / "targets" / str(i), i) for i in range(2)]
+    t.cm = t.train(root / "cm", "cm")
+    t.direct_cm = t.train(root / "direct_cm", "direct_cm")
+    t.evaluation = Evaluation(samples=6, steps=[1], shards=2, block=3, batch_size=2)
+    t.reference = [t.sample(root / "reference" / str(i), shard=i, shards=2) for i in range(2)]
+    t.samples = t.sample(root / "samples", t.direct_cm, 1)
+    return t

@@ -1,0 +1,112 @@
+"""What a user may get wrong: one line that names the key, exit code 2, before any job; and the presets that plan offline."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.pipeline.conftest import make_run, planned
+
+pytestmark = pytest.mark.pipeline
+
+MALFORMED = {
+    "odee: {N: 50}": "odee",
+    "ode: {N: 30}": "ode.N",
+    "ode: {solver: rk45}": "ode.solver",
+    "ode: {w: -1}": "ode.w",
+    "train: {batch_size: many}": "train.batch_size",
+    "train: {batch_size: 9000}": "train.batch_size",
+    "train: {precision: no}": "precision",
+    "train: {adapter: lora0}": "train.adapter",
+    "students: [{method: [pd]}]": "students.0.method",
+    "students: [{N: [7]}]": "students",
+    "data: {kind: folder}": "data",
+    "teacher: {kind: diffusers}": "teacher",
+    "metrics: [fidd]": "fidd",
+    "extractors: {clip_tiny: null}": "extractors.clip_tiny",
+    "evaluation: {samples: 5000}": "evaluation.samples",
+    "evaluation: {batch_size: 2000}": "evaluation.batch_size",
+    "evaluation: {steps: [100]}": "evaluation.steps",
+    "seed: -3": "seed",
+    "preset: ../up": "preset",
+}
+
+
+@pytest.mark.parametrize(("text", "key"), MALFORMED.items())
+def test_malformed_configurations_end_in_one_line(repository: Path, tmp_path: Path, text: str, key: str) -> None:
+    overlay = tmp_path / "overlay.yaml"
+    overlay.write_text(text + "\n")
+    done = make_run(repository)("snakemake", "--cores", "1", "--configfile", str(overlay))
+    assert done.returncode == 2, done.stderr
+    lines = [line for line in done.stderr.splitlines() if "profile" not in line and line.strip()]
+    assert len(lines) == 1 and lines[0].startswith("directcm: error: ") and key in lines[0], done.stderr
+    assert not (repository / "results").exists()
+
+
+def test_the_paper_preset_plans_offline(repository: Path) -> None:
+    done = make_run(repository)("snakemake", "--configfile", "workflow/presets/paper.yaml", "-n")
+    assert done.returncode == 0, done.stderr
+    jobs = planned(done.stdout + done.stderr)
+    assert jobs["train"] == 6 and jobs["targets"] == 50 and jobs["reference"] == 50
+    assert jobs["features"] == 5 * 8 and "extractor" not in jobs
+
+
+def test_missing_data_of_the_paper_preset_is_named_before_any_job(repository: Path) -> None:
+    done = make_run(repository)("snakemake", "--configfile", "workflow/presets/paper.yaml", "--cores", "1")
+    assert done.returncode == 2
+    errors = [line for line in done.stderr.splitlines() if "error" in line]
+    assert len(errors) == 1 and "data/laion-aesthetics" in errors[0]
+    assert not (repository / "results").exists()
+
+
+def test_missing_teacher_weights_are_named_with_their_origin(repository: Path, tmp_path: Path) -> None:
+    overlay = tmp_path / "digits.yaml"
+    overlay.write_text("data: {kind: digits, resolution: 16}\nevaluation: {samples: 64}\n")
+    done = make_run(repository)(
+        "snakemake", "--configfile", "workflow/presets/paper.yaml", str(overlay), "--cores", "1", HF_HUB_CACHE=str(tmp_path / "hub")
+    )
+    assert done.returncode == 2, done.stderr
+    errors = [line for line in done.stderr.splitlines() if "error" in line]
+    assert len(errors) == 1
+    for word in ("stabilityai/stable-diffusion-xl-base-1.0", "462165984030d82259a11f4367a4eed129e94a7b", "hf download", "teacher.diffusers.path"):
+        assert word in errors[0]
+
+
+def test_missing_extractor_weights_are_named_with_their_origin(repository: Path, tmp_path: Path) -> None:
+    overlay = tmp_path / "fid.yaml"
+    overlay.write_text("metrics: [ode_error, fd_dino]\n")
+    done = make_run(repository)(
+        "snakemake", "--configfile", str(overlay), "--cores", "1", DIRECTCM_WEIGHTS=str(tmp_path / "weights")
+    )
+    assert done.returncode == 2, done.stderr
+    errors = [line for line in done.stderr.splitlines() if "error" in line]
+    assert len(errors) == 1 and "dinov2_vitl14_pretrain.pth" in errors[0] and "sha256" in errors[0]
+
+
+def test_the_slurm_profile_plans_as_typed(repository: Path) -> None:
+    done = make_run(repository)("snakemake", "--profile", "slurm", "-n", "--quiet", "host")
+    assert done.returncode == 0, done.stderr
+    text = done.stdout + done.stderr
+    assert planned(text)["train"] == 6
+    assert "slurm_partition=gpu" in text and "slurm_partition=cpu" in text
+    train = next(block for block in text.split("\n\n") if "train: cm" in block)
+    for resource in ("gpu=1", "mem_mb=", "runtime="):
+        assert resource in train
+
+
+def test_planning_writes_nothing(repository: Path) -> None:
+    done = make_run(repository)("snakemake", "-n")
+    assert done.returncode == 0 and planned(done.stdout + done.stderr)["teacher"] == 1
+    assert not (repository / "results").exists()
+
+
+def test_lint_is_clean(repository: Path) -> None:
+    done = make_run(repository)("snakemake", "--lint")
+    assert done.returncode == 0, done.stderr + done.stdout
+    assert "Congratulations" in done.stderr + done.stdout
+
+
+def test_snakefiles_are_formatted(repository: Path) -> None:
+    done = make_run(repository)("snakefmt", "--check", "Snakefile", "workflow")
+    assert done.returncode == 0, done.stderr

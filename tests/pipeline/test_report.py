@@ -1,0 +1,84 @@
+"""The report in a real Chromium: it opens offline, every picture loads, nothing errs, every caption was rendered."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+pytestmark = [pytest.mark.pipeline, pytest.mark.browser, pytest.mark.slow]
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[object]:
+    from playwright.sync_api import sync_playwright
+
+    chromium = shutil.which("chromium") or shutil.which("chromium-browser")
+    if chromium is None:
+        pytest.skip("no Chromium on this machine (Debian: apt-get install chromium)")
+    with sync_playwright() as play:
+        options = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update", "--disable-sync"]
+        running = play.chromium.launch(executable_path=chromium, args=options)
+        yield running
+        running.close()
+
+
+@pytest.mark.parametrize("width", [1400, 400])
+def test_report_opens_offline_without_an_error(smoke: Path, browser, width: int) -> None:
+    context = browser.new_context(viewport={"width": width, "height": 900}, offline=True)
+    page = context.new_page()
+    problems: list[str] = []
+    page.on("console", lambda m: problems.append(m.text) if m.type == "error" else None)
+    page.on("pageerror", lambda e: problems.append(str(e)))
+    page.on("requestfailed", lambda r: problems.append(r.url[:200]))
+    page.goto((smoke / "report.html").as_uri())
+    page.wait_for_load_state("load")
+    text = page.inner_text("body")
+    assert "Consistency" in text or "consistency" in text
+    for category in ("1 Tables", "2 Figures", "3 Provenance"):
+        assert category in text or width == 400
+    assert problems == []
+    if width == 1400:
+        page.get_by_text("2 Figures").first.click()
+        page.wait_for_timeout(500)
+        assert "Figure 2" in page.inner_text("body")
+    assert problems == []
+    context.close()
+
+
+def test_every_picture_and_page_in_the_report_is_whole(smoke: Path, browser) -> None:
+    """The report's results, decoded from where Snakemake packs them: each picture loads in the browser."""
+    context = browser.new_context(offline=True)
+    page = context.new_page()
+    page.goto((smoke / "report.html").as_uri())
+    uris = page.evaluate("Object.entries(results).map(([name, r]) => [name, r.mime_type, r.data_uri])")
+    assert len(uris) >= 8
+    pictures = 0
+    for name, kind, uri in uris:
+        assert uri and uri.startswith("data:"), name
+        if kind == "image/png":
+            size = page.evaluate(
+                "uri => new Promise(done => {const i = new Image(); i.onload = () => done(i.naturalWidth); i.onerror = () => done(0); i.src = uri})",
+                uri,
+            )
+            assert size > 300, name
+            pictures += 1
+    assert pictures == 3
+    captions = page.evaluate("Object.values(results).map(r => r.caption || '')")
+    assert all(captions) and not any("{{" in c or "{%" in c for c in captions)
+    context.close()
+
+
+@pytest.mark.parametrize("name", ["tables/table1.html", "tables/paired.html", "provenance.html"])
+@pytest.mark.parametrize("width", [1400, 400])
+def test_pages_do_not_overflow(smoke: Path, browser, name: str, width: int) -> None:
+    context = browser.new_context(viewport={"width": width, "height": 900}, offline=True)
+    page = context.new_page()
+    problems: list[str] = []
+    page.on("console", lambda m: problems.append(m.text) if m.type == "error" else None)
+    page.goto((smoke / "results/smoke" / name).as_uri())
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
+    assert problems == []
+    context.close()

@@ -1,0 +1,113 @@
+"""The VP process against diffusers' own schedules and the numbers of METHODS.md."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from directcm import rng
+from directcm.processes import VariancePreserving, expand
+
+SDXL = {"num_train_timesteps": 1000, "beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear"}
+
+
+@pytest.fixture(scope="module")
+def process() -> VariancePreserving:
+    return VariancePreserving.scaled_linear()
+
+
+@pytest.mark.parametrize("name", ["DDPMScheduler", "EulerDiscreteScheduler", "DDIMScheduler"])
+def test_alphas_are_those_of_diffusers(process: VariancePreserving, name: str) -> None:
+    import diffusers
+
+    theirs = getattr(diffusers, name).from_config(SDXL).alphas_cumprod.double()
+    t = torch.arange(1, 1001)
+    torch.testing.assert_close(process.alpha(t) ** 2, theirs, rtol=2e-5, atol=0)
+    torch.testing.assert_close(process.sigma(t) ** 2, 1 - theirs, rtol=2e-5, atol=1e-7)
+    torch.testing.assert_close(process.betas, getattr(diffusers, name).from_config(SDXL).betas.double(), rtol=1e-6, atol=0)
+
+
+def test_ends_and_unit_variance(process: VariancePreserving) -> None:
+    t = torch.arange(1001)
+    alpha, sigma = process.alpha(t), process.sigma(t)
+    assert alpha.dtype == sigma.dtype == torch.float64
+    assert float(alpha[0]) == 1.0 and float(sigma[0]) == 0.0
+    torch.testing.assert_close(alpha**2 + sigma**2, torch.ones(1001, dtype=torch.float64), rtol=0, atol=1e-15)
+    assert float(alpha[1] ** 2) == pytest.approx(1 - 0.00085, abs=1e-15)
+    assert float(alpha[1000] ** 2) == pytest.approx(0.00466, abs=5e-6)
+    assert bool((alpha.diff() < 0).all()) and bool((sigma.diff() > 0).all())
+
+
+def test_schedule_by_hand() -> None:
+    process = VariancePreserving([0.1, 0.2])
+    t = torch.tensor([0, 1, 2])
+    torch.testing.assert_close(process.alpha(t) ** 2, torch.tensor([1, 0.9, 0.72], dtype=torch.float64))
+    assert (process.start, process.end) == (2.0, 0.0)
+
+
+def test_grid(process: VariancePreserving) -> None:
+    assert process.grid(4).tolist() == [1000, 750, 500, 250, 0]
+    assert process.grid(1).tolist() == [1000, 0]
+    hundred = process.grid(100)
+    assert len(hundred) == 101 and hundred[1] == 990 and hundred[-2] == 10
+    assert process.grid(1000).tolist() == list(range(1000, -1, -1))
+
+
+@pytest.mark.parametrize("intervals", [3, 7, 1001, 2000, 0, -5])
+def test_grid_that_does_not_divide(process: VariancePreserving, intervals: int) -> None:
+    with pytest.raises(ValueError, match=f"N = {intervals} does not divide 1000"):
+        process.grid(intervals)
+
+
+def test_boundary(process: VariancePreserving) -> None:
+    c_skip, c_out = process.boundary(torch.tensor([0, 1, 1000]))
+    assert (float(c_skip[0]), float(c_out[0])) == (1.0, 0.0)
+    assert float(c_skip[1]) == pytest.approx(0.25 / 100.25, rel=1e-15)
+    assert float(c_out[1]) == pytest.approx(10 / 100.25**0.5, rel=1e-15)
+    assert float(c_skip[2]) == pytest.approx(0.25 / (10000.0**2 + 0.25), rel=1e-15)
+    assert float(c_out[2]) == pytest.approx(1.0, abs=2e-9)
+
+
+def test_network_time() -> None:
+    t = torch.tensor([1000.0, 20.0, 1.0, 0.0])
+    assert VariancePreserving.scaled_linear().network_time(t).tolist() == [999, 19, 0, 0]
+    assert VariancePreserving.scaled_linear(time_input="one_based").network_time(t).tolist() == [1000, 20, 1, 0]
+    with pytest.raises(ValueError, match="expected zero_based or one_based"):
+        VariancePreserving([0.1], time_input="two_based")
+
+
+@pytest.mark.parametrize("t", [-1, 1001, 0.5])
+def test_times_off_the_grid(process: VariancePreserving, t: float) -> None:
+    with pytest.raises(ValueError, match="integers from 0 to 1000"):
+        process.alpha(torch.tensor([t]))
+
+
+@pytest.mark.parametrize("betas", [[0.0], [1.0], [-0.1], [[0.1]], [float("nan")]])
+def test_betas_out_of_range(betas: list) -> None:
+    with pytest.raises(ValueError, match="betas"):
+        VariancePreserving(betas)
+
+
+def test_diffuse_and_clean_are_inverse(process: VariancePreserving) -> None:
+    x0, eps = rng.normal(0, "x", range(4), (2, 3, 3)).double(), rng.normal(0, "e", range(4), (2, 3, 3)).double()
+    t = torch.tensor([0.0, 1.0, 500.0, 1000.0])
+    x = process.diffuse(x0, eps, t)
+    assert torch.equal(x[0], x0[0])
+    torch.testing.assert_close(x[2], process.alpha(t)[2] * x0[2] + process.sigma(t)[2] * eps[2])
+    torch.testing.assert_close(process.clean(x, eps, t), x0, rtol=0, atol=1e-13)
+    assert process.prior(eps) is eps
+
+
+def test_velocity_by_hand(process: VariancePreserving) -> None:
+    x, eps = torch.tensor([[2.0], [2.0], [2.0]]).double(), torch.tensor([[0.5], [0.5], [0.5]]).double()
+    got = process.velocity(x, eps, torch.tensor([500.0, 1.0, 0.0]))
+    beta, sigma = process.betas, process.sigma(torch.tensor([500, 1]))
+    assert float(got[0]) == pytest.approx(float(-0.5 * beta[499] * 2 + 0.5 * beta[499] * 0.5 / sigma[0]), rel=1e-12)
+    assert float(got[1]) == pytest.approx(float(-0.5 * beta[0] * 2 + 0.5 * beta[0] * 0.5 / sigma[1]), rel=1e-12)
+    # The release's values at the end: β₀ and its σ₀, which is the noise of the first training step.
+    assert float(got[2]) == float(got[1])
+
+
+def test_expand_keeps_dtype_of_what_it_scales() -> None:
+    out = expand(torch.tensor([1.0, 2.0], dtype=torch.float64), torch.zeros(2, 3, 4, 4))
+    assert out.shape == (2, 1, 1, 1) and out.dtype == torch.float32
