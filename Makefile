@@ -47,7 +47,7 @@ test: install  ## all tests, with line coverage of src/
 lint: install  ## ruff, snakefmt, mypy, the import contract, snakemake --lint
 	@ruff check .
 	@ruff format --check .
-	@snakefmt --check --quiet Snakefile workflow
+	@snakefmt --check Snakefile workflow
 	@mypy
 	@lint-imports
 	@snakemake --lint
@@ -56,7 +56,7 @@ lint: install  ## ruff, snakefmt, mypy, the import contract, snakemake --lint
 format: install  ## format Python and Snakemake files
 	@ruff format .
 	@ruff check --fix .
-	@snakefmt --quiet Snakefile workflow
+	@snakefmt Snakefile workflow
 
 .PHONY: docs
 docs: install  ## schema and configuration page, from the models

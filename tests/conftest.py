@@ -80,7 +80,9 @@ class Tiny(SimpleNamespace):
         from directcm.artifacts import open_artifact
         from directcm.config import Train
 
-        settings = {k: changes.pop(k) for k in list(changes) if k in ("checkpoint_every", "precision", "gradient_checkpointing")}
+        settings = {
+            k: changes.pop(k) for k in list(changes) if k in ("checkpoint_every", "precision", "gradient_checkpointing")
+        }
         targets = changes.pop("targets", self.targets if method == "direct_cm" else [])
         pool = changes.pop("pool", self.targets_settings.count)
         training.make(
@@ -144,7 +146,9 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Tiny:
     t.process = Process()
     micro_sdxl.make(t.micro, t.process, t.data, SEED, root / "scratch" / "teacher", root / "teacher")
     t.teacher = open_artifact(root / "teacher", "teacher")
-    encode.make(Encode(batch_size=16), t.teacher, t.data, SEED, "cpu", "no", root / "scratch" / "encode", root / "latents")
+    encode.make(
+        Encode(batch_size=16), t.teacher, t.data, SEED, "cpu", "no", root / "scratch" / "encode", root / "latents"
+    )
     t.latents = open_artifact(root / "latents", "latents")
     noise.make(6, t.data, t.latents, SEED, root / "noise")
     t.noise = open_artifact(root / "noise", "noise")

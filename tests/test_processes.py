@@ -24,7 +24,9 @@ def test_alphas_are_those_of_diffusers(process: VariancePreserving, name: str) -
     t = torch.arange(1, 1001)
     torch.testing.assert_close(process.alpha(t) ** 2, theirs, rtol=2e-5, atol=0)
     torch.testing.assert_close(process.sigma(t) ** 2, 1 - theirs, rtol=2e-5, atol=1e-7)
-    torch.testing.assert_close(process.betas, getattr(diffusers, name).from_config(SDXL).betas.double(), rtol=1e-6, atol=0)
+    torch.testing.assert_close(
+        process.betas, getattr(diffusers, name).from_config(SDXL).betas.double(), rtol=1e-6, atol=0
+    )
 
 
 def test_ends_and_unit_variance(process: VariancePreserving) -> None:

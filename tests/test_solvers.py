@@ -49,26 +49,48 @@ def fine(steps: int = 64000) -> VariancePreserving:
     return VariancePreserving(VariancePreserving.scaled_linear(steps=steps).betas * (1000 / steps))
 
 
-def run(teacher: Teacher, name: str, x: Tensor, intervals: int, w: float = 1.0) -> Tensor:
+class Network(Exact):
+    """The same as a network sees it: told t − 1 and never less than 0, it answers at time 0 as at time 1."""
+
+    def noise(self, x: Tensor, t: Tensor, cond: Conditioning | None) -> Tensor:
+        return super().noise(x, t.clamp(min=1), cond)
+
+
+def run(teacher: Teacher, name: str, x: Tensor, intervals: int, end: float = 0.0) -> Tensor:
     grid = teacher.process.grid(intervals)
+    grid = grid[grid >= end]
+    assert grid[-1] == end
     solver = make_solver(name)
     for t, s in zip(grid[:-1], grid[1:], strict=True):
-        x = solver.step(teacher, x, t.expand(len(x)), s.expand(len(x)), None, w)
+        x = solver.step(teacher, x, t.expand(len(x)), s.expand(len(x)), None, 1.0)
     return x
 
 
-@pytest.mark.parametrize(("name", "order", "sizes"), [("ddim", 1, (80, 160, 320, 640)), ("euler", 1, (320, 640, 1280)), ("heun", 2, (160, 320, 640))])
-def test_order_of_convergence(name: str, order: int, sizes: tuple[int, ...]) -> None:
-    process = fine()
-    teacher = Exact(process, torch.tensor([0.7, -0.3], dtype=torch.float64), 0.5)
+def measured_order(teacher: Teacher, name: str, end: float, sizes: tuple[int, ...]) -> float:
+    """Minus the slope of log error over log N."""
     x = rng.normal(1, "x", range(4), (2,)).double()
-    start, end = torch.full((4,), process.start), torch.zeros(4)
-    # DDIM shares the discrete α with the flow map; Euler's and Heun's β integrates to it only as steps → ∞.
-    goal = teacher.flow(x, start, end) if name == "ddim" else run(teacher, "heun", x, 6400)
-    errors = [float((run(teacher, name, x, n) - goal).abs().mean()) for n in sizes]
-    slope = -np.polyfit(np.log(sizes), np.log(errors), 1)[0]
-    assert slope == pytest.approx(order, abs=0.15), errors
-    assert SOLVERS[name].order == order
+    start, stop = torch.full((4,), teacher.process.start), torch.full((4,), end)
+    # DDIM shares the discrete α with the flow map. Euler's and Heun's β integrates to it only as steps → ∞, which
+    # would floor the small errors: their reference is the same ODE solved much finer.
+    goal = teacher.flow(x, start, stop) if name == "ddim" else run(Network(teacher.process, teacher.mean, teacher.scale), "heun", x, 3200, end)
+    errors = [float((run(teacher, name, x, n, end) - goal).abs().mean()) for n in sizes]
+    return float(-np.polyfit(np.log(sizes), np.log(errors), 1)[0])
+
+
+SIZES = {"ddim": (160, 320, 640, 1280), "euler": (40, 80, 160, 320), "heun": (20, 40, 80, 160)}
+ORDER = {"ddim": 1, "euler": 1, "heun": 2}
+
+
+@pytest.mark.parametrize("name", list(SOLVERS))
+@pytest.mark.parametrize("kind", [Exact, Network])
+@pytest.mark.parametrize("end", [0.0, 16000.0])
+def test_order_of_convergence(name: str, kind: type[Gaussian], end: float, request: pytest.FixtureRequest) -> None:
+    if name == "heun" and kind is Exact and end == 0:
+        reason = "bug: Gaussian.noise at time 0 gives 0, Heun's last slope divides it by the σ of time 1: order 1"
+        request.applymarker(pytest.mark.xfail(strict=True, reason=reason))
+    teacher = kind(fine(), torch.tensor([0.7, -0.3], dtype=torch.float64), 0.5)
+    assert measured_order(teacher, name, end, SIZES[name]) == pytest.approx(ORDER[name], abs=0.15)
+    assert SOLVERS[name].order == ORDER[name]
 
 
 @pytest.mark.parametrize("name", ["ddim", "euler", "heun"])
@@ -109,7 +131,11 @@ def test_ddim_is_diffusers_ddim(intervals: int) -> None:
 
     teacher = Spy()
     scheduler = DDIMScheduler(
-        beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", clip_sample=False, set_alpha_to_one=True,
+        beta_start=0.00085,
+        beta_end=0.012,
+        beta_schedule="scaled_linear",
+        clip_sample=False,
+        set_alpha_to_one=True,
         timestep_spacing="trailing",
     )
     scheduler.set_timesteps(intervals)
@@ -143,7 +169,9 @@ def test_euler_and_heun_steps_by_hand(t: float, s: float) -> None:
     first = slope_by_hand(teacher, x, t)
     euler = x + first * (s - t) / 1000
     time, after = torch.tensor([t]), torch.tensor([s])
-    torch.testing.assert_close(make_solver("euler").step(teacher, x, time, after, None, 1.0), euler, rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(
+        make_solver("euler").step(teacher, x, time, after, None, 1.0), euler, rtol=1e-5, atol=1e-6
+    )
     heun = x + 0.5 * (first + slope_by_hand(teacher, euler, s)) * (s - t) / 1000
     torch.testing.assert_close(make_solver("heun").step(teacher, x, time, after, None, 1.0), heun, rtol=1e-5, atol=1e-6)
 
@@ -172,7 +200,9 @@ def test_mixed_starts_equal_each_row_alone(name: str, w: float) -> None:
     starts = torch.tensor([0, 3, 9, 1, 0, 7, 5, 9, 2])
     ends, count = solve(teacher, make_solver(name), x, starts, 10, cond, w, 4)
     for i in range(9):
-        one, _ = solve(teacher, make_solver(name), x[i : i + 1], starts[i : i + 1], 10, cond.rows(torch.tensor([i])), w, 1)
+        one, _ = solve(
+            teacher, make_solver(name), x[i : i + 1], starts[i : i + 1], 10, cond.rows(torch.tensor([i])), w, 1
+        )
         torch.testing.assert_close(ends[i], one[0], rtol=1e-5, atol=1e-5)
     steps = int((10 - starts).sum())
     per_step = (2 if name == "heun" else 1) * (2 if w == 3.0 else 1)

@@ -2,7 +2,7 @@
 
 A folder holds its files, `checksums.csv` (path, size, sha256 of each) and `manifest.json`, which is
 small, free of times and machine names, and covers `checksums.csv`; equal bytes give equal manifests.
-`provenance.json` (commit, versions, machine, seconds) lies beside them and is not covered.
+`provenance.json` (commit, versions, machine, seconds since the process began) lies beside them, not covered.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     import torch
 
 FORMAT = 1
+_STARTED = time.time()
 MANIFEST = "manifest.json"
 CHECKSUMS = "checksums.csv"
 PROVENANCE = "provenance.json"
@@ -125,9 +126,7 @@ def save_tensors(
 
     write_bytes(
         path,
-        save(
-            {k: v.detach().cpu().contiguous() for k, v in tensors.items()}, dict(metadata or {"format": "pt"})
-        ),
+        save({k: v.detach().cpu().contiguous() for k, v in tensors.items()}, dict(metadata or {"format": "pt"})),
     )
 
 
@@ -141,9 +140,7 @@ def load_tensors(path: str | Path) -> dict[str, torch.Tensor]:
     except FileNotFoundError:
         raise UserError(f"{path}: no such file; run the step that makes it") from None
     except (SafetensorError, OSError) as error:
-        raise UserError(
-            f"{path}: not a readable safetensors file ({error}); delete it and run again"
-        ) from None
+        raise UserError(f"{path}: not a readable safetensors file ({error}); delete it and run again") from None
 
 
 def load_arrays(path: str | Path) -> dict[str, np.ndarray]:
@@ -156,9 +153,7 @@ def load_arrays(path: str | Path) -> dict[str, np.ndarray]:
     except FileNotFoundError:
         raise UserError(f"{path}: no such file; run the step that makes it") from None
     except (SafetensorError, OSError) as error:
-        raise UserError(
-            f"{path}: not a readable safetensors file ({error}); delete it and run again"
-        ) from None
+        raise UserError(f"{path}: not a readable safetensors file ({error}); delete it and run again") from None
 
 
 class Artifact:
@@ -192,9 +187,7 @@ class Artifact:
     @cached_property
     def checksums(self) -> dict[str, tuple[int, str]]:
         """Relative path → (size in bytes, sha256)."""
-        return {
-            row["path"]: (int(row["size"]), row["sha256"]) for row in read_csv(self.folder / CHECKSUMS)
-        }
+        return {row["path"]: (int(row["size"]), row["sha256"]) for row in read_csv(self.folder / CHECKSUMS)}
 
     def file(self, name: str) -> Path:
         """The path of a file whose size and sha256 have been checked (once per Artifact)."""
@@ -206,7 +199,9 @@ class Artifact:
             if not path.is_file():
                 raise UserError(f"{path}: missing though its manifest lists it; delete the folder and run again")
             if path.stat().st_size != size or sha256(path) != digest:
-                raise UserError(f"{path}: does not match its checksum (truncated or changed); delete the folder and run again")
+                raise UserError(
+                    f"{path}: does not match its checksum (truncated or changed); delete the folder and run again"
+                )
             self._checked.add(name)
         return path
 
@@ -283,12 +278,9 @@ def new_artifact(
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir()
     writer = Writer(temporary)
-    start = time.time()
     try:
         yield writer
-        names = sorted(
-            p.relative_to(temporary).as_posix() for p in temporary.rglob("*") if p.is_file()
-        )
+        names = sorted(p.relative_to(temporary).as_posix() for p in temporary.rglob("*") if p.is_file())
         rows = [
             {"path": n, "size": (temporary / n).stat().st_size, "sha256": sha256(temporary / n)}
             for n in names
@@ -310,7 +302,7 @@ def new_artifact(
         )
         write_json(
             temporary / PROVENANCE,
-            {**provenance(), "seconds": round(time.time() - start, 3), **writer.provenance},
+            {**provenance(), "seconds": round(time.time() - _STARTED, 3), **writer.provenance},
         )
         for name in names:
             _sync(temporary / name)
@@ -342,9 +334,7 @@ def provenance() -> dict[str, Any]:
 
     def git(*args: str) -> str | None:
         try:
-            return subprocess.run(
-                ["git", *args], capture_output=True, text=True, check=True, timeout=10
-            ).stdout.strip()
+            return subprocess.run(["git", *args], capture_output=True, text=True, check=True, timeout=10).stdout.strip()
         except (OSError, subprocess.SubprocessError):
             return None
 

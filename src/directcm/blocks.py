@@ -23,7 +23,9 @@ def block_ranges(total: int, block: int, shard: int, shards: int) -> list[range]
     """
     count = -(-total // block)
     if not 0 <= shard < shards <= count:
-        raise UserError(f"shard {shard} of {shards}: there are {count} blocks of {block} rows; ask for shards 0 to {count - 1} at most")
+        raise UserError(
+            f"shard {shard} of {shards}: there are {count} blocks of {block} rows; ask for shards 0 to {count - 1} at most"
+        )
     first, last = shard * count // shards, (shard + 1) * count // shards
     return [range(b * block, min((b + 1) * block, total)) for b in range(first, last)]
 

@@ -73,5 +73,9 @@ def make(student: Artifact, teacher: Artifact, data: Artifact, metrics: Sequence
             lines.append(
                 f"| {content['steps']} | {spec.title} | {m['reference']} | {m['value']:.{spec.decimals}f} | {interval} | {m['n']} |"
             )
-    lines += ["", "A metric called *-tiny* stands on a small network trained on this run's own images; it is not the metric it is named after.", ""]
+    lines += [
+        "",
+        "A metric called *-tiny* stands on a small network trained on this run's own images; it is not the metric it is named after.",
+        "",
+    ]
     write_text(out, "\n".join(lines))

@@ -11,7 +11,18 @@ from pathlib import Path
 from typing import IO, Any
 
 from directcm.config import (
-    ADAPTER, ClipTiny, Config, Data, Diffusers, Encode, Evaluation, MicroSdxl, Process, Statistics, Targets, Train,
+    ADAPTER,
+    ClipTiny,
+    Config,
+    Data,
+    Diffusers,
+    Encode,
+    Evaluation,
+    MicroSdxl,
+    Process,
+    Statistics,
+    Targets,
+    Train,
     settings_argument,
 )
 from directcm.errors import UserError
@@ -86,7 +97,9 @@ def _teacher(a: argparse.Namespace) -> None:
     if a.kind == "micro_sdxl":
         from directcm.teachers import micro_sdxl
 
-        micro_sdxl.make(settings_argument(MicroSdxl, a.settings), process, _artifact(a.data, "data"), a.seed, a.scratch, a.out)
+        micro_sdxl.make(
+            settings_argument(MicroSdxl, a.settings), process, _artifact(a.data, "data"), a.seed, a.scratch, a.out
+        )
     else:
         from directcm.teachers import diffusers
 
@@ -99,8 +112,14 @@ def _encode(a: argparse.Namespace) -> None:
     from directcm import encode
 
     encode.make(
-        settings_argument(Encode, a.settings), _artifact(a.teacher, "teacher"), _artifact(a.data, "data"), a.seed, _device(),
-        a.precision, a.scratch, a.out,
+        settings_argument(Encode, a.settings),
+        _artifact(a.teacher, "teacher"),
+        _artifact(a.data, "data"),
+        a.seed,
+        _device(),
+        a.precision,
+        a.scratch,
+        a.out,
     )
 
 
@@ -115,8 +134,18 @@ def _targets(a: argparse.Namespace) -> None:
     from directcm import targets
 
     targets.make(
-        settings_argument(Targets, a.settings), a.solver, a.N, a.w, a.shard, _artifact(a.teacher, "teacher"),
-        _artifact(a.latents, "latents"), a.seed, _device(), a.precision, a.scratch, a.out,
+        settings_argument(Targets, a.settings),
+        a.solver,
+        a.N,
+        a.w,
+        a.shard,
+        _artifact(a.teacher, "teacher"),
+        _artifact(a.latents, "latents"),
+        a.seed,
+        _device(),
+        a.precision,
+        a.scratch,
+        a.out,
     )
 
 
@@ -126,8 +155,16 @@ def _train(a: argparse.Namespace) -> None:
 
     run = {k: getattr(a, k) for k in ("method", "solver", "N", "w", "adapter", "loss", "lr", "batch_size", "steps")}
     training.make(
-        {**run, "seed": a.training_seed}, settings_argument(Train, a.settings), a.pool, _artifact(a.teacher, "teacher"),
-        _artifact(a.latents, "latents"), _artifacts(a.targets, "targets"), a.seed, a.scratch, a.tensorboard, a.out,
+        {**run, "seed": a.training_seed},
+        settings_argument(Train, a.settings),
+        a.pool,
+        _artifact(a.teacher, "teacher"),
+        _artifact(a.latents, "latents"),
+        _artifacts(a.targets, "targets"),
+        a.seed,
+        a.scratch,
+        a.tensorboard,
+        a.out,
     )
 
 
@@ -136,9 +173,19 @@ def _sample(a: argparse.Namespace) -> None:
     from directcm import sampling
 
     sampling.make(
-        settings_argument(Evaluation, a.settings), _artifact(a.teacher, "teacher"), _artifact(a.latents, "latents"),
-        _artifact(a.noise, "noise"), {"solver": a.solver, "N": a.N, "w": a.w}, a.shard, a.shards,
-        _artifact(a.student, "student") if a.student else None, a.steps, a.seed, _device(), a.scratch, a.out,
+        settings_argument(Evaluation, a.settings),
+        _artifact(a.teacher, "teacher"),
+        _artifact(a.latents, "latents"),
+        _artifact(a.noise, "noise"),
+        {"solver": a.solver, "N": a.N, "w": a.w},
+        a.shard,
+        a.shards,
+        _artifact(a.student, "student") if a.student else None,
+        a.steps,
+        a.seed,
+        _device(),
+        a.scratch,
+        a.out,
     )
 
 
@@ -150,7 +197,13 @@ def _extractor(a: argparse.Namespace) -> None:
     settings = settings_argument(ClipTiny, a.settings)
     progress = Progress(f"extractor: {a.name}", settings.steps)
     result = clip_tiny.make_extractor(
-        a.name, _artifact(a.data, "data"), settings, a.seed, a.out, lambda step, steps, loss: progress.update(1, f"loss {loss:.3g}"), _device()
+        a.name,
+        _artifact(a.data, "data"),
+        settings,
+        a.seed,
+        a.out,
+        lambda step, steps, loss: progress.update(1, f"loss {loss:.3g}"),
+        _device(),
     )
     print(f"held-out zero-shot accuracy {result['held_out_zero_shot_accuracy']:.3f}", file=sys.stderr)
 
@@ -160,8 +213,14 @@ def _features(a: argparse.Namespace) -> None:
     from directcm.metrics import features
 
     features.features(
-        a.name, _artifacts(a.samples, "samples") or None, _artifact(a.data, "data"), _artifact(a.noise, "noise"),
-        _artifact(a.extractor, "extractor") if a.extractor else None, a.batch_size, a.out, device=_device(),
+        a.name,
+        _artifacts(a.samples, "samples") or None,
+        _artifact(a.data, "data"),
+        _artifact(a.noise, "noise"),
+        _artifact(a.extractor, "extractor") if a.extractor else None,
+        a.batch_size,
+        a.out,
+        device=_device(),
     )
 
 
@@ -172,10 +231,20 @@ def _evaluate(a: argparse.Namespace) -> None:
         return {f.settings["extractor"]: f for f in _artifacts(paths, "features")}
 
     evaluate.evaluate(
-        _artifacts(a.samples, "samples"), by_name(a.features), _artifact(a.data, "data"), _artifact(a.noise, "noise"),
-        by_name(a.data_features), _artifacts(a.reference, "samples") or None, by_name(a.reference_features) or None,
-        metrics=a.metrics, row=a.row, steps=a.steps, run=json.loads(a.run),
-        statistics=settings_argument(Statistics, a.settings), seed=a.seed, out=a.out,
+        _artifacts(a.samples, "samples"),
+        by_name(a.features),
+        _artifact(a.data, "data"),
+        _artifact(a.noise, "noise"),
+        by_name(a.data_features),
+        _artifacts(a.reference, "samples") or None,
+        by_name(a.reference_features) or None,
+        metrics=a.metrics,
+        row=a.row,
+        steps=a.steps,
+        run=json.loads(a.run),
+        statistics=settings_argument(Statistics, a.settings),
+        seed=a.seed,
+        out=a.out,
     )
 
 
@@ -183,14 +252,19 @@ def _table(a: argparse.Namespace) -> None:
     from directcm.analysis import table
 
     table.table1(
-        _artifacts(a.metrics, "metrics"), settings_argument(Config, a.settings), a.out, *(a.out.with_suffix(s) for s in (".tex", ".html", ".json"))
+        _artifacts(a.metrics, "metrics"),
+        settings_argument(Config, a.settings),
+        a.out,
+        *(a.out.with_suffix(s) for s in (".tex", ".html", ".json")),
     )
 
 
 def _paired(a: argparse.Namespace) -> None:
     from directcm.analysis import paired
 
-    paired.paired(_artifacts(a.metrics, "metrics"), settings_argument(Config, a.settings), a.out, a.out.with_suffix(".html"))
+    paired.paired(
+        _artifacts(a.metrics, "metrics"), settings_argument(Config, a.settings), a.out, a.out.with_suffix(".html")
+    )
 
 
 def _figure(a: argparse.Namespace) -> None:
@@ -207,7 +281,8 @@ def _figure(a: argparse.Namespace) -> None:
         students = _artifacts(a.students, "student")
         runs = [s.json("student.json")["run"] for s in students]
         curves = [
-            figure.read_curve(METHODS[r["method"]], r["seed"], s.file("curve.csv")) for r, s in zip(runs, students, strict=True)
+            figure.read_curve(METHODS[r["method"]], r["seed"], s.file("curve.csv"))
+            for r, s in zip(runs, students, strict=True)
         ]
         figure.curves_figure(curves, a.out, png)
         figure.curves_table(curves, a.table)
@@ -219,7 +294,9 @@ def _provenance(a: argparse.Namespace) -> None:
     from directcm.analysis import provenance
 
     benchmarks = sorted(a.benchmarks.rglob("*.tsv"))
-    provenance.provenance_page(settings_argument(Config, a.settings), a.artifacts, benchmarks, a.out, a.out.with_name("costs.csv"))
+    provenance.provenance_page(
+        settings_argument(Config, a.settings), a.artifacts, benchmarks, a.out, a.out.with_name("costs.csv")
+    )
 
 
 def _show(a: argparse.Namespace) -> None:
@@ -239,8 +316,11 @@ def _card(a: argparse.Namespace) -> None:
     from directcm import card
 
     card.make(
-        _artifact(a.student, "student"), _artifact(a.teacher, "teacher"), _artifact(a.data, "data"),
-        _artifacts(a.metrics, "metrics"), a.out,
+        _artifact(a.student, "student"),
+        _artifact(a.teacher, "teacher"),
+        _artifact(a.data, "data"),
+        _artifacts(a.metrics, "metrics"),
+        a.out,
     )
 
 
@@ -270,7 +350,9 @@ def parser() -> argparse.ArgumentParser:
     top = _Parser(prog="directcm", description=__doc__.splitlines()[0] if __doc__ else None)
     verbs = top.add_subparsers(dest="verb", required=True, metavar="VERB", parser_class=_Parser)
 
-    def verb(name: str, call: Callable[[argparse.Namespace], None], text: str, out: bool = True) -> argparse.ArgumentParser:
+    def verb(
+        name: str, call: Callable[[argparse.Namespace], None], text: str, out: bool = True
+    ) -> argparse.ArgumentParser:
         p = verbs.add_parser(name, help=text, description=text)
         p.set_defaults(call=call)
         if out:
@@ -279,7 +361,12 @@ def parser() -> argparse.ArgumentParser:
         return p
 
     def settings(p: argparse.ArgumentParser, block: str) -> None:
-        p.add_argument("--settings", required=True, metavar="JSON", help=f"the block {block} of the configuration, as JSON or a file")
+        p.add_argument(
+            "--settings",
+            required=True,
+            metavar="JSON",
+            help=f"the block {block} of the configuration, as JSON or a file",
+        )
 
     def common(p: argparse.ArgumentParser, *inputs: str, scratch: bool = True) -> None:
         for name in inputs:
@@ -415,8 +502,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     log = None
     if arguments.log is not None:
         arguments.log.parent.mkdir(parents=True, exist_ok=True)
-        log = open(arguments.log, "w", encoding="utf-8")
-        sys.stderr = _Tee(plain, log)  # type: ignore[assignment]
+        log = open(arguments.log, "w", encoding="utf-8")  # noqa: SIM115
+        sys.stderr = _Tee(plain, log)
     try:
         arguments.call(arguments)
         return 0

@@ -53,10 +53,17 @@ class Block(BaseModel):
 class Data(Block):
     """Images and captions."""
 
-    kind: Literal["digits", "folder"] = Field("digits", description="digits: scikit-learn's 1,797 handwritten digits; folder: images with a metadata.csv (file_name,text)")
+    kind: Literal["digits", "folder"] = Field(
+        "digits",
+        description="digits: scikit-learn's 1,797 handwritten digits; folder: images with a metadata.csv (file_name,text)",
+    )
     path: str | None = Field(None, description="folder only: the folder with metadata.csv")
-    resolution: Positive = Field(16, description="side of the square RGB images, pixels; a folder's images are resized to it after a centre crop")
-    held_out: Annotated[float, Field(gt=0, lt=1)] = Field(0.2, description="share of the images kept from all training, for checks")
+    resolution: Positive = Field(
+        16, description="side of the square RGB images, pixels; a folder's images are resized to it after a centre crop"
+    )
+    held_out: Annotated[float, Field(gt=0, lt=1)] = Field(
+        0.2, description="share of the images kept from all training, for checks"
+    )
 
     @model_validator(mode="after")
     def _check(self) -> Data:
@@ -72,7 +79,10 @@ class Process(Block):
 
     kind: Literal["vp"] = Field("vp", description="vp: the discrete DDPM process of Stable Diffusion")
     timesteps: Positive = Field(1000, description="number of training time steps of the teacher")
-    time_input: Literal["zero_based", "one_based"] = Field("zero_based", description="what the U-Net is told at time s: s-1 (as diffusers trains it) or s (as the paper's release feeds it)")
+    time_input: Literal["zero_based", "one_based"] = Field(
+        "zero_based",
+        description="what the U-Net is told at time s: s-1 (as diffusers trains it) or s (as the paper's release feeds it)",
+    )
 
 
 class MicroVae(Block):
@@ -91,14 +101,18 @@ class MicroText(Block):
     width: Positive = Field(32, description="hidden size of the first; the second has twice as much")
     layers: Positive = Field(2, description="transformer layers of each")
     heads: Positive = Field(2, description="attention heads of each")
-    vocabulary: Annotated[int, Field(ge=600)] = Field(1024, description="largest size of the byte-level BPE vocabulary; 514 are bytes and marks")
+    vocabulary: Annotated[int, Field(ge=600)] = Field(
+        1024, description="largest size of the byte-level BPE vocabulary; 514 are bytes and marks"
+    )
     length: Annotated[int, Field(ge=4)] = Field(16, description="tokens a caption is padded or cut to")
 
 
 class MicroUnet(Block):
     """The small SDXL U-Net."""
 
-    channels: tuple[Positive, ...] = Field((32, 64), min_length=1, description="channels per resolution, multiples of 16")
+    channels: tuple[Positive, ...] = Field(
+        (32, 64), min_length=1, description="channels per resolution, multiples of 16"
+    )
     layers_per_block: Positive = Field(1, description="residual blocks per resolution")
     head_dim: Positive = Field(16, description="size of an attention head")
     steps: Positive = Field(1200, description="optimiser steps of U-Net and text encoders together")
@@ -132,13 +146,17 @@ class Diffusers(Block):
     variant: str | None = Field(None, description="weight files' variant, e.g. fp16")
     vae_path: str | None = Field(None, description="folder of a VAE that replaces the pipeline's; wins over vae_id")
     vae_id: str | None = Field(None, description="hub repository of a VAE that replaces the pipeline's")
-    vae_revision: str | None = Field(None, pattern=r"^[0-9a-f]{40}$", description="full commit hash of the VAE's repository")
+    vae_revision: str | None = Field(
+        None, pattern=r"^[0-9a-f]{40}$", description="full commit hash of the VAE's repository"
+    )
 
 
 class Teacher(Block):
     """The diffusion model that is distilled."""
 
-    kind: Literal["micro_sdxl", "diffusers"] = Field("micro_sdxl", description="micro_sdxl: trained here; diffusers: an existing SDXL-type pipeline")
+    kind: Literal["micro_sdxl", "diffusers"] = Field(
+        "micro_sdxl", description="micro_sdxl: trained here; diffusers: an existing SDXL-type pipeline"
+    )
     micro_sdxl: MicroSdxl = MicroSdxl()
     diffusers: Diffusers = Diffusers()
 
@@ -156,7 +174,9 @@ class Encode(Block):
     """Latents and prompt embeddings."""
 
     batch_size: Positive = Field(128, description="images a forward")
-    posterior: Literal["sample", "mode"] = Field("sample", description="draw from the VAE's posterior (as SDXL is trained) or take its mode")
+    posterior: Literal["sample", "mode"] = Field(
+        "sample", description="draw from the VAE's posterior (as SDXL is trained) or take its mode"
+    )
 
 
 class Ode(Block):
@@ -170,7 +190,9 @@ class Ode(Block):
 class Targets(Block):
     """Start points of training, and the ODE's endpoints from them."""
 
-    count: Positive = Field(8000, description="start points (latent, noise, time); CM and Direct CM see the same ones in the same order")
+    count: Positive = Field(
+        8000, description="start points (latent, noise, time); CM and Direct CM see the same ones in the same order"
+    )
     shards: Positive = Field(2, description="jobs the solving is spread over; does not change a byte")
     block: Positive = Field(1000, description="start points solved in one go, the unit of resuming")
     batch_size: Positive = Field(250, description="rows of one teacher evaluation")
@@ -252,7 +274,9 @@ class Figures(Block):
 class Config(Block):
     """A whole run."""
 
-    preset: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]*$")] = Field("embedded", description="name of the results folder")
+    preset: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]*$")] = Field(
+        "embedded", description="name of the results folder"
+    )
     seed: Count = Field(24, description="seed of everything but the students' training")
     data: Data = Data()
     process: Process = Process()
@@ -263,7 +287,10 @@ class Config(Block):
     train: Train = Train()
     students: list[StudentAxes] = Field(default_factory=lambda: [StudentAxes(seed=[0, 1, 2])], min_length=1)
     evaluation: Evaluation = Evaluation()
-    metrics: list[str] = Field(default_factory=lambda: ["ode_error", "fd_tiny", "kid_tiny", "clip_tiny", "quality_tiny", "prompt_accuracy"], min_length=1)
+    metrics: list[str] = Field(
+        default_factory=lambda: ["ode_error", "fd_tiny", "kid_tiny", "clip_tiny", "quality_tiny", "prompt_accuracy"],
+        min_length=1,
+    )
     extractors: Extractors = Extractors()
     statistics: Statistics = Statistics()
     figures: Figures = Figures()
@@ -277,7 +304,9 @@ class Config(Block):
                     raise ValueError(f"students: N = {n} does not divide process.timesteps = {total}")
             for batch in axes.batch_size or []:
                 if batch > self.targets.count:
-                    raise ValueError(f"students: batch_size = {batch} is larger than targets.count = {self.targets.count}")
+                    raise ValueError(
+                        f"students: batch_size = {batch} is larger than targets.count = {self.targets.count}"
+                    )
         if total % self.ode.N:
             raise ValueError(f"ode.N = {self.ode.N} does not divide process.timesteps = {total}")
         for block, key, limit_key, limit in (
@@ -293,7 +322,9 @@ class Config(Block):
         ):
             blocks = -(-count_ // block_.block)
             if block_.shards > blocks:
-                raise ValueError(f"{key}.shards = {block_.shards} is larger than the number of blocks, {blocks}: lower it or {key}.block")
+                raise ValueError(
+                    f"{key}.shards = {block_.shards} is larger than the number of blocks, {blocks}: lower it or {key}.block"
+                )
         smallest = min(run["N"] for run in self.runs())
         for steps in self.evaluation.steps:
             if steps > smallest:
@@ -313,15 +344,25 @@ class Config(Block):
                 raise ValueError("data.resolution: digits come at 8, 16, 24 … 64 pixels")
             images = DIGITS_IMAGES - round(DIGITS_IMAGES * self.data.held_out)
             if self.evaluation.samples > images:
-                raise ValueError(f"evaluation.samples = {self.evaluation.samples} is more than the {images} training images that are the data reference")
+                raise ValueError(
+                    f"evaluation.samples = {self.evaluation.samples} is more than the {images} training images that are the data reference"
+                )
         if self.teacher.kind == "micro_sdxl":
             latent = self.data.resolution // 2
             down = 2 ** (len(self.teacher.micro_sdxl.unet.channels) - 1)
             if latent % down:
-                raise ValueError(f"teacher.micro_sdxl.unet.channels has {len(self.teacher.micro_sdxl.unet.channels)} resolutions, too many for {latent}×{latent} latents")
+                raise ValueError(
+                    f"teacher.micro_sdxl.unet.channels has {len(self.teacher.micro_sdxl.unet.channels)} resolutions, too many for {latent}×{latent} latents"
+                )
         tiny = self.extractors.clip_tiny
-        if tiny is not None and self.data.resolution % tiny.patch and any(METRICS[m].extractor == "clip_tiny" for m in self.metrics):
-            raise ValueError(f"extractors.clip_tiny.patch = {tiny.patch} does not divide data.resolution = {self.data.resolution}")
+        if (
+            tiny is not None
+            and self.data.resolution % tiny.patch
+            and any(METRICS[m].extractor == "clip_tiny" for m in self.metrics)
+        ):
+            raise ValueError(
+                f"extractors.clip_tiny.patch = {tiny.patch} does not divide data.resolution = {self.data.resolution}"
+            )
         return self
 
     def runs(self) -> list[dict[str, Any]]:

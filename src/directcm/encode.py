@@ -19,7 +19,14 @@ SHARD = 1024
 
 
 def make(
-    settings: Encode, teacher: Artifact, data: Artifact, seed: int, device: str, precision: str, scratch: Path, out: Path
+    settings: Encode,
+    teacher: Artifact,
+    data: Artifact,
+    seed: int,
+    device: str,
+    precision: str,
+    scratch: Path,
+    out: Path,
 ) -> None:
     """Write the latents artefact.
 
@@ -48,26 +55,37 @@ def make(
         return {"latents": torch.cat(parts)}
 
     key = {
-        "settings": settings.model_dump(), "teacher": teacher.fingerprint, "data": data.fingerprint, "seed": seed, "precision": precision,
+        "settings": settings.model_dump(),
+        "teacher": teacher.fingerprint,
+        "data": data.fingerprint,
+        "seed": seed,
+        "precision": precision,
     }
     blocks = [range(i, min(i + SHARD, len(rows))) for i in range(0, len(rows), SHARD)]
     latents = work(scratch / "images", key, blocks, images)["latents"]
-    del vae
     encoders = TextEncoders.load(teacher, device, precision)
 
     def captions(block: range) -> dict[str, Tensor]:
-        parts = [encoders(texts[i : min(i + settings.batch_size, block.stop)]) for i in range(block.start, block.stop, settings.batch_size)]
+        parts = [
+            encoders(texts[i : min(i + settings.batch_size, block.stop)])
+            for i in range(block.start, block.stop, settings.batch_size)
+        ]
         return {k: torch.cat([p.tensors[k].cpu() for p in parts]) for k in parts[0].tensors}
 
     text_blocks = [range(i, min(i + SHARD, len(texts))) for i in range(0, len(texts), SHARD)]
     table = work(scratch / "captions", key, text_blocks, captions)
     with new_artifact(
-        out, "latents", settings={**settings.model_dump(), "seed": seed, "precision": precision}, inputs={"teacher": teacher, "data": data}
+        out,
+        "latents",
+        settings={**settings.model_dump(), "seed": seed, "precision": precision},
+        inputs={"teacher": teacher, "data": data},
     ) as art:
         for n, block in enumerate(blocks):
             save_tensors(art / f"latents-{n:05d}.safetensors", {"latents": latents[block.start : block.stop]})
         for n, block in enumerate(text_blocks):
-            save_tensors(art / f"captions-{n:05d}.safetensors", {k: v[block.start : block.stop] for k, v in table.items()})
+            save_tensors(
+                art / f"captions-{n:05d}.safetensors", {k: v[block.start : block.stop] for k, v in table.items()}
+            )
         write_csv(art / "captions.csv", [{"caption": i, "text": t} for i, t in enumerate(texts)], ["caption", "text"])
         write_csv(
             art / "images.csv",
@@ -95,7 +113,7 @@ class Latents:
         unique, back = index.unique(return_inverse=True)
         for n in sorted({int(i) // SHARD for i in unique}):
             with safe_open(str(self.artifact.file(f"{prefix}-{n:05d}.safetensors")), framework="pt") as file:
-                for key in file.keys():
+                for key in list(file.keys()):
                     part = file.get_slice(key)
                     for i in unique[(unique // SHARD) == n].tolist():
                         out.setdefault(key, []).append(part[i % SHARD : i % SHARD + 1])

@@ -66,7 +66,10 @@ class Job:
 
 def _trainable(job: Job) -> dict[str, nn.Parameter]:
     return {
-        f"{m}.{name}": p for m, module in job.modules.items() for name, p in module.named_parameters() if p.requires_grad
+        f"{m}.{name}": p
+        for m, module in job.modules.items()
+        for name, p in module.named_parameters()
+        if p.requires_grad
     }
 
 
@@ -112,7 +115,8 @@ def fit(job: Job, accelerator: Any) -> tuple[list[dict[str, float]], dict[str, T
                     average[name].copy_(state[f"ema.{name}"])
         # Keyed by position, as torch's own state_dict is.
         slots = {
-            i: {k: state[f"optimizer.{i}.{k}"] for k in ("step", "exp_avg", "exp_avg_sq")} for i in range(len(parameters))
+            i: {k: state[f"optimizer.{i}.{k}"] for k in ("step", "exp_avg", "exp_avg_sq")}
+            for i in range(len(parameters))
         }
         optimizer.load_state_dict({"state": slots, "param_groups": optimizer.state_dict()["param_groups"]})
         table = state["curve"].double().tolist()
@@ -166,14 +170,21 @@ def fit(job: Job, accelerator: Any) -> tuple[list[dict[str, float]], dict[str, T
         optimizer.zero_grad(set_to_none=True)
         if average:
             with torch.no_grad():
-                torch._foreach_lerp_(list(average.values()), parameters, 1 - float(job.ema or 0.0))
+                torch._foreach_lerp_(
+                    list(average.values()), [p.detach() for p in parameters], 1 - float(job.ema or 0.0)
+                )
         curve.append({"step": step, "loss": value, "grad_norm": norm, "lr": lr})
         progress.update(1, f"loss {value:.4g}")
         if writer is not None:
             for tag in CURVE[1:]:
                 writer.add_scalar(tag, curve[-1][tag], step)
         done = step + 1
-        if job.scratch is not None and accelerator.is_main_process and done < job.steps and done % job.checkpoint_every == 0:
+        if (
+            job.scratch is not None
+            and accelerator.is_main_process
+            and done < job.steps
+            and done % job.checkpoint_every == 0
+        ):
             _save(job, done, names, average, optimizer, scaler, curve)
     if writer is not None:
         writer.close()
@@ -182,11 +193,16 @@ def fit(job: Job, accelerator: Any) -> tuple[list[dict[str, float]], dict[str, T
 
 
 def _save(
-    job: Job, step: int, names: dict[str, nn.Parameter], average: dict[str, Tensor], optimizer: Any, scaler: Any,
+    job: Job,
+    step: int,
+    names: dict[str, nn.Parameter],
+    average: dict[str, Tensor],
+    optimizer: Any,
+    scaler: Any,
     curve: list[dict[str, float]],
 ) -> None:
     assert job.scratch is not None
-    state = {f"model.{k}": p for k, p in names.items()}
+    state: dict[str, Tensor] = {f"model.{k}": p for k, p in names.items()}
     state |= {f"ema.{k}": v for k, v in average.items()}
     for i, slot in optimizer.state_dict()["state"].items():
         state |= {f"optimizer.{i}.{k}": torch.as_tensor(v) for k, v in slot.items()}
@@ -207,5 +223,3 @@ def make_accelerator(precision: str = "no") -> Any:
     from accelerate import Accelerator
 
     return Accelerator(mixed_precision=precision)
-
-

@@ -18,7 +18,9 @@ def make(samples: int, data: Artifact, latents: Artifact, seed: int, out: Path) 
     order = rng.permutation(seed, "evaluation_prompts", len(train))
     chosen = [train[order[i % len(train)]] for i in range(samples)]
     shape = tuple(latents.counts["shape"])
-    with new_artifact(out, "noise", settings={"samples": samples, "seed": seed}, inputs={"data": data, "latents": latents}) as art:
+    with new_artifact(
+        out, "noise", settings={"samples": samples, "seed": seed}, inputs={"data": data, "latents": latents}
+    ) as art:
         save_tensors(art / "noise.safetensors", {"noise": rng.normal(seed, "evaluation_noise", range(samples), shape)})
         write_csv(
             art / "prompts.csv",

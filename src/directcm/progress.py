@@ -25,7 +25,14 @@ class Progress:
         if now - self.shown >= self.every or (self.done >= self.total and now - self.start >= self.every):
             self.shown = now
             line = tqdm.format_meter(
-                self.done, self.total, now - self.start, ncols=100, prefix=self.name, unit=self.unit,
-                initial=self.first, ascii=False, postfix=self.note or None,
+                self.done,
+                self.total,
+                now - self.start,
+                ncols=100,
+                prefix=self.name,
+                unit=self.unit,
+                initial=self.first,
+                ascii=False,
+                postfix=self.note or None,
             )
             print(line, file=sys.stderr, flush=True)

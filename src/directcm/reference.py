@@ -63,7 +63,11 @@ def _rows(model: type[BaseModel], prefix: str) -> Iterator[tuple[str, str, str, 
     for name, info in model.model_fields.items():
         annotation = info.annotation
         key = f"{prefix}{name}"
-        inner = [a for a in (annotation, *getattr(annotation, "__args__", ())) if isinstance(a, type) and issubclass(a, BaseModel)]
+        inner = [
+            a
+            for a in (annotation, *getattr(annotation, "__args__", ()))
+            if isinstance(a, type) and issubclass(a, BaseModel)
+        ]
         if inner and inner[0] is StudentAxes:
             yield key, "list", "see below", (StudentAxes.__doc__ or "").splitlines()[0]
             yield from _rows(StudentAxes, f"{key}[].")
@@ -72,7 +76,11 @@ def _rows(model: type[BaseModel], prefix: str) -> Iterator[tuple[str, str, str, 
         else:
             default = info.get_default(call_default_factory=True)
             kind = getattr(annotation, "__name__", str(annotation)).replace("typing.", "")
-            kind = str(annotation).replace("typing.", "") if kind in ("Literal", "Optional", "Union", "list", "tuple") else kind
+            kind = (
+                str(annotation).replace("typing.", "")
+                if kind in ("Literal", "Optional", "Union", "list", "tuple")
+                else kind
+            )
             kind = kind.replace("Annotated", "").replace("NoneType", "none")
             for word in ("FieldInfo", "Ge(", "Gt("):
                 if word in kind:
@@ -83,10 +91,13 @@ def _rows(model: type[BaseModel], prefix: str) -> Iterator[tuple[str, str, str, 
 def markdown() -> str:
     """docs/configuration.md: every key with its type, default and meaning."""
     lines = [
-        "# Configuration", "",
+        "# Configuration",
+        "",
         "`config.yaml` is the embedded default; `--configfile OVERLAY.yaml` lays another file over it, key by key.",
-        "This page is made from the models in `src/directcm/config.py` by `make docs`; a test fails when they drift.", "",
-        "| key | type | default | meaning |", "|---|---|---|---|",
+        "This page is made from the models in `src/directcm/config.py` by `make docs`; a test fails when they drift.",
+        "",
+        "| key | type | default | meaning |",
+        "|---|---|---|---|",
     ]
     for key, kind, default, text in _rows(Config, ""):
         cells = (c.replace("|", "\\|") for c in (f"`{key}`", kind, f"`{default}`", text))

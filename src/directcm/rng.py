@@ -23,16 +23,11 @@ def generator(seed: int, purpose: str, *index: int) -> np.random.Generator:
     return np.random.Generator(np.random.Philox(key=np.frombuffer(key, dtype=np.uint64)))
 
 
-def normal(
-    seed: int, purpose: str, indices: Iterable[int], shape: Sequence[int], *prefix: int
-) -> torch.Tensor:
+def normal(seed: int, purpose: str, indices: Iterable[int], shape: Sequence[int], *prefix: int) -> torch.Tensor:
     """Standard normal float32 tensor (len(indices), *shape); row i depends on (prefix, indices[i]) only."""
     import torch
 
-    rows = [
-        generator(seed, purpose, *prefix, i).standard_normal(tuple(shape), dtype=np.float32)
-        for i in indices
-    ]
+    rows = [generator(seed, purpose, *prefix, i).standard_normal(tuple(shape), dtype=np.float32) for i in indices]
     if not rows:
         return torch.empty((0, *shape))
     return torch.from_numpy(np.stack(rows))
@@ -45,9 +40,7 @@ def uniform(seed: int, purpose: str, indices: Iterable[int], *prefix: int) -> np
 
 def integers(seed: int, purpose: str, indices: Iterable[int], high: int) -> np.ndarray:
     """One integer in {0, …, high-1} per index, int64."""
-    return np.array(
-        [int(generator(seed, purpose, i).integers(high)) for i in indices], dtype=np.int64
-    )
+    return np.array([int(generator(seed, purpose, i).integers(high)) for i in indices], dtype=np.int64)
 
 
 def permutation(seed: int, purpose: str, n: int, epoch: int = 0) -> np.ndarray:

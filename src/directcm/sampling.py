@@ -48,8 +48,19 @@ def sample_student(
 
 
 def make(
-    settings: Evaluation, teacher: Artifact, latents: Artifact, noise: Artifact, ode: Mapping[str, Any], shard: int, shards: int,
-    student: Artifact | None, steps: int | None, seed: int, device: str, scratch: Path, out: Path,
+    settings: Evaluation,
+    teacher: Artifact,
+    latents: Artifact,
+    noise: Artifact,
+    ode: Mapping[str, Any],
+    shard: int,
+    shards: int,
+    student: Artifact | None,
+    steps: int | None,
+    seed: int,
+    device: str,
+    scratch: Path,
+    out: Path,
 ) -> None:
     """Write a samples artefact: `latents.safetensors` (latents, rows) and images/<row>.png.
 
@@ -72,7 +83,9 @@ def make(
     blocks = block_ranges(len(initial), settings.block, shard, shards)
     rows_here = sum(len(b) for b in blocks)
     name = "sample: teacher" if student is None else "sample: student"
-    progress = Progress(name, rows_here * (ode["N"] if student is None else 1), "ODE step" if student is None else "sample")
+    progress = Progress(
+        name, rows_here * (ode["N"] if student is None else 1), "ODE step" if student is None else "sample"
+    )
 
     def block(rows: range) -> dict[str, Tensor]:
         index = torch.tensor(list(rows))
@@ -80,8 +93,15 @@ def make(
         if student is None:
             x = model.process.prior(initial[index])
             latent, count = solve(
-                model, make_solver(ode["solver"]), x, torch.zeros(len(x), dtype=torch.long), ode["N"],
-                pool.conditioning(ids[index]), ode["w"], settings.batch_size, progress.update,
+                model,
+                make_solver(ode["solver"]),
+                x,
+                torch.zeros(len(x), dtype=torch.long),
+                ode["N"],
+                pool.conditioning(ids[index]),
+                ode["w"],
+                settings.batch_size,
+                progress.update,
             )
             made, minimum = count.made, count.minimum
         else:
@@ -100,8 +120,15 @@ def make(
         return {"latents": latent.cpu(), "rows": index, "forwards": torch.tensor([[made, minimum]])}
 
     key = {
-        "block": settings.block, "batch_size": settings.batch_size, "precision": precision, "ode": dict(ode), "steps": steps, "seed": seed,
-        "teacher": teacher.fingerprint, "noise": noise.fingerprint, "student": student.fingerprint if student else None,
+        "block": settings.block,
+        "batch_size": settings.batch_size,
+        "precision": precision,
+        "ode": dict(ode),
+        "steps": steps,
+        "seed": seed,
+        "teacher": teacher.fingerprint,
+        "noise": noise.fingerprint,
+        "student": student.fingerprint if student else None,
     }
     done = work(scratch, key, blocks, block)
     forwards = done.pop("forwards").sum(0).tolist()

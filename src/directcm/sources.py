@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import functools
 from pathlib import Path
 
@@ -44,3 +45,17 @@ def sources(*modules: str, root: str) -> list[str]:
             raise ValueError(f"{path} is not a file of {root}")
         paths.append(path.as_posix())
     return paths
+
+
+def declares(method: str, what: str, root: str) -> bool:
+    """What a method's file says it needs ("TEACHER", "TARGETS"), read from its source, so that planning imports no torch.
+
+    Raises ValueError where the file says nothing of it.
+    """
+    path = Path(root, "src", "directcm", "methods", f"{method}.py")
+    for node in ast.parse(path.read_text(encoding="utf-8")).body:
+        if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Tuple):
+            names = [getattr(target, "id", "") for target in node.targets[0].elts]
+            if what in names:
+                return bool(ast.literal_eval(node.value)[names.index(what)])
+    raise ValueError(f"{path} declares no {what}")

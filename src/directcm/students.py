@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import copy
 from pathlib import Path
+from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from directcm import rng
 from directcm.artifacts import Artifact
@@ -17,8 +18,20 @@ from directcm.teachers import Conditioning, Teacher
 
 # The layers that the latent-consistency LoRAs adapt: every attention, feed-forward and convolution of the U-Net.
 LORA_LAYERS = (
-    "to_q", "to_k", "to_v", "to_out.0", "proj_in", "proj_out", "ff.net.0.proj", "ff.net.2", "conv1", "conv2",
-    "conv_shortcut", "downsamplers.0.conv", "upsamplers.0.conv", "time_emb_proj",
+    "to_q",
+    "to_k",
+    "to_v",
+    "to_out.0",
+    "proj_in",
+    "proj_out",
+    "ff.net.0.proj",
+    "ff.net.2",
+    "conv1",
+    "conv2",
+    "conv_shortcut",
+    "downsamplers.0.conv",
+    "upsamplers.0.conv",
+    "time_emb_proj",
 )
 
 
@@ -35,7 +48,7 @@ class Student:
         return expand(c_skip, x) * x + expand(c_out, x) * self.teacher.predict(x, t, cond, 1.0).x0
 
 
-def adapt(unet: nn.Module, adapter: str, seed: int) -> nn.Module:
+def adapt(unet: Any, adapter: str, seed: int) -> Any:
     """Free a U-Net's weights ("full") or add a LoRA of rank = alpha ("loraR"), in place.
 
     LoRA's first factors are drawn from the training seed, the second are 0, so that the student starts as the teacher.
@@ -63,12 +76,12 @@ def adapt(unet: nn.Module, adapter: str, seed: int) -> nn.Module:
 def make_student(teacher: Teacher, adapter: str, seed: int) -> Student:
     """A student that starts as the teacher: its network is a copy, so the teacher stays as it is."""
     twin = copy.copy(teacher)
-    twin.network = adapt(copy.deepcopy(teacher.network), adapter, seed)  # type: ignore[arg-type]
+    twin.network = adapt(copy.deepcopy(teacher.network), adapter, seed)
     twin.rows_evaluated = 0
     return Student(twin)
 
 
-def save(unet: nn.Module, adapter: str, folder: Path) -> None:
+def save(unet: Any, adapter: str, folder: Path) -> None:
     """Save so that stock diffusers reads it: `load_lora_weights(folder)`, or `UNet2DConditionModel.from_pretrained(folder/unet)`."""
     if lora_rank(adapter) is None:
         unet.save_pretrained(folder / "unet", safe_serialization=True)
@@ -78,7 +91,9 @@ def save(unet: nn.Module, adapter: str, folder: Path) -> None:
 
     # In peft's own names: convert_state_dict_to_diffusers renames the attention layers alone, and what loads the mixture
     # drops them with no more than a warning (diffusers 0.42).
-    StableDiffusionXLPipeline.save_lora_weights(folder, unet_lora_layers=get_peft_model_state_dict(unet), safe_serialization=True)
+    StableDiffusionXLPipeline.save_lora_weights(
+        folder, unet_lora_layers=get_peft_model_state_dict(unet), safe_serialization=True
+    )
 
 
 def load(teacher: Teacher, student: Artifact) -> Student:
@@ -96,6 +111,8 @@ def load(teacher: Teacher, student: Artifact) -> Student:
         unet.load_lora_adapter(state, prefix="unet")
         loaded = sum("lora_" in name for name in unet.state_dict())
         if loaded != len(state):
-            raise UserError(f"{student.folder}: {loaded} of {len(state)} LoRA weights fit this teacher; it was distilled from another")
+            raise UserError(
+                f"{student.folder}: {loaded} of {len(state)} LoRA weights fit this teacher; it was distilled from another"
+            )
     teacher.network = unet.requires_grad_(False).eval().to(teacher.device)
     return Student(teacher)

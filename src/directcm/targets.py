@@ -56,8 +56,18 @@ class Starts:
 
 
 def make(
-    settings: Targets, solver: str, intervals: int, w: float, shard: int, teacher: Artifact, latents: Artifact, seed: int,
-    device: str, precision: str, scratch: Path, out: Path,
+    settings: Targets,
+    solver: str,
+    intervals: int,
+    w: float,
+    shard: int,
+    teacher: Artifact,
+    latents: Artifact,
+    seed: int,
+    device: str,
+    precision: str,
+    scratch: Path,
+    out: Path,
 ) -> None:
     """Solve one shard's targets: `targets.safetensors` with index, id, time (B,) and endpoint (B, c, h, w) float32."""
     model = load(teacher, device, precision)
@@ -75,24 +85,43 @@ def make(
         )
         if not bool(torch.isfinite(ends).all()):
             bad = int(torch.nonzero(~torch.isfinite(ends).flatten(1).all(1))[0])
-            raise UserError(f"targets: start point {rows[bad]} ends in a number that is not finite; use precision no or bf16")
+            raise UserError(
+                f"targets: start point {rows[bad]} ends in a number that is not finite; use precision no or bf16"
+            )
         return {
-            "index": torch.tensor(list(rows)), "id": ids, "time": starts.grid[k], "endpoint": ends,
+            "index": torch.tensor(list(rows)),
+            "id": ids,
+            "time": starts.grid[k],
+            "endpoint": ends,
             "forwards": torch.tensor([[count.made, count.minimum]]),
         }
 
     key = {
-        "count": settings.count, "block": settings.block, "batch_size": settings.batch_size, "solver": solver, "N": intervals,
-        "w": w, "seed": seed, "precision": precision, "teacher": teacher.fingerprint, "latents": latents.fingerprint,
+        "count": settings.count,
+        "block": settings.block,
+        "batch_size": settings.batch_size,
+        "solver": solver,
+        "N": intervals,
+        "w": w,
+        "seed": seed,
+        "precision": precision,
+        "teacher": teacher.fingerprint,
+        "latents": latents.fingerprint,
     }
     done = work(scratch, key, blocks, block)
     forwards = done.pop("forwards").sum(0).tolist()
     with new_artifact(
-        out, "targets", settings={k: v for k, v in key.items() if k not in ("teacher", "latents")},
+        out,
+        "targets",
+        settings={k: v for k, v in key.items() if k not in ("teacher", "latents")},
         inputs={"teacher": teacher, "latents": latents},
     ) as art:
         save_tensors(art / "targets.safetensors", done)
-        art.counts = {"targets": len(done["index"]), "teacher_forwards": forwards[0], "teacher_forwards_minimum": forwards[1]}
+        art.counts = {
+            "targets": len(done["index"]),
+            "teacher_forwards": forwards[0],
+            "teacher_forwards_minimum": forwards[1],
+        }
 
 
 def join(shards: Sequence[Artifact]) -> dict[str, Tensor]:
@@ -100,11 +129,15 @@ def join(shards: Sequence[Artifact]) -> dict[str, Tensor]:
     first = shards[0]
     for shard in shards[1:]:
         if shard.settings != first.settings or shard.manifest["inputs"] != first.manifest["inputs"]:
-            raise UserError(f"{shard.folder}: not solved with the settings of {first.folder}; delete both and run again")
+            raise UserError(
+                f"{shard.folder}: not solved with the settings of {first.folder}; delete both and run again"
+            )
     parts = [s.tensors("targets.safetensors") for s in shards]
     joined = {k: torch.cat([p[k] for p in parts]) for k in parts[0]}
     order = torch.argsort(joined["index"])
     joined = {k: v[order] for k, v in joined.items()}
     if not torch.equal(joined["index"], torch.arange(first.settings["count"])):
-        raise UserError(f"{first.folder.parent}: the shards hold {len(order)} of {first.settings['count']} targets; run the missing shards")
+        raise UserError(
+            f"{first.folder.parent}: the shards hold {len(order)} of {first.settings['count']} targets; run the missing shards"
+        )
     return joined

@@ -22,8 +22,16 @@ from directcm.teachers import load
 
 
 def make(
-    run: Mapping[str, Any], settings: Train, pool: int, teacher: Artifact, latents: Artifact, targets: Sequence[Artifact],
-    seed: int, scratch: Path, tensorboard: Path | None, out: Path,
+    run: Mapping[str, Any],
+    settings: Train,
+    pool: int,
+    teacher: Artifact,
+    latents: Artifact,
+    targets: Sequence[Artifact],
+    seed: int,
+    scratch: Path,
+    tensorboard: Path | None,
+    out: Path,
 ) -> None:
     """Train one student.
 
@@ -39,7 +47,7 @@ def make(
     unet = student.teacher.network
     assert unet is not None
     if settings.gradient_checkpointing:
-        unet.enable_gradient_checkpointing()  # type: ignore[operator]
+        unet.enable_gradient_checkpointing()
     data = Latents(latents)
     starts = Starts(data, frozen.process, run["N"], seed)
     endpoints = None
@@ -52,7 +60,9 @@ def make(
         if have != want:
             raise UserError(f"{targets[0].folder}: holds targets for {have}, this student needs {want}")
         if targets[0].manifest["inputs"] != {"teacher": teacher.fingerprint, "latents": latents.fingerprint}:
-            raise UserError(f"{targets[0].folder}: solved by another teacher or on other latents; delete it and run again")
+            raise UserError(
+                f"{targets[0].folder}: solved by another teacher or on other latents; delete it and run again"
+            )
         endpoints = solved["endpoint"]
     distance = methods.mse if run["loss"] == "mse" else methods.pseudo_huber(settings.huber_c)
     setting = methods.Setting(frozen if method.TEACHER else None, make_solver(run["solver"]), run["w"], distance)
@@ -63,20 +73,37 @@ def make(
         ids, k, x = starts(index.tolist())
         k = k.to(device)
         batch = methods.Batch(
-            x.to(device), grid[k], grid[k + 1], data.conditioning(ids).to(device),
+            x.to(device),
+            grid[k],
+            grid[k + 1],
+            data.conditioning(ids).to(device),
             None if endpoints is None else endpoints[torch.from_numpy(index)].to(device),
         )
         return method.loss(student, batch, setting)
 
     key = {
-        "run": dict(run), "settings": settings.model_dump(mode="json"), "seed": seed, "pool": pool,
-        "teacher": teacher.fingerprint, "latents": latents.fingerprint, "targets": [t.fingerprint for t in targets],
+        "run": dict(run),
+        "settings": settings.model_dump(mode="json"),
+        "seed": seed,
+        "pool": pool,
+        "teacher": teacher.fingerprint,
+        "latents": latents.fingerprint,
+        "targets": [t.fingerprint for t in targets],
     }
     curve, _ = fit(
         Job(
-            f"train: {run['method']} seed {run['seed']}", {"unet": unet}, loss, run["steps"], run["batch_size"], constant(run["lr"]),
-            weight_decay=settings.weight_decay, grad_clip=settings.grad_clip, checkpoint_every=settings.checkpoint_every,
-            scratch=scratch, key=key, tensorboard=tensorboard,
+            f"train: {run['method']} seed {run['seed']}",
+            {"unet": unet},
+            loss,
+            run["steps"],
+            run["batch_size"],
+            constant(run["lr"]),
+            weight_decay=settings.weight_decay,
+            grad_clip=settings.grad_clip,
+            checkpoint_every=settings.checkpoint_every,
+            scratch=scratch,
+            key=key,
+            tensorboard=tensorboard,
         ),
         accelerator,
     )
@@ -84,7 +111,10 @@ def make(
         return
     inputs = {"teacher": teacher, "latents": latents} | {f"targets_{i}": t for i, t in enumerate(targets)}
     with new_artifact(
-        out, "student", settings={"run": dict(run), **settings.model_dump(mode="json"), "seed": seed, "pool": pool}, inputs=inputs
+        out,
+        "student",
+        settings={"run": dict(run), **settings.model_dump(mode="json"), "seed": seed, "pool": pool},
+        inputs=inputs,
     ) as art:
         students.save(unet, run["adapter"], art.path)
         write_csv(art / "curve.csv", curve, CURVE)
@@ -96,7 +126,10 @@ def make(
             # By count, not by counter: a resumed run has not made the forwards before its checkpoint itself.
             forwards = drawn * setting.solver.evaluations_per_step * frozen.rows_per_prediction(run["w"])
         art.counts = {
-            "pairs_drawn": drawn, "distinct_pairs": min(drawn, pool), "trainable_parameters": sum(trained),
-            "teacher_forwards": forwards, "teacher_forwards_minimum": forwards,
+            "pairs_drawn": drawn,
+            "distinct_pairs": min(drawn, pool),
+            "trainable_parameters": sum(trained),
+            "teacher_forwards": forwards,
+            "teacher_forwards_minimum": forwards,
         }
         art.provenance["device"] = device

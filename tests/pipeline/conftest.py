@@ -19,7 +19,11 @@ Run = Callable[..., subprocess.CompletedProcess[str]]
 def copy_repository(to: Path) -> Path:
     """What git tracks or would track, as it stands in the working tree."""
     names = subprocess.run(
-        ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"], cwd=ROOT, check=True, capture_output=True, text=True
+        ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
+        cwd=ROOT,
+        check=True,
+        capture_output=True,
+        text=True,
     ).stdout.split("\0")
     for name in filter(None, names):
         source, target = ROOT / name, to / name
@@ -44,7 +48,13 @@ def make_run(folder: Path) -> Run:
 
     def run(*command: str, timeout: float = 600, **variables: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
-            command, cwd=folder, env={**environment, **variables}, capture_output=True, text=True, timeout=timeout, check=False
+            command,
+            cwd=folder,
+            env={**environment, **variables},
+            capture_output=True,
+            text=True,
+            timeout=timeout,
+            check=False,
         )
 
     return run

@@ -64,12 +64,23 @@ def test_missing_teacher_weights_are_named_with_their_origin(repository: Path, t
     overlay = tmp_path / "digits.yaml"
     overlay.write_text("data: {kind: digits, resolution: 16}\nevaluation: {samples: 64}\n")
     done = make_run(repository)(
-        "snakemake", "--configfile", "workflow/presets/paper.yaml", str(overlay), "--cores", "1", HF_HUB_CACHE=str(tmp_path / "hub")
+        "snakemake",
+        "--configfile",
+        "workflow/presets/paper.yaml",
+        str(overlay),
+        "--cores",
+        "1",
+        HF_HUB_CACHE=str(tmp_path / "hub"),
     )
     assert done.returncode == 2, done.stderr
     errors = [line for line in done.stderr.splitlines() if "error" in line]
     assert len(errors) == 1
-    for word in ("stabilityai/stable-diffusion-xl-base-1.0", "462165984030d82259a11f4367a4eed129e94a7b", "hf download", "teacher.diffusers.path"):
+    for word in (
+        "stabilityai/stable-diffusion-xl-base-1.0",
+        "462165984030d82259a11f4367a4eed129e94a7b",
+        "hf download",
+        "teacher.diffusers.path",
+    ):
         assert word in errors[0]
 
 

@@ -12,24 +12,26 @@ METRICS_MAIN = [f"{OUT}/metrics/{TEACHER_SET}/manifest.json"] + [
 ]
 # What tables read of the configuration: nothing about how teacher and extractors were trained.
 READ = json.dumps(
-    CONFIG.model_dump(mode="json", exclude={"teacher", "encode", "extractors", "figures"}),
+    CONFIG.model_dump(
+        mode="json", exclude={"teacher", "encode", "extractors", "figures"}
+    ),
     sort_keys=True,
 )
 TABLES = f"{OUT}/tables"
 FIGURES = f"{OUT}/figures"
 RESULTS = [
-    multiext(f"{TABLES}/table1", ".csv", ".tex", ".html", ".json"),
-    multiext(f"{TABLES}/paired", ".csv", ".html"),
+    *multiext(f"{TABLES}/table1", ".csv", ".tex", ".html", ".json"),
+    *multiext(f"{TABLES}/paired", ".csv", ".html"),
     f"{TABLES}/curves.csv",
-    expand(
+    *expand(
         f"{FIGURES}/{{figure}}.{{suffix}}",
         figure=["samples", "curves", "results"],
         suffix=["pdf", "png"],
     ),
     f"{OUT}/provenance.html",
     f"{OUT}/costs.csv",
-    [f"{OUT}/metrics/{s}/manifest.json" for s in SETS],
-    [f"{OUT}/students/{run}/README.md" for run in RUNS.instance_patterns],
+    *[f"{OUT}/metrics/{s}/manifest.json" for s in SETS],
+    *[f"{OUT}/students/{run}/README.md" for run in RUNS.instance_patterns],
 ]
 
 
@@ -52,18 +54,18 @@ rule table:
             labels={"table": "Table 1, main comparison", "form": "table"},
         ),
         json=f"{TABLES}/table1.json",
-    params:
-        settings=READ,
     log:
         f"{OUT}/logs/table.log",
     benchmark:
         f"{OUT}/benchmarks/table.tsv"
+    conda:
+        "../../envs/directcm.yaml"
     threads: 1
     resources:
         mem_mb=1000,
         runtime=10,
-    conda:
-        "../../envs/directcm.yaml"
+    params:
+        settings=READ,
     message:
         "table: Table 1"
     shell:
@@ -87,18 +89,18 @@ rule paired:
             category="1 Tables",
             labels={"table": "CM minus Direct CM, paired", "form": "table"},
         ),
-    params:
-        settings=READ,
     log:
         f"{OUT}/logs/paired.log",
     benchmark:
         f"{OUT}/benchmarks/paired.tsv"
+    conda:
+        "../../envs/directcm.yaml"
     threads: 1
     resources:
         mem_mb=1000,
         runtime=10,
-    conda:
-        "../../envs/directcm.yaml"
+    params:
+        settings=READ,
     message:
         "paired: CM against Direct CM, prompt by prompt"
     shell:
@@ -125,20 +127,20 @@ rule figure_samples:
             category="2 Figures",
             labels={"figure": "Figure 2, samples from the same noise"},
         ),
-    params:
-        columns=CONFIG.figures.samples,
-        samples=lambda wildcards, input: [f"Teacher={p}" for p in input.teacher]
-        + [f"{row}={p}" for row, p in zip(FIRST, input.students)],
     log:
         f"{OUT}/logs/figure_samples.log",
     benchmark:
         f"{OUT}/benchmarks/figure_samples.tsv"
+    conda:
+        "../../envs/directcm.yaml"
     threads: 1
     resources:
         mem_mb=1000,
         runtime=10,
-    conda:
-        "../../envs/directcm.yaml"
+    params:
+        columns=CONFIG.figures.samples,
+        samples=lambda wildcards, input: [f"Teacher={p}" for p in input.teacher]
+        + [f"{row}={p}" for row, p in zip(FIRST, input.students)],
     message:
         "figure: samples from the same noise"
     shell:
@@ -163,12 +165,12 @@ rule figure_curves:
         f"{OUT}/logs/figure_curves.log",
     benchmark:
         f"{OUT}/benchmarks/figure_curves.tsv"
+    conda:
+        "../../envs/directcm.yaml"
     threads: 1
     resources:
         mem_mb=1000,
         runtime=10,
-    conda:
-        "../../envs/directcm.yaml"
     message:
         "figure: training curves"
     shell:
@@ -191,22 +193,27 @@ rule figure_results:
         f"{OUT}/logs/figure_results.log",
     benchmark:
         f"{OUT}/benchmarks/figure_results.tsv"
+    conda:
+        "../../envs/directcm.yaml"
     threads: 1
     resources:
         mem_mb=1000,
         runtime=10,
-    conda:
-        "../../envs/directcm.yaml"
     message:
         "figure: Table 1 drawn"
     shell:
         "directcm figure results --table {input.table} --out {output.pdf} --log {log}"
 
 
+# Everything else that is made, so that no step's cost is counted half.
+OTHERS = [f for f in RESULTS if not f.startswith((f"{OUT}/provenance", f"{OUT}/costs"))]
+
+
 rule provenance:
     input:
         artifacts=[
-            f"{OUT}/{what}/manifest.json" for what in ("data", "teacher", "latents", "noise")
+            f"{OUT}/{what}/manifest.json"
+            for what in ("data", "teacher", "latents", "noise")
         ]
         + [f"{OUT}/extractors/{n}/manifest.json" for n in NEEDED if n in TRAINED_HERE]
         + expand(
@@ -220,13 +227,14 @@ rule provenance:
                 {
                     key(r, ODE_AXES)
                     for r in CONFIG.runs()
-                    if method_declares(r["method"], "TARGETS")
+                    if declares(r["method"], "TARGETS", root=workflow.basedir)
                 }
             ),
             shard=range(CONFIG.targets.shards),
         )
         + [f"{OUT}/students/{run}/manifest.json" for run in RUNS.instance_patterns]
         + [f"{OUT}/metrics/{s}/manifest.json" for s in SETS],
+        others=OTHERS,
         code=code("analysis.provenance"),
     output:
         html=report(
@@ -241,19 +249,19 @@ rule provenance:
             category="3 Provenance and costs",
             labels={"page": "Costs by step (CSV)"},
         ),
-    params:
-        settings=settings(CONFIG),
-        benchmarks=f"{OUT}/benchmarks",
     log:
         f"{OUT}/logs/provenance.log",
     benchmark:
         f"{OUT}/benchmarks/provenance.tsv"
+    conda:
+        "../../envs/directcm.yaml"
     threads: 1
     resources:
         mem_mb=1000,
         runtime=10,
-    conda:
-        "../../envs/directcm.yaml"
+    params:
+        settings=settings(CONFIG),
+        benchmarks=f"{OUT}/benchmarks",
     message:
         "provenance: what ran, from what, and what it cost"
     shell:

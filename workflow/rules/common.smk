@@ -1,9 +1,7 @@
 """Validation, paths, and what rules have in common. A path is the key of what it holds."""
 
-import functools
 import json
 import sys
-from pathlib import Path
 
 import pandas as pd
 from snakemake.utils import Paramspace
@@ -13,7 +11,7 @@ from directcm.config import ODE_AXES, RUN_AXES, Config, number
 from directcm.config import parse as validated
 from directcm.errors import UserError
 from directcm.specs import EXTRACTORS, METHODS, METRICS
-from directcm.sources import sources
+from directcm.sources import declares, sources
 
 
 def stop(error):
@@ -54,10 +52,7 @@ def grid(runs, names):
     """A Paramspace over runs: its wildcards carry the whole identity of a run."""
     rows = {key(run, names): run for run in runs}.values()
     text = [
-        {
-            n: number(run[n]) if isinstance(run[n], float) else str(run[n])
-            for n in names
-        }
+        {n: number(run[n]) if isinstance(run[n], float) else str(run[n]) for n in names}
         for run in rows
     ]
     return Paramspace(
@@ -123,3 +118,70 @@ def shards(pattern, count):
 
 REFERENCE = f"{OUT}/reference/{ODE}/shard~{{shard}}/manifest.json"
 TARGETS = f"{OUT}/targets/{ODE}/shard~{{shard}}/manifest.json"
+# Axes of the grid that are settings of training too travel as wildcards; the rest of the block is a parameter.
+TRAIN_REST = json.dumps(
+    {
+        k: v
+        for k, v in CONFIG.train.model_dump(mode="json").items()
+        if k not in RUN_AXES
+    },
+    sort_keys=True,
+)
+TRAINED_HERE = [name for name, e in EXTRACTORS.items() if not e.weights]
+NEEDED = CONFIG.extractor_names()
+
+
+def targets_of(wildcards):
+    return (
+        shards(TARGETS, CONFIG.targets.shards)
+        if declares(wildcards.method, "TARGETS", root=workflow.basedir)
+        else []
+    )
+
+
+def evaluation(*leave_out):
+    """The evaluation block without what a rule does not read."""
+    block = CONFIG.evaluation.model_dump(mode="json")
+    return json.dumps(
+        {
+            k: v
+            for k, v in block.items()
+            if k not in ("samples", "steps", "shards", *leave_out)
+        },
+        sort_keys=True,
+    )
+
+
+def samples_of(wildcards):
+    """The sample folders of a set: the teacher's shards, a student's one, none for the data."""
+    kind, _, rest = wildcards.set.partition("/")
+    if kind == "teacher":
+        return [
+            f"{OUT}/reference/{rest}/shard~{i}/manifest.json"
+            for i in range(CONFIG.evaluation.shards)
+        ]
+    return [f"{OUT}/samples/{rest}/manifest.json"] if kind == "students" else []
+
+
+def trained(wildcards):
+    return (
+        [f"{OUT}/extractors/{wildcards.extractor}/manifest.json"]
+        if wildcards.extractor in TRAINED_HERE
+        else []
+    )
+
+
+def features_of(what):
+    return [f"{OUT}/features/{name}/{what}/manifest.json" for name in NEEDED]
+
+
+def axes_of(wildcards, names):
+    whole = {"N", "batch_size", "steps", "seed"}
+    real = {"w", "lr"}
+    values = {n: getattr(wildcards, n) for n in names}
+    return json.dumps(
+        {
+            n: int(v) if n in whole else float(v) if n in real else v
+            for n, v in values.items()
+        }
+    )

@@ -3,20 +3,20 @@ rule data:
         code=code("datasets", f"datasets.{CONFIG.data.kind}"),
     output:
         f"{OUT}/data/manifest.json",
-    params:
-        settings=settings(CONFIG.data),
-        seed=SEED,
-        out=subpath(output[0], parent=True),
     log:
         f"{OUT}/logs/data.log",
     benchmark:
         f"{OUT}/benchmarks/data.tsv"
+    conda:
+        "../../envs/directcm.yaml"
     threads: 1
     resources:
         mem_mb=later(2000, 8000),
         runtime=later(10, 120),
-    conda:
-        "../../envs/directcm.yaml"
+    params:
+        settings=settings(CONFIG.data),
+        seed=SEED,
+        out=subpath(output[0], parent=True),
     message:
         "data: images and captions"
     shell:
@@ -30,20 +30,20 @@ rule noise:
         code=code("noise"),
     output:
         f"{OUT}/noise/manifest.json",
-    params:
-        samples=CONFIG.evaluation.samples,
-        seed=SEED,
-        out=subpath(output[0], parent=True),
     log:
         f"{OUT}/logs/noise.log",
     benchmark:
         f"{OUT}/benchmarks/noise.tsv"
+    conda:
+        "../../envs/directcm.yaml"
     threads: 1
     resources:
         mem_mb=later(2000, 8000),
         runtime=later(10, 30),
-    conda:
-        "../../envs/directcm.yaml"
+    params:
+        samples=CONFIG.evaluation.samples,
+        seed=SEED,
+        out=subpath(output[0], parent=True),
     message:
         "noise: the evaluation's noise and prompts"
     shell:

@@ -1,54 +1,31 @@
-TRAINED_HERE = [name for name, e in EXTRACTORS.items() if not e.weights]
-NEEDED = CONFIG.extractor_names()
-
-
 rule extractor:
     input:
         data=f"{OUT}/data/manifest.json",
         code=code("metrics.clip_tiny"),
     output:
         f"{OUT}/extractors/{{extractor}}/manifest.json",
+    log:
+        f"{OUT}/logs/extractor/{{extractor}}.log",
+    benchmark:
+        f"{OUT}/benchmarks/extractor/{{extractor}}.tsv"
+    conda:
+        "../../envs/directcm.yaml"
+    threads: 1
+    resources:
+        mem_mb=later(4000, 16000),
+        runtime=later(30, 60),
+        gpu=1,
     params:
         settings=lambda wildcards: settings(
             getattr(CONFIG.extractors, wildcards.extractor)
         ),
         seed=SEED,
         out=subpath(output[0], parent=True),
-    log:
-        f"{OUT}/logs/extractor/{{extractor}}.log",
-    benchmark:
-        f"{OUT}/benchmarks/extractor/{{extractor}}.tsv"
-    threads: 1
-    resources:
-        mem_mb=later(4000, 16000),
-        runtime=later(30, 60),
-        gpu=1,
-    conda:
-        "../../envs/directcm.yaml"
     message:
         "extractor: {wildcards.extractor}"
     shell:
         "directcm extractor --name {wildcards.extractor} --settings {params.settings:q} --data {input.data}"
         " --seed {params.seed} --threads {threads} --out {params.out} --log {log}"
-
-
-def samples_of(wildcards):
-    """The sample folders of a set: the teacher's shards, a student's one, none for the data."""
-    kind, _, rest = wildcards.set.partition("/")
-    if kind == "teacher":
-        return [
-            f"{OUT}/reference/{rest}/shard~{i}/manifest.json"
-            for i in range(CONFIG.evaluation.shards)
-        ]
-    return [f"{OUT}/samples/{rest}/manifest.json"] if kind == "students" else []
-
-
-def trained(wildcards):
-    return (
-        [f"{OUT}/extractors/{wildcards.extractor}/manifest.json"]
-        if wildcards.extractor in TRAINED_HERE
-        else []
-    )
 
 
 rule features:
@@ -60,6 +37,19 @@ rule features:
         code=code("metrics.features"),
     output:
         f"{OUT}/features/{{extractor}}/{{set}}/manifest.json",
+    log:
+        f"{OUT}/logs/features/{{extractor}}/{{set}}.log",
+    benchmark:
+        f"{OUT}/benchmarks/features/{{extractor}}/{{set}}.tsv"
+    wildcard_constraints:
+        set="data|(teacher|students)/.+",
+    conda:
+        "../../envs/directcm.yaml"
+    threads: 1
+    resources:
+        mem_mb=later(4000, 24000),
+        runtime=later(20, 120),
+        gpu=1,
     params:
         samples=lambda wildcards, input: (
             f"--samples {' '.join(input.samples)}" if input.samples else ""
@@ -69,46 +59,12 @@ rule features:
         ),
         batch_size=CONFIG.evaluation.batch_size,
         out=subpath(output[0], parent=True),
-    log:
-        f"{OUT}/logs/features/{{extractor}}/{{set}}.log",
-    benchmark:
-        f"{OUT}/benchmarks/features/{{extractor}}/{{set}}.tsv"
-    threads: 1
-    wildcard_constraints:
-        set="data|(teacher|students)/.+",
-    resources:
-        mem_mb=later(4000, 24000),
-        runtime=later(20, 120),
-        gpu=1,
-    conda:
-        "../../envs/directcm.yaml"
     message:
         "features: {wildcards.extractor} of {wildcards.set}"
     shell:
         "directcm features --name {wildcards.extractor} {params.extractor} {params.samples}"
         " --data {input.data} --noise {input.noise} --batch-size {params.batch_size} --threads {threads}"
         " --out {params.out} --log {log}"
-
-
-def features_of(what):
-    return [f"{OUT}/features/{name}/{what}/manifest.json" for name in NEEDED]
-
-
-def reference_of(wildcards):
-    """The teacher's set under the student's own ODE."""
-    return f"teacher/solver~{wildcards.solver},N~{wildcards.N},w~{wildcards.w}"
-
-
-def axes_of(wildcards, names):
-    whole = {"N", "batch_size", "steps", "seed"}
-    real = {"w", "lr"}
-    values = {n: getattr(wildcards, n) for n in names}
-    return json.dumps(
-        {
-            n: int(v) if n in whole else float(v) if n in real else v
-            for n, v in values.items()
-        }
-    )
 
 
 rule evaluate_teacher:
@@ -121,22 +77,22 @@ rule evaluate_teacher:
         code=code("metrics.evaluate"),
     output:
         f"{OUT}/metrics/teacher/{ODE}/manifest.json",
+    log:
+        f"{OUT}/logs/evaluate/teacher/{ODE}.log",
+    benchmark:
+        f"{OUT}/benchmarks/evaluate/teacher/{ODE}.tsv"
+    conda:
+        "../../envs/directcm.yaml"
+    threads: 1
+    resources:
+        mem_mb=later(2000, 16000),
+        runtime=later(20, 60),
     params:
         settings=settings(CONFIG.statistics),
         metrics=CONFIG.metric_names(),
         run=lambda wildcards: axes_of(wildcards, ODE_AXES),
         seed=SEED,
         out=subpath(output[0], parent=True),
-    log:
-        f"{OUT}/logs/evaluate/teacher/{ODE}.log",
-    benchmark:
-        f"{OUT}/benchmarks/evaluate/teacher/{ODE}.tsv"
-    threads: 1
-    resources:
-        mem_mb=later(2000, 16000),
-        runtime=later(20, 60),
-    conda:
-        "../../envs/directcm.yaml"
     message:
         "evaluate: the teacher"
     shell:
@@ -158,6 +114,16 @@ rule evaluate:
         code=code("metrics.evaluate"),
     output:
         f"{OUT}/metrics/students/{RUN}/sampling_steps~{{sampling_steps}}/manifest.json",
+    log:
+        f"{OUT}/logs/evaluate/{RUN}/sampling_steps~{{sampling_steps}}.log",
+    benchmark:
+        f"{OUT}/benchmarks/evaluate/{RUN}/sampling_steps~{{sampling_steps}}.tsv"
+    conda:
+        "../../envs/directcm.yaml"
+    threads: 1
+    resources:
+        mem_mb=later(2000, 16000),
+        runtime=later(20, 60),
     params:
         settings=settings(CONFIG.statistics),
         metrics=CONFIG.metric_names(),
@@ -165,16 +131,6 @@ rule evaluate:
         run=lambda wildcards: axes_of(wildcards, RUN_AXES),
         seed=SEED,
         out=subpath(output[0], parent=True),
-    log:
-        f"{OUT}/logs/evaluate/{RUN}/sampling_steps~{{sampling_steps}}.log",
-    benchmark:
-        f"{OUT}/benchmarks/evaluate/{RUN}/sampling_steps~{{sampling_steps}}.tsv"
-    threads: 1
-    resources:
-        mem_mb=later(2000, 16000),
-        runtime=later(20, 60),
-    conda:
-        "../../envs/directcm.yaml"
     message:
         "evaluate: {wildcards.method} seed {wildcards.seed}, {wildcards.sampling_steps} step(s)"
     shell:
@@ -202,12 +158,12 @@ rule card:
         f"{OUT}/logs/card/{RUN}.log",
     benchmark:
         f"{OUT}/benchmarks/card/{RUN}.tsv"
+    conda:
+        "../../envs/directcm.yaml"
     threads: 1
     resources:
         mem_mb=1000,
         runtime=10,
-    conda:
-        "../../envs/directcm.yaml"
     message:
         "card: {wildcards.method} seed {wildcards.seed}"
     shell:

@@ -1,16 +1,3 @@
-def evaluation(*leave_out):
-    """The evaluation block without what a rule does not read."""
-    block = CONFIG.evaluation.model_dump(mode="json")
-    return json.dumps(
-        {
-            k: v
-            for k, v in block.items()
-            if k not in ("samples", "steps", "shards", *leave_out)
-        },
-        sort_keys=True,
-    )
-
-
 rule reference:
     input:
         teacher=f"{OUT}/teacher/manifest.json",
@@ -19,23 +6,23 @@ rule reference:
         code=code("sampling"),
     output:
         REFERENCE,
+    log:
+        f"{OUT}/logs/reference/{ODE}/shard~{{shard}}.log",
+    benchmark:
+        f"{OUT}/benchmarks/reference/{ODE}/shard~{{shard}}.tsv"
+    conda:
+        "../../envs/directcm.yaml"
+    threads: 1
+    resources:
+        mem_mb=later(4000, 48000),
+        runtime=later(60, 1440),
+        gpu=1,
     params:
         settings=evaluation(),
         shards=CONFIG.evaluation.shards,
         seed=SEED,
         out=subpath(output[0], parent=True),
         scratch=f"{OUT}/scratch/reference/{ODE}/shard~{{shard}}",
-    log:
-        f"{OUT}/logs/reference/{ODE}/shard~{{shard}}.log",
-    benchmark:
-        f"{OUT}/benchmarks/reference/{ODE}/shard~{{shard}}.tsv"
-    threads: 1
-    resources:
-        mem_mb=later(4000, 48000),
-        runtime=later(60, 1440),
-        gpu=1,
-    conda:
-        "../../envs/directcm.yaml"
     message:
         "sample: the teacher, {wildcards.solver}, N = {wildcards.N}, w = {wildcards.w}, shard {wildcards.shard}"
     shell:
@@ -55,22 +42,22 @@ rule sample:
         code=code("sampling"),
     output:
         f"{OUT}/samples/{RUN}/sampling_steps~{{sampling_steps}}/manifest.json",
-    params:
-        settings=evaluation(),
-        seed=SEED,
-        out=subpath(output[0], parent=True),
-        scratch=f"{OUT}/scratch/samples/{RUN}/sampling_steps~{{sampling_steps}}",
     log:
         f"{OUT}/logs/sample/{RUN}/sampling_steps~{{sampling_steps}}.log",
     benchmark:
         f"{OUT}/benchmarks/sample/{RUN}/sampling_steps~{{sampling_steps}}.tsv"
+    conda:
+        "../../envs/directcm.yaml"
     threads: 1
     resources:
         mem_mb=later(4000, 48000),
         runtime=later(30, 480),
         gpu=1,
-    conda:
-        "../../envs/directcm.yaml"
+    params:
+        settings=evaluation(),
+        seed=SEED,
+        out=subpath(output[0], parent=True),
+        scratch=f"{OUT}/scratch/samples/{RUN}/sampling_steps~{{sampling_steps}}",
     message:
         "sample: {wildcards.method} seed {wildcards.seed}, {wildcards.sampling_steps} step(s)"
     shell:

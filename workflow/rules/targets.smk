@@ -5,23 +5,23 @@ rule targets:
         code=code("targets"),
     output:
         TARGETS,
+    log:
+        f"{OUT}/logs/targets/{ODE}/shard~{{shard}}.log",
+    benchmark:
+        f"{OUT}/benchmarks/targets/{ODE}/shard~{{shard}}.tsv"
+    conda:
+        "../../envs/directcm.yaml"
+    threads: 1
+    resources:
+        mem_mb=later(4000, 48000),
+        runtime=later(60, 1440),
+        gpu=1,
     params:
         settings=settings(CONFIG.targets),
         precision=CONFIG.evaluation.precision,
         seed=SEED,
         out=subpath(output[0], parent=True),
         scratch=f"{OUT}/scratch/targets/{ODE}/shard~{{shard}}",
-    log:
-        f"{OUT}/logs/targets/{ODE}/shard~{{shard}}.log",
-    benchmark:
-        f"{OUT}/benchmarks/targets/{ODE}/shard~{{shard}}.tsv"
-    threads: 1
-    resources:
-        mem_mb=later(4000, 48000),
-        runtime=later(60, 1440),
-        gpu=1,
-    conda:
-        "../../envs/directcm.yaml"
     message:
         "targets: {wildcards.solver}, N = {wildcards.N}, w = {wildcards.w}, shard {wildcards.shard}"
     shell:

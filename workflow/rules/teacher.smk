@@ -4,6 +4,17 @@ rule teacher:
         code=code(f"teachers.{CONFIG.teacher.kind}"),
     output:
         f"{OUT}/teacher/manifest.json",
+    log:
+        f"{OUT}/logs/teacher.log",
+    benchmark:
+        f"{OUT}/benchmarks/teacher.tsv"
+    conda:
+        "../../envs/directcm.yaml"
+    threads: 2
+    resources:
+        mem_mb=later(6000, 32000),
+        runtime=later(30, 60),
+        gpu=1,
     params:
         kind=CONFIG.teacher.kind,
         settings=settings(getattr(CONFIG.teacher, CONFIG.teacher.kind)),
@@ -11,17 +22,6 @@ rule teacher:
         seed=SEED,
         out=subpath(output[0], parent=True),
         scratch=f"{OUT}/scratch/teacher",
-    log:
-        f"{OUT}/logs/teacher.log",
-    benchmark:
-        f"{OUT}/benchmarks/teacher.tsv"
-    threads: 2
-    resources:
-        mem_mb=later(6000, 32000),
-        runtime=later(30, 60),
-        gpu=1,
-    conda:
-        "../../envs/directcm.yaml"
     message:
         "teacher: {params.kind}"
     shell:
@@ -37,23 +37,23 @@ rule encode:
         code=code("encode"),
     output:
         f"{OUT}/latents/manifest.json",
+    log:
+        f"{OUT}/logs/encode.log",
+    benchmark:
+        f"{OUT}/benchmarks/encode.tsv"
+    conda:
+        "../../envs/directcm.yaml"
+    threads: 1
+    resources:
+        mem_mb=later(4000, 48000),
+        runtime=later(20, 240),
+        gpu=1,
     params:
         settings=settings(CONFIG.encode),
         precision=CONFIG.evaluation.precision,
         seed=SEED,
         out=subpath(output[0], parent=True),
         scratch=f"{OUT}/scratch/encode",
-    log:
-        f"{OUT}/logs/encode.log",
-    benchmark:
-        f"{OUT}/benchmarks/encode.tsv"
-    threads: 1
-    resources:
-        mem_mb=later(4000, 48000),
-        runtime=later(20, 240),
-        gpu=1,
-    conda:
-        "../../envs/directcm.yaml"
     message:
         "encode: latents of the images, embeddings of the captions"
     shell:

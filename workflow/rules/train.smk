@@ -1,35 +1,3 @@
-# Axes of the grid that are settings of training too travel as wildcards; the rest of the block is a parameter.
-TRAIN_REST = json.dumps(
-    {
-        k: v
-        for k, v in CONFIG.train.model_dump(mode="json").items()
-        if k not in RUN_AXES
-    },
-    sort_keys=True,
-)
-
-
-def method_declares(method, what):
-    """What a method file says it needs (TEACHER, TARGETS), read from its source: no torch here."""
-    import ast
-
-    path = Path(workflow.basedir) / "src" / "directcm" / "methods" / f"{method}.py"
-    for node in ast.parse(path.read_text(encoding="utf-8")).body:
-        if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Tuple):
-            names = [t.id for t in node.targets[0].elts]
-            if what in names:
-                return ast.literal_eval(node.value)[names.index(what)]
-    raise ValueError(f"{path} declares no {what}")
-
-
-def targets_of(wildcards):
-    return (
-        shards(TARGETS, CONFIG.targets.shards)
-        if method_declares(wildcards.method, "TARGETS")
-        else []
-    )
-
-
 rule train:
     input:
         teacher=f"{OUT}/teacher/manifest.json",
@@ -38,6 +6,17 @@ rule train:
         code=lambda wildcards: code("training", f"methods.{wildcards.method}"),
     output:
         f"{OUT}/students/{RUN}/manifest.json",
+    log:
+        f"{OUT}/logs/train/{RUN}.log",
+    benchmark:
+        f"{OUT}/benchmarks/train/{RUN}.tsv"
+    conda:
+        "../../envs/directcm.yaml"
+    threads: 1
+    resources:
+        mem_mb=later(4000, 64000),
+        runtime=later(60, 720),
+        gpu=1,
     params:
         settings=TRAIN_REST,
         pool=CONFIG.targets.count,
@@ -48,17 +27,6 @@ rule train:
         out=subpath(output[0], parent=True),
         scratch=f"{OUT}/scratch/students/{RUN}",
         tensorboard=f"{OUT}/tensorboard/{RUN}",
-    log:
-        f"{OUT}/logs/train/{RUN}.log",
-    benchmark:
-        f"{OUT}/benchmarks/train/{RUN}.tsv"
-    threads: 1
-    resources:
-        mem_mb=later(4000, 64000),
-        runtime=later(60, 720),
-        gpu=1,
-    conda:
-        "../../envs/directcm.yaml"
     message:
         "train: {wildcards.method}, {wildcards.adapter}, N = {wildcards.N}, w = {wildcards.w}, seed {wildcards.seed}"
     shell:

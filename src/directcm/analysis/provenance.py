@@ -42,6 +42,8 @@ class Record:
     @property
     def step(self) -> str:
         kind = str(self.manifest.get("kind"))
+        if kind == "samples" and "student" not in self.manifest.get("inputs", {}):
+            return "reference"
         return STEP_OF_KIND.get(kind, kind)
 
 

@@ -280,7 +280,7 @@ def latex(text: object) -> str:
     for character in plain(text):
         if character in _LATEX:
             out.append(_LATEX[character])
-        elif ord(character) < 127 or 0xA1 <= ord(character) <= 0xFF and ord(character) != 0xAD:
+        elif ord(character) < 127 or (0xA1 <= ord(character) <= 0xFF and ord(character) != 0xAD):
             out.append(character)
         else:
             out.append(f"{{[}}U+{ord(character):04X}{{]}}")
@@ -414,7 +414,19 @@ def text(table_csv: str | Path) -> str:
         paper = f"{spec.paper_name} {r['paper']}" if r["paper"] else ""
         against = "" if r["reference"] == "none" else r["reference"]
         rows.append(
-            [r["row"], r["steps"], spec.title, against, f"{float(r['mean']):.{spec.decimals}f}", sd, r["n_seeds"], r["n_samples"], paper]
+            [
+                r["row"],
+                r["steps"],
+                spec.title,
+                against,
+                f"{float(r['mean']):.{spec.decimals}f}",
+                sd,
+                r["n_seeds"],
+                r["n_samples"],
+                paper,
+            ]
         )
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
-    return "\n".join("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows)
+    return "\n".join(
+        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows
+    )

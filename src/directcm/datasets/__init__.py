@@ -33,7 +33,7 @@ class Item:
 
 
 def split(n: int, held_out: float, seed: int) -> list[str]:
-    """"train" or "held_out" for each of n items: a fixed share, drawn once by the run's seed; neither is empty."""
+    """ "train" or "held_out" for each of n items: a fixed share, drawn once by the run's seed; neither is empty."""
     count = min(max(round(n * held_out), 1), n - 1)
     chosen = set(rng.permutation(seed, "split", n)[:count].tolist())
     return ["held_out" if i in chosen else "train" for i in range(n)]

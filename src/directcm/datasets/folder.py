@@ -27,7 +27,9 @@ def _rows(path: Path) -> list[tuple[str, str]]:
         with open(path, newline="", encoding="utf-8-sig") as file:
             reader = csv.DictReader(file)
             if not {"file_name", "text"} <= set(reader.fieldnames or []):
-                raise UserError(f"{path}: columns are {','.join(reader.fieldnames or []) or 'none'}; file_name and text are needed")
+                raise UserError(
+                    f"{path}: columns are {','.join(reader.fieldnames or []) or 'none'}; file_name and text are needed"
+                )
             rows = [(row["file_name"] or "", row["text"] or "") for row in reader]
     except (UnicodeDecodeError, csv.Error) as error:
         raise UserError(f"{path}: not a CSV file in UTF-8 ({error})") from None

@@ -13,7 +13,6 @@ from types import ModuleType
 from torch import Tensor
 
 from directcm.solvers import Solver
-from directcm.students import Student
 from directcm.teachers import Conditioning, Teacher
 
 Distance = Callable[[Tensor, Tensor], Tensor]

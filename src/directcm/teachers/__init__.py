@@ -10,10 +10,10 @@ import importlib
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from directcm.processes import Process, expand
 
@@ -52,7 +52,7 @@ class Teacher(ABC):
 
     process: Process
     shape: tuple[int, ...]
-    network: nn.Module | None = None
+    network: Any = None
 
     def __init__(self) -> None:
         self.device = torch.device("cpu")

@@ -9,8 +9,14 @@ from directcm.config import Diffusers, Process
 from directcm.errors import UserError
 
 NEEDED = (
-    "model_index.json", "scheduler/scheduler_config.json", "unet/config.json", "vae/config.json",
-    "text_encoder/config.json", "text_encoder_2/config.json", "tokenizer/vocab.json", "tokenizer_2/vocab.json",
+    "model_index.json",
+    "scheduler/scheduler_config.json",
+    "unet/config.json",
+    "vae/config.json",
+    "text_encoder/config.json",
+    "text_encoder_2/config.json",
+    "tokenizer/vocab.json",
+    "tokenizer_2/vocab.json",
 )
 
 
@@ -34,16 +40,22 @@ def locate(settings: Diffusers) -> tuple[Path, Path | None]:
     if settings.path:
         pipeline = Path(settings.path).resolve()
         if not pipeline.is_dir():
-            raise UserError(f"teacher.diffusers.path: {pipeline} is not a folder; put a saved StableDiffusionXLPipeline there")
+            raise UserError(
+                f"teacher.diffusers.path: {pipeline} is not a folder; put a saved StableDiffusionXLPipeline there"
+            )
     else:
         assert settings.id and settings.revision
         pipeline = _hub(settings.id, settings.revision, ["*.json", "*.txt", "*.safetensors"], "id")
     for name in NEEDED:
         if not (pipeline / name).is_file():
-            raise UserError(f"teacher: {pipeline / name} is missing; the folder is not a whole StableDiffusionXLPipeline")
+            raise UserError(
+                f"teacher: {pipeline / name} is missing; the folder is not a whole StableDiffusionXLPipeline"
+            )
     kind = read_json(pipeline / "model_index.json").get("_class_name")
     if not str(kind).startswith("StableDiffusionXL"):
-        raise UserError(f"teacher: {pipeline / 'model_index.json'} is of a {kind}, expected a StableDiffusionXLPipeline")
+        raise UserError(
+            f"teacher: {pipeline / 'model_index.json'} is of a {kind}, expected a StableDiffusionXLPipeline"
+        )
     suffix = f".{settings.variant}.safetensors" if settings.variant else ".safetensors"
     for part in ("unet", "text_encoder", "text_encoder_2", "vae"):
         if not list((pipeline / part).glob(f"*{suffix}")):
@@ -55,7 +67,9 @@ def locate(settings: Diffusers) -> tuple[Path, Path | None]:
         assert settings.vae_revision
         vae = _hub(settings.vae_id, settings.vae_revision, ["*.json", "*.safetensors"], "vae_id")
     if vae is not None and not ((vae / "config.json").is_file() and list(vae.glob("*.safetensors"))):
-        raise UserError(f"teacher.diffusers: {vae} holds no config.json with a *.safetensors; it is not a saved AutoencoderKL")
+        raise UserError(
+            f"teacher.diffusers: {vae} holds no config.json with a *.safetensors; it is not a saved AutoencoderKL"
+        )
     return pipeline, vae
 
 
@@ -66,7 +80,9 @@ def make(settings: Diffusers, process: Process, resolution: int, out: Path) -> N
     if steps != process.timesteps:
         raise UserError(f"process.timesteps is {process.timesteps}, but the teacher was trained with {steps}")
     with new_artifact(
-        out, "teacher", settings={"kind": "diffusers", **settings.model_dump(mode="json"), "process": process.model_dump()}
+        out,
+        "teacher",
+        settings={"kind": "diffusers", **settings.model_dump(mode="json"), "process": process.model_dump()},
     ) as art:
         files = [
             {"part": part, "path": p.relative_to(folder).as_posix(), "sha256": sha256(p)}
@@ -79,8 +95,12 @@ def make(settings: Diffusers, process: Process, resolution: int, out: Path) -> N
         write_json(
             art / "teacher.json",
             {
-                "loader": "latent_diffusion", "pipeline": str(pipeline), "vae": str(vae) if vae else None,
-                "variant": settings.variant, "time_input": process.time_input, "resolution": resolution,
+                "loader": "latent_diffusion",
+                "pipeline": str(pipeline),
+                "vae": str(vae) if vae else None,
+                "variant": settings.variant,
+                "time_input": process.time_input,
+                "resolution": resolution,
             },
         )
         art.counts = {"files": len(files)}

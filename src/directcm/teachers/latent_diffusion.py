@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from directcm.errors import UserError
 from directcm.processes import VariancePreserving
@@ -28,9 +28,7 @@ class LatentDiffusion(Teacher):
     (METHODS.md). The network's own dtype is used inside; x and ε̂ are float32 outside.
     """
 
-    def __init__(
-        self, unet: nn.Module, process: VariancePreserving, pixels: int, prediction_type: str = "epsilon"
-    ) -> None:
+    def __init__(self, unet: Any, process: VariancePreserving, pixels: int, prediction_type: str = "epsilon") -> None:
         super().__init__()
         self.network = unet
         self.process = process
@@ -102,21 +100,31 @@ def load(artifact: Artifact, device: torch.device | str = "cpu", precision: str 
     content = settings(artifact)
     process, kind = make_process(content["pipeline"] / "scheduler" / "scheduler_config.json", content["time_input"])
     unet = UNet2DConditionModel.from_pretrained(
-        content["pipeline"], subfolder="unet", variant=content["variant"], torch_dtype=DTYPES[precision],
-        use_safetensors=True, local_files_only=True,
+        content["pipeline"],
+        subfolder="unet",
+        variant=content["variant"],
+        torch_dtype=DTYPES[precision],
+        use_safetensors=True,
+        local_files_only=True,
     )
     unet.requires_grad_(False).eval().to(device)
     return LatentDiffusion(unet, process, content["resolution"], kind)
 
 
-def load_vae(artifact: Artifact, device: torch.device | str = "cpu", precision: str = "no") -> nn.Module:
+def load_vae(artifact: Artifact, device: torch.device | str = "cpu", precision: str = "no") -> Any:
     """The VAE of a teacher artefact, frozen, in evaluation mode."""
     from diffusers import AutoencoderKL
 
     content = settings(artifact)
-    where = {"pretrained_model_name_or_path": content["vae"]} if content["vae"] else {
-        "pretrained_model_name_or_path": content["pipeline"], "subfolder": "vae", "variant": content["variant"],
-    }
+    where = (
+        {"pretrained_model_name_or_path": content["vae"]}
+        if content["vae"]
+        else {
+            "pretrained_model_name_or_path": content["pipeline"],
+            "subfolder": "vae",
+            "variant": content["variant"],
+        }
+    )
     vae = AutoencoderKL.from_pretrained(
         **where, torch_dtype=DTYPES[precision], use_safetensors=True, local_files_only=True
     )
@@ -140,14 +148,14 @@ def to_images(pixels: Tensor) -> list[Image]:
 
 
 @torch.no_grad()
-def decode(vae: nn.Module, latents: Tensor) -> list[Image]:
+def decode(vae: Any, latents: Tensor) -> list[Image]:
     """Scaled latents (B, c, h, w) to RGB images."""
     x = latents.to(vae.device, vae.dtype) / vae.config.scaling_factor
     return to_images(vae.decode(x).sample)
 
 
 @torch.no_grad()
-def encode_images(vae: nn.Module, images: Tensor, noise: Tensor | None) -> Tensor:
+def encode_images(vae: Any, images: Tensor, noise: Tensor | None) -> Tensor:
     """Images (B, 3, H, W) in [−1, 1] to scaled latents float32: the posterior's mode, or a draw with given noise."""
     posterior = vae.encode(images.to(vae.device, vae.dtype)).latent_dist
     latents = posterior.mean.float()
@@ -159,7 +167,7 @@ def encode_images(vae: nn.Module, images: Tensor, noise: Tensor | None) -> Tenso
 class TextEncoders:
     """SDXL's two tokenizers and text encoders."""
 
-    def __init__(self, first: nn.Module, second: nn.Module, tokenizers: Sequence[Any]) -> None:
+    def __init__(self, first: Any, second: Any, tokenizers: Sequence[Any]) -> None:
         self.encoders = (first, second)
         self.tokenizers = tuple(tokenizers)
 
@@ -187,7 +195,9 @@ class TextEncoders:
     def tokens(self, texts: Sequence[str]) -> tuple[Tensor, ...]:
         """Token ids of each tokenizer, (B, length)."""
         return tuple(
-            t(list(texts), padding="max_length", max_length=t.model_max_length, truncation=True, return_tensors="pt").input_ids
+            t(
+                list(texts), padding="max_length", max_length=t.model_max_length, truncation=True, return_tensors="pt"
+            ).input_ids
             for t in self.tokenizers
         )
 

@@ -19,7 +19,7 @@ from directcm.config import MicroSdxl, MicroText, Process
 from directcm.loop import CURVE, Job, cosine, fit, make_accelerator
 from directcm.processes import VariancePreserving
 from directcm.teachers import Conditioning
-from directcm.teachers.latent_diffusion import LatentDiffusion, TextEncoders, encode_images, to_tensor
+from directcm.teachers.latent_diffusion import LatentDiffusion, TextEncoders, to_tensor
 
 LATENT_CHANNELS = 4
 BOS, EOS = "<|startoftext|>", "<|endoftext|>"
@@ -43,8 +43,11 @@ def make_tokenizer(texts: list[str], settings: MicroText, out: Path) -> Any:
     # Both forms of every byte, inside and at the end of a word, so that nothing is out of vocabulary.
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
     trainer = trainers.BpeTrainer(
-        vocab_size=settings.vocabulary - 256 - 2, initial_alphabet=alphabet, end_of_word_suffix="</w>",
-        special_tokens=[], show_progress=False,
+        vocab_size=settings.vocabulary - 256 - 2,
+        initial_alphabet=alphabet,
+        end_of_word_suffix="</w>",
+        special_tokens=[],
+        show_progress=False,
     )
     bpe.train_from_iterator(sorted(set(texts)), trainer)
     trained = json.loads(bpe.to_str())["model"]
@@ -58,7 +61,12 @@ def make_tokenizer(texts: list[str], settings: MicroText, out: Path) -> Any:
     merges = [m for m in merges if m[0] in known and m[1] in known and m[0] + m[1] in known]
     vocabulary = {token: i for i, token in enumerate(tokens)}
     return CLIPTokenizer(
-        vocab=vocabulary, merges=merges, bos_token=BOS, eos_token=EOS, unk_token=EOS, pad_token=EOS,
+        vocab=vocabulary,
+        merges=merges,
+        bos_token=BOS,
+        eos_token=EOS,
+        unk_token=EOS,
+        pad_token=EOS,
         model_max_length=settings.length,
     )
 
@@ -69,9 +77,17 @@ def make_text_encoders(settings: MicroText, vocabulary: int, bos: int, eos: int)
 
     def config(width: int, act: str) -> Any:
         return CLIPTextConfig(
-            vocab_size=vocabulary, hidden_size=width, intermediate_size=2 * width, projection_dim=width,
-            num_hidden_layers=settings.layers, num_attention_heads=settings.heads,
-            max_position_embeddings=settings.length, bos_token_id=bos, eos_token_id=eos, pad_token_id=eos, hidden_act=act,
+            vocab_size=vocabulary,
+            hidden_size=width,
+            intermediate_size=2 * width,
+            projection_dim=width,
+            num_hidden_layers=settings.layers,
+            num_attention_heads=settings.heads,
+            max_position_embeddings=settings.length,
+            bos_token_id=bos,
+            eos_token_id=eos,
+            pad_token_id=eos,
+            hidden_act=act,
         )
 
     # SDXL's first encoder uses quick_gelu, its second gelu.
@@ -92,7 +108,9 @@ def make_unet(settings: MicroSdxl, side: int) -> Any:
         sample_size=side,
         in_channels=LATENT_CHANNELS,
         out_channels=LATENT_CHANNELS,
-        down_block_types=("DownBlock2D", *["CrossAttnDownBlock2D"] * (levels - 1)) if levels > 1 else ("CrossAttnDownBlock2D",),
+        down_block_types=("DownBlock2D", *["CrossAttnDownBlock2D"] * (levels - 1))
+        if levels > 1
+        else ("CrossAttnDownBlock2D",),
         up_block_types=(*["CrossAttnUpBlock2D"] * (levels - 1), "UpBlock2D") if levels > 1 else ("CrossAttnUpBlock2D",),
         block_out_channels=u.channels,
         layers_per_block=u.layers_per_block,
@@ -106,15 +124,22 @@ def make_unet(settings: MicroSdxl, side: int) -> Any:
     )
 
 
-def train_vae(images: Tensor, held_out: Tensor, settings: MicroSdxl, seed: int, scratch: Path) -> tuple[Any, list[dict[str, float]], float]:
+def train_vae(
+    images: Tensor, held_out: Tensor, settings: MicroSdxl, seed: int, scratch: Path
+) -> tuple[Any, list[dict[str, float]], float]:
     """An AutoencoderKL on MSE + KL; returns it, its curve, and its MSE in [−1, 1] on held-out images."""
     from diffusers import AutoencoderKL
 
     v = settings.vae
     _seeded(seed, "vae_init")
     vae = AutoencoderKL(
-        down_block_types=("DownEncoderBlock2D",) * 2, up_block_types=("UpDecoderBlock2D",) * 2, block_out_channels=v.channels,
-        layers_per_block=1, latent_channels=LATENT_CHANNELS, norm_num_groups=16, sample_size=images.shape[-1],
+        down_block_types=("DownEncoderBlock2D",) * 2,
+        up_block_types=("UpDecoderBlock2D",) * 2,
+        block_out_channels=v.channels,
+        layers_per_block=1,
+        latent_channels=LATENT_CHANNELS,
+        norm_num_groups=16,
+        sample_size=images.shape[-1],
     )
     side = images.shape[-1] // 2
 
@@ -129,8 +154,15 @@ def train_vae(images: Tensor, held_out: Tensor, settings: MicroSdxl, seed: int, 
     vae.to(accelerator.device)
     curve, _ = fit(
         Job(
-            "teacher: vae", {"vae": vae}, loss, v.steps, v.batch_size, cosine(v.lr, v.steps, 50), grad_clip=1.0,
-            scratch=scratch / "vae", key={"settings": v.model_dump(mode="json"), "seed": seed},
+            "teacher: vae",
+            {"vae": vae},
+            loss,
+            v.steps,
+            v.batch_size,
+            cosine(v.lr, v.steps, 50),
+            grad_clip=1.0,
+            scratch=scratch / "vae",
+            key={"settings": v.model_dump(mode="json"), "seed": seed},
         ),
         accelerator,
     )
@@ -145,9 +177,7 @@ def train_vae(images: Tensor, held_out: Tensor, settings: MicroSdxl, seed: int, 
     return vae, curve, float(torch.cat(errors).mean())
 
 
-def make(
-    settings: MicroSdxl, process: Process, data: Artifact, seed: int, scratch: Path, out: Path
-) -> None:
+def make(settings: MicroSdxl, process: Process, data: Artifact, seed: int, scratch: Path, out: Path) -> None:
     """Train VAE, text encoders and U-Net, and save them as a StableDiffusionXLPipeline folder.
 
     U-Net and text encoders learn the ε loss together, E‖ε − ε̂(x_t, t, c)‖² with t uniform and a share of the captions
@@ -205,9 +235,22 @@ def make(
     modules = {"unet": unet, "text_encoder": first, "text_encoder_2": second}
     curve, average = fit(
         Job(
-            "teacher: unet", modules, loss, u.steps, u.batch_size, cosine(u.lr, u.steps, 50), weight_decay=0.0, grad_clip=1.0,
-            ema=u.ema, scratch=scratch / "unet",
-            key={"settings": settings.model_dump(mode="json"), "process": process.model_dump(), "seed": seed, "data": data.fingerprint},
+            "teacher: unet",
+            modules,
+            loss,
+            u.steps,
+            u.batch_size,
+            cosine(u.lr, u.steps, 50),
+            weight_decay=0.0,
+            grad_clip=1.0,
+            ema=u.ema,
+            scratch=scratch / "unet",
+            key={
+                "settings": settings.model_dump(mode="json"),
+                "process": process.model_dump(),
+                "seed": seed,
+                "data": data.fingerprint,
+            },
         ),
         accelerator,
     )
@@ -217,24 +260,46 @@ def make(
                 p.copy_(average[f"{name}.{key}"])
             module.eval()
     pipeline = StableDiffusionXLPipeline(
-        vae=vae.cpu(), text_encoder=first.cpu(), text_encoder_2=second.cpu(), tokenizer=tokenizer, tokenizer_2=tokenizer,
-        unet=unet.cpu(), force_zeros_for_empty_prompt=True, add_watermarker=False,
+        vae=vae.cpu(),
+        text_encoder=first.cpu(),
+        text_encoder_2=second.cpu(),
+        tokenizer=tokenizer,
+        tokenizer_2=tokenizer,
+        unet=unet.cpu(),
+        force_zeros_for_empty_prompt=True,
+        add_watermarker=False,
         scheduler=DDIMScheduler(
-            num_train_timesteps=process.timesteps, beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear",
-            clip_sample=False, set_alpha_to_one=True, steps_offset=1, timestep_spacing="trailing",
+            num_train_timesteps=process.timesteps,
+            beta_start=0.00085,
+            beta_end=0.012,
+            beta_schedule="scaled_linear",
+            clip_sample=False,
+            set_alpha_to_one=True,
+            steps_offset=1,
+            timestep_spacing="trailing",
         ),
     )
     with new_artifact(
-        out, "teacher",
-        settings={"kind": "micro_sdxl", **settings.model_dump(mode="json"), "process": process.model_dump(), "seed": seed},
+        out,
+        "teacher",
+        settings={
+            "kind": "micro_sdxl",
+            **settings.model_dump(mode="json"),
+            "process": process.model_dump(),
+            "seed": seed,
+        },
         inputs={"data": data},
     ) as art:
         pipeline.save_pretrained(art.path, safe_serialization=True)
         write_json(
             art / "teacher.json",
             {
-                "loader": "latent_diffusion", "pipeline": ".", "vae": None, "variant": None,
-                "time_input": process.time_input, "resolution": resolution,
+                "loader": "latent_diffusion",
+                "pipeline": ".",
+                "vae": None,
+                "variant": None,
+                "time_input": process.time_input,
+                "resolution": resolution,
             },
         )
         write_csv(art / "vae_curve.csv", vae_curve, CURVE)

@@ -1,0 +1,387 @@
+"""Teachers: the micro SDXL as an SDXL pipeline, its tokenizer, its resumption; pinning of existing pipelines."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import unicodedata
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from safetensors.torch import load_file, save_file
+
+from directcm import rng
+from directcm.artifacts import Artifact, open_artifact, sha256
+from directcm.config import Diffusers, MicroSdxl, MicroText, Process
+from directcm.errors import UserError
+from directcm.processes import VariancePreserving
+from directcm.teachers import Conditioning, diffusers, latent_diffusion, load, micro_sdxl
+from directcm.teachers.latent_diffusion import LatentDiffusion, TextEncoders, decode, encode_images, load_vae, to_images, to_tensor
+
+TEXTS = ["a handwritten digit one", "a handwritten digit seven"]
+
+
+@pytest.fixture(scope="module")
+def pipeline(tiny: Any) -> Any:
+    from diffusers import StableDiffusionXLPipeline
+
+    return StableDiffusionXLPipeline.from_pretrained(tiny.teacher.folder, local_files_only=True)
+
+
+@pytest.fixture
+def saved(tiny: Any, tmp_path: Path) -> Path:
+    """A pipeline folder with the file layout that SDXL's repository has."""
+    return saved_pipeline(tiny, tmp_path / "pipeline")
+
+
+def saved_pipeline(tiny: Any, folder: Path) -> Path:
+    shutil.copytree(tiny.teacher.folder, folder)
+    for name in ("teacher.json", "manifest.json", "checksums.csv", "provenance.json", "curve.csv", "vae_curve.csv"):
+        (folder / name).unlink()
+    for part in ("tokenizer", "tokenizer_2"):
+        model = json.loads((folder / part / "tokenizer.json").read_text())["model"]
+        (folder / part / "vocab.json").write_text(json.dumps(model["vocab"]))
+        (folder / part / "merges.txt").write_text("\n".join(" ".join(m) for m in model["merges"]))
+    return folder
+
+
+def inputs(rows: int = 3) -> tuple[torch.Tensor, torch.Tensor]:
+    return rng.normal(0, "x", range(rows), (4, 8, 8)), torch.tensor([1000.0, 400.0, 20.0])[:rows]
+
+
+def test_prediction_is_the_stock_unet(tiny: Any, pipeline: Any) -> None:
+    teacher = load(tiny.teacher)
+    assert teacher.shape == (4, 8, 8)
+    x, t = inputs()
+    cond = TextEncoders.load(tiny.teacher)(TEXTS + TEXTS[:1])
+    ids = torch.tensor([[16.0, 16, 0, 0, 16, 16]]).expand(3, -1)
+    with torch.no_grad():
+        theirs = pipeline.unet(
+            x, t - 1, encoder_hidden_states=cond.tensors["prompt_embeds"],
+            added_cond_kwargs={"text_embeds": cond.tensors["pooled"], "time_ids": ids},
+        ).sample  # fmt: skip
+        ours = teacher.predict(x, t, cond, 1.0)
+    torch.testing.assert_close(ours.eps, theirs, rtol=0, atol=1e-6)
+    torch.testing.assert_close(ours.x0, teacher.process.clean(x, theirs, t), rtol=1e-4, atol=1e-4)
+    assert not any(p.requires_grad for p in teacher.network.parameters()) and not teacher.network.training
+
+
+def test_prompts_are_encoded_as_the_pipeline_does(tiny: Any, pipeline: Any) -> None:
+    ours = TextEncoders.load(tiny.teacher)(TEXTS)
+    embeds, none, pooled, pooled_none = pipeline.encode_prompt(TEXTS, device="cpu", do_classifier_free_guidance=True)
+    torch.testing.assert_close(ours.tensors["prompt_embeds"], embeds, rtol=0, atol=1e-6)
+    torch.testing.assert_close(ours.tensors["pooled"], pooled, rtol=0, atol=1e-6)
+    # ∅ is zeros, and so is the pipeline's.
+    unconditional = load(tiny.teacher).unconditional(ours)
+    assert torch.equal(unconditional.tensors["prompt_embeds"], none) and not none.any()
+    assert torch.equal(unconditional.tensors["pooled"], pooled_none) and not pooled_none.any()
+
+
+def test_guided_sampling_is_the_stock_pipelines(tiny: Any, pipeline: Any) -> None:
+    from directcm.solvers import make_solver, solve
+
+    pipeline.set_progress_bar_config(disable=True)
+    x = rng.normal(0, "x", range(2), (4, 8, 8))
+    theirs = pipeline(
+        TEXTS, height=16, width=16, latents=x.clone(), num_inference_steps=5, guidance_scale=3.0, output_type="latent",
+        original_size=(16, 16), target_size=(16, 16),
+    ).images  # fmt: skip
+    teacher = load(tiny.teacher)
+    ours, _ = solve(teacher, make_solver("ddim"), x, torch.zeros(2), 5, TextEncoders.load(tiny.teacher)(TEXTS), 3.0, 2)
+    torch.testing.assert_close(ours, theirs, rtol=1e-3, atol=1e-3)
+
+
+def test_artefact(tiny: Any) -> None:
+    counts = tiny.teacher.verify().counts
+    unet = load(tiny.teacher).network
+    assert counts["unet_parameters"] == sum(p.numel() for p in unet.parameters())
+    assert 0 < counts["vae_held_out_mse"] < 1
+    assert len(tiny.teacher.csv("curve.csv")) == 6 and len(tiny.teacher.csv("vae_curve.csv")) == 6
+    assert tiny.teacher.manifest["inputs"] == {"data": tiny.data.fingerprint}
+    scale = load_vae(tiny.teacher).config.scaling_factor
+    mean = encode_images(load_vae(tiny.teacher), images(tiny, "train"), None)
+    assert float(mean.std()) == pytest.approx(1.0, rel=1e-4) and scale > 0
+
+
+def images(tiny: Any, part: str) -> torch.Tensor:
+    from PIL import Image
+
+    return to_tensor([Image.open(tiny.data.file(r["file_name"])) for r in tiny.data.csv("images.csv") if r["split"] == part])
+
+
+def test_held_out_error_is_on_held_out_images(tiny: Any) -> None:
+    vae, pixels = load_vae(tiny.teacher), images(tiny, "held_out")
+    with torch.no_grad():
+        out = vae.decode(vae.encode(pixels).latent_dist.mean).sample
+    assert float(((out - pixels) ** 2).mean()) == pytest.approx(tiny.teacher.counts["vae_held_out_mse"], rel=1e-4)
+
+
+def make_teacher(tiny: Any, folder: Path) -> Artifact:
+    micro_sdxl.make(tiny.micro, tiny.process, tiny.data, tiny.seed, folder / "scratch", folder / "teacher")
+    return open_artifact(folder / "teacher", "teacher")
+
+
+def test_training_twice_gives_the_same_bytes(tiny: Any, tmp_path: Path) -> None:
+    assert make_teacher(tiny, tmp_path).fingerprint == tiny.teacher.fingerprint
+
+
+@pytest.mark.xfail(
+    strict=True, raises=KeyError,
+    reason="bug: the first text encoder's last layer gets no gradient, so AdamW has no state of it and loop.fit cannot restore",
+)  # fmt: skip
+def test_a_killed_teacher_resumes_to_the_same_bytes(tiny: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = micro_sdxl.Job
+
+    def often(*args: Any, **options: Any) -> Any:
+        return whole(*args, **{**options, "checkpoint_every": 2})
+
+    monkeypatch.setattr(micro_sdxl, "Job", often)
+    make_teacher(tiny, tmp_path)
+    shutil.rmtree(tmp_path / "teacher")
+    assert [p.name for p in (tmp_path / "scratch" / "unet").glob("checkpoint-*")]
+    assert make_teacher(tiny, tmp_path).fingerprint == tiny.teacher.fingerprint
+
+
+def test_one_based_time_reaches_the_unet(tiny: Any) -> None:
+    unet = load(tiny.teacher).network
+    told: list[float] = []
+    handle = unet.register_forward_pre_hook(lambda module, args: told.extend(args[1].tolist()))
+    cond = Conditioning({"prompt_embeds": torch.zeros(2, 8, 48), "pooled": torch.zeros(2, 32)})
+    for convention in ("zero_based", "one_based"):
+        process = VariancePreserving.scaled_linear(time_input=convention)
+        LatentDiffusion(unet, process, 16).predict(inputs(2)[0], torch.tensor([1000.0, 20.0]), cond, 1.0)
+    handle.remove()
+    assert told == [999, 19, 1000, 20]
+
+
+def test_v_prediction(tiny: Any) -> None:
+    teacher = load(tiny.teacher)
+    x, t = inputs()
+    cond = TextEncoders.load(tiny.teacher)(TEXTS + TEXTS[:1])
+    v = teacher.predict(x, t, cond, 1.0).eps
+    other = LatentDiffusion(teacher.network, teacher.process, 16, "v_prediction").predict(x, t, cond, 1.0)
+    alpha, sigma = (f(t).float().reshape(-1, 1, 1, 1) for f in (teacher.process.alpha, teacher.process.sigma))
+    torch.testing.assert_close(other.eps, alpha * v + sigma * x, rtol=1e-5, atol=1e-5)
+    # v = α ε − σ x₀ (2202.00512).
+    torch.testing.assert_close(alpha * other.eps - sigma * other.x0, v, rtol=1e-3, atol=1e-3)
+
+
+def test_precision(tiny: Any) -> None:
+    teacher = load(tiny.teacher, precision="bf16")
+    assert teacher.network.dtype == torch.bfloat16
+    cond = TextEncoders.load(tiny.teacher)(TEXTS)
+    x, t = inputs(2)
+    assert teacher.predict(x, t, cond, 3.0).eps.dtype == torch.float32
+
+
+def test_pixels_survive_the_round_trip() -> None:
+    from PIL import Image
+
+    grey = Image.fromarray(torch.arange(256, dtype=torch.uint8).reshape(16, 16).numpy()).convert("RGB")
+    x = to_tensor([grey])
+    assert x.shape == (1, 3, 16, 16) and float(x.min()) == -1.0 and float(x.max()) == 1.0
+    assert to_images(x)[0].tobytes() == grey.tobytes()
+    assert to_images(torch.tensor([-9.0, 9.0, 0.0]).reshape(1, 3, 1, 1))[0].getpixel((0, 0)) == (0, 255, 128)
+
+
+def test_encode_and_decode_scale(tiny: Any) -> None:
+    vae = load_vae(tiny.teacher)
+    x = images(tiny, "train")[:2]
+    with torch.no_grad():
+        posterior = vae.encode(x).latent_dist
+        expected = to_images(vae.decode(posterior.mean).sample)
+    noise = rng.normal(0, "n", range(2), (4, 8, 8))
+    mode, draw = encode_images(vae, x, None), encode_images(vae, x, noise)
+    torch.testing.assert_close(mode, posterior.mean * vae.config.scaling_factor)
+    torch.testing.assert_close(draw - mode, posterior.std * noise * vae.config.scaling_factor, rtol=1e-3, atol=1e-5)
+    for ours, theirs in zip(decode(vae, mode), expected, strict=True):
+        difference = (to_tensor([ours]) - to_tensor([theirs])).abs().max()
+        assert float(difference) <= 1.01 / 127.5
+
+
+@pytest.fixture(scope="module")
+def tokenizer(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    texts = [f"a handwritten digit {w}" for w in ("zero", "one", "two", "seven")]
+    made = micro_sdxl.make_tokenizer(texts, MicroText(length=16), tmp_path_factory.mktemp("tokenizer"))
+    folder = tmp_path_factory.mktemp("saved")
+    made.save_pretrained(folder)
+    return type(made).from_pretrained(folder, local_files_only=True)
+
+
+@settings(deadline=None, max_examples=150)
+@given(text=st.text(max_size=30))
+def test_any_text_is_tokenised_without_loss(tokenizer: Any, text: str) -> None:
+    from tokenizers import pre_tokenizers
+
+    tokens = tokenizer.convert_ids_to_tokens(tokenizer(text, add_special_tokens=False).input_ids)
+    assert micro_sdxl.EOS not in tokens
+    # The tokens spell the text's bytes, but for case, Unicode composition and white space.
+    spelled = "".join(tokens).replace("</w>", "")
+    text = unicodedata.normalize("NFC", text)
+    expected = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+    words = "".join(piece for word in text.split() for piece, _ in expected.pre_tokenize_str(word))
+    assert len(spelled) == len("".join(p for w in lower(text).split() for p, _ in expected.pre_tokenize_str(w))) or spelled == words
+
+
+def lower(text: str) -> str:
+    from tokenizers import normalizers
+
+    return normalizers.Lowercase().normalize_str(text)
+
+
+def test_captions_and_length(tokenizer: Any) -> None:
+    options = {"padding": "max_length", "truncation": True, "max_length": tokenizer.model_max_length}
+    ids = {w: tokenizer(f"a handwritten digit {w}", **options).input_ids for w in ("one", "two", "seven", "nine")}
+    assert len({tuple(v) for v in ids.values()}) == 4
+    assert all(len(v) == 16 and v[0] == tokenizer.bos_token_id and v[-1] == tokenizer.eos_token_id for v in ids.values())
+    long = tokenizer("x" * 500, **options).input_ids
+    assert len(long) == 16 and long[-1] == tokenizer.eos_token_id
+    assert tokenizer("").input_ids == [tokenizer.bos_token_id, tokenizer.eos_token_id]
+
+
+@pytest.mark.parametrize("vocabulary", [600, 1024])
+def test_vocabulary_is_no_larger_than_asked_for(tmp_path: Path, vocabulary: int) -> None:
+    texts = [f"{a}{b}{c} caption" for a in "abcdefgh" for b in "ijklmnop" for c in "qrstuvwx"]
+    made = micro_sdxl.make_tokenizer(texts, MicroText(vocabulary=vocabulary), tmp_path)
+    assert len(made) <= vocabulary
+    assert made("abc").input_ids == made("ABC ").input_ids
+
+
+def test_unet_has_one_resolution_or_three() -> None:
+    for channels in ((16,), (16, 32, 32)):
+        unet = micro_sdxl.make_unet(MicroSdxl.model_validate({"unet": {"channels": channels}, "text": {"width": 16}}), 8)
+        cond = {"text_embeds": torch.zeros(1, 32), "time_ids": torch.zeros(1, 6)}
+        out = unet(torch.zeros(1, 4, 8, 8), 5, encoder_hidden_states=torch.zeros(1, 3, 48), added_cond_kwargs=cond).sample
+        assert out.shape == (1, 4, 8, 8)
+
+
+# Pinning
+
+
+def pin(folder: Path, out: Path, **settings: Any) -> Artifact:
+    diffusers.make(Diffusers(path=str(folder), **settings), Process(), 16, out)
+    return open_artifact(out, "teacher")
+
+
+def test_a_pipeline_is_pinned_by_path(tiny: Any, saved: Path, tmp_path: Path) -> None:
+    art = pin(saved, tmp_path / "teacher")
+    files = {r["path"]: r["sha256"] for r in art.csv("files.csv")}
+    assert {"unet/diffusion_pytorch_model.safetensors", "vae/config.json", "model_index.json", "tokenizer/merges.txt"} <= set(files)
+    assert all(digest == sha256(saved / name) for name, digest in files.items())
+    assert art.json("teacher.json")["pipeline"] == str(saved.resolve())
+    x, t = inputs()
+    cond = TextEncoders.load(art)(TEXTS + TEXTS[:1])
+    with torch.no_grad():
+        mine, theirs = load(art).predict(x, t, cond, 3.0), load(tiny.teacher).predict(x, t, cond, 3.0)
+    assert torch.equal(mine.eps, theirs.eps)
+    assert open_artifact(art.folder, "teacher").fingerprint == pin(saved, tmp_path / "again").fingerprint
+
+
+def test_changed_weights_change_the_fingerprint(saved: Path, tmp_path: Path) -> None:
+    before = pin(saved, tmp_path / "a").fingerprint
+    weights = saved / "unet" / "diffusion_pytorch_model.safetensors"
+    state = load_file(weights)
+    state[min(state)] = state[min(state)] + 1
+    save_file(state, weights, {"format": "pt"})
+    assert pin(saved, tmp_path / "b").fingerprint != before
+
+
+@pytest.mark.xfail(strict=True, reason="bug: files.csv is written and never read: a pinned file that changes later is not noticed")
+def test_a_pinned_file_that_changes_later_is_refused(saved: Path, tmp_path: Path) -> None:
+    art = pin(saved, tmp_path / "teacher")
+    weights = saved / "unet" / "diffusion_pytorch_model.safetensors"
+    state = load_file(weights)
+    state[min(state)] = state[min(state)] + 1
+    save_file(state, weights, {"format": "pt"})
+    with pytest.raises(UserError, match="unet"):
+        load(art)
+
+
+def test_another_vae_replaces_the_pipelines(saved: Path, tmp_path: Path) -> None:
+    shutil.copytree(saved / "vae", tmp_path / "vae")
+    config = json.loads((tmp_path / "vae" / "config.json").read_text())
+    (tmp_path / "vae" / "config.json").write_text(json.dumps({**config, "scaling_factor": 0.5}))
+    art = pin(saved, tmp_path / "teacher", vae_path=str(tmp_path / "vae"))
+    assert load_vae(art).config.scaling_factor == 0.5
+    assert {r["part"] for r in art.csv("files.csv")} == {"pipeline", "vae"}
+
+
+def test_a_pipeline_saved_by_this_transformers_is_whole(tiny: Any) -> None:
+    assert diffusers.locate(Diffusers(path=str(tiny.teacher.folder))) == (tiny.teacher.folder.resolve(), None)
+
+
+@pytest.mark.parametrize("name", ["model_index.json", "unet/config.json", "scheduler/scheduler_config.json", "text_encoder_2/config.json"])
+def test_a_missing_file_is_named(saved: Path, tmp_path: Path, name: str, one_line: Any) -> None:
+    (saved / name).unlink()
+    with pytest.raises(UserError) as error:
+        pin(saved, tmp_path / "teacher")
+    assert str(saved / name) in one_line(error) and "missing" in str(error.value)
+    assert not (tmp_path / "teacher").exists()
+
+
+def test_missing_weights_variant_and_vae(saved: Path, tmp_path: Path, one_line: Any) -> None:
+    for settings_, word in (
+        ({"path": str(tmp_path / "nowhere")}, "nowhere"),
+        ({"path": str(saved), "variant": "fp16"}, "fp16.safetensors"),
+        ({"path": str(saved), "vae_path": str(tmp_path)}, "AutoencoderKL"),
+    ):
+        with pytest.raises(UserError) as error:
+            diffusers.locate(Diffusers(**settings_))
+        assert word in one_line(error)
+    (saved / "vae" / "diffusion_pytorch_model.safetensors").unlink()
+    with pytest.raises(UserError, match=r"no \*\.safetensors in .*vae"):
+        diffusers.locate(Diffusers(path=str(saved)))
+
+
+def test_another_kind_of_pipeline(saved: Path, one_line: Any) -> None:
+    (saved / "model_index.json").write_text('{"_class_name": "StableDiffusionPipeline"}')
+    with pytest.raises(UserError) as error:
+        diffusers.locate(Diffusers(path=str(saved)))
+    assert "StableDiffusionPipeline" in one_line(error)
+
+
+def test_a_hub_id_that_is_not_cached_says_how_to_place_it(one_line: Any) -> None:
+    with pytest.raises(UserError) as error:
+        diffusers.locate(Diffusers(id="nobody/nothing", revision="a" * 40))
+    text = one_line(error)
+    assert "nobody/nothing" in text and "by hand" in text and "teacher.diffusers.path" in text and "a" * 40 in text
+
+
+def test_a_vae_that_is_not_cached(saved: Path, one_line: Any) -> None:
+    with pytest.raises(UserError) as error:
+        diffusers.locate(Diffusers(path=str(saved), vae_id="nobody/vae", vae_revision="b" * 40))
+    assert "teacher.diffusers.vae_id" in one_line(error) and "teacher.diffusers.vae_path" in str(error.value)
+
+
+@pytest.mark.xfail(strict=True, reason="bug: huggingface_hub's HFValidationError is not caught: a traceback instead of one line")
+def test_a_malformed_hub_id(one_line: Any) -> None:
+    with pytest.raises(UserError) as error:
+        diffusers.locate(Diffusers(id="a/b/c", revision="a" * 40))
+    assert "a/b/c" in one_line(error)
+
+
+def test_a_teacher_of_other_timesteps(saved: Path, tmp_path: Path, one_line: Any) -> None:
+    with pytest.raises(UserError) as error:
+        diffusers.make(Diffusers(path=str(saved)), Process(timesteps=500), 16, tmp_path / "teacher")
+    assert "process.timesteps is 500" in one_line(error) and "1000" in str(error.value)
+
+
+@pytest.mark.parametrize(("key", "value"), [("beta_schedule", "linear"), ("prediction_type", "sample")])
+def test_an_unknown_schedule_is_refused(saved: Path, key: str, value: str, one_line: Any) -> None:
+    path = saved / "scheduler" / "scheduler_config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {key: value}))
+    with pytest.raises(UserError) as error:
+        latent_diffusion.make_process(path, "zero_based")
+    assert key in one_line(error) and value in str(error.value)
+
+
+def test_schedule_is_read_from_the_pipeline(saved: Path) -> None:
+    path = saved / "scheduler" / "scheduler_config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"num_train_timesteps": 100, "beta_end": 0.02}))
+    process, kind = latent_diffusion.make_process(path, "one_based")
+    assert process.start == 100 and float(process.betas[-1]) == pytest.approx(0.02) and kind == "epsilon"
+    assert process.time_input == "one_based"
