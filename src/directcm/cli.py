@@ -286,6 +286,7 @@ def _figure(a: argparse.Namespace) -> None:
         ]
         figure.curves_figure(curves, a.out, png)
         figure.curves_table(curves, a.table)
+        figure.mean_curves_table(curves, a.table.with_name("mean_curves.csv"))
     else:
         figure.results_figure(a.table, a.out, png)
 

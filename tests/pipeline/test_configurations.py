@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
+import yaml
 
 from tests.pipeline.conftest import make_run, planned
 
@@ -39,7 +41,8 @@ def test_malformed_configurations_end_in_one_line(repository: Path, tmp_path: Pa
     overlay.write_text(text + "\n")
     done = make_run(repository)("snakemake", "--cores", "1", "--configfile", str(overlay))
     assert done.returncode == 2, done.stderr
-    lines = [line for line in done.stderr.splitlines() if "profile" not in line and line.strip()]
+    # Snakemake says which profile and which files it reads before the Snakefile is run; the rest is ours.
+    lines = [line for line in done.stderr.splitlines() if line.strip() and not line.startswith(("Using workflow", "Config file"))]
     assert len(lines) == 1 and lines[0].startswith("directcm: error: ") and key in lines[0], done.stderr
     assert not (repository / "results").exists()
 
@@ -62,7 +65,7 @@ def test_missing_data_of_the_paper_preset_is_named_before_any_job(repository: Pa
 
 def test_missing_teacher_weights_are_named_with_their_origin(repository: Path, tmp_path: Path) -> None:
     overlay = tmp_path / "digits.yaml"
-    overlay.write_text("data: {kind: digits, resolution: 16}\nevaluation: {samples: 64}\n")
+    overlay.write_text("data: {kind: digits, resolution: 16}\nevaluation: {samples: 64, shards: 1}\n")
     done = make_run(repository)(
         "snakemake",
         "--configfile",
@@ -98,12 +101,20 @@ def test_missing_extractor_weights_are_named_with_their_origin(repository: Path,
 def test_the_slurm_profile_plans_as_typed(repository: Path) -> None:
     done = make_run(repository)("snakemake", "--profile", "slurm", "-n", "--quiet", "host")
     assert done.returncode == 0, done.stderr
-    text = done.stdout + done.stderr
-    assert planned(text)["train"] == 6
-    assert "slurm_partition=gpu" in text and "slurm_partition=cpu" in text
-    train = next(block for block in text.split("\n\n") if "train: cm" in block)
-    for resource in ("gpu=1", "mem_mb=", "runtime="):
-        assert resource in train
+    assert planned(done.stdout + done.stderr)["train"] == 6
+
+
+def test_every_rule_says_how_much_it_needs_and_the_profile_where(repository: Path) -> None:
+    text = "\n".join(path.read_text() for path in sorted((repository / "workflow/rules").glob("*.smk")))
+    rules = dict(re.findall(r"^rule (\w+):\n(.*?)(?=^\S|\Z)", text, re.MULTILINE | re.DOTALL))
+    assert {"data", "teacher", "targets", "train", "reference", "sample", "evaluate", "table"} <= set(rules)
+    for name, body in rules.items():
+        for word in ("mem_mb=", "runtime=", "log:", "benchmark:", "threads:", "conda:", "message:"):
+            assert word in body, f"{name} has no {word}"
+    profile = yaml.safe_load((repository / "slurm/config.yaml").read_text())
+    assert profile["executor"] == "slurm"
+    on_gpu = {name for name, body in rules.items() if "gpu=" in body}
+    assert {name for name, r in profile["set-resources"].items() if r["slurm_partition"] == "gpu"} == on_gpu
 
 
 def test_planning_writes_nothing(repository: Path) -> None:

@@ -23,6 +23,7 @@ RESULTS = [
     *multiext(f"{TABLES}/table1", ".csv", ".tex", ".html", ".json"),
     *multiext(f"{TABLES}/paired", ".csv", ".html"),
     f"{TABLES}/curves.csv",
+    f"{TABLES}/mean_curves.csv",
     *expand(
         f"{FIGURES}/{{figure}}.{{suffix}}",
         figure=["samples", "curves", "results"],
@@ -161,6 +162,7 @@ rule figure_curves:
             labels={"figure": "Training curves"},
         ),
         csv=f"{TABLES}/curves.csv",
+        mean=f"{TABLES}/mean_curves.csv",
     log:
         f"{OUT}/logs/figure_curves.log",
     benchmark:
@@ -205,7 +207,7 @@ rule figure_results:
         "directcm figure results --table {input.table} --out {output.pdf} --log {log}"
 
 
-# Everything else that is made, so that no step's cost is counted half.
+# Everything else that is made: waited for, so that no step's cost is counted half, but no reason to run again.
 OTHERS = [f for f in RESULTS if not f.startswith((f"{OUT}/provenance", f"{OUT}/costs"))]
 
 
@@ -234,7 +236,7 @@ rule provenance:
         )
         + [f"{OUT}/students/{run}/manifest.json" for run in RUNS.instance_patterns]
         + [f"{OUT}/metrics/{s}/manifest.json" for s in SETS],
-        others=OTHERS,
+        others=ancient(OTHERS),
         code=code("analysis.provenance"),
     output:
         html=report(

@@ -207,6 +207,24 @@ def curves_table(curves: Sequence[Curve], out_csv: str | Path) -> None:
     write_csv(out_csv, rows, CURVE_COLUMNS)
 
 
+def mean_curves_table(curves: Sequence[Curve], out_csv: str | Path) -> None:
+    """Write the mean curves over seeds, a column per method and quantity ("loss_CM" …): the shape `dvc plots` draws."""
+    names = list(dict.fromkeys(curve.row for curve in _ordered(curves)))
+    steps = sorted({int(step) for curve in curves for step in curve.step})
+    columns: dict[str, dict[int, float]] = {}
+    for quantity in ("loss", "grad_norm"):
+        for name in names:
+            values: dict[int, list[float]] = {}
+            for curve in (c for c in curves if c.row == name):
+                for step, value in zip(curve.step, getattr(curve, quantity), strict=True):
+                    if math.isfinite(value):
+                        values.setdefault(int(step), []).append(float(value))
+            label = f"{quantity}_{name.replace(' ', '_')}"
+            columns[label] = {step: math.fsum(v) / len(v) for step, v in values.items()}
+    rows = [{"step": step, **{label: column.get(step) for label, column in columns.items()}} for step in steps]
+    write_csv(out_csv, rows, ["step", *columns])
+
+
 def _ordered(curves: Sequence[Curve]) -> list[Curve]:
     return sorted(curves, key=lambda c: (ROWS.index(c.row) if c.row in ROWS else len(ROWS), c.row, c.seed))
 

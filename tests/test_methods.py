@@ -1,0 +1,141 @@
+"""Methods: losses worked out by hand, what is blocked from gradients, and the fixed point that both share."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor
+
+from directcm import methods, rng
+from directcm.methods import Batch, Setting, cm, direct_cm
+from directcm.processes import VariancePreserving
+from directcm.solvers import make_solver, solve
+from directcm.teachers import Gaussian
+
+
+class Scale:
+    """A student f(x, t) = a·x + b·t with free a and b."""
+
+    def __init__(self, a: float = 2.0, b: float = 0.1) -> None:
+        self.a = torch.tensor(a, requires_grad=True)
+        self.b = torch.tensor(b, requires_grad=True)
+        self.asked: list[tuple[Tensor, Tensor]] = []
+
+    def __call__(self, x: Tensor, t: Tensor, cond: object) -> Tensor:
+        self.asked.append((x, t))
+        return self.a * x + self.b * t.reshape(-1, 1).to(x)
+
+
+class Half:
+    """A solver whose step halves x, and remembers its guidance."""
+
+    def step(self, teacher: object, x: Tensor, t: Tensor, s: Tensor, cond: object, w: float) -> Tensor:
+        self.seen = (t, s, cond, w)
+        return x / 2
+
+
+X, T, S = torch.tensor([[1.0, 3.0], [2.0, -2.0]]), torch.tensor([20.0, 10.0]), torch.tensor([10.0, 0.0])
+
+
+def test_cm_by_hand() -> None:
+    student, solver = Scale(), Half()
+    batch = Batch(X, T, S, None, None)
+    losses = cm.loss(student, batch, Setting(object(), solver, 3.0, methods.mse))
+    # f(x, t) − f(x/2, s) = 2x + 0.1t − x − 0.1s = x + 1: row 0: (2, 4), row 1: (3, −1).
+    torch.testing.assert_close(losses.detach(), torch.tensor([10.0, 5.0]))
+    assert solver.seen == (batch.t, batch.t_next, None, 3.0)
+    losses.sum().backward()
+    # With the target fixed, ∂/∂a = Σ 2·mean(x·δ) and ∂/∂b = Σ 2·mean(t·δ).
+    assert float(student.a.grad) == pytest.approx((1 * 2 + 3 * 4) + (2 * 3 + -2 * -1))
+    assert float(student.b.grad) == pytest.approx(20 * (2 + 4) + 10 * (3 - 1))
+
+
+def test_cms_target_is_the_online_network_without_gradient() -> None:
+    student = Scale()
+    seen = {}
+
+    def distance(a: Tensor, b: Tensor) -> Tensor:
+        seen.update(a=a, b=b)
+        return methods.mse(a, b)
+
+    cm.loss(student, Batch(X, T, S, None, None), Setting(object(), Half(), 1.0, distance))
+    assert seen["a"].requires_grad and not seen["b"].requires_grad
+    torch.testing.assert_close(seen["b"], 2.0 * X / 2 + 0.1 * S.reshape(-1, 1))
+    with torch.no_grad():
+        student.a.fill_(5.0)
+    cm.loss(student, Batch(X, T, S, None, None), Setting(object(), Half(), 1.0, distance))
+    torch.testing.assert_close(seen["b"], 5.0 * X / 2 + 0.1 * S.reshape(-1, 1))
+
+
+def test_direct_cm_by_hand() -> None:
+    student = Scale()
+    endpoint = torch.tensor([[4.0, 7.0], [5.0, -4.0]])
+    losses = direct_cm.loss(student, Batch(X, T, S, None, endpoint), Setting(None, Half(), 3.0, methods.mse))
+    # f(x, t) = (4, 8) and (5, −3).
+    torch.testing.assert_close(losses.detach(), torch.tensor([0.5, 0.5]))
+    assert len(student.asked) == 1 and torch.equal(student.asked[0][1], T)
+    losses.sum().backward()
+    assert float(student.a.grad) == pytest.approx(3.0 - 2.0)
+
+
+def test_what_methods_say_they_need() -> None:
+    assert (cm.TEACHER, cm.TARGETS) == (True, False)
+    assert (direct_cm.TEACHER, direct_cm.TARGETS) == (False, True)
+    assert methods.load("cm") is cm and methods.load("direct_cm") is direct_cm
+
+
+def test_distances() -> None:
+    a, b = torch.zeros(2, 1, 2, 2), torch.tensor([3.0, 0, 0, 1, 0, 0, 0, 0]).reshape(2, 1, 2, 2)
+    torch.testing.assert_close(methods.mse(a, b), torch.tensor([2.5, 0.0]))
+    huber = methods.pseudo_huber(1e-3)
+    assert huber(a, a).tolist() == [0.0, 0.0]
+    expected = ((9 + 1e-6) ** 0.5 + (1 + 1e-6) ** 0.5 + 2e-3 - 4e-3) / 4
+    assert float(huber(a, b)[0]) == pytest.approx(expected, rel=1e-6)
+    # |δ| for large differences, δ²/2c for small ones.
+    one = torch.tensor([[100.0]])
+    assert float(huber(one, 0 * one)) == pytest.approx(100 - 1e-3, rel=1e-6)
+    small = torch.tensor([[1e-3]], dtype=torch.float64)
+    assert float(methods.pseudo_huber(1.0)(small, 0 * small)) == pytest.approx(5e-7, rel=1e-4)
+    torch.testing.assert_close(huber(a, b), huber(b, a))
+
+
+@pytest.mark.parametrize("name", ["cm", "direct_cm"])
+def test_the_exact_flow_map_is_a_fixed_point(name: str) -> None:
+    process = VariancePreserving.scaled_linear()
+    teacher = Gaussian(process, torch.tensor([0.7, -0.3, 0.1]), 0.5)
+    intervals, rows = 250, 64
+    grid = process.grid(intervals)
+    k = torch.from_numpy(rng.integers(0, "k", range(rows), intervals))
+    x0 = teacher.mean + 0.5 * rng.normal(0, "x0", range(rows), (3,))
+    x = process.diffuse(x0, rng.normal(0, "eps", range(rows), (3,)), grid[k])
+    solver = make_solver("ddim")
+    endpoint, _ = solve(teacher, solver, x, k, intervals, None, 1.0, rows)
+    batch = Batch(x, grid[k], grid[k + 1], None, endpoint)
+    setting = Setting(teacher, solver, 1.0, methods.mse)
+
+    def exact(x: Tensor, t: Tensor, cond: object) -> Tensor:
+        return teacher.flow(x, t, torch.zeros_like(t))
+
+    def mean(x: Tensor, t: Tensor, cond: object) -> Tensor:
+        return teacher.predict(x, t, None, 1.0).x0
+
+    loss = methods.load(name).loss
+    good, bad = float(loss(exact, batch, setting).mean()), float(loss(mean, batch, setting).mean())
+    # What is left of the exact map is the solver's error, (a global error of about 1 %)².
+    assert good < 2e-4
+    assert good < bad / 10 if name == "direct_cm" else good < 1e-6
+
+
+def test_a_wrong_student_shows_in_both_losses() -> None:
+    process = VariancePreserving.scaled_linear()
+    teacher = Gaussian(process, torch.zeros(3), 0.5)
+    x = rng.normal(0, "x", range(16), (3,))
+    t, s = torch.full((16,), 500.0), torch.full((16,), 480.0)
+    batch = Batch(x, t, s, None, teacher.flow(x, t, torch.zeros(16)))
+    setting = Setting(teacher, make_solver("ddim"), 1.0, methods.mse)
+
+    def sign(x: Tensor, t: Tensor, cond: object) -> Tensor:
+        return x * (1 + t.reshape(-1, 1).to(x) / 100)
+
+    assert float(cm.loss(sign, batch, setting).mean()) > 1e-2
+    assert float(direct_cm.loss(sign, batch, setting).mean()) > 1e-2

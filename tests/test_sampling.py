@@ -1,0 +1,179 @@
+"""Sampling: shards, the students' steps by hand, images, refusals."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from directcm import noise as noise_verb
+from directcm import rng, sampling, students
+from directcm.artifacts import open_artifact
+from directcm.encode import Latents
+from directcm.errors import UserError
+from directcm.sampling import step_indices
+from directcm.teachers import load
+from directcm.teachers.latent_diffusion import TextEncoders, decode, load_vae
+
+
+def test_step_indices() -> None:
+    # numpy rounds halves to even: 12.5 → 12, 37.5 → 38.
+    assert step_indices(50, 4) == [0, 12, 25, 38]
+    assert step_indices(100, 1) == [0]
+    assert step_indices(100, 2) == [0, 50]
+    assert step_indices(100, 8) == [0, 12, 25, 38, 50, 62, 75, 88]
+    assert step_indices(5, 5) == [0, 1, 2, 3, 4]
+    for k in range(1, 51):
+        indices = step_indices(50, k)
+        assert len(set(indices)) == k and indices[0] == 0 and indices[-1] < 50
+
+
+def test_noise_and_prompts(tiny: Any, tmp_path: Path) -> None:
+    x = tiny.noise.tensors("noise.safetensors")["noise"]
+    assert torch.equal(x, rng.normal(tiny.seed, "evaluation_noise", range(6), (4, 8, 8)))
+    rows, images = tiny.noise.csv("prompts.csv"), tiny.data.csv("images.csv")
+    assert [r["row"] for r in rows] == [str(i) for i in range(6)]
+    assert all(images[int(r["id"])]["text"] == r["text"] and images[int(r["id"])]["split"] == "train" for r in rows)
+    # More rows than images: the shuffled images come round again, and the first rows stay what they were.
+    noise_verb.make(70, tiny.data, tiny.latents, tiny.seed, tmp_path / "noise")
+    more = open_artifact(tmp_path / "noise", "noise")
+    ids = [r["id"] for r in more.csv("prompts.csv")]
+    n = tiny.data.json("data.json")["n_train"]
+    assert ids[:6] == [r["id"] for r in rows] and ids[n:] == ids[: 70 - n] and len(set(ids[:n])) == n
+    assert torch.equal(more.tensors("noise.safetensors")["noise"][:6], x)
+    assert more.counts == {"samples": 70, "images": n}
+
+
+def conditioning(tiny: Any) -> Any:
+    return TextEncoders.load(tiny.teacher)([r["text"] for r in tiny.noise.csv("prompts.csv")])
+
+
+def test_shards_of_the_reference_join_to_the_whole(tiny: Any, tmp_path: Path) -> None:
+    whole = tiny.sample(tmp_path / "whole").tensors("latents.safetensors")
+    parts = [r.tensors("latents.safetensors") for r in tiny.reference]
+    assert torch.equal(torch.cat([p["rows"] for p in parts]), whole["rows"])
+    assert torch.equal(torch.cat([p["latents"] for p in parts]), whole["latents"])
+    assert whole["rows"].tolist() == list(range(6))
+    for i in range(6):
+        name = f"images/{i:05d}.png"
+        assert (tmp_path / "whole" / name).read_bytes() == (tiny.reference[i // 3].folder / name).read_bytes()
+    # 3 rows × 5 steps × 2 for guidance.
+    assert [r.counts["teacher_forwards"] for r in tiny.reference] == [30, 30]
+
+
+def test_the_reference_is_ddim_by_hand(tiny: Any) -> None:
+    teacher, cond = load(tiny.teacher), conditioning(tiny)
+    x = tiny.noise.tensors("noise.safetensors")["noise"]
+    abar = torch.cat([torch.ones(1), torch.cumprod(1 - teacher.process.betas, 0)]).float()
+    for t in (1000, 800, 600, 400, 200):
+        time = torch.full((6,), float(t))
+        with torch.no_grad():
+            without, with_ = (teacher.noise(x, time, c) for c in (teacher.unconditional(cond), cond))
+        eps = without + 3.0 * (with_ - without)
+        x0 = (x - (1 - abar[t]).sqrt() * eps) / abar[t].sqrt()
+        x = abar[t - 200].sqrt() * x0 + (1 - abar[t - 200]).sqrt() * eps
+    got = torch.cat([r.tensors("latents.safetensors")["latents"] for r in tiny.reference])
+    torch.testing.assert_close(got, x, rtol=1e-3, atol=1e-3)
+
+
+def test_one_step_is_the_students_formula(tiny: Any) -> None:
+    student = students.load(load(tiny.teacher), tiny.direct_cm)
+    x = tiny.noise.tensors("noise.safetensors")["noise"]
+    with torch.no_grad():
+        expected = student(x, torch.full((6,), 1000.0), conditioning(tiny))
+    got = tiny.samples.tensors("latents.safetensors")
+    torch.testing.assert_close(got["latents"], expected, rtol=1e-4, atol=1e-4)
+    assert tiny.samples.counts == {"samples": 6, "student_forwards": 6}
+
+
+def test_three_steps_by_hand(tiny: Any, tmp_path: Path) -> None:
+    got = tiny.sample(tmp_path / "s", tiny.direct_cm, 3)
+    student, cond = students.load(load(tiny.teacher), tiny.direct_cm), conditioning(tiny)
+    process = student.process
+    x = tiny.noise.tensors("noise.safetensors")["noise"]
+    with torch.no_grad():
+        out = student(x, torch.full((6,), 1000.0), cond)
+        # N = 5: round(0, 5/3, 10/3) are indices 0, 2, 3, times 1000, 600, 400.
+        for n, time in ((1, 600.0), (2, 400.0)):
+            t = torch.full((6,), time)
+            eps = rng.normal(tiny.seed, "step_noise", range(6), (4, 8, 8), 3, n)
+            out = student(process.diffuse(out, eps, t), t, cond)
+    torch.testing.assert_close(got.tensors("latents.safetensors")["latents"], out, rtol=1e-3, atol=1e-3)
+    assert got.counts["student_forwards"] == 18
+
+
+def test_step_noise_does_not_depend_on_batches_or_shards(tiny: Any, tmp_path: Path) -> None:
+    whole = tiny.sample(tmp_path / "a", tiny.cm, 2).tensors("latents.safetensors")["latents"]
+    parts = [tiny.sample(tmp_path / str(i), tiny.cm, 2, i, 2, batch_size=3).tensors("latents.safetensors") for i in range(2)]
+    torch.testing.assert_close(torch.cat([p["latents"] for p in parts]), whole, rtol=1e-4, atol=1e-4)
+
+
+def test_images_are_the_decoded_latents(tiny: Any) -> None:
+    for art in (tiny.samples, tiny.reference[1]):
+        content = art.tensors("latents.safetensors")
+        images = decode(load_vae(tiny.teacher), content["latents"])
+        for row, image in zip(content["rows"].tolist(), images, strict=True):
+            stored = np.asarray(Image.open(art.file(f"images/{row:05d}.png"))).astype(int)
+            assert stored.shape == (16, 16, 3)
+            assert np.abs(stored - np.asarray(image).astype(int)).max() <= 1
+
+
+def test_noise_of_other_latents_is_refused(tiny: Any, tmp_path: Path, one_line: Any) -> None:
+    from directcm import encode
+    from directcm.config import Encode
+
+    encode.make(Encode(posterior="mode"), tiny.teacher, tiny.data, 24, "cpu", "no", tmp_path / "x", tmp_path / "latents")
+    noise_verb.make(6, tiny.data, open_artifact(tmp_path / "latents", "latents"), 24, tmp_path / "noise")
+    with pytest.raises(UserError) as error:
+        tiny.sample(tmp_path / "s", noise=open_artifact(tmp_path / "noise", "noise"))
+    assert str(tmp_path / "noise") in one_line(error) and "other latents" in str(error.value)
+
+
+def test_a_student_of_another_teacher_is_refused(tiny: Any, tmp_path: Path, one_line: Any) -> None:
+    shutil.copytree(tiny.cm.folder, tmp_path / "cm")
+    student = open_artifact(tmp_path / "cm", "student")
+    student.manifest["inputs"]["teacher"] = "0" * 64
+    with pytest.raises(UserError) as error:
+        tiny.sample(tmp_path / "s", student, 1)
+    assert "another teacher" in one_line(error)
+
+
+def test_shards_that_are_not_there(tiny: Any, tmp_path: Path, one_line: Any) -> None:
+    with pytest.raises(UserError) as error:
+        tiny.sample(tmp_path / "s", shard=2, shards=2)
+    assert "shard 2 of 2" in one_line(error)
+
+
+def test_a_killed_run_resumes_to_the_same_bytes(tiny: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    real, calls = sampling.sample_student, []
+
+    def dies(*args: Any) -> Any:
+        calls.append(args[-1])
+        if len(calls) == 3:
+            raise KeyboardInterrupt
+        return real(*args)
+
+    monkeypatch.setattr(sampling, "sample_student", dies)
+    with pytest.raises(KeyboardInterrupt):
+        tiny.sample(tmp_path / "s", tiny.direct_cm, 1)
+    resumed = tiny.sample(tmp_path / "s", tiny.direct_cm, 1)
+    assert calls == [range(0, 2), range(2, 3), range(3, 5), range(3, 5), range(5, 6)]
+    assert (resumed.folder / "manifest.json").read_bytes() == (tiny.samples.folder / "manifest.json").read_bytes()
+
+
+def test_a_sample_that_is_not_finite_is_named(tiny: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, one_line: Any) -> None:
+    def broken(student: Any, noise: torch.Tensor, *args: Any) -> torch.Tensor:
+        out = noise.clone()
+        if args[-1].start == 3:
+            out[1] = float("nan")
+        return out
+
+    monkeypatch.setattr(sampling, "sample_student", broken)
+    with pytest.raises(UserError) as error:
+        tiny.sample(tmp_path / "s", tiny.direct_cm, 1)
+    assert "row 4 is not finite" in one_line(error)

@@ -1,0 +1,155 @@
+"""Targets: the pool of start points, and endpoints that do not depend on how the work was cut."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from directcm import targets as module
+from directcm.artifacts import new_artifact, open_artifact, save_tensors
+from directcm.encode import Latents
+from directcm.errors import UserError
+from directcm.processes import VariancePreserving
+from directcm.solvers import make_solver, solve
+from directcm.targets import Starts, join
+from directcm.teachers import load
+
+
+@pytest.fixture
+def starts(tiny: Any) -> Starts:
+    return Starts(Latents(tiny.latents), VariancePreserving.scaled_linear(), 50, 24)
+
+
+def test_a_start_point_is_its_index(starts: Starts) -> None:
+    ids, k, x = starts(range(40))
+    some = [17, 3, 39, 3]
+    ids_, k_, x_ = starts(some)
+    assert torch.equal(ids_, ids[some]) and torch.equal(k_, k[some]) and torch.equal(x_, x[some])
+
+
+def test_start_points_are_diffused_training_latents(starts: Starts) -> None:
+    from directcm import rng
+
+    index = list(range(30))
+    ids, k, x = starts(index)
+    assert set(ids.tolist()) <= set(starts.latents.train)
+    eps = rng.normal(24, "start_noise", index, (4, 8, 8))
+    torch.testing.assert_close(x, starts.process.diffuse(starts.latents.latents(ids), eps, starts.grid[k]))
+
+
+def test_every_training_image_once_per_epoch(starts: Starts) -> None:
+    n = len(starts.latents.train)
+    for epoch in range(3):
+        assert sorted(starts.ids(range(epoch * n, epoch * n + n)).tolist()) == sorted(starts.latents.train)
+
+
+def test_times_are_uniform_over_the_grid_above_the_end(starts: Starts) -> None:
+    k = starts.grid_index(range(10000)).numpy()
+    assert k.min() == 0 and k.max() == 49
+    counts = np.bincount(k, minlength=50)
+    # χ² with 49 degrees of freedom: 99.99 % below 97.
+    assert ((counts - 200) ** 2 / 200).sum() < 97
+    assert float(starts.grid[49]) == 20.0
+
+
+def test_times_of_another_grid_are_the_same_draws(tiny: Any) -> None:
+    pool, process = Latents(tiny.latents), VariancePreserving.scaled_linear()
+    fine, coarse = Starts(pool, process, 100, 24), Starts(pool, process, 50, 24)
+    assert torch.equal(fine.grid_index(range(50)) // 2, coarse.grid_index(range(50)))
+    assert not torch.equal(fine.ids(range(30)), Starts(pool, process, 100, 25).ids(range(30)))
+
+
+def test_endpoints_are_those_of_the_guided_ode(tiny: Any) -> None:
+    solved = join(tiny.targets)
+    teacher, pool = load(tiny.teacher), Latents(tiny.latents)
+    starts = Starts(pool, teacher.process, tiny.N, tiny.seed)
+    ids, k, x = starts(range(16))
+    ends, count = solve(teacher, make_solver("ddim"), x, k, tiny.N, pool.conditioning(ids), tiny.w, 4)
+    torch.testing.assert_close(solved["endpoint"], ends, rtol=1e-4, atol=1e-4)
+    assert torch.equal(solved["id"], ids) and torch.equal(solved["time"], starts.grid[k])
+    made = sum(t.counts["teacher_forwards"] for t in tiny.targets)
+    assert made == count.made == sum(t.counts["teacher_forwards_minimum"] for t in tiny.targets) == 2 * int((tiny.N - k).sum())
+
+
+def test_shards_do_not_change_a_byte(tiny: Any, tmp_path: Path) -> None:
+    for shards in (1, 4):
+        parts = [tiny.solve(tmp_path / f"{shards}-{i}", i, shards=shards) for i in range(shards)]
+        one, two = join(parts[::-1]), join(tiny.targets)
+        assert one.keys() == two.keys()
+        assert all(torch.equal(one[k], two[k]) for k in one)
+
+
+def test_a_killed_shard_resumes_to_the_same_bytes(tiny: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    real, calls = module.solve, []
+
+    def dies(*args: Any) -> Any:
+        calls.append(1)
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        return real(*args)
+
+    monkeypatch.setattr(module, "solve", dies)
+    with pytest.raises(KeyboardInterrupt):
+        tiny.solve(tmp_path / "t", 0)
+    assert not (tmp_path / "t").exists()
+    resumed = tiny.solve(tmp_path / "t", 0)
+    assert len(calls) == 3, "the first block is not solved again"
+    assert (resumed.folder / "checksums.csv").read_bytes() == (tiny.targets[0].folder / "checksums.csv").read_bytes()
+    assert (resumed.folder / "manifest.json").read_bytes() == (tiny.targets[0].folder / "manifest.json").read_bytes()
+
+
+def test_other_settings_do_not_reuse_scratch(tiny: Any, tmp_path: Path) -> None:
+    tiny.solve(tmp_path / "a", 0, scratch=tmp_path / "scratch")
+    other = tiny.solve(tmp_path / "b", 0, scratch=tmp_path / "scratch", w=1.0)
+    assert other.fingerprint == tiny.solve(tmp_path / "c", 0, w=1.0).fingerprint != tiny.targets[0].fingerprint
+
+
+@pytest.mark.parametrize("change", [{"w": 2.0}, {"seed": 25}, {"solver": "euler"}, {"batch_size": 2}])
+def test_join_refuses_a_mixture(tiny: Any, tmp_path: Path, change: dict, one_line: Any) -> None:
+    other = tiny.solve(tmp_path / "t", 1, **change)
+    with pytest.raises(UserError) as error:
+        join([tiny.targets[0], other])
+    assert "not solved with the settings" in one_line(error) and str(other.folder) in str(error.value)
+
+
+def test_join_refuses_other_inputs(tiny: Any, tmp_path: Path, one_line: Any) -> None:
+    with new_artifact(tmp_path / "t", "targets", settings=tiny.targets[1].settings, inputs={"teacher": tiny.data}) as art:
+        save_tensors(art / "targets.safetensors", tiny.targets[1].tensors("targets.safetensors"))
+    with pytest.raises(UserError):
+        join([tiny.targets[0], open_artifact(tmp_path / "t", "targets")])
+
+
+def test_join_refuses_gaps_and_repetitions(tiny: Any, one_line: Any) -> None:
+    for parts in ([tiny.targets[1]], [tiny.targets[0]], [tiny.targets[0]] * 2, [*tiny.targets, tiny.targets[0]]):
+        with pytest.raises(UserError) as error:
+            join(parts)
+        assert "of 16 targets" in one_line(error)
+
+
+def test_an_endpoint_that_is_not_finite_names_its_start(tiny: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, one_line: Any) -> None:
+    real = module.solve
+
+    def broken(*args: Any) -> Any:
+        ends, count = real(*args)
+        ends[2, 0, 0, 0] = float("inf")
+        return ends, count
+
+    monkeypatch.setattr(module, "solve", broken)
+    with pytest.raises(UserError) as error:
+        tiny.solve(tmp_path / "t", 1)
+    assert "start point 10 " in one_line(error)
+    assert not (tmp_path / "t").exists()
+
+
+def test_damaged_targets_are_refused(tiny: Any, tmp_path: Path, one_line: Any) -> None:
+    shutil.copytree(tiny.targets[0].folder, tmp_path / "t")
+    path = tmp_path / "t" / "targets.safetensors"
+    path.write_bytes(path.read_bytes()[:-8])
+    with pytest.raises(UserError) as error:
+        join([open_artifact(tmp_path / "t", "targets"), tiny.targets[1]])
+    assert str(path) in one_line(error)

@@ -1,0 +1,176 @@
+"""Training of students: what they see, what they refuse, and that a resumed one has the same bytes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from directcm import methods, rng, students, training
+from directcm.artifacts import Artifact
+from directcm.encode import Latents
+from directcm.errors import UserError
+from directcm.methods import Batch, cm, direct_cm
+from directcm.targets import Starts, join
+from directcm.teachers import load
+
+
+class Killed(BaseException):
+    pass
+
+
+@pytest.mark.parametrize("method", ["cm", "direct_cm"])
+def test_stopped_and_resumed_has_the_same_bytes(tiny: Any, tmp_path: Path, method: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    module, calls = methods.load(method), []
+    real = module.loss
+
+    def dies(*args: Any) -> Any:
+        calls.append(1)
+        if len(calls) == 4:
+            raise Killed
+        return real(*args)
+
+    monkeypatch.setattr(module, "loss", dies)
+    with pytest.raises(Killed):
+        tiny.train(tmp_path / "student", method)
+    assert not (tmp_path / "student").exists()
+    resumed = tiny.train(tmp_path / "student", method)
+    assert len(calls) == 6, "two steps were in the checkpoint"
+    whole: Artifact = getattr(tiny, method)
+    for name in ("checksums.csv", "manifest.json", "pytorch_lora_weights.safetensors", "curve.csv"):
+        assert (resumed.folder / name).read_bytes() == (whole.folder / name).read_bytes(), name
+
+
+def watch(monkeypatch: pytest.MonkeyPatch, module: Any) -> list[Batch]:
+    seen: list[Batch] = []
+    real = module.loss
+
+    def loss(student: Any, batch: Batch, setting: Any) -> Any:
+        seen.append(batch)
+        return real(student, batch, setting)
+
+    monkeypatch.setattr(module, "loss", loss)
+    return seen
+
+
+def test_both_methods_see_the_same_start_points(tiny: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    first, second = watch(monkeypatch, cm), watch(monkeypatch, direct_cm)
+    tiny.train(tmp_path / "cm", "cm", steps=6)
+    tiny.train(tmp_path / "direct", "direct_cm", steps=6)
+    assert len(first) == len(second) == 6
+    for a, b in zip(first, second, strict=True):
+        assert torch.equal(a.x, b.x) and torch.equal(a.t, b.t) and torch.equal(a.t_next, b.t_next)
+        assert all(torch.equal(v, b.cond.tensors[k]) for k, v in a.cond.tensors.items())
+        assert a.endpoint is None and b.endpoint is not None
+
+
+def test_batches_are_the_pool_in_shuffled_epochs(tiny: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen = watch(monkeypatch, direct_cm)
+    tiny.train(tmp_path / "s", "direct_cm", steps=5, seed=3)
+    order = rng.stream(3, "train_order", 0, 20, 16)
+    starts = Starts(Latents(tiny.latents), load(tiny.teacher).process, tiny.N, tiny.seed)
+    _, k, x = starts(order.tolist())
+    assert torch.equal(torch.cat([b.x for b in seen]), x)
+    assert torch.equal(torch.cat([b.t for b in seen]), starts.grid[k])
+    assert torch.equal(torch.cat([b.t_next for b in seen]), starts.grid[k + 1])
+    assert torch.equal(torch.cat([b.endpoint for b in seen]), join(tiny.targets)["endpoint"][torch.from_numpy(order)])
+    assert sorted(order[:16]) == list(range(16))
+
+
+def test_first_loss_is_that_of_the_teachers_one_step(tiny: Any) -> None:
+    # LoRA starts at 0, so the first row of the curve can be worked out without training.
+    teacher, pool = load(tiny.teacher), Latents(tiny.latents)
+    index = rng.stream(0, "train_order", 0, 4, 16)
+    starts = Starts(pool, teacher.process, tiny.N, tiny.seed)
+    ids, k, x = starts(index.tolist())
+    with torch.no_grad():
+        out = students.Student(teacher)(x, starts.grid[k], pool.conditioning(ids))
+    expected = float(((out - join(tiny.targets)["endpoint"][torch.from_numpy(index)]) ** 2).mean())
+    first = tiny.direct_cm.csv("curve.csv")[0]
+    assert float(first["loss"]) == pytest.approx(expected, rel=1e-4)
+    assert first["step"] == "0" and float(first["lr"]) == 1e-3 and float(first["grad_norm"]) > 0
+
+
+def test_artefact(tiny: Any) -> None:
+    for name, forwards in (("cm", 4 * 4 * 2), ("direct_cm", 0)):
+        student: Artifact = getattr(tiny, name).verify()
+        assert student.json("student.json")["run"] == tiny.student_run(name)
+        assert student.counts["pairs_drawn"] == 16 and student.counts["distinct_pairs"] == 16
+        assert student.counts["teacher_forwards"] == student.counts["teacher_forwards_minimum"] == forwards
+        assert len(student.csv("curve.csv")) == 4
+        assert student.manifest["inputs"]["teacher"] == tiny.teacher.fingerprint
+    state = tiny.cm.tensors("pytorch_lora_weights.safetensors")
+    assert sum(v.numel() for v in state.values()) == tiny.cm.counts["trainable_parameters"]
+    assert {f"targets_{i}" for i in range(2)} <= tiny.direct_cm.manifest["inputs"].keys()
+    assert tiny.cm.fingerprint != tiny.direct_cm.fingerprint
+
+
+@pytest.mark.parametrize("change", [{"seed": 1}, {"loss": "pseudo_huber"}, {"lr": 2e-3}, {"adapter": "lora2"}])
+def test_every_axis_matters(tiny: Any, tmp_path: Path, change: dict) -> None:
+    assert tiny.train(tmp_path / "s", "direct_cm", **change).fingerprint != tiny.direct_cm.fingerprint
+
+
+def test_cm_with_heun_counts_its_forwards(tiny: Any, tmp_path: Path) -> None:
+    student = tiny.train(tmp_path / "s", "cm", solver="heun", w=1.0, steps=1)
+    assert student.counts["teacher_forwards"] == 4 * 2
+
+
+@pytest.mark.parametrize("change", [{"N": 10}, {"w": 2.0}, {"solver": "euler"}])
+def test_targets_of_another_ode_are_refused(tiny: Any, tmp_path: Path, change: dict, one_line: Any) -> None:
+    with pytest.raises(UserError) as error:
+        tiny.train(tmp_path / "s", "direct_cm", **change)
+    key, value = next(iter(change.items()))
+    assert f"'{key}': {value!r}" in one_line(error) and str(tiny.targets[0].folder) in str(error.value)
+
+
+def test_other_targets_are_refused(tiny: Any, tmp_path: Path, one_line: Any) -> None:
+    with pytest.raises(UserError) as error:
+        tiny.train(tmp_path / "a", "direct_cm", targets=[])
+    assert "direct_cm needs --targets" in one_line(error)
+    with pytest.raises(UserError) as error:
+        tiny.train(tmp_path / "b", "direct_cm", pool=15)
+    assert "'count': 16" in one_line(error) and "'count': 15" in str(error.value)
+    with pytest.raises(UserError) as error:
+        tiny.train(tmp_path / "c", "direct_cm", targets=tiny.targets[:1])
+    assert "8 of 16 targets" in one_line(error)
+
+
+def test_targets_of_another_teacher_are_refused(tiny: Any, tmp_path: Path, one_line: Any) -> None:
+    from types import SimpleNamespace
+
+    from directcm.config import Train
+
+    other = SimpleNamespace(fingerprint="f" * 64, json=tiny.teacher.json, folder=tiny.teacher.folder)
+    with pytest.raises(UserError) as error:
+        training.make(
+            tiny.student_run("direct_cm"), Train(), 16, other, tiny.latents, tiny.targets, tiny.seed, tmp_path / "x", None, tmp_path / "s"
+        )
+    assert "another teacher" in one_line(error)
+
+
+def test_direct_cm_learns(tiny: Any, tmp_path: Path) -> None:
+    student = tiny.train(tmp_path / "s", "direct_cm", steps=60, adapter="full", lr=3e-3, batch_size=16, checkpoint_every=1000)
+    losses = [float(r["loss"]) for r in student.csv("curve.csv")]
+    assert sum(losses[-5:]) < 0.5 * sum(losses[:5])
+    assert (student.folder / "unet" / "config.json").is_file()
+    assert student.counts["trainable_parameters"] == tiny.teacher.counts["unet_parameters"]
+
+
+def test_gradient_checkpointing_changes_rounding_only(tiny: Any, tmp_path: Path) -> None:
+    saving = tiny.train(tmp_path / "s", "direct_cm", gradient_checkpointing=True)
+    for a, b in zip(saving.csv("curve.csv"), tiny.direct_cm.csv("curve.csv"), strict=True):
+        assert float(a["loss"]) == pytest.approx(float(b["loss"]), rel=1e-4)
+
+
+def test_bf16_stays_close(tiny: Any, tmp_path: Path) -> None:
+    mixed = tiny.train(tmp_path / "s", "direct_cm", precision="bf16")
+    assert float(mixed.csv("curve.csv")[0]["loss"]) == pytest.approx(float(tiny.direct_cm.csv("curve.csv")[0]["loss"]), rel=0.1)
+
+
+def test_a_learning_rate_that_blows_up_ends_in_one_line(tiny: Any, tmp_path: Path, one_line: Any) -> None:
+    with pytest.raises(UserError) as error:
+        tiny.train(tmp_path / "s", "direct_cm", lr=1e30, steps=10, adapter="full")
+    assert "train: direct_cm seed 0: loss" in one_line(error) and "at step" in str(error.value)
+    assert not (tmp_path / "s").exists()
