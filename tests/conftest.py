@@ -69,9 +69,17 @@ class Tiny(SimpleNamespace):
     def student_run(self, method: str, **changes: Any) -> dict[str, Any]:
         """The axes of a student."""
         run = {
-            "method": method, "solver": "ddim", "N": N, "w": W, "adapter": "lora4", "loss": "mse", "lr": 1e-3,
-            "batch_size": 4, "steps": 4, "seed": 0,
-        }  # fmt: skip
+            "method": method,
+            "solver": "ddim",
+            "N": N,
+            "w": W,
+            "adapter": "lora4",
+            "loss": "mse",
+            "lr": 1e-3,
+            "batch_size": 4,
+            "steps": 4,
+            "seed": 0,
+        }
         return run | changes
 
     def train(self, out: Path, method: str, *, scratch: Path | None = None, **changes: Any) -> Any:
@@ -86,9 +94,17 @@ class Tiny(SimpleNamespace):
         targets = changes.pop("targets", self.targets if method == "direct_cm" else [])
         pool = changes.pop("pool", self.targets_settings.count)
         training.make(
-            self.student_run(method, **changes), Train(**{"checkpoint_every": 2, **settings}), pool, self.teacher, self.latents,
-            targets, SEED, scratch or out.with_name(out.name + "-scratch"), None, out,
-        )  # fmt: skip
+            self.student_run(method, **changes),
+            Train(**{"checkpoint_every": 2, **settings}),
+            pool,
+            self.teacher,
+            self.latents,
+            targets,
+            SEED,
+            scratch or out.with_name(out.name + "-scratch"),
+            None,
+            out,
+        )
         return open_artifact(out, "student")
 
     def solve(self, out: Path, shard: int = 0, *, scratch: Path | None = None, **changes: Any) -> Any:
@@ -101,15 +117,32 @@ class Tiny(SimpleNamespace):
         }
         settings = self.targets_settings.model_copy(update=changes)
         targets.make(
-            settings, ode["solver"], ode["N"], ode["w"], shard, self.teacher, self.latents, ode["seed"], "cpu", "no",
-            scratch or out.with_name(out.name + "-scratch"), out,
-        )  # fmt: skip
+            settings,
+            ode["solver"],
+            ode["N"],
+            ode["w"],
+            shard,
+            self.teacher,
+            self.latents,
+            ode["seed"],
+            "cpu",
+            "no",
+            scratch or out.with_name(out.name + "-scratch"),
+            out,
+        )
         return open_artifact(out, "targets")
 
     def sample(
-        self, out: Path, student: Any = None, steps: int | None = None, shard: int = 0, shards: int = 1,
-        *, scratch: Path | None = None, **changes: Any,
-    ) -> Any:  # fmt: skip
+        self,
+        out: Path,
+        student: Any = None,
+        steps: int | None = None,
+        shard: int = 0,
+        shards: int = 1,
+        *,
+        scratch: Path | None = None,
+        **changes: Any,
+    ) -> Any:
         """Sample the teacher or a student."""
         from directcm import sampling
         from directcm.artifacts import open_artifact
@@ -117,9 +150,20 @@ class Tiny(SimpleNamespace):
         ode = {"solver": "ddim", "N": N, "w": W}
         noise = changes.pop("noise", self.noise)
         sampling.make(
-            self.evaluation.model_copy(update=changes), self.teacher, self.latents, noise, ode, shard, shards, student, steps,
-            SEED, "cpu", scratch or out.with_name(out.name + "-scratch"), out,
-        )  # fmt: skip
+            self.evaluation.model_copy(update=changes),
+            self.teacher,
+            self.latents,
+            noise,
+            ode,
+            shard,
+            shards,
+            student,
+            steps,
+            SEED,
+            "cpu",
+            scratch or out.with_name(out.name + "-scratch"),
+            out,
+        )
         return open_artifact(out, "samples")
 
 

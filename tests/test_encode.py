@@ -17,7 +17,9 @@ from directcm.teachers.latent_diffusion import TextEncoders, encode_images, load
 
 
 def make(tiny: Any, out: Path, seed: int = 24, **settings: Any) -> Any:
-    encode.make(Encode(**settings), tiny.teacher, tiny.data, seed, "cpu", "no", out.with_name(out.name + "-scratch"), out)
+    encode.make(
+        Encode(**settings), tiny.teacher, tiny.data, seed, "cpu", "no", out.with_name(out.name + "-scratch"), out
+    )
     return open_artifact(out, "latents")
 
 
@@ -65,13 +67,18 @@ def test_batch_and_mode(tiny: Any, tmp_path: Path) -> None:
 def test_shards_are_read_across_their_borders(tiny: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(encode, "SHARD", 6)
     pool = Latents(make(tiny, tmp_path / "small"))
-    assert "latents-00006.safetensors" in pool.artifact.checksums and "captions-00001.safetensors" in pool.artifact.checksums
+    assert (
+        "latents-00006.safetensors" in pool.artifact.checksums
+        and "captions-00001.safetensors" in pool.artifact.checksums
+    )
     ids = torch.tensor([39, 5, 6, 0, 11, 12, 5])
     small_latents, small_cond = pool.latents(ids), pool.conditioning(ids)
     monkeypatch.undo()
     base = Latents(tiny.latents)
     torch.testing.assert_close(small_latents, base.latents(ids), rtol=1e-4, atol=1e-4)
-    torch.testing.assert_close(small_cond.tensors["pooled"], base.conditioning(ids).tensors["pooled"], rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(
+        small_cond.tensors["pooled"], base.conditioning(ids).tensors["pooled"], rtol=1e-4, atol=1e-4
+    )
 
 
 def test_the_same_bytes_again(tiny: Any, tmp_path: Path) -> None:

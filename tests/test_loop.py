@@ -21,7 +21,9 @@ class Killed(BaseException):
     """Stands for a signal."""
 
 
-def problem(stop: int | None = None, log: list[np.ndarray] | None = None, nan: int | None = None, **options: Any) -> Job:
+def problem(
+    stop: int | None = None, log: list[np.ndarray] | None = None, nan: int | None = None, **options: Any
+) -> Job:
     """Fit y = sin of x with a small network, on rows drawn by position."""
     torch.manual_seed(0)
     net = nn.Sequential(nn.Linear(3, 8), nn.Tanh(), nn.Linear(8, 1))
@@ -35,7 +37,13 @@ def problem(stop: int | None = None, log: list[np.ndarray] | None = None, nan: i
         out = ((net(x)[:, 0] - x.sin().sum(1)) ** 2) * (float("nan") if step == nan else 1.0)
         return out
 
-    defaults: dict[str, Any] = {"steps": 9, "batch_size": 4, "lr": cosine(1e-2, 9, 2), "checkpoint_every": 2, "key": {"a": 1}}
+    defaults: dict[str, Any] = {
+        "steps": 9,
+        "batch_size": 4,
+        "lr": cosine(1e-2, 9, 2),
+        "checkpoint_every": 2,
+        "key": {"a": 1},
+    }
     return Job("test", {"net": net}, loss, **{**defaults, **options})
 
 
@@ -84,7 +92,7 @@ def test_the_optimiser_is_adamw() -> None:
 
 
 def test_clipping() -> None:
-    free, _, unclipped = train(problem(steps=1, lr=constant(1e-2)))
+    free, _, _ = train(problem(steps=1, lr=constant(1e-2)))
     # AdamW's first step does not see the gradient's size; the recorded norm is that before clipping.
     clipped, _, _ = train(problem(steps=1, grad_clip=1e-3))
     assert clipped[0]["grad_norm"] == free[0]["grad_norm"] > 1e-3
@@ -147,7 +155,9 @@ def test_killed_again_and_again(tmp_path: Path) -> None:
     same(whole, train(problem(ema=0.5, scratch=tmp_path)))
 
 
-@pytest.mark.xfail(strict=True, raises=KeyError, reason="bug: fit restores optimizer slots for weights that AdamW never stepped")
+@pytest.mark.xfail(
+    strict=True, raises=KeyError, reason="bug: fit restores optimizer slots for weights that AdamW never stepped"
+)
 def test_weights_without_a_gradient_resume(tmp_path: Path) -> None:
     def job(stop: int | None = None) -> Job:
         made = problem(stop=stop, scratch=tmp_path)
@@ -291,16 +301,25 @@ def test_two_processes_see_the_losses_of_one(tmp_path: Path) -> None:
     with socket.socket() as s:
         s.bind(("127.0.0.1", 0))
         port = s.getsockname()[1]
-    base = {**os.environ, "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1"}
+    base = {
+        **os.environ,
+        "WORLD_SIZE": "2",
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": str(port),
+        "ACCELERATE_USE_CPU": "true",
+        "OMP_NUM_THREADS": "1",
+    }
     jobs = [
         subprocess.Popen(
             [sys.executable, str(tmp_path / "run.py"), str(Path(__file__).parent), str(tmp_path / "curve.json")],
             env={**base, "RANK": str(i), "LOCAL_RANK": str(i)},
         )
         for i in range(2)
-    ]  # fmt: skip
+    ]
     assert [j.wait(timeout=120) for j in jobs] == [0, 0]
     curve, _, _ = train(problem())
     both = json.loads((tmp_path / "curve.json").read_text())
     for a, b in zip(both, curve, strict=True):
-        assert a["loss"] == pytest.approx(b["loss"], rel=1e-5) and a["grad_norm"] == pytest.approx(b["grad_norm"], rel=1e-5)
+        assert a["loss"] == pytest.approx(b["loss"], rel=1e-5) and a["grad_norm"] == pytest.approx(
+            b["grad_norm"], rel=1e-5
+        )

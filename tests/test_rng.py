@@ -13,7 +13,6 @@ from hypothesis import strategies as st
 
 from directcm import rng
 
-
 KEY, FIRST = [2421888970791450872, 15963338962967238854], 0.4129914710447705
 
 

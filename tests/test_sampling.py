@@ -14,7 +14,6 @@ from PIL import Image
 from directcm import noise as noise_verb
 from directcm import rng, sampling, students
 from directcm.artifacts import open_artifact
-from directcm.encode import Latents
 from directcm.errors import UserError
 from directcm.sampling import step_indices
 from directcm.teachers import load
@@ -59,11 +58,27 @@ def test_shards_of_the_reference_join_to_the_whole(tiny: Any, tmp_path: Path) ->
     assert torch.equal(torch.cat([p["rows"] for p in parts]), whole["rows"])
     assert torch.equal(torch.cat([p["latents"] for p in parts]), whole["latents"])
     assert whole["rows"].tolist() == list(range(6))
-    for i in range(6):
-        name = f"images/{i:05d}.png"
-        assert (tmp_path / "whole" / name).read_bytes() == (tiny.reference[i // 3].folder / name).read_bytes()
     # 3 rows × 5 steps × 2 for guidance.
     assert [r.counts["teacher_forwards"] for r in tiny.reference] == [30, 30]
+
+
+def images_of_shards_and_whole(tiny: Any, folder: Path, batch: int) -> list[tuple[bytes, bytes]]:
+    whole = tiny.sample(folder / "whole", batch_size=batch)
+    parts = [tiny.sample(folder / str(i), shard=i, shards=2, batch_size=batch) for i in range(2)]
+    names = [f"images/{i:05d}.png" for i in range(6)]
+    return [(whole.file(n).read_bytes(), parts[i // 3].file(n).read_bytes()) for i, n in enumerate(names)]
+
+
+def test_shards_do_not_change_an_image(tiny: Any, tmp_path: Path) -> None:
+    assert all(a == b for a, b in images_of_shards_and_whole(tiny, tmp_path, 3))
+
+
+@pytest.mark.xfail(
+    strict=True,
+    reason="bug: images are decoded in batches across blocks, so shards change bytes where block % batch_size != 0",
+)
+def test_shards_do_not_change_an_image_where_batches_cross_blocks(tiny: Any, tmp_path: Path) -> None:
+    assert all(a == b for a, b in images_of_shards_and_whole(tiny, tmp_path, 2))
 
 
 def test_the_reference_is_ddim_by_hand(tiny: Any) -> None:
@@ -109,7 +124,9 @@ def test_three_steps_by_hand(tiny: Any, tmp_path: Path) -> None:
 
 def test_step_noise_does_not_depend_on_batches_or_shards(tiny: Any, tmp_path: Path) -> None:
     whole = tiny.sample(tmp_path / "a", tiny.cm, 2).tensors("latents.safetensors")["latents"]
-    parts = [tiny.sample(tmp_path / str(i), tiny.cm, 2, i, 2, batch_size=3).tensors("latents.safetensors") for i in range(2)]
+    parts = [
+        tiny.sample(tmp_path / str(i), tiny.cm, 2, i, 2, batch_size=3).tensors("latents.safetensors") for i in range(2)
+    ]
     torch.testing.assert_close(torch.cat([p["latents"] for p in parts]), whole, rtol=1e-4, atol=1e-4)
 
 
@@ -127,7 +144,9 @@ def test_noise_of_other_latents_is_refused(tiny: Any, tmp_path: Path, one_line: 
     from directcm import encode
     from directcm.config import Encode
 
-    encode.make(Encode(posterior="mode"), tiny.teacher, tiny.data, 24, "cpu", "no", tmp_path / "x", tmp_path / "latents")
+    encode.make(
+        Encode(posterior="mode"), tiny.teacher, tiny.data, 24, "cpu", "no", tmp_path / "x", tmp_path / "latents"
+    )
     noise_verb.make(6, tiny.data, open_artifact(tmp_path / "latents", "latents"), 24, tmp_path / "noise")
     with pytest.raises(UserError) as error:
         tiny.sample(tmp_path / "s", noise=open_artifact(tmp_path / "noise", "noise"))
@@ -166,7 +185,9 @@ def test_a_killed_run_resumes_to_the_same_bytes(tiny: Any, tmp_path: Path, monke
     assert (resumed.folder / "manifest.json").read_bytes() == (tiny.samples.folder / "manifest.json").read_bytes()
 
 
-def test_a_sample_that_is_not_finite_is_named(tiny: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, one_line: Any) -> None:
+def test_a_sample_that_is_not_finite_is_named(
+    tiny: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, one_line: Any
+) -> None:
     def broken(student: Any, noise: torch.Tensor, *args: Any) -> torch.Tensor:
         out = noise.clone()
         if args[-1].start == 3:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import Any
 
 import numpy as np
@@ -61,7 +62,7 @@ def run(teacher: Teacher, name: str, x: Tensor, intervals: int, end: float = 0.0
     grid = grid[grid >= end]
     assert grid[-1] == end
     solver = make_solver(name)
-    for t, s in zip(grid[:-1], grid[1:], strict=True):
+    for t, s in itertools.pairwise(grid):
         x = solver.step(teacher, x, t.expand(len(x)), s.expand(len(x)), None, 1.0)
     return x
 
@@ -72,7 +73,11 @@ def measured_order(teacher: Teacher, name: str, end: float, sizes: tuple[int, ..
     start, stop = torch.full((4,), teacher.process.start), torch.full((4,), end)
     # DDIM shares the discrete α with the flow map. Euler's and Heun's β integrates to it only as steps → ∞, which
     # would floor the small errors: their reference is the same ODE solved much finer.
-    goal = teacher.flow(x, start, stop) if name == "ddim" else run(Network(teacher.process, teacher.mean, teacher.scale), "heun", x, 3200, end)
+    goal = (
+        teacher.flow(x, start, stop)
+        if name == "ddim"
+        else run(Network(teacher.process, teacher.mean, teacher.scale), "heun", x, 3200, end)
+    )
     errors = [float((run(teacher, name, x, n, end) - goal).abs().mean()) for n in sizes]
     return float(-np.polyfit(np.log(sizes), np.log(errors), 1)[0])
 
@@ -211,9 +216,11 @@ def test_mixed_starts_equal_each_row_alone(name: str, w: float) -> None:
 
 @settings(deadline=None, max_examples=25)
 @given(
-    starts=st.lists(st.integers(0, 4), min_size=1, max_size=12), batch=st.integers(1, 7), name=st.sampled_from(list(SOLVERS)),
+    starts=st.lists(st.integers(0, 4), min_size=1, max_size=12),
+    batch=st.integers(1, 7),
+    name=st.sampled_from(list(SOLVERS)),
     w=st.sampled_from([1.0, 3.0]),
-)  # fmt: skip
+)
 def test_the_queue_never_does_too_much(starts: list[int], batch: int, name: str, w: float) -> None:
     teacher, x, cond = case(len(starts))
     done: list[int] = []

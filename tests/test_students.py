@@ -19,7 +19,10 @@ from directcm.teachers import Conditioning, Gaussian, load
 
 def cond(rows: int = 3) -> Conditioning:
     return Conditioning(
-        {"prompt_embeds": rng.normal(0, "embeds", range(rows), (8, 48)), "pooled": rng.normal(0, "pooled", range(rows), (32,))}
+        {
+            "prompt_embeds": rng.normal(0, "embeds", range(rows), (8, 48)),
+            "pooled": rng.normal(0, "pooled", range(rows), (32,)),
+        }
     )
 
 
@@ -97,11 +100,25 @@ def test_what_is_free(tiny: Any) -> None:
     assert free and all("lora_" in n for n in free)
     adapted = {n.split(".lora_")[0] for n in free}
     # Every layer kind of the list that this U-Net has, attention included.
-    for kind in ("to_q", "to_k", "to_v", "to_out.0", "proj_in", "proj_out", "ff.net.0.proj", "ff.net.2", "conv1", "conv2", "time_emb_proj"):
+    for kind in (
+        "to_q",
+        "to_k",
+        "to_v",
+        "to_out.0",
+        "proj_in",
+        "proj_out",
+        "ff.net.0.proj",
+        "ff.net.2",
+        "conv1",
+        "conv2",
+        "time_emb_proj",
+    ):
         assert any(n.endswith(kind) for n in adapted), kind
     for name, p in lora.named_parameters():
         if "lora_A" in name:
-            assert p.shape[0] == 4 and float(p.detach().abs().max()) <= p[0].numel() ** -0.5 and p.detach().abs().max() > 0
+            assert (
+                p.shape[0] == 4 and float(p.detach().abs().max()) <= p[0].numel() ** -0.5 and p.detach().abs().max() > 0
+            )
         if "lora_B" in name:
             assert not p.detach().any()
     full = students.make_student(teacher, "full", 0).teacher.network
@@ -154,7 +171,10 @@ def test_stock_diffusers_reads_the_lora(tiny: Any, tmp_path: Path) -> None:
 def eps(unet: torch.nn.Module) -> torch.Tensor:
     x, t = points()
     unet.eval()
-    added = {"text_embeds": cond().tensors["pooled"], "time_ids": torch.tensor([[16.0, 16, 0, 0, 16, 16]]).expand(3, -1)}
+    added = {
+        "text_embeds": cond().tensors["pooled"],
+        "time_ids": torch.tensor([[16.0, 16, 0, 0, 16, 16]]).expand(3, -1),
+    }
     return unet(x, t - 1, encoder_hidden_states=cond().tensors["prompt_embeds"], added_cond_kwargs=added).sample
 
 

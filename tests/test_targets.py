@@ -73,7 +73,12 @@ def test_endpoints_are_those_of_the_guided_ode(tiny: Any) -> None:
     torch.testing.assert_close(solved["endpoint"], ends, rtol=1e-4, atol=1e-4)
     assert torch.equal(solved["id"], ids) and torch.equal(solved["time"], starts.grid[k])
     made = sum(t.counts["teacher_forwards"] for t in tiny.targets)
-    assert made == count.made == sum(t.counts["teacher_forwards_minimum"] for t in tiny.targets) == 2 * int((tiny.N - k).sum())
+    assert (
+        made
+        == count.made
+        == sum(t.counts["teacher_forwards_minimum"] for t in tiny.targets)
+        == 2 * int((tiny.N - k).sum())
+    )
 
 
 def test_shards_do_not_change_a_byte(tiny: Any, tmp_path: Path) -> None:
@@ -118,7 +123,9 @@ def test_join_refuses_a_mixture(tiny: Any, tmp_path: Path, change: dict, one_lin
 
 
 def test_join_refuses_other_inputs(tiny: Any, tmp_path: Path, one_line: Any) -> None:
-    with new_artifact(tmp_path / "t", "targets", settings=tiny.targets[1].settings, inputs={"teacher": tiny.data}) as art:
+    with new_artifact(
+        tmp_path / "t", "targets", settings=tiny.targets[1].settings, inputs={"teacher": tiny.data}
+    ) as art:
         save_tensors(art / "targets.safetensors", tiny.targets[1].tensors("targets.safetensors"))
     with pytest.raises(UserError):
         join([tiny.targets[0], open_artifact(tmp_path / "t", "targets")])
@@ -131,7 +138,9 @@ def test_join_refuses_gaps_and_repetitions(tiny: Any, one_line: Any) -> None:
         assert "of 16 targets" in one_line(error)
 
 
-def test_an_endpoint_that_is_not_finite_names_its_start(tiny: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, one_line: Any) -> None:
+def test_an_endpoint_that_is_not_finite_names_its_start(
+    tiny: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, one_line: Any
+) -> None:
     real = module.solve
 
     def broken(*args: Any) -> Any:

@@ -22,7 +22,9 @@ class Killed(BaseException):
 
 
 @pytest.mark.parametrize("method", ["cm", "direct_cm"])
-def test_stopped_and_resumed_has_the_same_bytes(tiny: Any, tmp_path: Path, method: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_stopped_and_resumed_has_the_same_bytes(
+    tiny: Any, tmp_path: Path, method: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     module, calls = methods.load(method), []
     real = module.loss
 
@@ -145,13 +147,24 @@ def test_targets_of_another_teacher_are_refused(tiny: Any, tmp_path: Path, one_l
     other = SimpleNamespace(fingerprint="f" * 64, json=tiny.teacher.json, folder=tiny.teacher.folder)
     with pytest.raises(UserError) as error:
         training.make(
-            tiny.student_run("direct_cm"), Train(), 16, other, tiny.latents, tiny.targets, tiny.seed, tmp_path / "x", None, tmp_path / "s"
+            tiny.student_run("direct_cm"),
+            Train(),
+            16,
+            other,
+            tiny.latents,
+            tiny.targets,
+            tiny.seed,
+            tmp_path / "x",
+            None,
+            tmp_path / "s",
         )
     assert "another teacher" in one_line(error)
 
 
 def test_direct_cm_learns(tiny: Any, tmp_path: Path) -> None:
-    student = tiny.train(tmp_path / "s", "direct_cm", steps=60, adapter="full", lr=3e-3, batch_size=16, checkpoint_every=1000)
+    student = tiny.train(
+        tmp_path / "s", "direct_cm", steps=60, adapter="full", lr=3e-3, batch_size=16, checkpoint_every=1000
+    )
     losses = [float(r["loss"]) for r in student.csv("curve.csv")]
     assert sum(losses[-5:]) < 0.5 * sum(losses[:5])
     assert (student.folder / "unet" / "config.json").is_file()
@@ -164,9 +177,21 @@ def test_gradient_checkpointing_changes_rounding_only(tiny: Any, tmp_path: Path)
         assert float(a["loss"]) == pytest.approx(float(b["loss"]), rel=1e-4)
 
 
-def test_bf16_stays_close(tiny: Any, tmp_path: Path) -> None:
+@pytest.fixture
+def fresh_accelerator() -> Any:
+    """accelerate keeps the precision of the first Accelerator of a process."""
+    from accelerate.state import AcceleratorState
+
+    AcceleratorState._reset_state(reset_partial_state=True)
+    yield
+    AcceleratorState._reset_state(reset_partial_state=True)
+
+
+def test_bf16_stays_close(tiny: Any, tmp_path: Path, fresh_accelerator: None) -> None:
     mixed = tiny.train(tmp_path / "s", "direct_cm", precision="bf16")
-    assert float(mixed.csv("curve.csv")[0]["loss"]) == pytest.approx(float(tiny.direct_cm.csv("curve.csv")[0]["loss"]), rel=0.1)
+    assert float(mixed.csv("curve.csv")[0]["loss"]) == pytest.approx(
+        float(tiny.direct_cm.csv("curve.csv")[0]["loss"]), rel=0.1
+    )
 
 
 def test_a_learning_rate_that_blows_up_ends_in_one_line(tiny: Any, tmp_path: Path, one_line: Any) -> None:

@@ -42,7 +42,11 @@ def test_malformed_configurations_end_in_one_line(repository: Path, tmp_path: Pa
     done = make_run(repository)("snakemake", "--cores", "1", "--configfile", str(overlay))
     assert done.returncode == 2, done.stderr
     # Snakemake says which profile and which files it reads before the Snakefile is run; the rest is ours.
-    lines = [line for line in done.stderr.splitlines() if line.strip() and not line.startswith(("Using workflow", "Config file"))]
+    lines = [
+        line
+        for line in done.stderr.splitlines()
+        if line.strip() and not line.startswith(("Using workflow", "Config file"))
+    ]
     assert len(lines) == 1 and lines[0].startswith("directcm: error: ") and key in lines[0], done.stderr
     assert not (repository / "results").exists()
 

@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 from directcm.config import merge
-from tests.pipeline.conftest import copy_repository, make_run
+from tests.pipeline.conftest import copy_repository, make_run, planned
 
 pytestmark = [pytest.mark.pipeline, pytest.mark.slow]
 
@@ -54,3 +54,21 @@ def test_repro_metrics_and_plots(tmp_path: Path) -> None:
     assert "directcm train" not in changed.stdout + changed.stderr
     assert "Rule: train" not in changed.stdout + changed.stderr
     assert sorted(p for p in scratch.rglob("checkpoint-*") if p.is_dir()) == checkpoints
+
+    # The bytes go to a remote and come back in another clone, where Snakemake then finds nothing to do.
+    for command in (
+        ("dvc", "remote", "add", "--default", "store", str(tmp_path / "store")),
+        ("dvc", "push"),
+        ("git", "add", "--all"),
+        ("git", "-c", "user.name=t", "-c", "user.email=t@example.org", "commit", "--quiet", "--message", "recorded"),
+        ("git", "clone", "--quiet", ".", str(tmp_path / "clone")),
+    ):
+        done = run(*command)
+        assert done.returncode == 0, done.stderr
+    elsewhere = make_run(tmp_path / "clone")
+    for command in (("dvc", "pull"), ("snakemake", "--touch", "--forceall", "--cores", "1")):
+        done = elsewhere(*command)
+        assert done.returncode == 0, done.stderr[-3000:]
+    planned_again = elsewhere("snakemake", "-n")
+    assert planned(planned_again.stdout + planned_again.stderr) == {}
+    assert (tmp_path / "clone/report.html").read_bytes() == (folder / "report.html").read_bytes()
