@@ -9,14 +9,16 @@ PRESET ?=
 OVERLAY := $(if $(PRESET),--configfile workflow/presets/$(PRESET).yaml)
 RESULTS := results/$(or $(PRESET),embedded)
 REPORT := $(if $(PRESET),report-$(PRESET).html,report.html)
+# One job a GPU, where there are any.
+GPUS := $(shell n=$$(nvidia-smi -L 2>/dev/null | wc -l); [ "$$n" = 0 ] || echo --resources gpu=$$n)
 BIN := $(VENV)/bin
-export PATH := $(CURDIR)/$(BIN):$(PATH)
+export PATH := $(abspath $(BIN)):$(PATH)
 
 .PHONY: help
 help:  ## what there is
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | column -t -s "$$(printf '\t')"
 
-# The oldest Python that is good enough, of those at hand.
+# The first Python of these that is good enough.
 PYTHON ?= $(shell for p in python3 python3.11 python3.12 python3.13; do \
 	$$p -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' 2>/dev/null && { echo $$p; break; }; done)
 
@@ -34,10 +36,15 @@ install: $(VENV)/.installed  ## the locked environment in .venv
 
 .PHONY: reproduce
 reproduce: install  ## run the paper (PRESET=smoke, paper …; CORES=2), write the report, print Table 1
-	@snakemake --cores $(CORES) $(OVERLAY)
+	@snakemake --cores $(CORES) $(GPUS) $(OVERLAY)
 	@if [ ! -e $(REPORT) ] || [ -n "$$(find $(RESULTS)/tables $(RESULTS)/figures $(RESULTS)/provenance.html workflow/report -newer $(REPORT) -type f -print -quit)" ]; then \
 		snakemake --quiet all --report $(REPORT) $(OVERLAY); fi
 	@echo; directcm show $(RESULTS)/tables/table1.csv; echo; echo "Report: $(CURDIR)/$(REPORT)"; echo "Tables and figures: $(CURDIR)/$(RESULTS)"
+
+.PHONY: restore
+restore: install  ## bring results back from the DVC remote, and Snakemake's record of them
+	@dvc pull
+	@snakemake --quiet all --touch --forceall --cores 1 $(OVERLAY)
 
 .PHONY: test
 test: install  ## all tests, with line coverage of src/

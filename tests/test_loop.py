@@ -155,9 +155,6 @@ def test_killed_again_and_again(tmp_path: Path) -> None:
     same(whole, train(problem(ema=0.5, scratch=tmp_path)))
 
 
-@pytest.mark.xfail(
-    strict=True, raises=KeyError, reason="bug: fit restores optimizer slots for weights that AdamW never stepped"
-)
 def test_weights_without_a_gradient_resume(tmp_path: Path) -> None:
     def job(stop: int | None = None) -> Job:
         made = problem(stop=stop, scratch=tmp_path)

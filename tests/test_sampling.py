@@ -73,10 +73,6 @@ def test_shards_do_not_change_an_image(tiny: Any, tmp_path: Path) -> None:
     assert all(a == b for a, b in images_of_shards_and_whole(tiny, tmp_path, 3))
 
 
-@pytest.mark.xfail(
-    strict=True,
-    reason="bug: images are decoded in batches across blocks, so shards change bytes where block % batch_size != 0",
-)
 def test_shards_do_not_change_an_image_where_batches_cross_blocks(tiny: Any, tmp_path: Path) -> None:
     assert all(a == b for a, b in images_of_shards_and_whole(tiny, tmp_path, 2))
 

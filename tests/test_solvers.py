@@ -224,7 +224,7 @@ def test_mixed_starts_equal_each_row_alone(name: str, w: float) -> None:
 def test_the_queue_never_does_too_much(starts: list[int], batch: int, name: str, w: float) -> None:
     teacher, x, cond = case(len(starts))
     done: list[int] = []
-    ends, count = solve(teacher, make_solver(name), x, torch.tensor(starts), 5, cond, w, batch, done.append)
+    _, count = solve(teacher, make_solver(name), x, torch.tensor(starts), 5, cond, w, batch, done.append)
     halves = 2 if w == 3.0 else 1
     evaluations = make_solver(name).evaluations_per_step
     steps = sum(5 - s for s in starts)

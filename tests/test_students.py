@@ -229,7 +229,6 @@ def test_damaged_lora_is_a_users_line(tiny: Any, tmp_path: Path, one_line: Any) 
     assert "pytorch_lora_weights.safetensors" in one_line(error)
 
 
-@pytest.mark.xfail(strict=True, reason="bug: students.load reads full weights before it checks them")
 def test_damaged_full_weights_are_a_users_line(tiny: Any, tmp_path: Path, one_line: Any) -> None:
     art = damaged(tiny, tmp_path / "s", "full", "unet/diffusion_pytorch_model.safetensors")
     with pytest.raises(UserError) as error:

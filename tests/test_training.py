@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from directcm import methods, rng, students, training
-from directcm.artifacts import Artifact
+from directcm.artifacts import Artifact, open_artifact
 from directcm.encode import Latents
 from directcm.errors import UserError
 from directcm.methods import Batch, cm, direct_cm
@@ -140,11 +140,10 @@ def test_other_targets_are_refused(tiny: Any, tmp_path: Path, one_line: Any) -> 
 
 
 def test_targets_of_another_teacher_are_refused(tiny: Any, tmp_path: Path, one_line: Any) -> None:
-    from types import SimpleNamespace
-
     from directcm.config import Train
 
-    other = SimpleNamespace(fingerprint="f" * 64, json=tiny.teacher.json, folder=tiny.teacher.folder)
+    other = open_artifact(tiny.teacher.folder, "teacher")
+    other.manifest["checksums_sha256"] = "f" * 64
     with pytest.raises(UserError) as error:
         training.make(
             tiny.student_run("direct_cm"),

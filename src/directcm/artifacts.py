@@ -32,8 +32,10 @@ _STARTED = time.time()
 MANIFEST = "manifest.json"
 CHECKSUMS = "checksums.csv"
 PROVENANCE = "provenance.json"
-# A student's model card is written into its folder later, when its metrics are known.
-_UNCOVERED = {MANIFEST, CHECKSUMS, PROVENANCE, "README.md"}
+LOCATION = "location.json"
+# Not covered by the manifest: where files outside the folder lie on this machine, and a student's model card, which is
+# written into its folder later, when its metrics are known.
+_UNCOVERED = {MANIFEST, CHECKSUMS, PROVENANCE, LOCATION, "README.md"}
 
 
 def sha256(path: Path) -> str:

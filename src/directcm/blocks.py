@@ -30,12 +30,22 @@ def block_ranges(total: int, block: int, shard: int, shards: int) -> list[range]
     return [range(b * block, min((b + 1) * block, total)) for b in range(first, last)]
 
 
+def clear(scratch: Path) -> None:
+    """Forget finished blocks, once the artefact that holds them is in place."""
+    shutil.rmtree(scratch, ignore_errors=True)
+
+
 def work(
-    scratch: Path, key: Mapping[str, Any], blocks: list[range], make: Callable[[range], Mapping[str, Tensor]]
+    scratch: Path,
+    key: Mapping[str, Any],
+    blocks: list[range],
+    make: Callable[[range], Mapping[str, Tensor]],
+    found: Callable[[range], None] | None = None,
 ) -> dict[str, Tensor]:
     """Make every block that `scratch` does not hold already; returns the blocks' tensors joined along dimension 0.
 
     `key` says all that the rows depend on: blocks of another key are thrown away. Damaged ones are made again.
+    `found` hears of blocks that were there already.
     """
     digest = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()
     marker = scratch / "key.json"
@@ -50,6 +60,8 @@ def work(
             try:
                 if read_json(seal) == {"sha256": sha256(path)}:
                     parts.append(load_tensors(path))
+                    if found is not None:
+                        found(rows)
                     continue
             except UserError:
                 pass

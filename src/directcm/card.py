@@ -28,10 +28,15 @@ def make(student: Artifact, teacher: Artifact, data: Artifact, metrics: Sequence
         else 'pipe.unet = UNet2DConditionModel.from_pretrained("<this folder>", subfolder="unet")'
     )
     kind = teacher.settings["kind"]
+    pinned = kind != "micro_sdxl"
+    origin = kind
+    if pinned:
+        origin = teacher.settings["path"] or f"{teacher.settings['id']} at revision {teacher.settings['revision']}"
     lines = [
         "---",
         "library_name: diffusers",
-        "license: apache-2.0",
+        # A student of somebody's teacher is under that teacher's licence.
+        f"license: {'other' if pinned else 'apache-2.0'}",
         "tags: [consistency-model, distillation" + (", lora]" if lora else "]"),
         "---",
         "",
@@ -42,7 +47,7 @@ def make(student: Artifact, teacher: Artifact, data: Artifact, metrics: Sequence
         "| | |",
         "|---|---|",
         f"| data | {_escape(about['name'])}, {about['n_train']} training images at {about['resolution']} px, fingerprint `{data.fingerprint[:16]}` |",
-        f"| teacher | {_escape(kind)}, fingerprint `{teacher.fingerprint[:16]}` |",
+        f"| teacher | {_escape(origin)}, fingerprint `{teacher.fingerprint[:16]}` |",
         f"| method | {METHODS[run['method']]}; {SOLVERS[run['solver']]}, N = {run['N']}, w = {number(run['w'])}; loss {run['loss']} |",
         f"| weights | {run['adapter']}, {counts['trainable_parameters']:,} trained |",
         f"| budget | {run['steps']} steps of {run['batch_size']}, AdamW, lr {number(run['lr'])}, weight decay {number(settings['weight_decay'])}, "

@@ -211,6 +211,13 @@ def _extractor(a: argparse.Namespace) -> None:
 def _features(a: argparse.Namespace) -> None:
     _threads(a.threads)
     from directcm.metrics import features
+    from directcm.progress import Progress
+
+    progress = Progress(f"features: {a.name}", 0, "image")
+
+    def show(done: int, total: int) -> None:
+        progress.total = total
+        progress.update(done - progress.done)
 
     features.features(
         a.name,
@@ -221,6 +228,7 @@ def _features(a: argparse.Namespace) -> None:
         a.batch_size,
         a.out,
         device=_device(),
+        progress=show,
     )
 
 
@@ -241,7 +249,7 @@ def _evaluate(a: argparse.Namespace) -> None:
         metrics=a.metrics,
         row=a.row,
         steps=a.steps,
-        run=json.loads(a.run),
+        run=a.run,
         statistics=settings_argument(Statistics, a.settings),
         seed=a.seed,
         out=a.out,
@@ -292,11 +300,16 @@ def _figure(a: argparse.Namespace) -> None:
 
 
 def _provenance(a: argparse.Namespace) -> None:
+    from directcm import paths
     from directcm.analysis import provenance
 
-    benchmarks = sorted(a.benchmarks.rglob("*.tsv"))
+    config = settings_argument(Config, a.settings)
     provenance.provenance_page(
-        settings_argument(Config, a.settings), a.artifacts, benchmarks, a.out, a.out.with_name("costs.csv")
+        config,
+        [a.results / name for name in paths.artefacts(config)],
+        [a.results / "benchmarks" / name for name in paths.benchmarks(config)],
+        a.out,
+        a.out.with_name("costs.csv"),
     )
 
 
@@ -323,6 +336,13 @@ def _card(a: argparse.Namespace) -> None:
         _artifacts(a.metrics, "metrics"),
         a.out,
     )
+
+
+def _json(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError as error:
+        raise argparse.ArgumentTypeError(f"not valid JSON ({error})") from None
 
 
 def _number(kind: Callable[[str], Any], low: float) -> Callable[[str], Any]:
@@ -458,7 +478,7 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--metrics", nargs="+", choices=list(METRICS), required=True, metavar="METRIC")
     p.add_argument("--row", choices=["Teacher", *METHODS.values()], required=True)
     p.add_argument("--steps", type=NATURAL, required=True, help="student steps; the teacher's N")
-    p.add_argument("--run", required=True, metavar="JSON", help="the run's axes, recorded")
+    p.add_argument("--run", type=_json, required=True, metavar="JSON", help="the run's axes, recorded")
     p.add_argument("--seed", type=INDEX, required=True)
     p.add_argument("--data", required=True)
     p.add_argument("--noise", required=True)
@@ -486,8 +506,7 @@ def parser() -> argparse.ArgumentParser:
 
     p = verb("provenance", _provenance, "write what ran, from what, and what it cost")
     settings(p, "configuration")
-    p.add_argument("--artifacts", nargs="+", required=True)
-    p.add_argument("--benchmarks", type=Path, required=True, help="folder of Snakemake's benchmark files")
+    p.add_argument("--results", type=Path, required=True, help="the results folder of the configuration's preset")
 
     p = verb("show", _show, "print Table 1", out=False)
     p.add_argument("table", type=Path, help="table1.csv")
@@ -501,11 +520,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = parser().parse_args(argv)
     plain = sys.stderr
     log = None
-    if arguments.log is not None:
-        arguments.log.parent.mkdir(parents=True, exist_ok=True)
-        log = open(arguments.log, "w", encoding="utf-8")  # noqa: SIM115
-        sys.stderr = _Tee(plain, log)
     try:
+        if arguments.log is not None:
+            arguments.log.parent.mkdir(parents=True, exist_ok=True)
+            log = open(arguments.log, "w", encoding="utf-8")  # noqa: SIM115
+            sys.stderr = _Tee(plain, log)
         arguments.call(arguments)
         return 0
     except UserError as error:

@@ -19,8 +19,9 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from directcm.errors import UserError
 from directcm.specs import EXTRACTORS, METHODS, METRICS, SOLVERS
 
-Positive = Annotated[int, Field(ge=1)]
-Count = Annotated[int, Field(ge=0)]
+# Strict: a whole number is not text, and not a number with a point.
+Positive = Annotated[int, Field(ge=1, strict=True)]
+Count = Annotated[int, Field(ge=0, strict=True)]
 Rate = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Fraction = Annotated[float, Field(ge=0, lt=1)]
@@ -85,14 +86,28 @@ class Process(Block):
     )
 
 
+def multiples_of_16(channels: tuple[int, ...]) -> tuple[int, ...]:
+    """Channels that the group norms of the small networks can divide; ValueError otherwise."""
+    if any(c % 16 for c in channels):
+        raise ValueError(f"channels are {list(channels)}, expected multiples of 16")
+    return channels
+
+
 class MicroVae(Block):
     """The small VAE: resolution r to (r/2)×(r/2)×4 latents."""
 
-    channels: tuple[Positive, Positive] = Field((32, 64), description="channels at full and at half resolution")
+    channels: tuple[Positive, Positive] = Field(
+        (32, 64), description="channels at full and at half resolution, multiples of 16"
+    )
     steps: Positive = Field(400, description="optimiser steps")
     batch_size: Positive = Field(64, description="images a step")
     lr: Rate = Field(2e-3, description="peak learning rate, cosine decay")
     kl_weight: NonNegative = Field(1e-5, description="weight of the KL term against the MSE")
+
+    @field_validator("channels")
+    @classmethod
+    def _check(cls, value: tuple[int, ...]) -> tuple[int, ...]:
+        return multiples_of_16(value)
 
 
 class MicroText(Block):
@@ -105,6 +120,12 @@ class MicroText(Block):
         1024, description="largest size of the byte-level BPE vocabulary; 514 are bytes and marks"
     )
     length: Annotated[int, Field(ge=4)] = Field(16, description="tokens a caption is padded or cut to")
+
+    @model_validator(mode="after")
+    def _check(self) -> MicroText:
+        if self.width % self.heads:
+            raise ValueError(f"width = {self.width} is not a multiple of heads = {self.heads}")
+        return self
 
 
 class MicroUnet(Block):
@@ -124,9 +145,7 @@ class MicroUnet(Block):
     @field_validator("channels")
     @classmethod
     def _check(cls, value: tuple[int, ...]) -> tuple[int, ...]:
-        if any(c % 16 for c in value):
-            raise ValueError(f"channels are {list(value)}, expected multiples of 16")
-        return value
+        return multiples_of_16(value)
 
 
 class MicroSdxl(Block):
@@ -339,6 +358,10 @@ class Config(Block):
             metric = METRICS[name]
             if metric.extractor == "clip_tiny" and self.extractors.clip_tiny is None:
                 raise ValueError(f"metrics: {name} needs extractors.clip_tiny, which is null")
+        if not self.metric_names():
+            raise ValueError(
+                f"metrics: {', '.join(self.metrics)} need labelled images (data.kind digits); name others too"
+            )
         if self.data.kind == "digits":
             if self.data.resolution % 8 or self.data.resolution > 64:
                 raise ValueError("data.resolution: digits come at 8, 16, 24 … 64 pixels")

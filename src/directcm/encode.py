@@ -9,9 +9,11 @@ from torch import Tensor
 
 from directcm import rng
 from directcm.artifacts import Artifact, new_artifact, save_tensors, write_csv
-from directcm.blocks import work
+from directcm.blocks import clear, work
 from directcm.config import Encode
+from directcm.errors import UserError
 from directcm.progress import Progress
+from directcm.sources import digest
 from directcm.teachers import Conditioning
 from directcm.teachers.latent_diffusion import TextEncoders, encode_images, load_vae, to_tensor
 
@@ -55,6 +57,7 @@ def make(
         return {"latents": torch.cat(parts)}
 
     key = {
+        "code": digest("encode"),
         "settings": settings.model_dump(),
         "teacher": teacher.fingerprint,
         "data": data.fingerprint,
@@ -62,7 +65,12 @@ def make(
         "precision": precision,
     }
     blocks = [range(i, min(i + SHARD, len(rows))) for i in range(0, len(rows), SHARD)]
-    latents = work(scratch / "images", key, blocks, images)["latents"]
+    latents = work(scratch / "images", key, blocks, images, lambda rows: progress.update(len(rows)))["latents"]
+    broken = torch.nonzero(~torch.isfinite(latents).flatten(1).all(1)).flatten().tolist()
+    if broken:
+        raise UserError(
+            f"{data.folder / rows[broken[0]]['file_name']}: its latent is not finite; use evaluation.precision no or bf16"
+        )
     encoders = TextEncoders.load(teacher, device, precision)
 
     def captions(block: range) -> dict[str, Tensor]:
@@ -93,6 +101,7 @@ def make(
             ["id", "caption", "split"],
         )
         art.counts = {"images": len(rows), "captions": len(texts), "shape": list(latents.shape[1:])}
+    clear(scratch)
 
 
 class Latents:

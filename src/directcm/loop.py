@@ -113,10 +113,12 @@ def fit(job: Job, accelerator: Any) -> tuple[list[dict[str, float]], dict[str, T
                 p.copy_(state[f"model.{name}"])
                 if average:
                     average[name].copy_(state[f"ema.{name}"])
-        # Keyed by position, as torch's own state_dict is.
+        # Keyed by position, as torch's own state_dict is; a weight that never had a gradient has no state (SDXL reads the
+        # text encoders' last layer but one).
         slots = {
             i: {k: state[f"optimizer.{i}.{k}"] for k in ("step", "exp_avg", "exp_avg_sq")}
             for i in range(len(parameters))
+            if f"optimizer.{i}.step" in state
         }
         optimizer.load_state_dict({"state": slots, "param_groups": optimizer.state_dict()["param_groups"]})
         table = state["curve"].double().tolist()
@@ -124,14 +126,13 @@ def fit(job: Job, accelerator: Any) -> tuple[list[dict[str, float]], dict[str, T
         for row in curve:
             row["step"] = int(row["step"])
 
-    prepared = [accelerator.prepare_model(m) for m in job.modules.values()]
-    # The loss closes over the modules themselves; wrapping is needed only for several processes' gradients.
+    # The modules stay unwrapped, because the loss closes over them; several processes average their gradients below.
     distributed = accelerator.num_processes > 1
     optimizer = accelerator.prepare_optimizer(optimizer)
     scaler = getattr(accelerator, "scaler", None)
     if found is not None and scaler is not None:
         scaler.load_state_dict(found.json("scaler.json"))
-    for m in prepared:
+    for m in job.modules.values():
         m.train()
 
     if job.batch_size % accelerator.num_processes:
@@ -222,4 +223,6 @@ def make_accelerator(precision: str = "no") -> Any:
     """An Accelerator of this job: the GPU where there is one, several processes under `accelerate launch`."""
     from accelerate import Accelerator
 
+    if precision == "fp16" and not torch.cuda.is_available():
+        raise UserError("precision fp16 needs a GPU, and there is none here; use no or bf16")
     return Accelerator(mixed_precision=precision)

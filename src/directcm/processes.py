@@ -8,6 +8,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from directcm.errors import UserError
+
 
 def expand(values: Tensor, like: Tensor) -> Tensor:
     """Reshape per-row values (B,) to (B, 1, …) so that they scale the rows of `like` (B, …)."""
@@ -30,7 +32,7 @@ class Process(ABC):
 
     @abstractmethod
     def grid(self, intervals: int) -> Tensor:
-        """Times from `start` down to `end`, (intervals + 1,), float64; raises ValueError where impossible."""
+        """Times from `start` down to `end`, (intervals + 1,), float64; raises UserError where impossible."""
 
     @abstractmethod
     def velocity(self, x: Tensor, eps: Tensor, t: Tensor) -> Tensor:
@@ -102,7 +104,7 @@ class VariancePreserving(Process):
     def grid(self, intervals: int) -> Tensor:
         total = len(self.betas)
         if intervals < 1 or total % intervals:
-            raise ValueError(f"N = {intervals} does not divide {total}")
+            raise UserError(f"N = {intervals} does not divide the process's {total} time steps")
         return torch.arange(intervals, -1, -1, dtype=torch.float64) * (total // intervals)
 
     def velocity(self, x: Tensor, eps: Tensor, t: Tensor) -> Tensor:

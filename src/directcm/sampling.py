@@ -12,12 +12,13 @@ from torch import Tensor
 
 from directcm import rng, students
 from directcm.artifacts import Artifact, new_artifact, save_tensors
-from directcm.blocks import block_ranges, work
+from directcm.blocks import block_ranges, clear, work
 from directcm.config import Evaluation
 from directcm.encode import Latents
 from directcm.errors import UserError
 from directcm.progress import Progress
 from directcm.solvers import make_solver, solve
+from directcm.sources import digest
 from directcm.students import Student
 from directcm.teachers import Conditioning, load
 from directcm.teachers.latent_diffusion import decode, load_vae
@@ -120,6 +121,7 @@ def make(
         return {"latents": latent.cpu(), "rows": index, "forwards": torch.tensor([[made, minimum]])}
 
     key = {
+        "code": digest("sampling"),
         "block": settings.block,
         "batch_size": settings.batch_size,
         "precision": precision,
@@ -130,18 +132,26 @@ def make(
         "noise": noise.fingerprint,
         "student": student.fingerprint if student else None,
     }
-    done = work(scratch, key, blocks, block)
+    each = ode["N"] if student is None else 1
+    done = work(scratch, key, blocks, block, lambda rows: progress.update(len(rows) * each))
     forwards = done.pop("forwards").sum(0).tolist()
     inputs = {"teacher": teacher, "latents": latents, "noise": noise} | ({"student": student} if student else {})
-    public = {k: v for k, v in key.items() if k not in ("teacher", "noise", "student")}
+    public = {k: v for k, v in key.items() if k not in ("code", "teacher", "noise", "student")}
     with new_artifact(out, "samples", settings=public, inputs=inputs) as art:
         save_tensors(art / "latents.safetensors", done)
-        for start in range(0, rows_here, settings.batch_size):
-            part = slice(start, start + settings.batch_size)
-            for row, image in zip(done["rows"][part].tolist(), decode(vae, done["latents"][part]), strict=True):
-                image.save(art / f"images/{row:05d}.png")
+        drawn = Progress(f"{name}, decoding", rows_here, "image")
+        first = blocks[0].start
+        for rows in blocks:
+            # By block, as they were solved: which rows share a batch must not depend on the number of shards.
+            for start in range(rows.start, rows.stop, settings.batch_size):
+                some = range(start, min(start + settings.batch_size, rows.stop))
+                latents_ = done["latents"][some.start - first : some.stop - first]
+                for row, image in zip(some, decode(vae, latents_), strict=True):
+                    image.save(art / f"images/{row:05d}.png")
+                drawn.update(len(some))
         art.counts = {"samples": rows_here}
         if student is None:
             art.counts |= {"teacher_forwards": forwards[0], "teacher_forwards_minimum": forwards[1]}
         else:
             art.counts |= {"student_forwards": rows_here * int(steps or 0)}
+    clear(scratch)

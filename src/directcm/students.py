@@ -103,8 +103,10 @@ def load(teacher: Teacher, student: Artifact) -> Student:
     assert teacher.network is not None
     adapter = student.json("student.json")["run"]["adapter"]
     if lora_rank(adapter) is None:
-        unet = type(teacher.network).from_pretrained(student.folder / "unet", torch_dtype=teacher.network.dtype)
         student.verify()
+        unet = type(teacher.network).from_pretrained(
+            student.folder / "unet", torch_dtype=teacher.network.dtype, use_safetensors=True, local_files_only=True
+        )
     else:
         unet = teacher.network
         state = load_file(student.file("pytorch_lora_weights.safetensors"))

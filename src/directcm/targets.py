@@ -14,13 +14,14 @@ from torch import Tensor
 
 from directcm import rng
 from directcm.artifacts import Artifact, new_artifact, save_tensors
-from directcm.blocks import block_ranges, work
+from directcm.blocks import block_ranges, clear, work
 from directcm.config import Targets
 from directcm.encode import Latents
 from directcm.errors import UserError
 from directcm.processes import Process
 from directcm.progress import Progress
 from directcm.solvers import make_solver, solve
+from directcm.sources import digest
 from directcm.teachers import load
 
 
@@ -75,8 +76,11 @@ def make(
     starts = Starts(pool, model.process, intervals, seed)
     method = make_solver(solver)
     blocks = block_ranges(settings.count, settings.block, shard, settings.shards)
-    total = int(sum((intervals - starts.grid_index(list(b))).sum() for b in blocks))
-    progress = Progress(f"targets: shard {shard + 1} of {settings.shards}", total, "ODE step")
+
+    def steps_of(rows: range) -> int:
+        return int((intervals - starts.grid_index(list(rows))).sum())
+
+    progress = Progress(f"targets: shard {shard + 1} of {settings.shards}", sum(map(steps_of, blocks)), "ODE step")
 
     def block(rows: range) -> dict[str, Tensor]:
         ids, k, x = starts(list(rows))
@@ -97,6 +101,7 @@ def make(
         }
 
     key = {
+        "code": digest("targets"),
         "count": settings.count,
         "block": settings.block,
         "batch_size": settings.batch_size,
@@ -108,12 +113,12 @@ def make(
         "teacher": teacher.fingerprint,
         "latents": latents.fingerprint,
     }
-    done = work(scratch, key, blocks, block)
+    done = work(scratch, key, blocks, block, lambda rows: progress.update(steps_of(rows)))
     forwards = done.pop("forwards").sum(0).tolist()
     with new_artifact(
         out,
         "targets",
-        settings={k: v for k, v in key.items() if k not in ("teacher", "latents")},
+        settings={k: v for k, v in key.items() if k not in ("code", "teacher", "latents")},
         inputs={"teacher": teacher, "latents": latents},
     ) as art:
         save_tensors(art / "targets.safetensors", done)
@@ -122,6 +127,7 @@ def make(
             "teacher_forwards": forwards[0],
             "teacher_forwards_minimum": forwards[1],
         }
+    clear(scratch)
 
 
 def join(shards: Sequence[Artifact]) -> dict[str, Tensor]:

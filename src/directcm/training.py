@@ -17,6 +17,7 @@ from directcm.encode import Latents
 from directcm.errors import UserError
 from directcm.loop import CURVE, Job, constant, fit, make_accelerator
 from directcm.solvers import make_solver
+from directcm.sources import digest
 from directcm.targets import Starts, join
 from directcm.teachers import load
 
@@ -37,7 +38,7 @@ def make(
 
     `run` holds the axes (method, solver, N, w, adapter, loss, lr, batch_size, steps, seed), `settings` the rest; `pool`
     is the number of start points. `seed` draws the pool, run["seed"] its order and the LoRA's start. Writes the weights,
-    `curve.csv` and `student.json`; checkpoints stay in `scratch` until the student is whole.
+    `curve.csv` and `student.json`. Checkpoints stay in `scratch`; only a run of the same settings, inputs and code resumes from one.
     """
     method = methods.load(run["method"])
     accelerator = make_accelerator(settings.precision)
@@ -82,6 +83,7 @@ def make(
         return method.loss(student, batch, setting)
 
     key = {
+        "code": digest("training", f"methods.{run['method']}"),
         "run": dict(run),
         "settings": settings.model_dump(mode="json"),
         "seed": seed,

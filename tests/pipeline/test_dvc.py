@@ -66,7 +66,7 @@ def test_repro_metrics_and_plots(tmp_path: Path) -> None:
         done = run(*command)
         assert done.returncode == 0, done.stderr
     elsewhere = make_run(tmp_path / "clone")
-    for command in (("dvc", "pull"), ("snakemake", "--touch", "--forceall", "--cores", "1")):
+    for command in (("dvc", "pull"), ("snakemake", "--quiet", "all", "--touch", "--forceall", "--cores", "1")):
         done = elsewhere(*command)
         assert done.returncode == 0, done.stderr[-3000:]
     planned_again = elsewhere("snakemake", "-n")

@@ -1,8 +1,6 @@
-from directcm.analysis.selection import main_runs
-
-MAIN = [key(run, RUN_AXES) for run in main_runs(CONFIG)]
+MAIN = [key(run, RUN_AXES) for run in MAIN_RUNS]
 FIRST = {}
-for _run in main_runs(CONFIG):
+for _run in MAIN_RUNS:
     FIRST.setdefault(METHODS[_run["method"]], key(_run, RUN_AXES))
 FEWEST = min(CONFIG.evaluation.steps)
 METRICS_MAIN = [f"{OUT}/metrics/{TEACHER_SET}/manifest.json"] + [
@@ -13,7 +11,13 @@ METRICS_MAIN = [f"{OUT}/metrics/{TEACHER_SET}/manifest.json"] + [
 # What tables read of the configuration: nothing about how teacher and extractors were trained.
 READ = json.dumps(
     CONFIG.model_dump(
-        mode="json", exclude={"teacher", "encode", "extractors", "figures"}
+        mode="json",
+        exclude={
+            "teacher": {"micro_sdxl"},
+            "encode": True,
+            "extractors": True,
+            "figures": True,
+        },
     ),
     sort_keys=True,
 )
@@ -213,29 +217,7 @@ OTHERS = [f for f in RESULTS if not f.startswith((f"{OUT}/provenance", f"{OUT}/c
 
 rule provenance:
     input:
-        artifacts=[
-            f"{OUT}/{what}/manifest.json"
-            for what in ("data", "teacher", "latents", "noise")
-        ]
-        + [f"{OUT}/extractors/{n}/manifest.json" for n in NEEDED if n in TRAINED_HERE]
-        + expand(
-            REFERENCE.replace(ODE, "{ode}"),
-            ode=ODES.instance_patterns,
-            shard=range(CONFIG.evaluation.shards),
-        )
-        + expand(
-            TARGETS.replace(ODE, "{ode}"),
-            ode=sorted(
-                {
-                    key(r, ODE_AXES)
-                    for r in CONFIG.runs()
-                    if declares(r["method"], "TARGETS", root=workflow.basedir)
-                }
-            ),
-            shard=range(CONFIG.targets.shards),
-        )
-        + [f"{OUT}/students/{run}/manifest.json" for run in RUNS.instance_patterns]
-        + [f"{OUT}/metrics/{s}/manifest.json" for s in SETS],
+        artifacts=[f"{OUT}/{name}/manifest.json" for name in paths.artefacts(CONFIG)],
         others=ancient(OTHERS),
         code=code("analysis.provenance"),
     output:
@@ -263,9 +245,9 @@ rule provenance:
         runtime=10,
     params:
         settings=settings(CONFIG),
-        benchmarks=f"{OUT}/benchmarks",
+        results=OUT,
     message:
         "provenance: what ran, from what, and what it cost"
     shell:
-        "directcm provenance --settings {params.settings:q} --artifacts {input.artifacts}"
-        " --benchmarks {params.benchmarks} --out {output.html} --log {log}"
+        "directcm provenance --settings {params.settings:q} --results {params.results}"
+        " --out {output.html} --log {log}"

@@ -6,11 +6,13 @@ import sys
 import pandas as pd
 from snakemake.utils import Paramspace
 
-from directcm import preflight
+from directcm import paths, preflight
+from directcm.analysis.selection import main_runs
 from directcm.config import ODE_AXES, RUN_AXES, Config, number
 from directcm.config import parse as validated
 from directcm.errors import UserError
 from directcm.specs import EXTRACTORS, METHODS, METRICS
+from directcm.paths import key
 from directcm.sources import declares, sources
 
 
@@ -22,6 +24,7 @@ def stop(error):
 
 try:
     CONFIG = validated(Config, config)
+    MAIN_RUNS = main_runs(CONFIG)
 except UserError as error:
     stop(error)
 # Captions and the report see every key, defaults included.
@@ -40,14 +43,6 @@ SEED = CONFIG.seed
 OUT = f"results/{CONFIG.preset}"
 
 
-def key(axes, names):
-    """name~value,… as Paramspace spells it."""
-    return ",".join(
-        f"{n}~{number(axes[n]) if isinstance(axes[n], float) else axes[n]}"
-        for n in names
-    )
-
-
 def grid(runs, names):
     """A Paramspace over runs: its wildcards carry the whole identity of a run."""
     rows = {key(run, names): run for run in runs}.values()
@@ -61,17 +56,12 @@ def grid(runs, names):
 
 
 RUNS = grid(CONFIG.runs(), RUN_AXES)
-DEFAULT_ODE = {n: getattr(CONFIG.ode, n) for n in ODE_AXES}
+DEFAULT_ODE = paths.default_ode(CONFIG)
 ODES = grid([DEFAULT_ODE, *CONFIG.runs()], ODE_AXES)
 RUN = RUNS.wildcard_pattern
 ODE = ODES.wildcard_pattern
-TEACHER_SET = f"teacher/{key(DEFAULT_ODE, ODE_AXES)}"
-STUDENT_SETS = [
-    f"students/{run}/sampling_steps~{k}"
-    for run in RUNS.instance_patterns
-    for k in CONFIG.evaluation.steps
-]
-SETS = [TEACHER_SET, *STUDENT_SETS]
+SETS = paths.sets(CONFIG)
+TEACHER_SET = SETS[0]
 
 
 wildcard_constraints:
@@ -127,7 +117,7 @@ TRAIN_REST = json.dumps(
     },
     sort_keys=True,
 )
-TRAINED_HERE = [name for name, e in EXTRACTORS.items() if not e.weights]
+TRAINED_HERE = paths.trained_extractors(CONFIG)
 NEEDED = CONFIG.extractor_names()
 
 

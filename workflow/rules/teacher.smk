@@ -14,7 +14,8 @@ rule teacher:
     resources:
         mem_mb=later(6000, 32000),
         runtime=later(30, 60),
-        gpu=1,
+        # A teacher that exists already is only looked at.
+        gpu=int(CONFIG.teacher.kind == "micro_sdxl"),
     params:
         kind=CONFIG.teacher.kind,
         settings=settings(getattr(CONFIG.teacher, CONFIG.teacher.kind)),

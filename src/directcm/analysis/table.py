@@ -17,6 +17,7 @@ from directcm.specs import METRICS
 
 __all__ = ["COLUMNS", "Cell", "cells", "main_runs", "mean_sd", "table1"]
 
+PAPER_RESOLUTION = 1024
 COLUMNS = ["row", "steps", "metric", "reference", "mean", "sd", "n_seeds", "n_samples", "paper"]
 REFERENCE = {"teacher": "to teacher samples", "data": "to data images", "prompt": "with prompt", "none": ""}
 
@@ -107,12 +108,18 @@ def _paper_number(value: float) -> str:
     return f"{value:.0f}" if value >= 1000 else str(float(value))
 
 
-def _paper_text(cell: Cell) -> str:
+def same_scale(metric: str, config: Config) -> bool:
+    """Whether the paper's number and ours are on one scale: its own extractor, on a teacher and at a size like its own."""
+    own = config.teacher.kind == "diffusers" and config.data.resolution == PAPER_RESOLUTION
+    return METRICS[metric].same_scale_as_paper and own
+
+
+def _paper_text(cell: Cell, config: Config) -> str:
     """The paper's number as it stands beside ours; empty where the paper has none."""
     if cell.paper is None:
         return ""
     spec = METRICS[cell.metric]
-    scale = "SDXL" if spec.same_scale_as_paper else "SDXL; another scale"
+    scale = "SDXL" if same_scale(cell.metric, config) else "SDXL; another scale"
     return f"paper: {spec.paper_name} {_paper_number(cell.paper)} ({scale})"
 
 
@@ -122,6 +129,7 @@ class _Wide:
 
     columns: list[tuple[str, str]]
     rows: list[tuple[str, int, int, dict[tuple[str, str], Cell]]]
+    config: Config
 
 
 def _wide(table: Sequence[Cell], config: Config) -> _Wide:
@@ -131,7 +139,7 @@ def _wide(table: Sequence[Cell], config: Config) -> _Wide:
     for cell in table:
         rows.setdefault((cell.row, cell.steps), {})[cell.metric, cell.reference] = cell
     return _Wide(
-        columns, [(row, steps, max(c.n_seeds for c in own.values()), own) for (row, steps), own in rows.items()]
+        columns, [(row, steps, max(c.n_seeds for c in own.values()), own) for (row, steps), own in rows.items()], config
     )
 
 
@@ -253,7 +261,12 @@ def _html(path: str | Path, wide: _Wide, notes: Sequence[str], settings: str) ->
                 continue
             sd = "" if cell.sd is None else _shown(cell.sd, spec.decimals)
             shown.append(
-                {"label": label, "mean": _shown(cell.mean, spec.decimals), "sd": sd, "paper": _paper_text(cell)}
+                {
+                    "label": label,
+                    "mean": _shown(cell.mean, spec.decimals),
+                    "sd": sd,
+                    "paper": _paper_text(cell, wide.config),
+                }
             )
         detail = (
             f"{steps} solver steps" if row == TEACHER else f"{steps_label(steps)}, {seeds} seed{'s' * (seeds != 1)}"
@@ -318,8 +331,8 @@ def _tex(path: str | Path, wide: _Wide, notes: Sequence[str], settings: str) -> 
             if cell.paper is None:
                 papers.append("")
             else:
-                mark = "" if spec.same_scale_as_paper else r"$^{\dagger}$"
-                other_scale = other_scale or not spec.same_scale_as_paper
+                mark = "" if same_scale(cell.metric, wide.config) else r"$^{\dagger}$"
+                other_scale = other_scale or not same_scale(cell.metric, wide.config)
                 papers.append(
                     rf"\textit{{\scriptsize{{[}}{latex(spec.paper_name)} {_paper_number(cell.paper)}{{]}}{mark}}}"
                 )

@@ -1,13 +1,13 @@
 """Data sets: images and captions, copied into one artefact of square RGB PNGs with a fixed split.
 
-A data set is a module here with `items(settings, resolution) -> list[Item]`; its name is its `kind`.
+A data set is a module here with `items(settings) -> (how many, an iterator of Item)`; its name is its `kind`.
 """
 
 from __future__ import annotations
 
 import importlib
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -16,6 +16,7 @@ from directcm import rng
 from directcm.artifacts import new_artifact, write_csv, write_json
 from directcm.config import Data
 from directcm.errors import UserError
+from directcm.progress import Progress
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -39,19 +40,22 @@ def split(n: int, held_out: float, seed: int) -> list[str]:
     return ["held_out" if i in chosen else "train" for i in range(n)]
 
 
-def write(items: Sequence[Item], settings: Data, seed: int, out: str | Path) -> None:
-    """Write items as the data artefact: images/, images.csv (id, file_name, text, label, split), data.json."""
-    if len(items) < 2:
-        raise UserError(f"data: {len(items)} image(s) found, at least 2 are needed (one to train on, one held out)")
-    parts = split(len(items), settings.held_out, seed)
+def write(count: int, items: Iterable[Item], settings: Data, seed: int, out: str | Path) -> None:
+    """Write `count` items, one at a time, as the data artefact: images/, images.csv (id, file_name, text, label, split), data.json."""
+    if count < 2:
+        raise UserError(f"data: {count} image(s) found, at least 2 are needed (one to train on, one held out)")
+    parts = split(count, settings.held_out, seed)
+    progress = Progress("data", count, "image")
     with new_artifact(out, "data", settings={**json.loads(settings.model_dump_json()), "seed": seed}) as art:
-        rows = []
+        rows, labels = [], set()
         for i, (item, part) in enumerate(zip(items, parts, strict=True)):
             name = f"images/{i:05d}.png"
             item.image.save(art / name)
+            labels.add(item.label)
+            progress.update()
             rows.append({"id": i, "file_name": name, "text": item.text, "label": item.label, "split": part})
         write_csv(art / "images.csv", rows, COLUMNS)
-        art.counts = {"n": len(items), "n_train": parts.count("train"), "n_held_out": parts.count("held_out")}
+        art.counts = {"n": count, "n_train": parts.count("train"), "n_held_out": parts.count("held_out")}
         write_json(
             art / "data.json",
             {
@@ -59,7 +63,7 @@ def write(items: Sequence[Item], settings: Data, seed: int, out: str | Path) -> 
                 "resolution": settings.resolution,
                 "n_train": parts.count("train"),
                 "n_held_out": parts.count("held_out"),
-                "labels": sorted({item.label for item in items if item.label}),
+                "labels": sorted(labels - {""}),
             },
         )
 
@@ -67,4 +71,5 @@ def write(items: Sequence[Item], settings: Data, seed: int, out: str | Path) -> 
 def make(settings: Data, seed: int, out: str | Path) -> None:
     """The verb `data`: read a data set and write its artefact."""
     module = importlib.import_module(f"directcm.datasets.{settings.kind}")
-    write(module.items(settings), settings, seed, out)
+    count, items = module.items(settings)
+    write(count, items, settings, seed, out)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
 from PIL import Image
 
@@ -11,15 +13,16 @@ from directcm.datasets import Item
 WORDS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
 
 
-def items(settings: Data) -> list[Item]:
+def items(settings: Data) -> tuple[int, Iterator[Item]]:
     """The digits, 8×8 grey levels 0 … 16 enlarged bicubically to RGB at the resolution asked for."""
     from sklearn.datasets import load_digits
 
     bunch = load_digits()
     side = (settings.resolution, settings.resolution)
-    out = []
-    for grey, label in zip(bunch.images, bunch.target, strict=True):
+
+    def draw(grey: np.ndarray, label: int) -> Item:
         image = Image.fromarray(np.round(grey * (255 / 16)).astype(np.uint8), mode="L")
         image = image.resize(side, Image.Resampling.BICUBIC).convert("RGB")
-        out.append(Item(image, f"a handwritten digit {WORDS[label]}", str(label)))
-    return out
+        return Item(image, f"a handwritten digit {WORDS[label]}", str(label))
+
+    return len(bunch.images), map(draw, bunch.images, bunch.target)

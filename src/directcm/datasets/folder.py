@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+from collections.abc import Iterator
 from pathlib import Path
 
 from PIL import Image, ImageOps, UnidentifiedImageError
@@ -53,16 +54,21 @@ def _open(path: Path) -> Image.Image | None:
         return None
 
 
-def items(settings: Data) -> list[Item]:
+def items(settings: Data) -> tuple[int, Iterator[Item]]:
     """The listed images: centre crop to a square, then Lanczos to the resolution; captions as they stand.
 
-    Raises UserError naming files that are missing, outside the folder, unreadable or too small.
+    The iterator goes through all of them and then raises UserError naming those that are missing, outside the folder,
+    unreadable or too small, if there were any.
     """
     folder = check(settings)
+    rows = _rows(folder / "metadata.csv")
+    return len(rows), _read(folder, rows, settings.resolution)
+
+
+def _read(folder: Path, rows: list[tuple[str, str]], side: int) -> Iterator[Item]:
     metadata = folder / "metadata.csv"
-    side = settings.resolution
-    missing, outside, unreadable, small, out = [], [], [], [], []
-    for name, text in _rows(metadata):
+    missing, outside, unreadable, small = [], [], [], []
+    for name, text in rows:
         path = folder / name
         if not name or not path.resolve().is_relative_to(folder.resolve()):
             outside.append(name)
@@ -73,7 +79,7 @@ def items(settings: Data) -> list[Item]:
         elif min(image.size) < side:
             small.append(f"{name} ({image.width}×{image.height})")
         else:
-            out.append(Item(ImageOps.fit(image, (side, side), Image.Resampling.LANCZOS), text))
+            yield Item(ImageOps.fit(image, (side, side), Image.Resampling.LANCZOS), text)
     for names, what in (
         (outside, "not inside the folder; use paths relative to it"),
         (missing, "not there; remove the line or add the file"),
@@ -82,4 +88,3 @@ def items(settings: Data) -> list[Item]:
     ):
         if names:
             raise UserError(f"{metadata}: {len(names)} file(s), {_list(names)}: {what}")
-    return out

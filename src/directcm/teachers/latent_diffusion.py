@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from directcm.artifacts import LOCATION, read_json, sha256
 from directcm.errors import UserError
 from directcm.processes import VariancePreserving
 from directcm.teachers import Conditioning, Teacher
@@ -18,7 +19,16 @@ if TYPE_CHECKING:
 
     from directcm.artifacts import Artifact
 
+# Pixels from which images are decoded one by one.
+LARGE = 256
 DTYPES = {"no": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
+
+
+def dtype(precision: str, device: torch.device | str) -> torch.dtype:
+    """The dtype of frozen weights; a UserError for fp16 without a GPU."""
+    if precision == "fp16" and torch.device(device).type == "cpu":
+        raise UserError("precision fp16 needs a GPU, and there is none here; use no or bf16")
+    return DTYPES[precision]
 
 
 class LatentDiffusion(Teacher):
@@ -40,15 +50,15 @@ class LatentDiffusion(Teacher):
 
     def noise(self, x: Tensor, t: Tensor, cond: Conditioning | None) -> Tensor:
         assert cond is not None and self.network is not None
-        dtype = self.network.dtype
+        own = self.network.dtype
         side = float(self.pixels)
-        ids = torch.tensor([side, side, 0.0, 0.0, side, side], device=x.device, dtype=dtype)
+        ids = torch.tensor([side, side, 0.0, 0.0, side, side], device=x.device, dtype=own)
         out = self.network(
-            x.to(dtype),
+            x.to(own),
             self.process.network_time(t).to(torch.float32),
-            encoder_hidden_states=cond.tensors["prompt_embeds"].to(dtype),
+            encoder_hidden_states=cond.tensors["prompt_embeds"].to(own),
             added_cond_kwargs={
-                "text_embeds": cond.tensors["pooled"].to(dtype),
+                "text_embeds": cond.tensors["pooled"].to(own),
                 "time_ids": ids.expand(len(x), -1),
             },
         ).sample.float()
@@ -64,33 +74,59 @@ class LatentDiffusion(Teacher):
         return Conditioning({k: torch.zeros_like(v) for k, v in cond.tensors.items()})
 
 
-def _folder(artifact: Artifact, entry: str | None) -> Path | None:
-    if entry is None:
-        return None
-    path = Path(entry)
-    return path if path.is_absolute() else artifact.folder / path
-
-
 def settings(artifact: Artifact) -> dict[str, Any]:
-    """teacher.json with its folders resolved: pipeline, vae (None: the pipeline's own), variant, resolution …"""
+    """teacher.json, with the folders of its parts: "pipeline", "vae" (None: the pipeline's own).
+
+    A teacher made here lies in its artefact; a pinned one where location.json says.
+    """
     content = dict(artifact.json("teacher.json"))
-    content["pipeline"] = _folder(artifact, content["pipeline"])
-    content["vae"] = _folder(artifact, content.get("vae"))
+    content["pipeline"], content["vae"] = artifact.folder, None
+    if content["pinned"]:
+        places = read_json(artifact.folder / LOCATION)
+        for part in ("pipeline", "vae"):
+            if places[part] is not None:
+                content[part] = Path(places[part])
+                if not content[part].is_dir():
+                    raise UserError(
+                        f"{content[part]}: the teacher's {part} is no longer there; put it back, or run the teacher step again"
+                    )
     return content
 
 
-def make_process(scheduler: Path, time_input: str) -> tuple[VariancePreserving, str]:
-    """(process, prediction type) from a pipeline's scheduler/scheduler_config.json."""
-    from directcm.artifacts import read_json
+def check(artifact: Artifact, content: dict[str, Any], *parts: str) -> None:
+    """Compare the files of parts ("unet/" …, "vae:" for a VAE of its own) with their recorded sha256 before they are read."""
+    if not content["pinned"]:
+        for name in artifact.checksums:
+            if name.startswith(parts):
+                artifact.file(name)
+        return
+    for row in artifact.csv("files.csv"):
+        own = row["part"] == "vae"
+        if (own and "vae:" in parts) or (not own and row["path"].startswith(parts)):
+            path = content[row["part"]] / row["path"]
+            if not path.is_file() or sha256(path) != row["sha256"]:
+                raise UserError(
+                    f"{path}: missing or changed since the teacher was pinned; put the file back, or run the teacher step again"
+                )
 
+
+def make_process(scheduler: Path, time_input: str) -> tuple[VariancePreserving, str]:
+    """(process, prediction type) from a pipeline's scheduler/scheduler_config.json; a UserError for what is not SDXL's kind."""
     config = read_json(scheduler)
-    steps, start, end = config["num_train_timesteps"], config["beta_start"], config["beta_end"]
-    if config["beta_schedule"] != "scaled_linear":
-        raise UserError(f"{scheduler}: beta_schedule is {config['beta_schedule']!r}, expected scaled_linear (SDXL's)")
+    expected = {"beta_schedule": "scaled_linear", "rescale_betas_zero_snr": False, "trained_betas": None}
+    for key, value in expected.items():
+        if config.get(key, None if key == "beta_schedule" else value) != value:
+            raise UserError(f"{scheduler}: {key} is {config.get(key)!r}, expected {value!r} (SDXL's)")
+    for key in ("num_train_timesteps", "beta_start", "beta_end"):
+        if key not in config:
+            raise UserError(f"{scheduler}: {key} is missing; it is not a diffusion scheduler's configuration")
     kind = config.get("prediction_type", "epsilon")
     if kind not in ("epsilon", "v_prediction"):
         raise UserError(f"{scheduler}: prediction_type is {kind!r}, expected epsilon or v_prediction")
-    return VariancePreserving.scaled_linear(start, end, steps, time_input), kind
+    schedule = VariancePreserving.scaled_linear(
+        config["beta_start"], config["beta_end"], config["num_train_timesteps"], time_input
+    )
+    return schedule, kind
 
 
 def load(artifact: Artifact, device: torch.device | str = "cpu", precision: str = "no") -> LatentDiffusion:
@@ -98,12 +134,13 @@ def load(artifact: Artifact, device: torch.device | str = "cpu", precision: str 
     from diffusers import UNet2DConditionModel
 
     content = settings(artifact)
+    check(artifact, content, "unet/", "scheduler/")
     process, kind = make_process(content["pipeline"] / "scheduler" / "scheduler_config.json", content["time_input"])
     unet = UNet2DConditionModel.from_pretrained(
         content["pipeline"],
         subfolder="unet",
         variant=content["variant"],
-        torch_dtype=DTYPES[precision],
+        torch_dtype=dtype(precision, device),
         use_safetensors=True,
         local_files_only=True,
     )
@@ -112,22 +149,33 @@ def load(artifact: Artifact, device: torch.device | str = "cpu", precision: str 
 
 
 def load_vae(artifact: Artifact, device: torch.device | str = "cpu", precision: str = "no") -> Any:
-    """The VAE of a teacher artefact, frozen, in evaluation mode."""
+    """The VAE of a teacher artefact, frozen, in evaluation mode; in float32 where it overflows in fp16."""
     from diffusers import AutoencoderKL
 
     content = settings(artifact)
-    where = (
-        {"pretrained_model_name_or_path": content["vae"]}
-        if content["vae"]
-        else {
+    if content["vae"] is not None:
+        where = {"pretrained_model_name_or_path": content["vae"]}
+        check(artifact, content, "vae:")
+    else:
+        where = {
             "pretrained_model_name_or_path": content["pipeline"],
             "subfolder": "vae",
             "variant": content["variant"],
         }
-    )
+        check(artifact, content, "vae/")
     vae = AutoencoderKL.from_pretrained(
-        **where, torch_dtype=DTYPES[precision], use_safetensors=True, local_files_only=True
+        **where, torch_dtype=dtype(precision, device), use_safetensors=True, local_files_only=True
     )
+    for key in ("latents_mean", "latents_std", "shift_factor"):
+        if vae.config.get(key) is not None:
+            raise UserError(
+                f"{artifact.folder}: the VAE has a {key}, which SDXL's has not; this pipeline cannot use it"
+            )
+    if precision == "fp16" and vae.config.get("force_upcast"):
+        vae = vae.float()
+    if content["resolution"] >= LARGE:
+        # One image at a time: a batch of full-size activations is larger than a card.
+        vae.enable_slicing()
     return vae.requires_grad_(False).eval().to(device)
 
 
@@ -151,7 +199,10 @@ def to_images(pixels: Tensor) -> list[Image]:
 def decode(vae: Any, latents: Tensor) -> list[Image]:
     """Scaled latents (B, c, h, w) to RGB images."""
     x = latents.to(vae.device, vae.dtype) / vae.config.scaling_factor
-    return to_images(vae.decode(x).sample)
+    pixels = vae.decode(x).sample
+    if not bool(torch.isfinite(pixels).all()):
+        raise UserError("the VAE decodes to numbers that are not finite; use evaluation.precision no or bf16")
+    return to_images(pixels)
 
 
 @torch.no_grad()
@@ -177,12 +228,13 @@ class TextEncoders:
         from transformers import CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
 
         content = settings(artifact)
+        check(artifact, content, "text_encoder/", "text_encoder_2/", "tokenizer/", "tokenizer_2/")
         options: dict[str, Any] = {"variant": content["variant"], "use_safetensors": True, "local_files_only": True}
         first = CLIPTextModel.from_pretrained(
-            content["pipeline"], subfolder="text_encoder", dtype=DTYPES[precision], **options
+            content["pipeline"], subfolder="text_encoder", dtype=dtype(precision, device), **options
         )
         second = CLIPTextModelWithProjection.from_pretrained(
-            content["pipeline"], subfolder="text_encoder_2", dtype=DTYPES[precision], **options
+            content["pipeline"], subfolder="text_encoder_2", dtype=dtype(precision, device), **options
         )
         tokenizers = [
             CLIPTokenizer.from_pretrained(content["pipeline"], subfolder=name, local_files_only=True)

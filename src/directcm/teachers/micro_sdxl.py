@@ -18,6 +18,7 @@ from directcm.artifacts import Artifact, new_artifact, write_csv, write_json
 from directcm.config import MicroSdxl, MicroText, Process
 from directcm.loop import CURVE, Job, cosine, fit, make_accelerator
 from directcm.processes import VariancePreserving
+from directcm.sources import digest
 from directcm.teachers import Conditioning
 from directcm.teachers.latent_diffusion import LatentDiffusion, TextEncoders, to_tensor
 
@@ -125,9 +126,12 @@ def make_unet(settings: MicroSdxl, side: int) -> Any:
 
 
 def train_vae(
-    images: Tensor, held_out: Tensor, settings: MicroSdxl, seed: int, scratch: Path
+    images: Tensor, held_out: Tensor, settings: MicroSdxl, seed: int, scratch: Path, code: str, fingerprint: str
 ) -> tuple[Any, list[dict[str, float]], float]:
-    """An AutoencoderKL on MSE + KL; returns it, its curve, and its MSE in [−1, 1] on held-out images."""
+    """An AutoencoderKL on MSE + KL; returns it, its curve, and its MSE in [−1, 1] on held-out images.
+
+    `code` and `fingerprint` (of the data) say whose checkpoints it may resume from.
+    """
     from diffusers import AutoencoderKL
 
     v = settings.vae
@@ -162,7 +166,7 @@ def train_vae(
             cosine(v.lr, v.steps, 50),
             grad_clip=1.0,
             scratch=scratch / "vae",
-            key={"settings": v.model_dump(mode="json"), "seed": seed},
+            key={"code": code, "settings": v.model_dump(mode="json"), "seed": seed, "data": fingerprint},
         ),
         accelerator,
     )
@@ -186,6 +190,7 @@ def make(settings: MicroSdxl, process: Process, data: Artifact, seed: int, scrat
     from diffusers import DDIMScheduler, StableDiffusionXLPipeline
     from PIL import Image
 
+    code = digest("teachers.micro_sdxl")
     rows = data.csv("images.csv")
     pixels = to_tensor([Image.open(data.file(r["file_name"])) for r in rows])
     train = [i for i, r in enumerate(rows) if r["split"] == "train"]
@@ -193,7 +198,7 @@ def make(settings: MicroSdxl, process: Process, data: Artifact, seed: int, scrat
     texts = [rows[i]["text"] for i in train]
     resolution = data.json("data.json")["resolution"]
 
-    vae, vae_curve, vae_error = train_vae(pixels[train], pixels[held], settings, seed, scratch)
+    vae, vae_curve, vae_error = train_vae(pixels[train], pixels[held], settings, seed, scratch, code, data.fingerprint)
 
     with torch.no_grad():
         posterior = [vae.encode(b.to(vae.device)).latent_dist for b in pixels[train].split(256)]
@@ -246,6 +251,7 @@ def make(settings: MicroSdxl, process: Process, data: Artifact, seed: int, scrat
             ema=u.ema,
             scratch=scratch / "unet",
             key={
+                "code": code,
                 "settings": settings.model_dump(mode="json"),
                 "process": process.model_dump(),
                 "seed": seed,
@@ -295,8 +301,7 @@ def make(settings: MicroSdxl, process: Process, data: Artifact, seed: int, scrat
             art / "teacher.json",
             {
                 "loader": "latent_diffusion",
-                "pipeline": ".",
-                "vae": None,
+                "pinned": False,
                 "variant": None,
                 "time_input": process.time_input,
                 "resolution": resolution,
