@@ -64,7 +64,9 @@ def main() -> None:
 
     table = []
     middle, spread = seconds(forward, a.repeats, device)
-    table.append((f"teacher, guided forward of {a.rows} rows", middle, spread, f"{2 * a.rows / middle:,.0f} U-Net rows/s"))
+    table.append(
+        (f"teacher, guided forward of {a.rows} rows", middle, spread, f"{2 * a.rows / middle:,.0f} U-Net rows/s")
+    )
     student = students.make_student(teacher, a.adapter, 0)
     optimizer = torch.optim.AdamW([p for p in student.teacher.network.parameters() if p.requires_grad], lr=1e-4)
     rows = slice(0, a.batch_size)
@@ -82,8 +84,14 @@ def main() -> None:
         middle, spread = seconds(step, a.repeats, device)
         table.append((f"{name}, one step of {a.batch_size}", middle, spread, f"{a.batch_size / middle:,.0f} pairs/s"))
     facts = provenance()
-    where = torch.cuda.get_device_name() if device == "cuda" else f"{platform.processor() or platform.machine()}, {a.threads} thread(s)"
-    print(f"{facts['date']}, commit {(facts['commit'] or '?')[:12]}, {where}, torch {torch.__version__}, n = {a.repeats} each\n")
+    where = (
+        torch.cuda.get_device_name()
+        if device == "cuda"
+        else f"{platform.processor() or platform.machine()}, {a.threads} thread(s)"
+    )
+    print(
+        f"{facts['date']}, commit {(facts['commit'] or '?')[:12]}, {where}, torch {torch.__version__}, n = {a.repeats} each\n"
+    )
     print("| what | median s | IQR s | rate |\n|---|---|---|---|")
     for name, middle, spread, rate in table:
         print(f"| {name} | {middle:.4f} | {spread:.4f} | {rate} |")

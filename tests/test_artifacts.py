@@ -199,11 +199,6 @@ def test_malformed_manifests(tmp_path: Path, text: str, one_line: Any) -> None:
     assert str(tmp_path / "a") in one_line(error)
 
 
-@pytest.mark.xfail(
-    strict=True,
-    raises=KeyError,
-    reason="bug: a manifest without settings, inputs or counts opens, and fails later with KeyError",
-)
 @pytest.mark.parametrize("key", ["settings", "inputs", "counts"])
 def test_a_manifest_that_lacks_a_key(tmp_path: Path, key: str) -> None:
     path = make(tmp_path / "a").folder / "manifest.json"
@@ -292,10 +287,6 @@ def test_csv_round_trip(rows: list[tuple[str, str]]) -> None:
         assert read_csv(path) == table
 
 
-@pytest.mark.xfail(
-    strict=True,
-    reason="bug: the csv writer does not quote a lone carriage return when the line end is \\n; the row is torn in two",
-)
 @pytest.mark.parametrize("text", ["a\rb", "\r", "end\r"])
 def test_a_carriage_return_survives_csv(tmp_path: Path, text: str) -> None:
     write_csv(tmp_path / "x.csv", [{"a": text, "b": "z"}], ["a", "b"])
@@ -353,9 +344,6 @@ def test_the_json_reader_gives_a_line_for_any_bytes(data: bytes) -> None:
             assert str(path) in str(error) and len(str(error).splitlines()) == 1
 
 
-@pytest.mark.xfail(
-    strict=True, reason="bug: read_json lets ValueError (4,300 digits), RecursionError and IsADirectoryError through"
-)
 @pytest.mark.parametrize("data", [b"9" * 5000, b"[" * 100000, None])
 def test_the_json_reader_on_what_json_cannot_take(tmp_path: Path, data: bytes | None) -> None:
     path = tmp_path / "x"
@@ -364,9 +352,6 @@ def test_the_json_reader_on_what_json_cannot_take(tmp_path: Path, data: bytes | 
         read_json(path)
 
 
-@pytest.mark.xfail(
-    strict=True, reason="bug: load_arrays lets AttributeError through where numpy lacks a dtype (float8)"
-)
 def test_the_array_reader_on_a_type_numpy_lacks(tmp_path: Path) -> None:
     header = b'{"x":{"dtype":"F8_E4M3","shape":[1],"data_offsets":[0,1]}}'
     (tmp_path / "x").write_bytes(len(header).to_bytes(8, "little") + header + b"a")
@@ -374,8 +359,7 @@ def test_the_array_reader_on_a_type_numpy_lacks(tmp_path: Path) -> None:
         load_arrays(tmp_path / "x")
 
 
-@pytest.mark.xfail(strict=True, reason="bug: read_csv lets UnicodeDecodeError and csv.Error through")
-@pytest.mark.parametrize("data", [b"\xff\xfe,b\n1,2", b"a\n" + b"x" * 200000])
+@pytest.mark.parametrize("data", [b"\xff\xfe,b\n1,2", b"\x80"])
 def test_the_csv_reader_on_what_is_no_csv(tmp_path: Path, data: bytes) -> None:
     (tmp_path / "x").write_bytes(data)
     with pytest.raises(UserError, match="x"):

@@ -170,7 +170,6 @@ def test_booleans_are_no_numbers_or_names(key: str, value: bool, one_line: Any) 
     assert f"{last} is {str(value).lower()}, expected a number or text" in refused(content, one_line)
 
 
-@pytest.mark.xfail(strict=True, reason="bug: booleans inside lists pass as 0 and 1")
 @pytest.mark.parametrize(
     "content", [{"students": [{"seed": [True]}]}, {"evaluation": {"steps": [True]}}, {"students": [{"w": [True]}]}]
 )
@@ -243,10 +242,6 @@ def test_numbers_in_paths() -> None:
     ]
 
 
-@pytest.mark.xfail(
-    strict=True,
-    reason="bug: number() keeps 12 decimals: other values share a path, and a rule would be given another number",
-)
 @pytest.mark.parametrize("value", [1e-13, 1 / 3])
 def test_numbers_of_more_decimals(value: float) -> None:
     assert float(number(value)) == value
@@ -316,17 +311,6 @@ def test_merge_is_snakemakes(base: dict, overlay: dict) -> None:
     assert base == before
 
 
-@pytest.mark.xfail(
-    strict=True, reason="bug: Snakemake drops an empty mapping laid over a scalar, merge replaces the scalar by it"
-)
-def test_merge_of_an_empty_mapping_over_a_scalar() -> None:
-    from snakemake.utils import update_config
-
-    theirs = {"clip_tiny": None}
-    update_config(theirs, {"clip_tiny": {}})
-    assert merge({"clip_tiny": None}, {"clip_tiny": {}}) == theirs
-
-
 def test_overlays_in_order(tmp_path: Path) -> None:
     (tmp_path / "a.yaml").write_text("seed: 1\node: {N: 10, w: 2}\n")
     (tmp_path / "b.yaml").write_text("ode: {w: 4}\nstudents:\n  - {seed: [5]}\n")
@@ -355,7 +339,6 @@ def test_malformed_yaml(tmp_path: Path, text: str, word: str, one_line: Any) -> 
     assert str(tmp_path / "c.yaml") in one_line(error) and word in str(error.value)
 
 
-@pytest.mark.xfail(strict=True, reason="bug: read_yaml and describe let ValueError and TypeError of odd dates through")
 @pytest.mark.parametrize("text", ["preset: 2024-13-45\n", "data: {kind: {2020-01-01: x}}\n"])
 def test_yaml_with_odd_dates(tmp_path: Path, text: str) -> None:
     (tmp_path / "c.yaml").write_text(text)

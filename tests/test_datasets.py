@@ -74,7 +74,7 @@ def test_resolution(tmp_path: Path) -> None:
 
 def test_one_image_is_too_few(tmp_path: Path, one_line: Any) -> None:
     with pytest.raises(UserError) as error:
-        write([Item(Image.new("RGB", (8, 8)), "x")], Data(), 0, tmp_path / "d")
+        write(1, [Item(Image.new("RGB", (8, 8)), "x")], Data(), 0, tmp_path / "d")
     assert "1 image(s)" in one_line(error)
 
 
@@ -154,7 +154,6 @@ def test_captions_survive(tmp_path: Path) -> None:
     assert [r["text"] for r in open_artifact(tmp_path / "out", "data").csv("images.csv")] == CAPTIONS
 
 
-@pytest.mark.xfail(strict=True, reason="bug: artifacts.write_csv does not quote a lone carriage return")
 def test_a_caption_with_a_carriage_return(tmp_path: Path) -> None:
     settings = folder(tmp_path / "d", [("a.png", "old\rMac"), ("b.png", "two")])
     datasets.make(settings, 0, tmp_path / "out")
@@ -221,7 +220,6 @@ def test_many_missing_files_are_counted(tmp_path: Path, one_line: Any) -> None:
         (b"file_name,text\n", "0 image(s)"),
         (b"\xff\xfe\x00", "UTF-8"),
         (b"file_name;text\na.png;x\n", "file_name;text"),
-        (b"file_name,text\na.png," + b"x" * 140000, "not a CSV"),
     ],
 )
 def test_wrong_metadata(tmp_path: Path, content: bytes, word: str, one_line: Any) -> None:
@@ -230,16 +228,18 @@ def test_wrong_metadata(tmp_path: Path, content: bytes, word: str, one_line: Any
     assert word in message(settings, tmp_path, one_line)
 
 
-@pytest.mark.xfail(strict=True, reason="bug: a caption with an unquoted comma is cut at the comma without a word")
+def test_a_very_long_caption(tmp_path: Path) -> None:
+    settings = folder(tmp_path / "d", [(GOOD[0][0], "x" * 140000), GOOD[1]])
+    make(settings, 0, tmp_path / "out")
+    assert len(open_artifact(tmp_path / "out", "data").csv("images.csv")[0]["text"]) == 140000
+
+
 def test_an_unquoted_comma_is_not_lost_silently(tmp_path: Path, one_line: Any) -> None:
     settings = folder(tmp_path / "d")
     (tmp_path / "d" / "metadata.csv").write_text("file_name,text\na.png,a cat, sitting\nb.png,two\n")
     assert "a.png" in message(settings, tmp_path, one_line)
 
 
-@pytest.mark.xfail(
-    strict=True, raises=ValueError, reason="bug: a NUL in a file name ends in a traceback of Path.resolve"
-)
 def test_a_nul_in_a_file_name(tmp_path: Path, one_line: Any) -> None:
     settings = folder(tmp_path / "d", [*GOOD, ("a\0.png", "x")])
     message(settings, tmp_path, one_line)

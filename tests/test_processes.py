@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from directcm import rng
+from directcm.errors import UserError
 from directcm.processes import VariancePreserving, expand
 
 SDXL = {"num_train_timesteps": 1000, "beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear"}
@@ -57,7 +58,7 @@ def test_grid(process: VariancePreserving) -> None:
 
 @pytest.mark.parametrize("intervals", [3, 7, 1001, 2000, 0, -5])
 def test_grid_that_does_not_divide(process: VariancePreserving, intervals: int) -> None:
-    with pytest.raises(ValueError, match=f"N = {intervals} does not divide 1000"):
+    with pytest.raises(UserError, match=f"N = {intervals} does not divide the process's 1000 time steps"):
         process.grid(intervals)
 
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pytest
 
+from directcm import sources as sources_module
 from directcm.sources import NEUTRAL, sources
 
 ROOT = str(Path(__file__).parents[1])
@@ -51,9 +53,6 @@ def test_analysis_does_not_depend_on_models() -> None:
     assert not any(f.startswith(("teachers/", "methods/")) for f in found) and "training.py" not in found
 
 
-@pytest.mark.xfail(
-    strict=True, reason="bug: grimp's ModuleNotPresent comes through instead of the ValueError of the docstring"
-)
 def test_an_unknown_module() -> None:
     with pytest.raises(ValueError, match="nothing"):
         sources("nothing_of_this_name", root=ROOT)
@@ -67,3 +66,24 @@ def test_an_unknown_module_is_an_error() -> None:
 def test_a_root_without_the_sources(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="is not a file"):
         sources("rng", root=str(tmp_path))
+
+
+def test_the_digest_follows_the_code(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    shutil.copytree(sources_module.PACKAGE_ROOT / "src" / "directcm", tmp_path / "src" / "directcm")
+    before = sources_module.digest("training", "methods.cm")
+    monkeypatch.setattr(sources_module, "PACKAGE_ROOT", tmp_path)
+    assert sources_module.digest("training", "methods.cm") == before
+    other = sources_module.digest("training", "methods.direct_cm")
+    path = tmp_path / "src" / "directcm" / "methods" / "cm.py"
+    path.write_text(path.read_text() + "\n# edited\n")
+    assert sources_module.digest("training", "methods.cm") != before
+    assert sources_module.digest("training", "methods.direct_cm") == other != before
+
+
+@pytest.mark.parametrize(("method", "teacher", "targets"), [("cm", True, False), ("direct_cm", False, True)])
+def test_what_methods_declare(method: str, teacher: bool, targets: bool) -> None:
+    root = str(sources_module.PACKAGE_ROOT)
+    assert sources_module.declares(method, "TEACHER", root) is teacher
+    assert sources_module.declares(method, "TARGETS", root) is targets
+    with pytest.raises(ValueError, match="declares no COLOUR"):
+        sources_module.declares(method, "COLOUR", root)

@@ -198,3 +198,17 @@ def test_a_learning_rate_that_blows_up_ends_in_one_line(tiny: Any, tmp_path: Pat
         tiny.train(tmp_path / "s", "direct_cm", lr=1e30, steps=10, adapter="full")
     assert "train: direct_cm seed 0: loss" in one_line(error) and "at step" in str(error.value)
     assert not (tmp_path / "s").exists()
+
+
+def test_unfinished_work_of_other_code_is_not_resumed(
+    tiny: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An edited method starts afresh: what re-runs because of an edit must not continue the old code's checkpoints."""
+    seen = watch(monkeypatch, cm)
+    tiny.train(tmp_path / "student", "cm")
+    assert len(seen) == 4
+    tiny.train(tmp_path / "student", "cm")
+    assert len(seen) == 6, "the same code goes on from its checkpoint"
+    monkeypatch.setattr(training, "digest", lambda *modules: "edited")
+    tiny.train(tmp_path / "student", "cm")
+    assert len(seen) == 10

@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     import numpy as np
     import torch
 
+# A caption may be long; the default stops at 131,072 characters.
+csv.field_size_limit(2**31 - 1)
 FORMAT = 1
 _STARTED = time.time()
 MANIFEST = "manifest.json"
@@ -97,7 +99,7 @@ def read_json(path: str | Path) -> Any:
         return json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise UserError(f"{path}: no such file; run the step that makes it") from None
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+    except (ValueError, RecursionError, OSError) as error:
         raise UserError(f"{path}: not valid JSON ({error}); delete it and run again") from None
 
 
@@ -105,8 +107,11 @@ def write_csv(path: str | Path, rows: list[dict[str, Any]], columns: list[str]) 
     """Write rows as CSV atomically: UTF-8, \\n line ends, None as an empty field."""
     buffer = io.StringIO()
     writer = csv.DictWriter(buffer, columns, lineterminator="\n")
+    # A lone \r ends a row for readers, but is not a reason to quote for the writer.
+    careful = csv.DictWriter(buffer, columns, lineterminator="\n", quoting=csv.QUOTE_ALL)
     writer.writeheader()
-    writer.writerows(rows)
+    for row in rows:
+        (careful if any("\r" in str(value) for value in row.values()) else writer).writerow(row)
     write_text(path, buffer.getvalue())
 
 
@@ -118,6 +123,8 @@ def read_csv(path: str | Path) -> list[dict[str, str]]:
             return list(csv.DictReader(file))
     except FileNotFoundError:
         raise UserError(f"{path}: no such file; run the step that makes it") from None
+    except (csv.Error, UnicodeDecodeError, OSError) as error:
+        raise UserError(f"{path}: not a readable CSV file ({error}); delete it and run again") from None
 
 
 def save_tensors(
@@ -154,7 +161,8 @@ def load_arrays(path: str | Path) -> dict[str, np.ndarray]:
         return load_file(str(path))
     except FileNotFoundError:
         raise UserError(f"{path}: no such file; run the step that makes it") from None
-    except (SafetensorError, OSError) as error:
+    except (SafetensorError, OSError, AttributeError) as error:
+        # AttributeError: a dtype that numpy has not.
         raise UserError(f"{path}: not a readable safetensors file ({error}); delete it and run again") from None
 
 
@@ -237,6 +245,9 @@ def open_artifact(path: str | Path, kind: str) -> Artifact:
     manifest = read_json(folder / MANIFEST)
     if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
         raise UserError(f"{folder / MANIFEST}: not a manifest of format {FORMAT}; delete the folder and run again")
+    for field, what in (("settings", dict), ("inputs", dict), ("counts", dict), ("checksums_sha256", str)):
+        if not isinstance(manifest.get(field), what):
+            raise UserError(f"{folder / MANIFEST}: has no {field}; delete the folder and run again")
     if manifest.get("kind") != kind:
         raise UserError(f"{folder / MANIFEST}: is a {manifest.get('kind')!r}, expected a {kind!r}")
     if not (folder / CHECKSUMS).is_file() or sha256(folder / CHECKSUMS) != manifest.get("checksums_sha256"):

@@ -11,6 +11,7 @@ import itertools
 import json
 import re
 from collections.abc import Mapping
+from decimal import Decimal
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
@@ -46,7 +47,9 @@ class Block(BaseModel):
         if isinstance(data, dict):
             for key, value in data.items():
                 info = cls.model_fields.get(key)
-                if isinstance(value, bool) and info is not None and info.annotation is not bool:
+                inside = value if isinstance(value, list | tuple) else [value]
+                if info is not None and info.annotation is not bool and any(isinstance(v, bool) for v in inside):
+                    value = next(v for v in inside if isinstance(v, bool))
                     raise ValueError(f"{key} is {str(value).lower()}, expected a number or text")
         return data
 
@@ -425,8 +428,8 @@ B = TypeVar("B", bound=BaseModel)
 
 def number(value: float | int) -> str:
     """A number as paths spell it: 3.0 → 3, 0.0001 → 0.0001, never an exponent with a sign."""
-    text = f"{float(value):.12f}".rstrip("0").rstrip(".")
-    return text or "0"
+    text = format(Decimal(repr(float(value))), "f")
+    return text.rstrip("0").rstrip(".") if "." in text else text
 
 
 def describe(error: ValidationError, where: str) -> str:
@@ -438,7 +441,11 @@ def describe(error: ValidationError, where: str) -> str:
     if first["type"] == "extra_forbidden":
         message = "unknown key; see config.yaml and docs/configuration.md for the keys there are"
     elif first["type"] not in ("value_error", "missing"):
-        shown = json.dumps(first["input"], default=str, ensure_ascii=False)
+        shown = (
+            str(first["input"])
+            if isinstance(first["input"], dict)
+            else json.dumps(first["input"], default=str, ensure_ascii=False)
+        )
         message = f"is {shown[:80]}: {message[0].lower()}{message[1:]}"
     more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
     return f"{where}: {key + ': ' if key else ''}{message}{more}"
@@ -478,6 +485,8 @@ def read_yaml(path: str | Path) -> dict[str, Any]:
         mark = getattr(error, "problem_mark", None)
         line = f", line {mark.line + 1}" if mark else ""
         raise UserError(f"{path}{line}: not valid YAML; {getattr(error, 'problem', error)}") from None
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"{path}: a value cannot be read ({error}); put text in quotes") from None
     if content is None:
         return {}
     if not isinstance(content, dict):

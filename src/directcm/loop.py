@@ -77,6 +77,14 @@ def _checkpoints(scratch: Path) -> list[Path]:
     return sorted(p for p in scratch.glob("checkpoint-*") if p.is_dir())
 
 
+def _whole(path: Path) -> bool:
+    try:
+        open_artifact(path, "checkpoint").verify()
+    except UserError:
+        return False
+    return True
+
+
 def _restore(job: Job) -> Artifact | None:
     """The newest whole checkpoint that belongs to this job; damaged ones are passed over, foreign ones refused."""
     if job.scratch is None:
@@ -214,9 +222,11 @@ def _save(
         if scaler is not None:
             write_json(art / "scaler.json", scaler.state_dict())
         art.counts = {"step": step}
-    # The one before stays as well, should the newest be damaged.
-    for path in old[:-1]:
-        shutil.rmtree(path)
+    # The one before stays as well, should the newest be damaged; what is damaged already does not count.
+    whole = [path for path in old if path.name < f"checkpoint-{step:08d}" and _whole(path)]
+    for path in old:
+        if path not in whole[-1:] and path.name != f"checkpoint-{step:08d}":
+            shutil.rmtree(path)
 
 
 def make_accelerator(precision: str = "no") -> Any:

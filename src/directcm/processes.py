@@ -46,6 +46,10 @@ class Process(ABC):
     def network_time(self, t: Tensor) -> Tensor:
         """What the network is told instead of t, (B,)."""
 
+    def inner(self, t: Tensor) -> Tensor:
+        """The nearest times (B,) at which dx/dt is defined: where σ = 0 the slope of an ε̂ is not."""
+        return t
+
     def diffuse(self, x0: Tensor, eps: Tensor, t: Tensor) -> Tensor:
         """α(t)·x₀ + σ(t)·ε, row by row."""
         return expand(self.alpha(t), x0) * x0 + expand(self.sigma(t), x0) * eps
@@ -113,6 +117,9 @@ class VariancePreserving(Process):
         beta = expand(self.betas[index - 1].to(x.device), x)
         sigma = expand(self._sigma[index].to(x.device), x)
         return 0.5 * beta * (eps / sigma - x)
+
+    def inner(self, t: Tensor) -> Tensor:
+        return t.clamp(min=1)
 
     def boundary(self, t: Tensor) -> tuple[Tensor, Tensor]:
         """c_skip = ¼/((10t)² + ¼), c_out = 10t/√((10t)² + ¼) (METHODS.md, "Student")."""

@@ -60,7 +60,9 @@ class Heun(Solver):
         process = teacher.process
         first = process.velocity(x, teacher.predict(x, t, cond, w).eps, t)
         guess = x + expand(s - t, x) * first
-        second = process.velocity(guess, teacher.predict(guess, s, cond, w).eps, s)
+        # At the end σ is 0: the values of the last time above it stand in, for the noise and for the slope alike.
+        end = process.inner(s)
+        second = process.velocity(guess, teacher.predict(guess, end, cond, w).eps, end)
         return x + expand(s - t, x) * 0.5 * (first + second)
 
 

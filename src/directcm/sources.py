@@ -33,6 +33,8 @@ def sources(*modules: str, root: str) -> list[str]:
     graph = _graph()
     wanted: set[str] = set()
     for name in modules:
+        if f"directcm.{name}" not in graph.modules:  # type: ignore[attr-defined]
+            raise ValueError(f"directcm.{name} is not a module whose results depend on its code")
         wanted |= {f"directcm.{name}"} | set(graph.find_upstream_modules(f"directcm.{name}"))  # type: ignore[attr-defined]
     for name in list(wanted):
         parts = name.split(".")

@@ -102,7 +102,7 @@ def test_a_value_that_is_no_number_is_an_error(make, config, tmp_path, bad):
     run = main_runs(config)[0]
     keep = [a for a in artifacts if a.json("metrics.json")["run"] != run]
     keep.append(make.metrics("CM", run, {("ode_error", "teacher"): 1.0}, samples={"ode_error": [1.0, bad]}))
-    with pytest.raises(UserError, match="not a number|not finite"):
+    with pytest.raises(UserError, match=r"not a number|not finite"):
         paired(keep, config, tmp_path / "p.csv", tmp_path / "p.html")
 
 

@@ -31,7 +31,13 @@ def _rows(path: Path) -> list[tuple[str, str]]:
                 raise UserError(
                     f"{path}: columns are {','.join(reader.fieldnames or []) or 'none'}; file_name and text are needed"
                 )
-            rows = [(row["file_name"] or "", row["text"] or "") for row in reader]
+            rows = []
+            for row in reader:
+                if None in row:
+                    raise UserError(
+                        f"{path}, line {reader.line_num} ({row['file_name']}): more fields than columns; put a caption that has commas in double quotes"
+                    )
+                rows.append((row["file_name"] or "", row["text"] or ""))
     except (UnicodeDecodeError, csv.Error) as error:
         raise UserError(f"{path}: not a CSV file in UTF-8 ({error})") from None
     names = [name for name, _ in rows]
@@ -70,7 +76,7 @@ def _read(folder: Path, rows: list[tuple[str, str]], side: int) -> Iterator[Item
     missing, outside, unreadable, small = [], [], [], []
     for name, text in rows:
         path = folder / name
-        if not name or not path.resolve().is_relative_to(folder.resolve()):
+        if not name or "\0" in name or not path.resolve().is_relative_to(folder.resolve()):
             outside.append(name)
         elif not path.is_file():
             missing.append(name)

@@ -17,8 +17,6 @@ NEEDED = (
     "vae/config.json",
     "text_encoder/config.json",
     "text_encoder_2/config.json",
-    "tokenizer/vocab.json",
-    "tokenizer_2/vocab.json",
 )
 
 
@@ -38,10 +36,12 @@ def _used(settings: Diffusers) -> list[str]:
 def _hub(repository: str, revision: str, patterns: list[str], key: str) -> Path:
     """The folder of a pinned revision in the local hub cache; nothing is downloaded."""
     from huggingface_hub import constants, snapshot_download
-    from huggingface_hub.errors import LocalEntryNotFoundError
+    from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
 
     try:
         return Path(snapshot_download(repository, revision=revision, allow_patterns=patterns, local_files_only=True))
+    except HFValidationError as error:
+        raise UserError(f"teacher.diffusers.{key}: {repository!r} is not a hub repository's name ({error})") from None
     except (LocalEntryNotFoundError, FileNotFoundError):
         raise UserError(
             f"teacher.diffusers.{key}: {repository} at revision {revision} is not in the hub cache {constants.HF_HUB_CACHE}; on a machine "
@@ -65,6 +65,12 @@ def locate(settings: Diffusers) -> tuple[Path, Path | None]:
         if not (pipeline / name).is_file():
             raise UserError(
                 f"teacher: {pipeline / name} is missing; the folder is not a whole StableDiffusionXLPipeline"
+            )
+    for part in ("tokenizer", "tokenizer_2"):
+        # transformers 5 writes tokenizer.json where earlier ones wrote vocab.json and merges.txt.
+        if not any((pipeline / part / name).is_file() for name in ("tokenizer.json", "vocab.json")):
+            raise UserError(
+                f"teacher: {pipeline / part} holds neither tokenizer.json nor vocab.json; download it whole"
             )
     kind = read_json(pipeline / "model_index.json").get("_class_name")
     if not str(kind).startswith("StableDiffusionXL"):
