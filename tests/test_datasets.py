@@ -230,7 +230,7 @@ def test_wrong_metadata(tmp_path: Path, content: bytes, word: str, one_line: Any
 
 def test_a_very_long_caption(tmp_path: Path) -> None:
     settings = folder(tmp_path / "d", [(GOOD[0][0], "x" * 140000), GOOD[1]])
-    make(settings, 0, tmp_path / "out")
+    datasets.make(settings, 0, tmp_path / "out")
     assert len(open_artifact(tmp_path / "out", "data").csv("images.csv")[0]["text"]) == 140000
 
 
