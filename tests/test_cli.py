@@ -360,3 +360,24 @@ def test_a_run_that_is_no_json_is_a_users_mistake(tiny: Any, tmp_path: Path) -> 
     with pytest.raises(SystemExit) as error:
         cli.main(["evaluate", *flags, *inputs, "--out", str(tmp_path / "m")])
     assert error.value.code == 2
+
+
+@pytest.mark.slow
+def test_two_threads_give_the_same_bytes_every_time(tiny: Any, tmp_path: Path) -> None:
+    """The gradient of an indexing adds up in the order of the threads, unless torch is told to be deterministic."""
+    settings = (
+        '{"vae": {"channels": [16, 16], "steps": 3}, "unet": {"channels": [32, 64], "steps": 25, "batch_size": 128}}'
+    )
+    digests = set()
+    for name in "ab":
+        flags = ["--kind", "micro_sdxl", "--settings", settings, "--process", "{}", "--data", str(tiny.data.folder)]
+        more = ["--seed", "1", "--threads", "2", "--scratch", str(tmp_path / f"s{name}"), "--out", str(tmp_path / name)]
+        done = subprocess.run(
+            [sys.executable, "-m", "directcm.cli", "teacher", *flags, *more],
+            capture_output=True,
+            text=True,
+            timeout=300,
+        )
+        assert done.returncode == 0, done.stderr
+        digests.add((tmp_path / name / "checksums.csv").read_bytes())
+    assert len(digests) == 1

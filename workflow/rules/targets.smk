@@ -9,6 +9,8 @@ rule targets:
         f"{OUT}/logs/targets/{ODE}/shard~{{shard}}.log",
     benchmark:
         f"{OUT}/benchmarks/targets/{ODE}/shard~{{shard}}.tsv"
+    # Long jobs first, so that none is left alone at the end.
+    priority: 20
     conda:
         "../../envs/directcm.yaml"
     threads: 1

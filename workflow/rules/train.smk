@@ -10,6 +10,8 @@ rule train:
         f"{OUT}/logs/train/{RUN}.log",
     benchmark:
         f"{OUT}/benchmarks/train/{RUN}.tsv"
+    # Long jobs first, so that none is left alone at the end.
+    priority: 10
     conda:
         "../../envs/directcm.yaml"
     threads: 1
