@@ -71,7 +71,6 @@ def _quiet() -> None:
 
     os.environ.setdefault("HF_HUB_OFFLINE", "1")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     os.environ.setdefault("DIFFUSERS_VERBOSITY", "error")
@@ -79,15 +78,11 @@ def _quiet() -> None:
 
 
 def _threads(count: int) -> None:
-    """As many CPU threads as the rule asked for (results depend on it in the last bits), and the same bytes every time.
-
-    Without torch's deterministic algorithms, the gradient of an indexing adds up in the order of the threads.
-    """
-    import torch
+    """As many CPU threads as the rule asked for, and the same bytes every time."""
+    from directcm import rng
 
     _quiet()
-    torch.set_num_threads(count)
-    torch.use_deterministic_algorithms(True, warn_only=True)
+    rng.deterministic(count)
 
 
 def _data(a: argparse.Namespace) -> None:

@@ -7,6 +7,7 @@ order of work. The bit generator is Philox (Salmon et al. 2011), the key a BLAKE
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
@@ -14,6 +15,18 @@ import numpy as np
 
 if TYPE_CHECKING:
     import torch
+
+
+def deterministic(threads: int) -> None:
+    """Make torch give the same bytes every time on so many CPU threads (their number shows in the last bits).
+
+    Without it the gradient of an indexing adds up in the order of the threads. To be called before torch's first work.
+    """
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    import torch
+
+    torch.set_num_threads(threads)
+    torch.use_deterministic_algorithms(True, warn_only=True)
 
 
 def generator(seed: int, purpose: str, *index: int) -> np.random.Generator:
