@@ -78,7 +78,7 @@ def benchmarks(config: Config) -> list[str]:
         *(f"train/{run}" for run in runs(config)),
         *(f"sample/{run}/sampling_steps~{k}" for run in runs(config) for k in config.evaluation.steps),
         *(f"features/{name}/{what}" for name in config.extractor_names() for what in evaluated),
-        *(f"evaluate/{what}" for what in sets(config)),
+        *(f"evaluate/{what.removeprefix('students/')}" for what in sets(config)),
         *(f"card/{run}" for run in runs(config)),
     ]
     return [f"{name}.tsv" for name in names]

@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from directcm import paths
+from directcm.config import load_config
 from tests.pipeline.conftest import SMOKE, make_run, planned
 
 pytestmark = [pytest.mark.pipeline, pytest.mark.slow]
@@ -72,6 +74,15 @@ def test_only_live_rows_were_evaluated(smoke: Path) -> None:
     costs = {r["step"]: r for r in rows(smoke / "results/smoke/costs.csv")}
     for step in ("targets", "reference", "train"):
         assert int(costs[step]["teacher_forwards"]) == int(costs[step]["teacher_forwards_minimum"]) > 0
+
+
+def test_every_benchmark_is_in_the_costs(smoke: Path) -> None:
+    config = load_config(smoke / "config.yaml", smoke / "workflow/presets/smoke.yaml")
+    folder = smoke / "results/smoke/benchmarks"
+    made = {path.relative_to(folder).as_posix() for path in folder.rglob("*.tsv")}
+    assert made - {"provenance.tsv"} == set(paths.benchmarks(config))
+    costs = {r["step"]: int(r["jobs"]) for r in rows(smoke / "results/smoke/costs.csv")}
+    assert costs["evaluate"] == 5 and costs["train"] == 2 and costs["features"] == 6
 
 
 def test_a_second_run_finds_nothing_to_do(smoke: Path) -> None:

@@ -219,7 +219,7 @@ rule provenance:
     input:
         artifacts=[f"{OUT}/{name}/manifest.json" for name in paths.artefacts(CONFIG)],
         others=ancient(OTHERS),
-        code=code("analysis.provenance"),
+        code=code("analysis.provenance", "paths"),
     output:
         html=report(
             f"{OUT}/provenance.html",
