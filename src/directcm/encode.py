@@ -32,8 +32,8 @@ def make(
 ) -> None:
     """Write the latents artefact.
 
-    `latents-XXXXX.safetensors`: "latents" (rows, c, h, w) float32, scaled, in the order of images.csv, 1,024 rows a file;
-    `captions.csv`: caption, text; `images.csv`: id, caption, split; `captions-XXXXX.safetensors`: prompt_embeds, pooled.
+    `latents-00000.safetensors` …: "latents" (rows, c, h, w) float32, scaled, in the order of images.csv, 1,024 rows a file;
+    `captions.csv`: caption, text; `images.csv`: id, caption, split; `captions-00000.safetensors` …: prompt_embeds, pooled.
     """
     from PIL import Image
 

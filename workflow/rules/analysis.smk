@@ -245,7 +245,7 @@ rule provenance:
         runtime=10,
     params:
         settings=settings(CONFIG),
-        results=OUT,
+        results=subpath(output[0], parent=True),
     message:
         "provenance: what ran, from what, and what it cost"
     shell:
