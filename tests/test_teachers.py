@@ -220,7 +220,7 @@ def test_encode_and_decode_scale(tiny: Any) -> None:
 @pytest.fixture(scope="module")
 def tokenizer(tmp_path_factory: pytest.TempPathFactory) -> Any:
     texts = [f"a handwritten digit {w}" for w in ("zero", "one", "two", "seven")]
-    made = micro_sdxl.make_tokenizer(texts, MicroText(length=16), tmp_path_factory.mktemp("tokenizer"))
+    made = micro_sdxl.make_tokenizer(texts, MicroText(length=16))
     folder = tmp_path_factory.mktemp("saved")
     made.save_pretrained(folder)
     return type(made).from_pretrained(folder, local_files_only=True)
@@ -254,7 +254,7 @@ def test_captions_and_length(tokenizer: Any) -> None:
 @pytest.mark.parametrize("vocabulary", [600, 1024])
 def test_vocabulary_is_no_larger_than_asked_for(tmp_path: Path, vocabulary: int) -> None:
     texts = [f"{a}{b}{c} caption" for a in "abcdefgh" for b in "ijklmnop" for c in "qrstuvwx"]
-    made = micro_sdxl.make_tokenizer(texts, MicroText(vocabulary=vocabulary), tmp_path)
+    made = micro_sdxl.make_tokenizer(texts, MicroText(vocabulary=vocabulary))
     assert len(made) <= vocabulary
     assert made("abc").input_ids == made("ABC ").input_ids
 

@@ -129,15 +129,11 @@ def targets_of(wildcards):
     )
 
 
-def evaluation(*leave_out):
+def evaluation():
     """The evaluation block without what a rule does not read."""
     block = CONFIG.evaluation.model_dump(mode="json")
     return json.dumps(
-        {
-            k: v
-            for k, v in block.items()
-            if k not in ("samples", "steps", "shards", *leave_out)
-        },
+        {k: v for k, v in block.items() if k not in ("samples", "steps", "shards")},
         sort_keys=True,
     )
 

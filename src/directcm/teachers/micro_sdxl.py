@@ -26,12 +26,12 @@ LATENT_CHANNELS = 4
 BOS, EOS = "<|startoftext|>", "<|endoftext|>"
 
 
-def _seeded(seed: int, purpose: str) -> Any:
-    """torch's generator seeded for a weight initialisation, restored afterwards."""
+def _seeded(seed: int, purpose: str) -> None:
+    """Seed torch's own generator, which the libraries' weight initialisations draw from; nothing else uses it."""
     torch.manual_seed(int(rng.generator(seed, purpose).integers(2**63)))
 
 
-def make_tokenizer(texts: list[str], settings: MicroText, out: Path) -> Any:
+def make_tokenizer(texts: list[str], settings: MicroText) -> Any:
     """A CLIPTokenizer whose byte-level BPE is learnt from the captions; any text can be encoded."""
     from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, trainers
     from transformers import CLIPTokenizer
@@ -206,7 +206,7 @@ def make(settings: MicroSdxl, process: Process, data: Artifact, seed: int, scrat
         std = torch.cat([p.std for p in posterior]) * vae.config.scaling_factor
     side = mean.shape[-1]
 
-    tokenizer = make_tokenizer(texts, settings.text, scratch)
+    tokenizer = make_tokenizer(texts, settings.text)
     _seeded(seed, "unet_init")
     first, second = make_text_encoders(settings.text, len(tokenizer), tokenizer.bos_token_id, tokenizer.eos_token_id)
     unet = make_unet(settings, side)
