@@ -25,3 +25,10 @@ rule all:
         RESULTS,
     message:
         f"all: the results are in {OUT}"
+
+
+rule paper:
+    input:
+        EVERYTHING,
+    message:
+        f"paper: every table and figure is in {OUT}"

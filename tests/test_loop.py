@@ -48,7 +48,7 @@ def problem(
 
 
 def train(job: Job) -> tuple[list[dict[str, float]], dict[str, Tensor], dict[str, Tensor]]:
-    curve, average = fit(job, make_accelerator())
+    curve, average, *_ = fit(job, make_accelerator())
     return curve, average, {k: v.clone() for k, v in job.modules["net"].state_dict().items()}
 
 
@@ -280,7 +280,7 @@ from test_loop import problem, fit, make_accelerator
 torch.set_num_threads(1)
 acc = make_accelerator()
 assert acc.num_processes == 2
-curve, _ = fit(problem(), acc)
+curve = fit(problem(), acc).curve
 if acc.is_main_process:
     json.dump(curve, open(sys.argv[2], "w"))
 """

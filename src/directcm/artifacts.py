@@ -15,7 +15,7 @@ import os
 import shutil
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
@@ -327,6 +327,66 @@ def new_artifact(
         shutil.rmtree(trash, ignore_errors=True)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+COLLECTION = "collection"
+
+
+def new_collection(
+    folder: str | Path,
+    of: str,
+    parts: Sequence[str],
+    *,
+    settings: Mapping[str, Any],
+    inputs: Mapping[str, Artifact] | None = None,
+) -> None:
+    """Seal artefacts of kind `of`, the sub-folders `parts` of a folder, as one: its manifest covers their manifests.
+
+    A sub-folder that is none of them is removed, so that nothing old can be taken for a part.
+    """
+    folder = Path(folder)
+    if len(set(parts)) != len(parts):
+        raise ValueError("a part is named twice")
+    for path in sorted(folder.iterdir()):
+        if path.is_dir() and not path.name.startswith(".") and path.name not in parts:
+            shutil.rmtree(path)
+    rows = []
+    for name in parts:
+        open_artifact(folder / name, of)
+        path = folder / name / MANIFEST
+        rows.append({"path": f"{name}/{MANIFEST}", "size": path.stat().st_size, "sha256": sha256(path)})
+    (folder / MANIFEST).unlink(missing_ok=True)
+    write_csv(folder / CHECKSUMS, rows, ["path", "size", "sha256"])
+    write_json(
+        folder / PROVENANCE,
+        {**provenance(), "seconds": round(time.time() - _STARTED, 3)},
+    )
+    write_json(
+        folder / MANIFEST,
+        {
+            "format": FORMAT,
+            "kind": COLLECTION,
+            "files": len(rows),
+            "bytes": sum(row["size"] for row in rows),
+            "checksums_sha256": sha256(folder / CHECKSUMS),
+            "settings": {"of": of, "parts": list(parts), **settings},
+            "inputs": {name: item.fingerprint for name, item in (inputs or {}).items()},
+            "counts": {"parts": len(rows)},
+        },
+    )
+
+
+def open_collection(path: str | Path, of: str) -> dict[str, Artifact]:
+    """The parts of a collection by name, in order, each checked; UserError where it is not a collection of kind `of`."""
+    whole = open_artifact(path, COLLECTION)
+    if whole.settings.get("of") != of:
+        raise UserError(f"{whole.folder / MANIFEST}: is a collection of {whole.settings.get('of')!r}, expected {of!r}")
+    names = whole.settings.get("parts")
+    if not isinstance(names, list) or sorted(whole.checksums) != sorted(f"{n}/{MANIFEST}" for n in names):
+        raise UserError(
+            f"{whole.folder / MANIFEST}: its parts are not those of {CHECKSUMS}; delete the folder and run again"
+        )
+    return {name: open_artifact(whole.file(f"{name}/{MANIFEST}"), of) for name in names}
 
 
 def _alive(pid: str) -> bool:

@@ -67,8 +67,8 @@ def make(student: Artifact, teacher: Artifact, data: Artifact, metrics: Sequence
         "",
         "## Metrics of this student",
         "",
-        "| steps | metric | reference | value | interval | n |",
-        "|---|---|---|---|---|---|",
+        "| trained for | sampling steps | metric | reference | value | interval | n |",
+        "|---|---|---|---|---|---|---|",
     ]
     for artifact in metrics:
         content = artifact.json("metrics.json")
@@ -76,7 +76,7 @@ def make(student: Artifact, teacher: Artifact, data: Artifact, metrics: Sequence
             spec = METRICS[m["metric"]]
             interval = "" if m["low"] is None else f"{m['low']:.{spec.decimals}f} to {m['high']:.{spec.decimals}f}"
             lines.append(
-                f"| {content['steps']} | {spec.title} | {m['reference']} | {m['value']:.{spec.decimals}f} | {interval} | {m['n']} |"
+                f"| {content['step']} | {content['steps']} | {spec.title} | {m['reference']} | {m['value']:.{spec.decimals}f} | {interval} | {m['n']} |"
             )
     lines += [
         "",

@@ -17,6 +17,7 @@ from directcm.config import (
     Data,
     Diffusers,
     Encode,
+    Errors,
     Evaluation,
     MicroSdxl,
     Process,
@@ -126,7 +127,7 @@ def _encode(a: argparse.Namespace) -> None:
 def _noise(a: argparse.Namespace) -> None:
     from directcm import noise
 
-    noise.make(a.samples, _artifact(a.data, "data"), _artifact(a.latents, "latents"), a.seed, a.out)
+    noise.make(a.samples, a.purpose, _artifact(a.data, "data"), _artifact(a.latents, "latents"), a.seed, a.out)
 
 
 def _targets(a: argparse.Namespace) -> None:
@@ -149,15 +150,54 @@ def _targets(a: argparse.Namespace) -> None:
     )
 
 
+def _endpoints(a: argparse.Namespace) -> None:
+    _threads(a.threads)
+    from directcm import endpoints
+
+    endpoints.make(
+        settings_argument(Errors, a.settings),
+        a.solver,
+        a.N,
+        a.w,
+        a.shard,
+        a.batch_size,
+        _artifact(a.teacher, "teacher"),
+        _artifact(a.latents, "latents"),
+        a.seed,
+        _device(),
+        a.precision,
+        a.scratch,
+        a.out,
+    )
+
+
+def _trajectories(a: argparse.Namespace) -> None:
+    _threads(a.threads)
+    from directcm import trajectories
+
+    trajectories.make(
+        a.count,
+        a.solver,
+        a.N,
+        a.w,
+        _artifact(a.teacher, "teacher"),
+        _artifact(a.latents, "latents"),
+        a.seed,
+        _device(),
+        a.precision,
+        a.out,
+    )
+
+
 def _train(a: argparse.Namespace) -> None:
     _threads(a.threads)
     from directcm import training
 
-    run = {k: getattr(a, k) for k in ("method", "solver", "N", "w", "adapter", "loss", "lr", "batch_size", "steps")}
+    names = ("method", "solver", "N", "w", "adapter", "loss", "lr", "batch_size", "pool", "steps")
     training.make(
-        {**run, "seed": a.training_seed},
+        {**{k: getattr(a, k) for k in names}, "seed": a.training_seed},
         settings_argument(Train, a.settings),
-        a.pool,
+        a.snapshots or [],
         _artifact(a.teacher, "teacher"),
         _artifact(a.latents, "latents"),
         _artifacts(a.targets, "targets"),
@@ -172,19 +212,38 @@ def _sample(a: argparse.Namespace) -> None:
     _threads(a.threads)
     from directcm import sampling
 
-    sampling.make(
+    what = sampling.Evaluated(
         settings_argument(Evaluation, a.settings),
         _artifact(a.teacher, "teacher"),
         _artifact(a.latents, "latents"),
         _artifact(a.noise, "noise"),
-        {"solver": a.solver, "N": a.N, "w": a.w},
-        a.shard,
-        a.shards,
-        _artifact(a.student, "student") if a.student else None,
-        a.steps,
         a.seed,
         _device(),
-        a.scratch,
+    )
+    ode = {"solver": a.solver, "N": a.N, "w": a.w}
+    if a.student is None:
+        sampling.sample_teacher(what, ode, a.shard, a.shards, a.scratch, a.out)
+    elif not a.sets:
+        raise UserError("--sets is missing: what to sample of the student, as STEP:SAMPLING_STEPS …")
+    else:
+        sampling.sample_students(what, ode, _artifact(a.student, "student"), a.sets, a.scratch, a.out)
+
+
+def _error_by_time(a: argparse.Namespace) -> None:
+    _threads(a.threads)
+    from directcm import error_by_time
+
+    error_by_time.make(
+        settings_argument(Errors, a.settings),
+        a.batch_size,
+        a.precision,
+        _artifact(a.student, "student"),
+        _artifact(a.teacher, "teacher"),
+        _artifact(a.latents, "latents"),
+        _artifacts(a.endpoints, "endpoints"),
+        _artifacts(a.refined, "endpoints"),
+        a.seed,
+        _device(),
         a.out,
     )
 
@@ -210,6 +269,7 @@ def _extractor(a: argparse.Namespace) -> None:
 
 def _features(a: argparse.Namespace) -> None:
     _threads(a.threads)
+    from directcm.artifacts import open_collection
     from directcm.metrics import features
     from directcm.progress import Progress
 
@@ -219,40 +279,65 @@ def _features(a: argparse.Namespace) -> None:
         progress.total = total
         progress.update(done - progress.done)
 
-    features.features(
-        a.name,
-        _artifacts(a.samples, "samples") or None,
+    rest: tuple[Any, ...] = (
         _artifact(a.data, "data"),
         _artifact(a.noise, "noise"),
         _artifact(a.extractor, "extractor") if a.extractor else None,
         a.batch_size,
         a.out,
-        device=_device(),
-        progress=show,
     )
+    if a.collection is not None:
+        parts = open_collection(a.collection, "samples")
+        features.features_collection(a.name, parts, *rest, device=_device(), progress=show)
+    else:
+        samples = _artifacts(a.samples, "samples") or None
+        features.features(a.name, samples, *rest, device=_device(), progress=show)
 
 
 def _evaluate(a: argparse.Namespace) -> None:
+    from directcm.artifacts import open_collection
     from directcm.metrics import evaluate
 
     def by_name(paths: Sequence[str] | None) -> dict[str, Any]:
         return {f.settings["extractor"]: f for f in _artifacts(paths, "features")}
 
+    data, noise = _artifact(a.data, "data"), _artifact(a.noise, "noise")
+    reference = _artifacts(a.reference, "samples") or None
+    common: dict[str, Any] = {
+        "metrics": a.metrics,
+        "row": a.row,
+        "run": a.run,
+        "statistics": settings_argument(Statistics, a.settings),
+        "seed": a.seed,
+        "out": a.out,
+    }
+    if a.collection is not None:
+        parts: dict[str, dict[str, Any]] = {}
+        for path in a.features or []:
+            found = open_collection(path, "features")
+            parts[next(iter(found.values())).settings["extractor"]] = found
+        evaluate.evaluate_collection(
+            open_collection(a.collection, "samples"),
+            parts,
+            data,
+            noise,
+            by_name(a.data_features),
+            reference or [],
+            by_name(a.reference_features),
+            **common,
+        )
+        return
     evaluate.evaluate(
         _artifacts(a.samples, "samples"),
         by_name(a.features),
-        _artifact(a.data, "data"),
-        _artifact(a.noise, "noise"),
+        data,
+        noise,
         by_name(a.data_features),
-        _artifacts(a.reference, "samples") or None,
+        reference,
         by_name(a.reference_features) or None,
-        metrics=a.metrics,
-        row=a.row,
         steps=a.steps,
-        run=a.run,
-        statistics=settings_argument(Statistics, a.settings),
-        seed=a.seed,
-        out=a.out,
+        reference_noise=_artifact(a.reference_noise, "noise") if a.reference_noise else None,
+        **common,
     )
 
 
@@ -267,12 +352,46 @@ def _table(a: argparse.Namespace) -> None:
     )
 
 
-def _paired(a: argparse.Namespace) -> None:
-    from directcm.analysis import paired
+def _compare(a: argparse.Namespace) -> None:
+    from directcm.analysis import compare
+    from directcm.progress import Progress
 
-    paired.paired(
-        _artifacts(a.metrics, "metrics"), settings_argument(Config, a.settings), a.out, a.out.with_suffix(".html")
+    features: dict[str, list[str]] = {}
+    for name, path in a.features:
+        features.setdefault(name, []).append(path)
+    progress = Progress("compare", 0, "test")
+
+    def show(done: int, total: int) -> None:
+        progress.total = total
+        progress.update(done - progress.done)
+
+    compare.compare(
+        a.setting,
+        a.metrics,
+        features,
+        dict(a.teacher),
+        dict(a.data),
+        settings_argument(Statistics, a.settings),
+        a.seed,
+        a.out,
+        progress=show,
     )
+
+
+def _collect(a: argparse.Namespace) -> None:
+    from directcm import paths
+    from directcm.analysis import collect
+
+    config = settings_argument(Config, a.settings)
+    wanted = paths.measured(config, _scope(config, a.scope))
+    collect.collect(**{name: [a.results / path for path in found] for name, found in wanted.items()}, out=a.out)
+
+
+def _scope(config: Config, scope: str) -> list[dict[str, Any]]:
+    """The runs of the main comparison, or of the whole grid."""
+    from directcm.analysis.selection import main_runs
+
+    return main_runs(config) if scope == "main" else config.runs()
 
 
 def _figure(a: argparse.Namespace) -> None:
@@ -304,10 +423,11 @@ def _provenance(a: argparse.Namespace) -> None:
     from directcm.analysis import provenance
 
     config = settings_argument(Config, a.settings)
+    runs = _scope(config, a.scope)
     provenance.provenance_page(
         config,
-        [a.results / name for name in paths.artefacts(config)],
-        [a.results / "benchmarks" / name for name in paths.benchmarks(config)],
+        [a.results / name for name in paths.artefacts(config, runs)],
+        [a.results / "benchmarks" / name for name in paths.benchmarks(config, runs)],
         a.out,
         a.out.with_name("costs.csv"),
     )
@@ -328,12 +448,13 @@ def _schema(a: argparse.Namespace) -> None:
 
 def _card(a: argparse.Namespace) -> None:
     from directcm import card
+    from directcm.artifacts import open_collection
 
     card.make(
         _artifact(a.student, "student"),
         _artifact(a.teacher, "teacher"),
         _artifact(a.data, "data"),
-        _artifacts(a.metrics, "metrics"),
+        list(open_collection(a.metrics, "metrics").values()),
         a.out,
     )
 
@@ -343,6 +464,20 @@ def _json(text: str) -> Any:
         return json.loads(text)
     except json.JSONDecodeError as error:
         raise argparse.ArgumentTypeError(f"not valid JSON ({error})") from None
+
+
+def _pair(text: str) -> tuple[str, str]:
+    name, equals, path = text.partition("=")
+    if not (name and equals and path):
+        raise argparse.ArgumentTypeError(f"{text!r} is not NAME=FOLDER")
+    return name, path
+
+
+def _set(text: str) -> tuple[int, int]:
+    step, _, steps = text.partition(":")
+    if not (step.isdigit() and steps.isdigit() and int(step) and int(steps)):
+        raise argparse.ArgumentTypeError(f"{text!r} is not STEP:STEPS, e.g. 250:1")
+    return int(step), int(steps)
 
 
 def _number(kind: Callable[[str], Any], low: float) -> Callable[[str], Any]:
@@ -421,6 +556,7 @@ def parser() -> argparse.ArgumentParser:
 
     p = verb("noise", _noise, "draw the evaluation's noise and prompts")
     p.add_argument("--samples", type=NATURAL, required=True)
+    p.add_argument("--purpose", choices=["evaluation", "floor"], default="evaluation")
     common(p, "data", "latents", scratch=False)
 
     p = verb("targets", _targets, "solve the ODE from a shard of the start points")
@@ -429,6 +565,20 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--shard", type=INDEX, required=True)
     p.add_argument("--precision", **precision)  # type: ignore[arg-type]
     common(p, "teacher", "latents")
+
+    p = verb("endpoints", _endpoints, "solve the ODE from a shard of the start points of the errors by start time")
+    settings(p, "errors")
+    ode(p)
+    p.add_argument("--shard", type=INDEX, required=True)
+    p.add_argument("--batch-size", type=NATURAL, required=True, help="rows of one teacher evaluation")
+    p.add_argument("--precision", **precision)  # type: ignore[arg-type]
+    common(p, "teacher", "latents")
+
+    p = verb("trajectories", _trajectories, "keep whole ODE trajectories from a few start points of training")
+    ode(p)
+    p.add_argument("--count", type=NATURAL, required=True)
+    p.add_argument("--precision", **precision)  # type: ignore[arg-type]
+    common(p, "teacher", "latents", scratch=False)
 
     p = verb("train", _train, "distil the teacher into a student")
     settings(p, "train")
@@ -440,7 +590,8 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--batch-size", type=NATURAL, required=True)
     p.add_argument("--steps", type=NATURAL, required=True)
     p.add_argument("--training-seed", type=INDEX, required=True)
-    p.add_argument("--pool", type=NATURAL, required=True, help="number of start points (targets.count)")
+    p.add_argument("--pool", type=NATURAL, required=True, help="number of start points")
+    p.add_argument("--snapshots", nargs="*", type=NATURAL, help="steps after which the student is kept too")
     p.add_argument("--targets", nargs="*", help="the shards of solved targets")
     p.add_argument("--tensorboard", type=Path, help="folder for TensorBoard's events")
     common(p, "teacher", "latents")
@@ -451,13 +602,21 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--shard", type=INDEX, default=0)
     p.add_argument("--shards", type=NATURAL, default=1)
     p.add_argument("--student", help="the student; without it the teacher is sampled")
-    p.add_argument("--steps", type=NATURAL, help="student steps")
+    p.add_argument("--sets", nargs="*", type=_set, metavar="STEP:STEPS", help="student: optimiser step:sampling steps")
     common(p, "teacher", "latents", "noise")
+
+    p = verb("error_by_time", _error_by_time, "measure a student's ODE error by start time, in latents and pixels")
+    settings(p, "errors")
+    p.add_argument("--batch-size", type=NATURAL, required=True)
+    p.add_argument("--precision", **precision)  # type: ignore[arg-type]
+    p.add_argument("--endpoints", nargs="+", required=True, help="shards of the student's own ODE")
+    p.add_argument("--refined", nargs="+", required=True, help="shards of the refined ODE")
+    common(p, "student", "teacher", "latents", scratch=False)
 
     p = verb("card", _card, "write a student's model card")
     for name in ("student", "teacher", "data"):
         p.add_argument(f"--{name}", required=True)
-    p.add_argument("--metrics", nargs="+", required=True)
+    p.add_argument("--metrics", required=True, help="the student's collection of metrics")
 
     p = verb("extractor", _extractor, "train the small CLIP and its quality head")
     p.add_argument("--name", choices=["clip_tiny"], required=True)
@@ -468,6 +627,7 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--name", choices=list(EXTRACTORS), required=True)
     p.add_argument("--extractor", help="the trained extractor, where it is trained here")
     p.add_argument("--samples", nargs="*", help="the samples' shards; without them the data reference")
+    p.add_argument("--collection", help="instead of --samples: a student's collection of samples")
     p.add_argument("--data", required=True)
     p.add_argument("--noise", required=True)
     p.add_argument("--batch-size", type=NATURAL, default=64)
@@ -476,15 +636,20 @@ def parser() -> argparse.ArgumentParser:
     p = verb("evaluate", _evaluate, "compute the metrics of one set of samples")
     settings(p, "statistics")
     p.add_argument("--metrics", nargs="+", choices=list(METRICS), required=True, metavar="METRIC")
-    p.add_argument("--row", choices=["Teacher", *METHODS.values()], required=True)
-    p.add_argument("--steps", type=NATURAL, required=True, help="student steps; the teacher's N")
+    p.add_argument("--row", choices=["Teacher", "Teacher, other noise", *METHODS.values()], required=True)
+    p.add_argument(
+        "--steps", type=NATURAL, default=1, help="sampling steps: the teacher's N; a collection knows its own"
+    )
     p.add_argument("--run", type=_json, required=True, metavar="JSON", help="the run's axes, recorded")
     p.add_argument("--seed", type=INDEX, required=True)
     p.add_argument("--data", required=True)
     p.add_argument("--noise", required=True)
-    p.add_argument("--samples", nargs="+", required=True)
+    given = p.add_mutually_exclusive_group(required=True)
+    given.add_argument("--samples", nargs="+", help="the samples' shards")
+    given.add_argument("--collection", help="a student's collection of samples; --features are collections then")
     p.add_argument("--features", nargs="*")
     p.add_argument("--data-features", nargs="*")
+    p.add_argument("--reference-noise", help="the reference's noise where it is another than the samples'")
     p.add_argument("--reference", nargs="*", help="the teacher's samples under the student's own ODE")
     p.add_argument("--reference-features", nargs="*")
 
@@ -492,9 +657,19 @@ def parser() -> argparse.ArgumentParser:
     settings(p, "configuration")
     p.add_argument("--metrics", nargs="+", required=True)
 
-    p = verb("paired", _paired, "write the paired differences between CM and Direct CM")
+    p = verb("compare", _compare, "compare the students of one setting: CM with Direct CM, later with earlier")
+    settings(p, "statistics")
+    p.add_argument("--setting", type=_json, required=True, metavar="JSON", help="all axes but method and seed")
+    p.add_argument("--metrics", nargs="+", required=True, help="collections of metrics of the setting's students")
+    p.add_argument("--features", nargs="*", type=_pair, default=[], metavar="EXTRACTOR=FOLDER", help="their features")
+    p.add_argument("--teacher", nargs="*", type=_pair, default=[], metavar="EXTRACTOR=FOLDER", help="the teacher's features")
+    p.add_argument("--data", nargs="*", type=_pair, default=[], metavar="EXTRACTOR=FOLDER", help="the data's features")
+    p.add_argument("--seed", type=INDEX, required=True, help="the run's seed")
+
+    p = verb("collect", _collect, "put all numbers of a scope into tidy tables")
     settings(p, "configuration")
-    p.add_argument("--metrics", nargs="+", required=True)
+    p.add_argument("--results", type=Path, required=True, help="the results folder of the configuration's preset")
+    p.add_argument("--scope", choices=["main", "paper"], required=True, help="the main comparison, or the whole grid")
 
     p = verb("figure", _figure, "draw a figure as PDF and PNG")
     p.add_argument("name", choices=["samples", "curves", "results"])
@@ -507,6 +682,7 @@ def parser() -> argparse.ArgumentParser:
     p = verb("provenance", _provenance, "write what ran, from what, and what it cost")
     settings(p, "configuration")
     p.add_argument("--results", type=Path, required=True, help="the results folder of the configuration's preset")
+    p.add_argument("--scope", choices=["main", "paper"], required=True, help="the main comparison, or the whole grid")
 
     p = verb("show", _show, "print Table 1", out=False)
     p.add_argument("table", type=Path, help="table1.csv")

@@ -10,7 +10,7 @@ from __future__ import annotations
 import itertools
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from decimal import Decimal
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
@@ -27,13 +27,23 @@ Rate = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Fraction = Annotated[float, Field(ge=0, lt=1)]
 Precision = Literal["no", "fp16", "bf16"]
-Solver = Literal["ddim", "euler", "heun"]
+Solver = Literal["ddim", "euler", "heun", "edm_heun"]
 Method = Literal["cm", "direct_cm"]
 Loss = Literal["mse", "pseudo_huber"]
 ADAPTER = r"^(full|lora[1-9][0-9]*)$"
 Adapter = Annotated[str, Field(pattern=ADAPTER)]
 
-DIGITS_IMAGES = 1797
+# Side in pixels of scikit-learn's two photographs, and of the tiles that crops of a resolution are taken from.
+PHOTO_SIZE = (427, 640)
+CROPS_ACROSS = 5
+
+
+def embedded_images(kind: str, resolution: int) -> tuple[int, int]:
+    """(images, groups that a split keeps together) of an embedded data set; groups are single images where there are none."""
+    if kind == "digits":
+        return 1797, 1797
+    tiles = 2 * (PHOTO_SIZE[0] // (2 * resolution)) * (PHOTO_SIZE[1] // (2 * resolution))
+    return tiles * CROPS_ACROSS**2, tiles
 
 
 class Block(BaseModel):
@@ -57,9 +67,10 @@ class Block(BaseModel):
 class Data(Block):
     """Images and captions."""
 
-    kind: Literal["digits", "folder"] = Field(
+    kind: Literal["digits", "photos", "folder"] = Field(
         "digits",
-        description="digits: scikit-learn's 1,797 handwritten digits; folder: images with a metadata.csv (file_name,text)",
+        description="digits: scikit-learn's 1,797 handwritten digits; photos: crops of its two photographs; "
+        "folder: images with a metadata.csv (file_name,text)",
     )
     path: str | None = Field(None, description="folder only: the folder with metadata.csv")
     resolution: Positive = Field(
@@ -97,15 +108,20 @@ def multiples_of_16(channels: tuple[int, ...]) -> tuple[int, ...]:
 
 
 class MicroVae(Block):
-    """The small VAE: resolution r to (r/2)×(r/2)×4 latents."""
+    """The small VAE: each resolution after the first halves the side; 4 latent channels."""
 
-    channels: tuple[Positive, Positive] = Field(
-        (32, 64), description="channels at full and at half resolution, multiples of 16"
+    channels: tuple[Positive, ...] = Field(
+        (32, 64), min_length=2, description="channels at full resolution, half of it, …, multiples of 16"
     )
     steps: Positive = Field(400, description="optimiser steps")
     batch_size: Positive = Field(64, description="images a step")
     lr: Rate = Field(2e-3, description="peak learning rate, cosine decay")
     kl_weight: NonNegative = Field(1e-5, description="weight of the KL term against the MSE")
+
+    @property
+    def factor(self) -> int:
+        """Pixels per latent along a side."""
+        return 2 ** (len(self.channels) - 1)
 
     @field_validator("channels")
     @classmethod
@@ -204,29 +220,33 @@ class Encode(Block):
 class Ode(Block):
     """How the teacher's probability-flow ODE is solved unless a line of `students` says otherwise."""
 
-    solver: Solver = Field("ddim", description="ddim, euler or heun")
+    solver: Solver = Field("ddim", description="ddim, euler, heun or edm_heun")
     N: Positive = Field(50, description="intervals from pure noise to data; divides process.timesteps")
     w: Annotated[float, Field(ge=0, le=100)] = Field(3.0, description="guidance scale, Imagen form: 1 is unguided")
 
 
 class Targets(Block):
-    """Start points of training, and the ODE's endpoints from them."""
+    """The ODE's endpoints from the start points of training."""
 
-    count: Positive = Field(
-        8000, description="start points (latent, noise, time); CM and Direct CM see the same ones in the same order"
+    shard: Positive = Field(
+        2000,
+        description="start points a job; a student's pool is solved by as many jobs as it takes, does not change a byte",
     )
-    shards: Positive = Field(2, description="jobs the solving is spread over; does not change a byte")
-    block: Positive = Field(1000, description="start points solved in one go, the unit of resuming")
+    block: Positive = Field(1000, description="start points solved in one go, the unit of resuming; divides shard")
     batch_size: Positive = Field(250, description="rows of one teacher evaluation")
 
 
 class Train(Block):
-    """Students. adapter, loss, lr, batch_size and steps are axes that lines of `students` can vary."""
+    """Students. adapter, loss, lr, batch_size, pool and steps are axes that lines of `students` can vary."""
 
-    adapter: Adapter = Field("lora64", description="loraR (LoRA of rank and alpha R) or full (all U-Net weights)")
+    adapter: Adapter = Field("lora4", description="loraR (LoRA of rank and alpha R) or full (all U-Net weights)")
     loss: Loss = Field("mse", description="mse, or pseudo_huber: mean(sqrt(d² + c²) - c)")
     lr: Rate = Field(1e-4, description="AdamW's learning rate, constant")
-    batch_size: Positive = Field(32, description="start points a step, over all processes")
+    batch_size: Positive = Field(16, description="start points a step, over all processes")
+    pool: Positive = Field(
+        4000,
+        description="start points (latent, noise, time) there are; CM and Direct CM see the same ones in the same order",
+    )
     steps: Positive = Field(250, description="optimiser steps")
     weight_decay: NonNegative = Field(1e-2, description="AdamW's weight decay")
     grad_clip: Rate = Field(1.0, description="largest gradient norm")
@@ -247,8 +267,32 @@ class StudentAxes(Block):
     loss: list[Loss] | None = Field(None, min_length=1)
     lr: list[Rate] | None = Field(None, min_length=1)
     batch_size: list[Positive] | None = Field(None, min_length=1)
+    pool: list[Positive] | None = Field(None, min_length=1)
     steps: list[Positive] | None = Field(None, min_length=1)
     seed: list[Count] = Field([0], min_length=1, description="training seeds")
+    snapshots: list[Positive] = Field(
+        [],
+        description="optimiser steps after which the student is kept and evaluated too; those beyond steps are left out",
+    )
+    sampling_steps: list[Positive] | None = Field(
+        None, min_length=1, description="numbers of student steps, if others than evaluation.steps"
+    )
+    errors: bool = Field(False, description="measure the ODE error by start time too (see errors)")
+
+
+def paper_grid() -> list[StudentAxes]:
+    """The grid of the embedded default: the main comparison first, then the paper's sweeps, then ours."""
+    five, three = [0, 1, 2, 3, 4], [0, 1, 2]
+    along = [62, 125, 250, 500]
+    return [
+        StudentAxes(seed=five, sampling_steps=[1, 2, 4, 8], errors=True),
+        StudentAxes(N=[10, 20, 100], seed=five, errors=True),
+        StudentAxes(w=[1, 5, 8], seed=five),
+        StudentAxes(solver=["euler", "heun"], seed=three),
+        StudentAxes(adapter=["lora4", "lora64", "full"], pool=[16000], steps=[1000], seed=three, snapshots=along),
+        StudentAxes(lr=[3e-4, 1e-3], seed=three),
+        StudentAxes(loss=["pseudo_huber"], seed=three),
+    ]
 
 
 class Evaluation(Block):
@@ -260,6 +304,25 @@ class Evaluation(Block):
     block: Positive = Field(256, description="samples made in one go, the unit of resuming")
     batch_size: Positive = Field(256, description="rows of one evaluation")
     precision: Precision = Field("no", description="precision of encoding, solving and sampling: no, fp16 or bf16")
+
+
+class Refined(Block):
+    """The high-accuracy solution that splits a student's error from its solver's."""
+
+    solver: Solver = Field("edm_heun", description="ddim, euler, heun or edm_heun")
+    N: Positive = Field(200, description="intervals; divides process.timesteps")
+
+
+class Errors(Block):
+    """Where the error is: students against their own ODE's endpoints and against a refined solution, by start time."""
+
+    times: Positive = Field(
+        10, description="start times, evenly spaced from pure noise; divides every N they are used with"
+    )
+    points: Annotated[int, Field(ge=2)] = Field(100, description="start points a time, from held-out images")
+    shard: Positive = Field(1000, description="start points a job; does not change a byte")
+    block: Positive = Field(500, description="start points solved in one go; divides shard")
+    refined: Refined = Refined()
 
 
 class ClipTiny(Block):
@@ -281,16 +344,22 @@ class Extractors(Block):
 
 
 class Statistics(Block):
-    """Intervals."""
+    """Intervals and tests."""
 
     bootstrap: Annotated[int, Field(ge=100)] = Field(2000, description="resamples of the paired bootstrap")
-    level: Annotated[float, Field(gt=0, lt=1)] = Field(0.95, description="confidence level")
+    permutations: Annotated[int, Field(ge=99)] = Field(999, description="permutations of the tests of FD, KID and CMMD")
+    level: Annotated[float, Field(gt=0, lt=1)] = Field(0.95, description="confidence level of intervals")
+    alpha: Annotated[float, Field(gt=0, lt=1)] = Field(
+        0.05, description="family-wise error rate of the claims' verdicts (Holm), and level of bold type and hatching"
+    )
 
 
 class Figures(Block):
     """Figures and tables."""
 
-    samples: Positive = Field(10, description="columns of the figure of samples from the same noise")
+    samples: Positive = Field(10, description="columns of Figure 2, samples from the same noise")
+    gallery: Positive = Field(30, description="columns of Figure 5, samples over all prompts; the prompts come first")
+    trajectories: Positive = Field(8, description="trajectories of Figure 1, the two supervisions")
 
 
 class Config(Block):
@@ -307,13 +376,17 @@ class Config(Block):
     ode: Ode = Ode()
     targets: Targets = Targets()
     train: Train = Train()
-    students: list[StudentAxes] = Field(default_factory=lambda: [StudentAxes(seed=[0, 1, 2])], min_length=1)
+    students: list[StudentAxes] = Field(default_factory=lambda: paper_grid(), min_length=1)
     evaluation: Evaluation = Evaluation()
     metrics: list[str] = Field(
-        default_factory=lambda: ["ode_error", "fd_tiny", "kid_tiny", "clip_tiny", "quality_tiny", "prompt_accuracy"],
+        default_factory=lambda: [
+            *("ode_error", "fd_tiny", "kid_tiny", "clip_tiny", "quality_tiny", "prompt_accuracy"),
+            *("fd_inf_tiny", "cmmd_tiny", "precision_tiny", "recall_tiny", "density_tiny", "coverage_tiny"),
+        ],
         min_length=1,
     )
     extractors: Extractors = Extractors()
+    errors: Errors = Errors()
     statistics: Statistics = Statistics()
     figures: Figures = Figures()
 
@@ -324,35 +397,44 @@ class Config(Block):
             for n in axes.N or []:
                 if total % n:
                     raise ValueError(f"students: N = {n} does not divide process.timesteps = {total}")
-            for batch in axes.batch_size or []:
-                if batch > self.targets.count:
-                    raise ValueError(
-                        f"students: batch_size = {batch} is larger than targets.count = {self.targets.count}"
-                    )
+            if axes.errors:
+                for n in [self.errors.refined.N, *(axes.N or [self.ode.N])]:
+                    if n % self.errors.times:
+                        raise ValueError(
+                            f"errors.times = {self.errors.times} does not divide N = {n} of a line with errors"
+                        )
         if total % self.ode.N:
             raise ValueError(f"ode.N = {self.ode.N} does not divide process.timesteps = {total}")
         for block, key, limit_key, limit in (
-            (self.train, "train.batch_size", "targets.count", self.targets.count),
             (self.targets, "targets.batch_size", "targets.block", self.targets.block),
             (self.evaluation, "evaluation.batch_size", "evaluation.samples", self.evaluation.samples),
         ):
             if block.batch_size > limit:
                 raise ValueError(f"{key} = {block.batch_size} is larger than {limit_key} = {limit}")
-        for key, block_, count_ in (
-            ("targets", self.targets, self.targets.count),
-            ("evaluation", self.evaluation, self.evaluation.samples),
+        blocks = -(-self.evaluation.samples // self.evaluation.block)
+        if self.evaluation.shards > blocks:
+            raise ValueError(
+                f"evaluation.shards = {self.evaluation.shards} is larger than the number of blocks, {blocks}: "
+                "lower it or evaluation.block"
+            )
+        for key, sized in (("targets", self.targets), ("errors", self.errors)):
+            if sized.shard % sized.block:
+                raise ValueError(f"{key}.block = {sized.block} does not divide {key}.shard = {sized.shard}")
+        if total % self.errors.refined.N:
+            raise ValueError(f"errors.refined.N = {self.errors.refined.N} does not divide process.timesteps = {total}")
+        for run in self.runs():
+            if run["batch_size"] > run["pool"]:
+                raise ValueError(f"students: batch_size = {run['batch_size']} is larger than pool = {run['pool']}")
+            for _, steps in self.sets(run):
+                if steps > run["N"]:
+                    raise ValueError(f"sampling steps: {steps} are more than the grid's N = {run['N']}")
+        for where, numbers in (
+            ("evaluation.steps", self.evaluation.steps),
+            *(("students: sampling_steps", a.sampling_steps or []) for a in self.students),
+            *(("students: snapshots", a.snapshots) for a in self.students),
         ):
-            blocks = -(-count_ // block_.block)
-            if block_.shards > blocks:
-                raise ValueError(
-                    f"{key}.shards = {block_.shards} is larger than the number of blocks, {blocks}: lower it or {key}.block"
-                )
-        smallest = min(run["N"] for run in self.runs())
-        for steps in self.evaluation.steps:
-            if steps > smallest:
-                raise ValueError(f"evaluation.steps has {steps}, more than the grid's N = {smallest}")
-        if len(set(self.evaluation.steps)) != len(self.evaluation.steps):
-            raise ValueError("evaluation.steps names a number twice")
+            if len(set(numbers)) != len(numbers):
+                raise ValueError(f"{where} names a number twice")
         if len(set(self.metrics)) != len(self.metrics):
             raise ValueError("metrics names one twice")
         for name in self.metrics:
@@ -363,18 +445,25 @@ class Config(Block):
                 raise ValueError(f"metrics: {name} needs extractors.clip_tiny, which is null")
         if not self.metric_names():
             raise ValueError(
-                f"metrics: {', '.join(self.metrics)} need labelled images (data.kind digits); name others too"
+                f"metrics: {', '.join(self.metrics)} need labelled images (data.kind digits or photos); name others too"
             )
-        if self.data.kind == "digits":
-            if self.data.resolution % 8 or self.data.resolution > 64:
-                raise ValueError("data.resolution: digits come at 8, 16, 24 … 64 pixels")
-            images = DIGITS_IMAGES - round(DIGITS_IMAGES * self.data.held_out)
+        if self.data.kind != "folder":
+            if self.data.resolution > 64:
+                raise ValueError(f"data.resolution: {self.data.kind} come at 8, 16, 24 … 64 pixels")
+            whole, groups = embedded_images(self.data.kind, self.data.resolution)
+            images = whole - round(groups * self.data.held_out) * (whole // groups)
             if self.evaluation.samples > images:
                 raise ValueError(
                     f"evaluation.samples = {self.evaluation.samples} is more than the {images} training images that are the data reference"
                 )
         if self.teacher.kind == "micro_sdxl":
-            latent = self.data.resolution // 2
+            factor = self.teacher.micro_sdxl.vae.factor
+            if self.data.resolution % factor:
+                raise ValueError(
+                    f"teacher.micro_sdxl.vae.channels has {len(self.teacher.micro_sdxl.vae.channels)} resolutions, too many "
+                    f"for data.resolution = {self.data.resolution}"
+                )
+            latent = self.data.resolution // factor
             down = 2 ** (len(self.teacher.micro_sdxl.unet.channels) - 1)
             if latent % down:
                 raise ValueError(
@@ -395,20 +484,46 @@ class Config(Block):
         """The grid of students: one dictionary of axes per run, without repetitions, in the order of `students`."""
         seen: dict[tuple[Any, ...], dict[str, Any]] = {}
         for axes in self.students:
-            values = {
-                name: getattr(axes, name) if getattr(axes, name) is not None else [self._default(name)]
-                for name in RUN_AXES
-            }
-            for combination in itertools.product(*values.values()):
-                seen.setdefault(combination, dict(zip(values, combination, strict=True)))
+            for run in self._product(axes):
+                seen.setdefault(tuple(run.values()), run)
         return list(seen.values())
+
+    def _values(self, axes: StudentAxes, name: str) -> list[Any]:
+        given = getattr(axes, name)
+        return [self._default(name)] if given is None else given
+
+    def _product(self, axes: StudentAxes) -> Iterator[dict[str, Any]]:
+        for combination in itertools.product(*(self._values(axes, name) for name in RUN_AXES)):
+            yield dict(zip(RUN_AXES, combination, strict=True))
+
+    def _lines(self, run: Mapping[str, Any]) -> list[StudentAxes]:
+        return [axes for axes in self.students if all(run[n] in self._values(axes, n) for n in RUN_AXES)]
+
+    def snapshots(self, run: Mapping[str, Any]) -> list[int]:
+        """The optimiser steps before its last after which a run's student is kept, ascending."""
+        return sorted({s for axes in self._lines(run) for s in axes.snapshots if s < run["steps"]})
+
+    def sets(self, run: Mapping[str, Any]) -> list[tuple[int, int]]:
+        """What is evaluated of a run: (optimiser step, sampling steps), the finished student first, then its snapshots.
+
+        Snapshots are sampled in the smallest of the numbers of sampling steps alone.
+        """
+        lines = self._lines(run)
+        numbers = sorted(
+            {k for axes in lines for k in (axes.sampling_steps or self.evaluation.steps)} or set(self.evaluation.steps)
+        )
+        return [(run["steps"], k) for k in numbers] + [(s, numbers[0]) for s in self.snapshots(run)]
+
+    def measures_errors(self, run: Mapping[str, Any]) -> bool:
+        """Whether some line asks for this run's error by start time."""
+        return any(axes.errors for axes in self._lines(run))
 
     def _default(self, axis: str) -> Any:
         return getattr(self.ode if axis in ODE_AXES else self.train, axis)
 
     def metric_names(self) -> list[str]:
         """The metrics that this run's data allow: those that need labels only where the data set has them."""
-        return [m for m in self.metrics if not METRICS[m].needs_labels or self.data.kind == "digits"]
+        return [m for m in self.metrics if not METRICS[m].needs_labels or self.data.kind != "folder"]
 
     def extractor_names(self) -> list[str]:
         """The extractors that the metrics need, in the registry's order."""
@@ -417,7 +532,8 @@ class Config(Block):
 
 
 ODE_AXES = ("solver", "N", "w")
-RUN_AXES = ("method", *ODE_AXES, "adapter", "loss", "lr", "batch_size", "steps", "seed")
+RUN_AXES = ("method", *ODE_AXES, "adapter", "loss", "lr", "batch_size", "pool", "steps", "seed")
+SETTING_AXES = tuple(axis for axis in RUN_AXES if axis not in ("method", "seed"))
 
 # A Literal cannot be built from a table; this keeps the two from drifting.
 assert set(METHODS) == set(Method.__args__)  # type: ignore[attr-defined]

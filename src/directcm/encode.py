@@ -112,6 +112,7 @@ class Latents:
         images = artifact.csv("images.csv")
         self.caption = torch.tensor([int(r["caption"]) for r in images])
         self.train = [i for i, r in enumerate(images) if r["split"] == "train"]
+        self.held_out = [i for i, r in enumerate(images) if r["split"] == "held_out"]
         self.text = {r["text"]: int(r["caption"]) for r in artifact.csv("captions.csv")}
         self.shape = tuple(artifact.counts["shape"])
 

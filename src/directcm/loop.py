@@ -9,10 +9,11 @@ from __future__ import annotations
 import json
 import math
 import shutil
-from collections.abc import Callable, Mapping
+import time
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -62,6 +63,21 @@ class Job:
     scratch: Path | None = None
     key: Mapping[str, Any] = field(default_factory=dict)
     tensorboard: Path | None = None
+    snapshots: Sequence[int] = ()
+
+
+class Fitted(NamedTuple):
+    """What training gave.
+
+    `curve`: one row per step (step, loss, grad_norm, lr). `average`: the weight average by name, empty without `ema`.
+    `snapshots`: optimiser step → the trained weights by name, as they were after it. `seconds`: wall seconds of training
+    up to each snapshot and to the end, over all of the run's attempts.
+    """
+
+    curve: list[dict[str, float]]
+    average: dict[str, Tensor]
+    snapshots: dict[int, dict[str, Tensor]]
+    seconds: dict[int, float]
 
 
 def _trainable(job: Job) -> dict[str, nn.Parameter]:
@@ -96,22 +112,41 @@ def _restore(job: Job) -> Artifact | None:
             print(f"{job.name}: skipping a damaged checkpoint: {error}", flush=True)
             continue
         if found.settings == json.loads(json.dumps(dict(job.key))):
-            return found
+            lost = [s for s in job.snapshots if s <= found.counts["step"] and _snapshot(job, s) is None]
+            if not lost:
+                return found
+            print(f"{job.name}: {path} is passed over, the snapshot of step {lost[0]} before it is missing", flush=True)
+            continue
         print(f"{job.name}: {path} was made with other settings; starting afresh", flush=True)
         shutil.rmtree(path)
     return None
 
 
-def fit(job: Job, accelerator: Any) -> tuple[list[dict[str, float]], dict[str, Tensor]]:
-    """Train; returns the curve (one row per step: step, loss, grad_norm, lr) and the weight average (empty without `ema`).
+def _snapshot(job: Job, step: int) -> Artifact | None:
+    """A whole snapshot of this job in its scratch folder, if there is one."""
+    assert job.scratch is not None
+    try:
+        found = open_artifact(job.scratch / f"snapshot-{step:08d}", "snapshot").verify()
+    except UserError:
+        return None
+    return found if found.settings == json.loads(json.dumps(dict(job.key))) else None
 
-    Ends at once with a UserError that names the step where the loss is not finite; the last checkpoint stays.
+
+def fit(job: Job, accelerator: Any) -> Fitted:
+    """Train a job; see Fitted.
+
+    Snapshots lie in `scratch` until the training ends, so that a run that was stopped has them when it goes on. Ends at once with a UserError that names the step where the loss is not finite; the last checkpoint stays.
     """
     names = _trainable(job)
     parameters = list(names.values())
     optimizer = torch.optim.AdamW(parameters, lr=job.lr(0), weight_decay=job.weight_decay)
     average = {k: p.detach().clone() for k, p in names.items()} if job.ema is not None else {}
     curve: list[dict[str, float]] = []
+    before = 0.0
+    kept: dict[int, dict[str, Tensor]] = {}
+    seconds: dict[int, float] = {}
+    if job.snapshots and job.scratch is None:
+        raise ValueError("snapshots need a scratch folder")
 
     found = _restore(job)
     if found is not None:
@@ -133,6 +168,7 @@ def fit(job: Job, accelerator: Any) -> tuple[list[dict[str, float]], dict[str, T
         curve = [dict(zip(CURVE, row, strict=True)) for row in table]
         for row in curve:
             row["step"] = int(row["step"])
+        before = float(state["seconds"])
 
     # The modules stay unwrapped, because the loss closes over them; several processes average their gradients below.
     distributed = accelerator.num_processes > 1
@@ -154,6 +190,7 @@ def fit(job: Job, accelerator: Any) -> tuple[list[dict[str, float]], dict[str, T
 
         writer = SummaryWriter(str(job.tensorboard), purge_step=len(curve))
 
+    started = time.perf_counter()
     for step in range(len(curve), job.steps):
         lr = job.lr(step)
         for group in optimizer.param_groups:
@@ -188,17 +225,30 @@ def fit(job: Job, accelerator: Any) -> tuple[list[dict[str, float]], dict[str, T
             for tag in CURVE[1:]:
                 writer.add_scalar(tag, curve[-1][tag], step)
         done = step + 1
+        spent = before + time.perf_counter() - started
+        if done in job.snapshots and accelerator.is_main_process:
+            assert job.scratch is not None
+            with new_artifact(job.scratch / f"snapshot-{done:08d}", "snapshot", settings=job.key) as art:
+                save_tensors(art / "weights.safetensors", names)
+                save_tensors(art / "seconds.safetensors", {"seconds": torch.tensor(spent, dtype=torch.float64)})
         if (
             job.scratch is not None
             and accelerator.is_main_process
             and done < job.steps
             and done % job.checkpoint_every == 0
         ):
-            _save(job, done, names, average, optimizer, scaler, curve)
+            _save(job, done, names, average, optimizer, scaler, curve, spent)
+    seconds[job.steps] = before + time.perf_counter() - started
     if writer is not None:
         writer.close()
     accelerator.wait_for_everyone()
-    return curve, average
+    for step in job.snapshots:
+        snapshot = _snapshot(job, step)
+        if snapshot is None:
+            raise UserError(f"{job.name}: the snapshot of step {step} in {job.scratch} is damaged; run again")
+        kept[step] = snapshot.tensors("weights.safetensors")
+        seconds[step] = float(snapshot.tensors("seconds.safetensors")["seconds"])
+    return Fitted(curve, average, kept, dict(sorted(seconds.items())))
 
 
 def _save(
@@ -209,12 +259,14 @@ def _save(
     optimizer: Any,
     scaler: Any,
     curve: list[dict[str, float]],
+    seconds: float,
 ) -> None:
     assert job.scratch is not None
     state: dict[str, Tensor] = {f"model.{k}": p for k, p in names.items()}
     state |= {f"ema.{k}": v for k, v in average.items()}
     for i, slot in optimizer.state_dict()["state"].items():
         state |= {f"optimizer.{i}.{k}": torch.as_tensor(v) for k, v in slot.items()}
+    state["seconds"] = torch.tensor(seconds, dtype=torch.float64)
     state["curve"] = torch.tensor([[row[k] for k in CURVE] for row in curve], dtype=torch.float64)
     old = _checkpoints(job.scratch)
     with new_artifact(job.scratch / f"checkpoint-{step:08d}", "checkpoint", settings=job.key) as art:

@@ -8,10 +8,14 @@ from directcm import rng
 from directcm.artifacts import Artifact, new_artifact, save_tensors, write_csv
 
 
-def make(samples: int, data: Artifact, latents: Artifact, seed: int, out: Path) -> None:
+PURPOSES = {"evaluation": "evaluation_noise", "floor": "floor_noise"}
+
+
+def make(samples: int, purpose: str, data: Artifact, latents: Artifact, seed: int, out: Path) -> None:
     """Row i: standard normal noise (c, h, w), and the caption of the (i mod n_train)-th shuffled training image.
 
-    Teacher and students start from this tensor; the images behind the prompts are the data reference.
+    Teacher and students start from this tensor; the images behind the prompts are the data reference. The "floor" is
+    another draw for the same prompts: what the teacher makes of it is as near to its own samples as samples can be.
     """
     rows = data.csv("images.csv")
     train = [r for r in rows if r["split"] == "train"]
@@ -19,9 +23,12 @@ def make(samples: int, data: Artifact, latents: Artifact, seed: int, out: Path) 
     chosen = [train[order[i % len(train)]] for i in range(samples)]
     shape = tuple(latents.counts["shape"])
     with new_artifact(
-        out, "noise", settings={"samples": samples, "seed": seed}, inputs={"data": data, "latents": latents}
+        out,
+        "noise",
+        settings={"samples": samples, "seed": seed, "purpose": purpose},
+        inputs={"data": data, "latents": latents},
     ) as art:
-        save_tensors(art / "noise.safetensors", {"noise": rng.normal(seed, "evaluation_noise", range(samples), shape)})
+        save_tensors(art / "noise.safetensors", {"noise": rng.normal(seed, PURPOSES[purpose], range(samples), shape)})
         write_csv(
             art / "prompts.csv",
             [{"row": i, "id": r["id"], "text": r["text"], "label": r["label"]} for i, r in enumerate(chosen)],

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from directcm.config import ODE_AXES, RUN_AXES, Config, number
+from directcm.config import ODE_AXES, RUN_AXES, SETTING_AXES, Config, number
 from directcm.sources import PACKAGE_ROOT, declares
 from directcm.specs import EXTRACTORS
 
@@ -28,26 +28,14 @@ def default_ode(config: Config) -> dict[str, Any]:
     return {n: getattr(config.ode, n) for n in ODE_AXES}
 
 
-def runs(config: Config) -> list[str]:
-    """Keys of all students."""
-    return [key(run, RUN_AXES) for run in config.runs()]
+def refined(config: Config, w: float) -> dict[str, Any]:
+    """The axes of the refined ODE under a guidance."""
+    return {"solver": config.errors.refined.solver, "N": config.errors.refined.N, "w": w}
 
 
-def odes(config: Config) -> list[str]:
-    """Keys of all ODEs whose reference samples are needed."""
-    return unique(key(axes, ODE_AXES) for axes in (default_ode(config), *config.runs()))
-
-
-def target_odes(config: Config) -> list[str]:
-    """Keys of the ODEs that some method of the grid needs solved targets of."""
-    root = str(PACKAGE_ROOT)
-    return unique(key(r, ODE_AXES) for r in config.runs() if declares(r["method"], "TARGETS", root=root))
-
-
-def sets(config: Config) -> list[str]:
-    """What is evaluated: teacher/<ode>, and students/<run>/sampling_steps~<k>."""
-    students = [f"students/{run}/sampling_steps~{k}" for run in runs(config) for k in config.evaluation.steps]
-    return [f"teacher/{key(default_ode(config), ODE_AXES)}", *students]
+def count(total: int, shard: int) -> int:
+    """How many jobs of `shard` items hold `total`."""
+    return -(-total // shard)
 
 
 def trained_extractors(config: Config) -> list[str]:
@@ -55,30 +43,87 @@ def trained_extractors(config: Config) -> list[str]:
     return [name for name in config.extractor_names() if not EXTRACTORS[name].weights]
 
 
-def artefacts(config: Config) -> list[str]:
-    """Folders of the artefacts whose provenance the report shows, below the results folder."""
+def pools(config: Config, runs: Sequence[Mapping[str, Any]]) -> dict[str, int]:
+    """Key of each ODE that some method of these runs needs solved targets of → how many shards its largest pool takes."""
+    root = str(PACKAGE_ROOT)
+    out: dict[str, int] = {}
+    for run in runs:
+        if declares(run["method"], "TARGETS", root=root):
+            ode = key(run, ODE_AXES)
+            out[ode] = max(out.get(ode, 0), count(run["pool"], config.targets.shard))
+    return out
+
+
+def odes(config: Config, runs: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Keys of all ODEs that are sampled: the `ode` block's first, and those of the runs."""
+    return unique(key(axes, ODE_AXES) for axes in (default_ode(config), *runs))
+
+
+def measured(config: Config, runs: Sequence[Mapping[str, Any]]) -> dict[str, list[str]]:
+    """What the tidy tables are collected from, below the results folder, by the argument of `collect` that it is."""
+    names = [key(run, RUN_AXES) for run in runs]
+    return {
+        "metrics": [
+            *(f"metrics/{who}/{ode}" for who in ("teacher", "floor") for ode in odes(config, runs)),
+            *(f"metrics/students/{name}" for name in names),
+        ],
+        "students": [f"students/{name}" for name in names],
+        "targets": [f"targets/{ode}/shard~{i}" for ode, shards in pools(config, runs).items() for i in range(shards)],
+        "errors": [f"errors/{key(run, RUN_AXES)}" for run in runs if config.measures_errors(run)],
+        "comparisons": [f"comparisons/{setting}.csv" for setting in unique(key(run, SETTING_AXES) for run in runs)],
+    }
+
+
+def artefacts(config: Config, runs: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Folders of the artefacts behind some of the grid's runs, below the results folder, in the order they are made."""
+    extractors = config.extractor_names()
+    own = measured(config, runs)
+    wanted = [run for run in runs if config.measures_errors(run)]
+    error_odes = unique(key(axes, ODE_AXES) for run in wanted for axes in (run, refined(config, run["w"])))
+    names = [key(run, RUN_AXES) for run in runs]
     return [
-        *("data", "teacher", "latents", "noise"),
+        *("data", "teacher", "latents", "noise", "floor_noise", "trajectories"),
         *(f"extractors/{name}" for name in trained_extractors(config)),
-        *(f"reference/{ode}/shard~{i}" for ode in odes(config) for i in range(config.evaluation.shards)),
-        *(f"targets/{ode}/shard~{i}" for ode in target_odes(config) for i in range(config.targets.shards)),
-        *(f"students/{run}" for run in runs(config)),
-        *(f"metrics/{what}" for what in sets(config)),
+        *(
+            f"{draw}/{ode}/shard~{i}"
+            for ode in odes(config, runs)
+            for draw in ("reference", "floor")
+            for i in range(config.evaluation.shards)
+        ),
+        *own["targets"],
+        *(f"endpoints/{ode}/shard~{i}" for ode in error_odes for i in range(error_shards(config))),
+        *own["students"],
+        *own["errors"],
+        *(f"samples/{name}" for name in names),
+        *(f"features/{e}/data" for e in extractors),
+        *(f"features/{e}/{who}/{ode}" for e in extractors for who in ("teacher", "floor") for ode in odes(config, runs)),
+        *(f"features/{e}/students/{name}" for e in extractors for name in names),
+        *own["metrics"],
     ]
 
 
-def benchmarks(config: Config) -> list[str]:
-    """Snakemake's benchmark files of this configuration's jobs, below results/<preset>/benchmarks."""
-    evaluated = unique([*sets(config), *(f"teacher/{ode}" for ode in odes(config)), "data"])
-    names = [
-        *("data", "teacher", "encode", "noise", "table", "paired", "figure_samples", "figure_curves", "figure_results"),
-        *(f"extractor/{name}" for name in trained_extractors(config)),
-        *(f"reference/{ode}/shard~{i}" for ode in odes(config) for i in range(config.evaluation.shards)),
-        *(f"targets/{ode}/shard~{i}" for ode in target_odes(config) for i in range(config.targets.shards)),
-        *(f"train/{run}" for run in runs(config)),
-        *(f"sample/{run}/sampling_steps~{k}" for run in runs(config) for k in config.evaluation.steps),
-        *(f"features/{name}/{what}" for name in config.extractor_names() for what in evaluated),
-        *(f"evaluate/{what.removeprefix('students/')}" for what in sets(config)),
-        *(f"card/{run}" for run in runs(config)),
-    ]
+def error_shards(config: Config) -> int:
+    """How many jobs solve one ODE from the start points of the errors by start time."""
+    return count(config.errors.times * config.errors.points, config.errors.shard)
+
+
+# The rule whose benchmark file a kind of artefact has, where it is not the artefact's own path.
+_STEPS = {
+    "latents": "encode",
+    "extractors": "extractor",
+    "students": "train",
+    "errors": "error_by_time",
+    "samples": "sample",
+    "metrics": "evaluate",
+}
+
+
+def benchmarks(config: Config, runs: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Snakemake's benchmark files of the jobs behind some of the grid's runs, below results/<preset>/benchmarks."""
+    names = []
+    for folder in artefacts(config, runs):
+        first, _, rest = folder.partition("/")
+        names.append("/".join(filter(None, (_STEPS.get(first, first), rest))))
+    names += [f"card/{key(run, RUN_AXES)}" for run in runs]
+    names += [f"compare/{path.removeprefix('comparisons/').removesuffix('.csv')}" for path in measured(config, runs)["comparisons"]]
     return [f"{name}.tsv" for name in names]

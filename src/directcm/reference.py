@@ -12,8 +12,10 @@ from directcm.config import Config, StudentAxes, schema
 
 
 def _plain(value: Any) -> Any:
+    if isinstance(value, StudentAxes):
+        return {"method": list(value.method), **value.model_dump(mode="json", exclude_defaults=True)}
     if isinstance(value, BaseModel):
-        return value.model_dump(mode="json", exclude_none=isinstance(value, StudentAxes))
+        return value.model_dump(mode="json")
     if isinstance(value, tuple | list):
         return [_plain(v) for v in value]
     return value

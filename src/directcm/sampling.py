@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +13,7 @@ import torch
 from torch import Tensor
 
 from directcm import rng, students
-from directcm.artifacts import Artifact, new_artifact, save_tensors
+from directcm.artifacts import Artifact, new_artifact, new_collection, save_tensors
 from directcm.blocks import block_ranges, clear, work
 from directcm.config import Evaluation
 from directcm.encode import Latents
@@ -20,8 +22,13 @@ from directcm.progress import Progress
 from directcm.solvers import make_solver, solve
 from directcm.sources import digest
 from directcm.students import Student
-from directcm.teachers import Conditioning, load
+from directcm.teachers import Conditioning, Teacher, load
 from directcm.teachers.latent_diffusion import decode, load_vae
+
+
+def set_name(step: int, sampling_steps: int) -> str:
+    """The name of a set within its run's collections: after how many optimiser steps, in how many steps it was sampled."""
+    return f"step~{step},sampling_steps~{sampling_steps}"
 
 
 def step_indices(intervals: int, steps: int) -> list[int]:
@@ -48,110 +55,175 @@ def sample_student(
     return out
 
 
-def make(
-    settings: Evaluation,
-    teacher: Artifact,
-    latents: Artifact,
-    noise: Artifact,
-    ode: Mapping[str, Any],
-    shard: int,
-    shards: int,
-    student: Artifact | None,
-    steps: int | None,
-    seed: int,
-    device: str,
+@dataclass(frozen=True)
+class Evaluated:
+    """What sampling reads: the teacher, the prompts' conditioning and the initial noise."""
+
+    settings: Evaluation
+    teacher: Artifact
+    latents: Artifact
+    noise: Artifact
+    seed: int
+    device: str
+
+    def __post_init__(self) -> None:
+        if self.noise.manifest["inputs"].get("latents") != self.latents.fingerprint:
+            raise UserError(f"{self.noise.folder}: made for other latents; delete it and run again")
+
+    @cached_property
+    def model(self) -> Teacher:
+        return load(self.teacher, self.device, self.settings.precision)
+
+    @cached_property
+    def vae(self) -> Any:
+        return load_vae(self.teacher, self.device, self.settings.precision)
+
+    @cached_property
+    def pool(self) -> Latents:
+        return Latents(self.latents)
+
+    @cached_property
+    def ids(self) -> Tensor:
+        """An image of the pool that bears the row's prompt, by row."""
+        prompts = [self.pool.text[r["text"]] for r in self.noise.csv("prompts.csv")]
+        ids_of_caption = {int(c): i for i, c in reversed(list(enumerate(self.pool.caption.tolist())))}
+        return torch.tensor([ids_of_caption[c] for c in prompts])
+
+    @cached_property
+    def initial(self) -> Tensor:
+        return self.noise.tensors("noise.safetensors")["noise"]
+
+    def key(self, ode: Mapping[str, Any]) -> dict[str, Any]:
+        """The settings that both teacher's and students' samples depend on."""
+        return {
+            "block": self.settings.block,
+            "batch_size": self.settings.batch_size,
+            "precision": self.settings.precision,
+            "ode": dict(ode),
+            "seed": self.seed,
+        }
+
+    def inputs(self) -> dict[str, Artifact]:
+        return {"teacher": self.teacher, "latents": self.latents, "noise": self.noise}
+
+
+def _finish(
+    what: Evaluated,
+    name: str,
+    blocks: list[range],
+    key: Mapping[str, Any],
+    inputs: Mapping[str, Artifact],
+    make_block: Callable[[range], dict[str, Tensor]],
+    found: Callable[[range], None],
     scratch: Path,
     out: Path,
+    counts: Callable[[int, int], dict[str, int]],
 ) -> None:
-    """Write a samples artefact: `latents.safetensors` (latents, rows) and images/<row>.png.
-
-    Without `student`: the teacher's ODE under `ode` (solver, N, w). With it: `steps` student steps on that N's grid.
-    """
-    if noise.manifest["inputs"].get("latents") != latents.fingerprint:
-        raise UserError(f"{noise.folder}: made for other latents; delete it and run again")
-    precision = settings.precision
-    model = load(teacher, device, precision)
-    pool = Latents(latents)
-    prompts = [pool.text[r["text"]] for r in noise.csv("prompts.csv")]
-    ids_of_caption = {int(c): i for i, c in reversed(list(enumerate(pool.caption.tolist())))}
-    ids = torch.tensor([ids_of_caption[c] for c in prompts])
-    initial = noise.tensors("noise.safetensors")["noise"]
-    vae = load_vae(teacher, device, precision)
-    if student is not None:
-        if student.manifest["inputs"]["teacher"] != teacher.fingerprint:
-            raise UserError(f"{student.folder}: distilled from another teacher; train it again")
-        who = students.load(model, student)
-    blocks = block_ranges(len(initial), settings.block, shard, shards)
-    rows_here = sum(len(b) for b in blocks)
-    name = "sample: teacher" if student is None else "sample: student"
-    progress = Progress(
-        name, rows_here * (ode["N"] if student is None else 1), "ODE step" if student is None else "sample"
-    )
+    """Work through the blocks, decode, and write the samples artefact."""
+    whole = {**key, "code": digest("sampling"), **{k: v.fingerprint for k, v in inputs.items()}}
 
     def block(rows: range) -> dict[str, Tensor]:
-        index = torch.tensor(list(rows))
-        made = minimum = 0
-        if student is None:
-            x = model.process.prior(initial[index])
-            latent, count = solve(
-                model,
-                make_solver(ode["solver"]),
-                x,
-                torch.zeros(len(x), dtype=torch.long),
-                ode["N"],
-                pool.conditioning(ids[index]),
-                ode["w"],
-                settings.batch_size,
-                progress.update,
-            )
-            made, minimum = count.made, count.minimum
-        else:
-            assert steps is not None
-            parts = []
-            for start in range(rows.start, rows.stop, settings.batch_size):
-                some = range(start, min(start + settings.batch_size, rows.stop))
-                here = torch.tensor(list(some))
-                cond = pool.conditioning(ids[here]).to(device)
-                parts.append(sample_student(who, initial[here], cond, ode["N"], steps, seed, some).float().cpu())
-                progress.update(len(some))
-            latent = torch.cat(parts)
-        if not bool(torch.isfinite(latent).all()):
-            bad = int(torch.nonzero(~torch.isfinite(latent).flatten(1).all(1))[0])
+        made = make_block(rows)
+        if not bool(torch.isfinite(made["latents"]).all()):
+            bad = int(torch.nonzero(~torch.isfinite(made["latents"]).flatten(1).all(1))[0])
             raise UserError(f"sample: row {rows[bad]} is not finite; use evaluation.precision no or bf16")
-        return {"latents": latent.cpu(), "rows": index, "forwards": torch.tensor([[made, minimum]])}
+        return {**made, "rows": torch.tensor(list(rows))}
 
-    key = {
-        "code": digest("sampling"),
-        "block": settings.block,
-        "batch_size": settings.batch_size,
-        "precision": precision,
-        "ode": dict(ode),
-        "steps": steps,
-        "seed": seed,
-        "teacher": teacher.fingerprint,
-        "noise": noise.fingerprint,
-        "student": student.fingerprint if student else None,
-    }
-    each = ode["N"] if student is None else 1
-    done = work(scratch, key, blocks, block, lambda rows: progress.update(len(rows) * each))
+    done = work(scratch, whole, blocks, block, found)
     forwards = done.pop("forwards").sum(0).tolist()
-    inputs = {"teacher": teacher, "latents": latents, "noise": noise} | ({"student": student} if student else {})
-    public = {k: v for k, v in key.items() if k not in ("code", "teacher", "noise", "student")}
-    with new_artifact(out, "samples", settings=public, inputs=inputs) as art:
+    rows_here = sum(len(b) for b in blocks)
+    with new_artifact(out, "samples", settings=key, inputs=inputs) as art:
         save_tensors(art / "latents.safetensors", done)
         drawn = Progress(f"{name}, decoding", rows_here, "image")
         first = blocks[0].start
         for rows in blocks:
             # By block, as they were solved: which rows share a batch must not depend on the number of shards.
-            for start in range(rows.start, rows.stop, settings.batch_size):
-                some = range(start, min(start + settings.batch_size, rows.stop))
-                latents_ = done["latents"][some.start - first : some.stop - first]
-                for row, image in zip(some, decode(vae, latents_), strict=True):
+            for start in range(rows.start, rows.stop, what.settings.batch_size):
+                some = range(start, min(start + what.settings.batch_size, rows.stop))
+                latents = done["latents"][some.start - first : some.stop - first]
+                for row, image in zip(some, decode(what.vae, latents), strict=True):
                     image.save(art / f"images/{row:05d}.png")
                 drawn.update(len(some))
-        art.counts = {"samples": rows_here}
-        if student is None:
-            art.counts |= {"teacher_forwards": forwards[0], "teacher_forwards_minimum": forwards[1]}
-        else:
-            art.counts |= {"student_forwards": rows_here * int(steps or 0)}
+        art.counts = {"samples": rows_here, **counts(*forwards)}
+
+
+def sample_teacher(what: Evaluated, ode: Mapping[str, Any], shard: int, shards: int, scratch: Path, out: Path) -> None:
+    """The teacher's ODE under `ode` (solver, N, w): a samples artefact, latents.safetensors (latents, rows) and images/<row>.png."""
+    blocks = block_ranges(len(what.initial), what.settings.block, shard, shards)
+    progress = Progress("sample: teacher", sum(len(b) for b in blocks) * ode["N"], "ODE step")
+
+    def block(rows: range) -> dict[str, Tensor]:
+        index = torch.tensor(list(rows))
+        x = what.model.process.prior(what.initial[index])
+        latent, count = solve(
+            what.model,
+            make_solver(ode["solver"]),
+            x,
+            torch.zeros(len(x), dtype=torch.long),
+            ode["N"],
+            what.pool.conditioning(what.ids[index]),
+            ode["w"],
+            what.settings.batch_size,
+            progress.update,
+        )
+        return {"latents": latent.cpu(), "forwards": torch.tensor([[count.made, count.minimum]])}
+
+    _finish(
+        what,
+        "sample: teacher",
+        blocks,
+        {**what.key(ode), "step": None, "steps": None},
+        what.inputs(),
+        block,
+        lambda rows: progress.update(len(rows) * ode["N"]),
+        scratch,
+        out,
+        lambda made, minimum: {"teacher_forwards": made, "teacher_forwards_minimum": minimum},
+    )
+    clear(scratch)
+
+
+def sample_students(
+    what: Evaluated,
+    ode: Mapping[str, Any],
+    student: Artifact,
+    sets: Sequence[tuple[int, int]],
+    scratch: Path,
+    out: Path,
+) -> None:
+    """A run's sets (optimiser step, sampling steps), each a samples artefact in a collection; the times are on `ode`'s grid of N."""
+    if student.manifest["inputs"]["teacher"] != what.teacher.fingerprint:
+        raise UserError(f"{student.folder}: distilled from another teacher; train it again")
+    blocks = block_ranges(len(what.initial), what.settings.block, 0, 1)
+    rows_all = len(what.initial)
+    progress = Progress("sample: student", rows_all * len(sets), "sample")
+    inputs = {**what.inputs(), "student": student}
+    for step, steps in sets:
+        who = students.load(what.model, student, step)
+
+        def block(rows: range, who: Student = who, steps: int = steps) -> dict[str, Tensor]:
+            parts = []
+            for start in range(rows.start, rows.stop, what.settings.batch_size):
+                some = range(start, min(start + what.settings.batch_size, rows.stop))
+                here = torch.tensor(list(some))
+                cond = what.pool.conditioning(what.ids[here]).to(what.device)
+                made = sample_student(who, what.initial[here], cond, ode["N"], steps, what.seed, some)
+                parts.append(made.float().cpu())
+                progress.update(len(some))
+            return {"latents": torch.cat(parts), "forwards": torch.tensor([[len(rows) * steps, len(rows) * steps]])}
+
+        name = set_name(step, steps)
+        _finish(
+            what,
+            f"sample: {name}",
+            blocks,
+            {**what.key(ode), "step": step, "steps": steps},
+            inputs,
+            block,
+            lambda rows: progress.update(len(rows)),
+            scratch / name,
+            out / name,
+            lambda made, minimum: {"student_forwards": made},
+        )
+    new_collection(out, "samples", [set_name(*one) for one in sets], settings={}, inputs=inputs)
     clear(scratch)

@@ -20,7 +20,11 @@ class Extractor:
 
 @dataclass(frozen=True)
 class Metric:
-    """One metric. `paper`: row → the number the paper reports for its own metric of this kind."""
+    """One metric. `paper`: row → the number the paper reports for its own metric of this kind.
+
+    `headline`: it stands in Table 1, else in the table of all metrics only. `stand_in_for`: the metric on a published
+    network whose place a *-tiny metric takes where that network is not at hand; "" where there is none.
+    """
 
     name: str
     title: str
@@ -33,6 +37,8 @@ class Metric:
     paper: Mapping[str, float] = field(default_factory=dict)
     same_scale_as_paper: bool = False
     needs_labels: bool = False
+    headline: bool = False
+    stand_in_for: str = ""
 
 
 EXTRACTORS = {
@@ -54,14 +60,36 @@ _CLIP = {"CM": 0.21, "Direct CM": 0.19}
 _AESTHETIC = {"CM": 5.5, "Direct CM": 5.0}
 _BOTH = ("teacher", "data")
 
+# What the four numbers of metrics/manifold.py are called, in the order of its result.
+_MANIFOLD = ("precision", "recall", "density", "coverage")
+
 METRICS = {
     m.name: m
     for m in (
-        Metric("ode_error", "ODE error", "lower", ("teacher",), per_sample=True, decimals=4),
-        Metric("fd_tiny", "FD-tiny", "lower", _BOTH, "clip_tiny", paper_name="FID", paper=_FID),
-        Metric("kid_tiny", "KID-tiny", "lower", _BOTH, "clip_tiny", decimals=4),
+        Metric("ode_error", "ODE error", "lower", ("teacher",), per_sample=True, decimals=4, headline=True),
         Metric(
-            "clip_tiny", "CLIP-tiny", "higher", ("prompt",), "clip_tiny", True, paper_name="CLIP score", paper=_CLIP
+            "fd_tiny",
+            "FD-tiny",
+            "lower",
+            _BOTH,
+            "clip_tiny",
+            paper_name="FID",
+            paper=_FID,
+            headline=True,
+            stand_in_for="fid",
+        ),
+        Metric("kid_tiny", "KID-tiny", "lower", _BOTH, "clip_tiny", decimals=4, headline=True, stand_in_for="kid"),
+        Metric(
+            "clip_tiny",
+            "CLIP-tiny",
+            "higher",
+            ("prompt",),
+            "clip_tiny",
+            True,
+            paper_name="CLIP score",
+            paper=_CLIP,
+            headline=True,
+            stand_in_for="clip_score",
         ),
         Metric(
             "quality_tiny",
@@ -72,8 +100,21 @@ METRICS = {
             True,
             paper_name="aesthetic score",
             paper=_AESTHETIC,
+            headline=True,
+            stand_in_for="aesthetic",
         ),
-        Metric("prompt_accuracy", "prompt accuracy", "higher", ("prompt",), per_sample=True, needs_labels=True),
+        Metric(
+            "prompt_accuracy",
+            "prompt accuracy",
+            "higher",
+            ("prompt",),
+            per_sample=True,
+            needs_labels=True,
+            headline=True,
+        ),
+        Metric("fd_inf_tiny", "FD∞-tiny", "lower", _BOTH, "clip_tiny", stand_in_for="fid_inf"),
+        Metric("cmmd_tiny", "CMMD-tiny", "lower", _BOTH, "clip_tiny", stand_in_for="cmmd"),
+        *(Metric(f"{m}_tiny", f"{m}-tiny", "higher", _BOTH, "clip_tiny", stand_in_for=f"{m}_dino") for m in _MANIFOLD),
         Metric(
             "fid",
             "FID",
@@ -84,9 +125,11 @@ METRICS = {
             paper_name="FID",
             paper=_FID,
             same_scale_as_paper=True,
+            headline=True,
         ),
         Metric("fid_legacy_pytorch", "FID (legacy_pytorch)", "lower", _BOTH, "inception_legacy_pytorch", decimals=1),
-        Metric("kid", "KID", "lower", _BOTH, "inception_clean", decimals=4),
+        Metric("fid_inf", "FID∞", "lower", _BOTH, "inception_clean", decimals=1),
+        Metric("kid", "KID", "lower", _BOTH, "inception_clean", decimals=4, headline=True),
         Metric(
             "fd_dino",
             "FD-DINO",
@@ -97,7 +140,12 @@ METRICS = {
             paper_name="FD-DINO",
             paper=_FD_DINO,
             same_scale_as_paper=True,
+            headline=True,
         ),
+        Metric("fd_inf_dino", "FD∞-DINO", "lower", _BOTH, "dinov2_vitl14", decimals=1),
+        # The published CMMD embeds at 336 pixels; this is the same network at 224, the one of the CLIP score.
+        Metric("cmmd", "CMMD (224 px)", "lower", _BOTH, "clip_vitl14"),
+        *(Metric(f"{m}_dino", f"{m} (DINOv2)", "higher", _BOTH, "dinov2_vitl14") for m in _MANIFOLD),
         Metric(
             "clip_score",
             "CLIP score",
@@ -108,6 +156,7 @@ METRICS = {
             paper_name="CLIP score",
             paper=_CLIP,
             same_scale_as_paper=True,
+            headline=True,
         ),
         Metric(
             "aesthetic",
@@ -120,9 +169,10 @@ METRICS = {
             paper_name="aesthetic score",
             paper=_AESTHETIC,
             same_scale_as_paper=True,
+            headline=True,
         ),
     )
 }
 
 METHODS = {"cm": "CM", "direct_cm": "Direct CM"}
-SOLVERS = {"ddim": "DDIM", "euler": "Euler", "heun": "Heun"}
+SOLVERS = {"ddim": "DDIM", "euler": "Euler", "heun": "Heun", "edm_heun": "Heun (EDM)"}

@@ -96,20 +96,37 @@ def save(unet: Any, adapter: str, folder: Path) -> None:
     )
 
 
-def load(teacher: Teacher, student: Artifact) -> Student:
-    """A saved student on its teacher, frozen; the teacher's own network becomes the student's."""
+def snapshot_folder(step: int) -> str:
+    """Where a student's artefact holds what it was after an optimiser step."""
+    return f"snapshots/step~{step}"
+
+
+def load(teacher: Teacher, student: Artifact, step: int | None = None) -> Student:
+    """A saved student on a copy of its teacher, frozen; `step`: what it was after that optimiser step (None: the finished one)."""
     from safetensors.torch import load_file
 
     assert teacher.network is not None
-    adapter = student.json("student.json")["run"]["adapter"]
+    about = student.json("student.json")
+    adapter = about["run"]["adapter"]
+    folder = ""
+    if step is not None and step != about["run"]["steps"]:
+        folder = snapshot_folder(step) + "/"
+        if step not in about["snapshots"]:
+            raise UserError(f"{student.folder}: has no snapshot of step {step}; train it again with this snapshot")
+    teacher = copy.copy(teacher)
     if lora_rank(adapter) is None:
-        student.verify()
+        for name in student.checksums:
+            if name.startswith(f"{folder}unet/"):
+                student.file(name)
         unet = type(teacher.network).from_pretrained(
-            student.folder / "unet", torch_dtype=teacher.network.dtype, use_safetensors=True, local_files_only=True
+            student.folder / folder / "unet",
+            torch_dtype=teacher.network.dtype,
+            use_safetensors=True,
+            local_files_only=True,
         )
     else:
-        unet = teacher.network
-        state = load_file(student.file("pytorch_lora_weights.safetensors"))
+        unet = copy.deepcopy(teacher.network)
+        state = load_file(student.file(f"{folder}pytorch_lora_weights.safetensors"))
         unet.load_lora_adapter(state, prefix="unet")
         loaded = sum("lora_" in name for name in unet.state_dict())
         if loaded != len(state):

@@ -1,12 +1,15 @@
 """The verb `targets`: start points (latent, noise, time), and the ODE's endpoints from them, solved once.
 
-CM and Direct CM train on the same start points in the same order; what differs is the target alone.
+CM and Direct CM train on the same start points in the same order; what differs is the target alone. The pool of start
+points has no end: a student uses its first so many, and a shard is so many in a row.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -14,7 +17,7 @@ from torch import Tensor
 
 from directcm import rng
 from directcm.artifacts import Artifact, new_artifact, save_tensors
-from directcm.blocks import block_ranges, clear, work
+from directcm.blocks import clear, work
 from directcm.config import Targets
 from directcm.encode import Latents
 from directcm.errors import UserError
@@ -22,7 +25,7 @@ from directcm.processes import Process
 from directcm.progress import Progress
 from directcm.solvers import make_solver, solve
 from directcm.sources import digest
-from directcm.teachers import load
+from directcm.teachers import Teacher, load
 
 
 class Starts:
@@ -56,6 +59,77 @@ class Starts:
         return ids, k, self.process.diffuse(x0, eps, self.grid[k])
 
 
+@dataclass(frozen=True)
+class Shard:
+    """What one job solves: rows of a list of start points, in blocks that are the unit of resuming."""
+
+    blocks: list[range]
+    label: str
+
+
+def solve_starts(
+    kind: str,
+    starts: Any,
+    shard: Shard,
+    ode: Mapping[str, Any],
+    model: Teacher,
+    batch_size: int,
+    key: Mapping[str, Any],
+    inputs: Mapping[str, Artifact],
+    scratch: Path,
+    out: Path,
+) -> None:
+    """Solve the ODE (solver, N, w) from a shard of start points: `<kind>.safetensors` with index, id, time (B,), endpoint (B, c, h, w).
+
+    `starts(index)` gives (image ids, grid indices, x), `starts.latents` the conditioning by image id. `key` holds all else that
+    the result depends on; it becomes the artefact's settings, and with the code and the inputs the key of unfinished work.
+    """
+    method, intervals = make_solver(ode["solver"]), ode["N"]
+    grid = model.process.grid(intervals)
+
+    def steps_of(rows: range) -> int:
+        return int((intervals - starts.grid_index(list(rows))).sum())
+
+    progress = Progress(f"{kind}: {shard.label}", sum(map(steps_of, shard.blocks)), "ODE step")
+
+    def block(rows: range) -> dict[str, Tensor]:
+        ids, k, x = starts(list(rows))
+        ends, made = solve(
+            model, method, x, k, intervals, starts.latents.conditioning(ids), ode["w"], batch_size, progress.update
+        )
+        if not bool(torch.isfinite(ends).all()):
+            bad = int(torch.nonzero(~torch.isfinite(ends).flatten(1).all(1))[0])
+            raise UserError(
+                f"{kind}: start point {rows[bad]} ends in a number that is not finite; use precision no or bf16"
+            )
+        return {
+            "index": torch.tensor(list(rows)),
+            "id": ids,
+            "time": grid[k],
+            "endpoint": ends,
+            "forwards": torch.tensor([[made.made, made.minimum]]),
+        }
+
+    settings = {**key, **ode, "batch_size": batch_size}
+    whole = {**settings, "code": digest(kind), **{name: item.fingerprint for name, item in inputs.items()}}
+    done = work(scratch, whole, shard.blocks, block, lambda rows: progress.update(steps_of(rows)))
+    forwards = done.pop("forwards").sum(0).tolist()
+    with new_artifact(out, kind, settings=settings, inputs=inputs) as art:
+        save_tensors(art / f"{kind}.safetensors", done)
+        art.counts = {
+            kind: len(done["index"]),
+            "teacher_forwards": forwards[0],
+            "teacher_forwards_minimum": forwards[1],
+        }
+    clear(scratch)
+
+
+def blocks_of(shard: int, size: int, block: int, total: int | None = None) -> list[range]:
+    """The blocks of shard `shard` of `size` start points, of `total` in all (None: there is no end)."""
+    stop = (shard + 1) * size if total is None else min((shard + 1) * size, total)
+    return [range(b, min(b + block, stop)) for b in range(shard * size, stop, block)]
+
+
 def make(
     settings: Targets,
     solver: str,
@@ -70,80 +144,37 @@ def make(
     scratch: Path,
     out: Path,
 ) -> None:
-    """Solve one shard's targets: `targets.safetensors` with index, id, time (B,) and endpoint (B, c, h, w) float32."""
+    """Solve one shard's targets: start points shard·size … (shard + 1)·size − 1 of the endless pool."""
     model = load(teacher, device, precision)
-    pool = Latents(latents)
-    starts = Starts(pool, model.process, intervals, seed)
-    method = make_solver(solver)
-    blocks = block_ranges(settings.count, settings.block, shard, settings.shards)
-
-    def steps_of(rows: range) -> int:
-        return int((intervals - starts.grid_index(list(rows))).sum())
-
-    progress = Progress(f"targets: shard {shard + 1} of {settings.shards}", sum(map(steps_of, blocks)), "ODE step")
-
-    def block(rows: range) -> dict[str, Tensor]:
-        ids, k, x = starts(list(rows))
-        ends, count = solve(
-            model, method, x, k, intervals, pool.conditioning(ids), w, settings.batch_size, progress.update
-        )
-        if not bool(torch.isfinite(ends).all()):
-            bad = int(torch.nonzero(~torch.isfinite(ends).flatten(1).all(1))[0])
-            raise UserError(
-                f"targets: start point {rows[bad]} ends in a number that is not finite; use precision no or bf16"
-            )
-        return {
-            "index": torch.tensor(list(rows)),
-            "id": ids,
-            "time": starts.grid[k],
-            "endpoint": ends,
-            "forwards": torch.tensor([[count.made, count.minimum]]),
-        }
-
-    key = {
-        "code": digest("targets"),
-        "count": settings.count,
-        "block": settings.block,
-        "batch_size": settings.batch_size,
-        "solver": solver,
-        "N": intervals,
-        "w": w,
-        "seed": seed,
-        "precision": precision,
-        "teacher": teacher.fingerprint,
-        "latents": latents.fingerprint,
-    }
-    done = work(scratch, key, blocks, block, lambda rows: progress.update(steps_of(rows)))
-    forwards = done.pop("forwards").sum(0).tolist()
-    with new_artifact(
-        out,
+    solve_starts(
         "targets",
-        settings={k: v for k, v in key.items() if k not in ("code", "teacher", "latents")},
-        inputs={"teacher": teacher, "latents": latents},
-    ) as art:
-        save_tensors(art / "targets.safetensors", done)
-        art.counts = {
-            "targets": len(done["index"]),
-            "teacher_forwards": forwards[0],
-            "teacher_forwards_minimum": forwards[1],
-        }
-    clear(scratch)
+        Starts(Latents(latents), model.process, intervals, seed),
+        Shard(blocks_of(shard, settings.shard, settings.block), f"shard {shard}"),
+        {"solver": solver, "N": intervals, "w": w},
+        model,
+        settings.batch_size,
+        {"block": settings.block, "seed": seed, "precision": precision},
+        {"teacher": teacher, "latents": latents},
+        scratch,
+        out,
+    )
 
 
-def join(shards: Sequence[Artifact]) -> dict[str, Tensor]:
-    """All shards' targets in pool order; a UserError where they do not belong together or leave gaps."""
+def join(shards: Sequence[Artifact], kind: str = "targets", count: int | None = None) -> dict[str, Tensor]:
+    """All shards' rows in order, the first `count` of them; a UserError where they do not belong together or leave gaps."""
     first = shards[0]
     for shard in shards[1:]:
         if shard.settings != first.settings or shard.manifest["inputs"] != first.manifest["inputs"]:
             raise UserError(
                 f"{shard.folder}: not solved with the settings of {first.folder}; delete both and run again"
             )
-    parts = [s.tensors("targets.safetensors") for s in shards]
+    parts = [s.tensors(f"{kind}.safetensors") for s in shards]
     joined = {k: torch.cat([p[k] for p in parts]) for k in parts[0]}
     order = torch.argsort(joined["index"])
-    joined = {k: v[order] for k, v in joined.items()}
-    if not torch.equal(joined["index"], torch.arange(first.settings["count"])):
+    joined = {k: v[order][:count] for k, v in joined.items()}
+    want = len(order) if count is None else count
+    if not torch.equal(joined["index"], torch.arange(want)):
         raise UserError(
-            f"{first.folder.parent}: the shards hold {len(order)} of {first.settings['count']} targets; run the missing shards"
+            f"{first.folder.parent}: the shards hold {len(order)} rows, not the first {want} that are needed; run the missing shards"
         )
     return joined

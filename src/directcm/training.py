@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -25,7 +26,7 @@ from directcm.teachers import load
 def make(
     run: Mapping[str, Any],
     settings: Train,
-    pool: int,
+    snapshots: Sequence[int],
     teacher: Artifact,
     latents: Artifact,
     targets: Sequence[Artifact],
@@ -36,11 +37,14 @@ def make(
 ) -> None:
     """Train one student.
 
-    `run` holds the axes (method, solver, N, w, adapter, loss, lr, batch_size, steps, seed), `settings` the rest; `pool`
-    is the number of start points. `seed` draws the pool, run["seed"] its order and the LoRA's start. Writes the weights,
-    `curve.csv` and `student.json`. Checkpoints stay in `scratch`; only a run of the same settings, inputs and code resumes from one.
+    `run` holds the axes (method, solver, N, w, adapter, loss, lr, batch_size, pool, steps, seed), `settings` the rest;
+    `snapshots` are the optimiser steps after which the student is kept as well, in snapshots/step~<step>. `seed` draws the
+    pool, run["seed"] its order and the LoRA's start. Writes the weights, `curve.csv` and `student.json`. Checkpoints stay in `scratch`; only a run of the same settings, inputs and code resumes from one.
     """
-    method = methods.load(run["method"])
+    method, pool = methods.load(run["method"]), run["pool"]
+    snapshots = sorted(set(snapshots))
+    if snapshots and not 0 < snapshots[0] <= snapshots[-1] < run["steps"]:
+        raise UserError(f"train: snapshots {snapshots} are not steps before the last, {run['steps']}")
     accelerator = make_accelerator(settings.precision)
     device = str(accelerator.device)
     frozen = load(teacher, device, settings.precision)
@@ -55,8 +59,8 @@ def make(
     if method.TARGETS:
         if not targets:
             raise UserError(f"train: {run['method']} needs --targets, the solved endpoints of its start points")
-        solved = join(targets)
-        want = {"solver": run["solver"], "N": run["N"], "w": run["w"], "seed": seed, "count": pool}
+        solved = join(targets, count=pool)
+        want = {"solver": run["solver"], "N": run["N"], "w": run["w"], "seed": seed}
         have = {k: targets[0].settings[k] for k in want}
         if have != want:
             raise UserError(f"{targets[0].folder}: holds targets for {have}, this student needs {want}")
@@ -87,12 +91,11 @@ def make(
         "run": dict(run),
         "settings": settings.model_dump(mode="json"),
         "seed": seed,
-        "pool": pool,
         "teacher": teacher.fingerprint,
         "latents": latents.fingerprint,
         "targets": [t.fingerprint for t in targets],
     }
-    curve, _ = fit(
+    fitted = fit(
         Job(
             f"train: {run['method']} seed {run['seed']}",
             {"unet": unet},
@@ -106,6 +109,7 @@ def make(
             scratch=scratch,
             key=key,
             tensorboard=tensorboard,
+            snapshots=snapshots,
         ),
         accelerator,
     )
@@ -115,13 +119,21 @@ def make(
     with new_artifact(
         out,
         "student",
-        settings={"run": dict(run), **settings.model_dump(mode="json"), "seed": seed, "pool": pool},
+        settings={"run": dict(run), **settings.model_dump(mode="json"), "seed": seed, "snapshots": snapshots},
         inputs=inputs,
     ) as art:
         students.save(unet, run["adapter"], art.path)
-        write_csv(art / "curve.csv", curve, CURVE)
+        parameters = dict(unet.named_parameters())
+        for step, weights in fitted.snapshots.items():
+            with torch.no_grad():
+                for name, value in weights.items():
+                    parameters[name.removeprefix("unet.")].copy_(value)
+            students.save(unet, run["adapter"], art.path / students.snapshot_folder(step))
+        write_csv(art / "curve.csv", fitted.curve, CURVE)
         trained = [p.numel() for p in unet.parameters() if p.requires_grad]
-        write_json(art / "student.json", {"run": dict(run), "trainable_parameters": sum(trained), "pool": pool})
+        write_json(
+            art / "student.json", {"run": dict(run), "trainable_parameters": sum(trained), "snapshots": snapshots}
+        )
         drawn = run["steps"] * run["batch_size"]
         forwards = 0
         if method.TEACHER:
@@ -135,3 +147,6 @@ def make(
             "teacher_forwards_minimum": forwards,
         }
         art.provenance["device"] = device
+        art.provenance["seconds_at"] = {str(step): round(value, 3) for step, value in fitted.seconds.items()}
+    for path in scratch.glob("snapshot-*"):
+        shutil.rmtree(path)

@@ -1,71 +1,121 @@
-"""Small synthetic artefacts: metrics, noise and samples as the real steps write them."""
+"""Small synthetic artefacts as the real steps write them, and the tidy tables of a whole grid."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
-from directcm.artifacts import Artifact, new_artifact, open_artifact, write_csv, write_json
-from directcm.config import Config, load_config
+from directcm.analysis.collect import COMPARISONS_COLUMNS, METRICS_COLUMNS
+from directcm.analysis.selection import FLOOR, TEACHER
+from directcm.artifacts import Artifact, new_artifact, new_collection, open_artifact, write_csv, write_json
+from directcm.config import ODE_AXES, RUN_AXES, SETTING_AXES, Config, load_config, number
+from directcm.paths import part
 from directcm.rng import generator
-from directcm.specs import METRICS
+from directcm.specs import METHODS, METRICS
 
-ROW = {"cm": "CM", "direct_cm": "Direct CM"}
+RUN: dict[str, Any] = {
+    "method": "cm", "solver": "ddim", "N": 50, "w": 3.0, "adapter": "lora64", "loss": "mse", "lr": 1e-4, "batch_size": 16,
+    "pool": 4000, "steps": 250, "seed": 0,
+}  # fmt: skip
+Values = Mapping[tuple[str, str], float | None]
+
+
+def distance(metric: str, reference: str) -> bool:
+    """Whether a metric is a distance between two sets of features."""
+    return reference in ("teacher", "data") and METRICS[metric].extractor is not None
 
 
 class Factory:
-    """Makes artefacts under a temporary folder."""
+    """Makes artefacts and tidy tables under a temporary folder."""
 
     def __init__(self, root: Path) -> None:
         self.root = root
         self.count = 0
 
+    def folder(self, kind: str) -> Path:
+        """A new folder's path."""
+        self.count += 1
+        return self.root / kind / f"{self.count:03d}"
+
     def metrics(
         self,
         row: str,
-        run: dict,
-        values: dict[tuple[str, str], float | None],
+        run: Mapping[str, Any],
+        values: Values,
         *,
         steps: int = 1,
+        step: int | None = None,
         n: int = 8,
         dim: int | None = 64,
-        samples: dict[str, list[float]] | None = None,
-        flags: dict[tuple[str, str], list[str]] | None = None,
+        flags: Mapping[tuple[str, str], list[str]] | None = None,
         noise: str = "a" * 64,
+        folder: Path | None = None,
     ) -> Artifact:
-        """A metrics artefact with given values and per-sample columns."""
-        self.count += 1
-        folder = self.root / "metrics" / f"{self.count:03d}"
-        distances = {"teacher", "data"}
+        """A metrics artefact with given values."""
+        folder = folder or self.folder("metrics")
         with new_artifact(folder, "metrics", settings={}) as out:
             items = [
                 {
-                    "metric": metric,
-                    "reference": reference,
-                    "value": value,
-                    "low": None,
-                    "high": None,
-                    "n": n,
-                    "n_reference": n if reference in distances and METRICS[metric].extractor else None,
-                    "dim": dim if reference in distances and METRICS[metric].extractor else None,
-                    "flags": (flags or {}).get((metric, reference), []),
+                    "metric": metric, "reference": reference, "value": value, "low": None, "high": None, "n": n,
+                    "n_reference": n if distance(metric, reference) else None,
+                    "dim": dim if distance(metric, reference) else None, "flags": (flags or {}).get((metric, reference), []),
                 }
                 for (metric, reference), value in values.items()
-            ]
-            write_json(
-                out / "metrics.json",
-                {"row": row, "steps": steps, "run": run, "metrics": items, "fingerprints": {"noise": noise}},
-            )
-            columns = samples or {}
-            length = max((len(v) for v in columns.values()), default=0)
-            write_csv(
-                out / "per_sample.csv",
-                [{"row": i, **{name: v[i] for name, v in columns.items()}} for i in range(length)],
-                ["row", *columns],
-            )
+            ]  # fmt: skip
+            content = {"row": row, "steps": steps, "run": dict(run), "metrics": items, "fingerprints": {"noise": noise}}
+            write_json(out / "metrics.json", content | ({} if step is None else {"step": step}))
+            write_csv(out / "per_sample.csv", [], ["row"])
         return open_artifact(folder, "metrics")
+
+    def student_metrics(self, run: Mapping[str, Any], sets: Mapping[tuple[int, int], Values], **more: Any) -> Path:
+        """A run's collection of metrics: (optimiser step, sampling steps) → values."""
+        folder = self.folder("metrics")
+        for (step, k), values in sets.items():
+            name = folder / part(step, k)
+            self.metrics(METHODS[run["method"]], run, values, step=step, steps=k, folder=name, **more)
+        new_collection(folder, "metrics", [part(*one) for one in sets], settings={})
+        return folder / "manifest.json"
+
+    def student(
+        self,
+        run: Mapping[str, Any],
+        *,
+        targets: Iterable[Artifact] = (),
+        seconds: Mapping[str, float] | None = None,
+        snapshots: Iterable[int] = (),
+        forwards: int = 0,
+    ) -> Path:
+        """A student's manifest."""
+        folder = self.folder("students")
+        inputs = {f"targets_{i}": t for i, t in enumerate(targets)}
+        settings = {"run": dict(run), "snapshots": list(snapshots)}
+        with new_artifact(folder, "student", settings=settings, inputs=inputs) as out:
+            write_json(out / "student.json", {"run": dict(run)})
+            out.counts = {
+                "pairs_drawn": run["steps"] * run["batch_size"], "trainable_parameters": 10, "teacher_forwards": forwards,
+            }  # fmt: skip
+            out.provenance = {} if seconds is None else {"seconds_at": dict(seconds)}
+        return folder / "manifest.json"
+
+    def targets(self, ode: Mapping[str, Any], solved: int, forwards: int, seconds: float | None = 1.0) -> Artifact:
+        """A shard of targets."""
+        folder = self.folder("targets")
+        with new_artifact(folder, "targets", settings=dict(ode)) as out:
+            write_json(out / "targets.json", self.count)
+            out.counts = {"targets": solved, "teacher_forwards": forwards, "teacher_forwards_minimum": forwards}
+            out.provenance = {"seconds": seconds}
+        return open_artifact(folder, "targets")
+
+    def errors(self, run: Mapping[str, Any], lines: list[dict[str, Any]]) -> Path:
+        """An errors artefact."""
+        folder = self.folder("errors")
+        with new_artifact(folder, "errors", settings={"run": dict(run)}) as out:
+            write_csv(out / "errors.csv", lines, ["time", "space", "student", "solver", "total", "cross", "n"])
+        return folder / "manifest.json"
 
     def noise(self, texts: list[str]) -> Artifact:
         """A noise artefact with prompts only."""
@@ -106,39 +156,71 @@ class Factory:
         )
         return path
 
-    def main(self, config: Config, offset: float = 0.0) -> list[Artifact]:
-        """Everything that Table 1 needs for a configuration, with values that depend on method, seed and steps."""
-        from directcm.analysis.selection import main_runs
+    def tidy(
+        self,
+        config: Config,
+        *,
+        name: str = "tidy",
+        change: Callable[[list[dict[str, Any]], list[dict[str, Any]]], None] | None = None,
+        p: float = 0.01,
+        p_prompts: float | None = 0.01,
+    ) -> tuple[Path, Path]:
+        """metrics.csv and comparisons.csv of a whole grid, with values that depend on method, seed and sampling steps.
 
+        CM's values are 1.2 times Direct CM's, every difference has the same p; `change` may edit the lines in place.
+        """
         base = {
-            ("ode_error", "teacher"): 0.2, ("fd_tiny", "teacher"): 12.0, ("fd_tiny", "data"): 20.0,
-            ("kid_tiny", "teacher"): 0.0031, ("kid_tiny", "data"): -0.0102, ("clip_tiny", "prompt"): 0.31,
-            ("quality_tiny", "none"): 4.2, ("prompt_accuracy", "prompt"): 0.9,
+            "ode_error": 0.2, "fd_tiny": 12.0, "kid_tiny": 0.0031, "clip_tiny": 0.31, "quality_tiny": 4.2,
+            "prompt_accuracy": 0.9, "fid": 99.0, "cmmd_tiny": 0.1,
         }  # fmt: skip
-        names = config.metric_names()
-        base = {key: value for key, value in base.items() if key[0] in names}
-        runs = main_runs(config)
-        teacher = {k: v for k, v in base.items() if k[1] != "teacher"}
-        out = [
-            self.metrics(
-                "Teacher", {k: runs[0][k] for k in ("solver", "N", "w")}, teacher, steps=runs[0]["N"],
-                samples={"clip_tiny": [0.3] * 8},
-            )
-        ]  # fmt: skip
-        for run in runs:
-            for steps in config.evaluation.steps:
-                method = run["method"] == "cm"
-                factor = (1.2 if method else 1.0) * (1 + 0.03 * run["seed"]) / steps**0.25 + offset
-                values = {k: v * factor for k, v in base.items()}
-                columns = {
-                    name: list(
-                        base[name, METRICS[name].references[0]] * factor * (1 + 0.05 * np.cos(np.arange(8) + method))
-                    )
-                    for name in names
-                    if METRICS[name].per_sample
-                }
-                out.append(self.metrics(ROW[run["method"]], dict(run), values, steps=steps, samples=columns))
-        return out
+        pairs = [(m, r) for m in config.metric_names() for r in METRICS[m].references]
+
+        def value(metric: str, reference: str) -> float:
+            return base.get(metric, 0.5) * (1.5 if reference == "data" else 1.0)
+
+        def line(metric: str, reference: str, number_: float | None) -> dict[str, Any]:
+            far = distance(metric, reference)
+            return {
+                "metric": metric, "reference": reference, "value": number_, "n": 8, "n_reference": 8 if far else None,
+                "dim": 64 if far else None, "flags": "",
+            }  # fmt: skip
+
+        def spelled(run: Mapping[str, Any], names: Iterable[str]) -> dict[str, Any]:
+            return {n: number(run[n]) if isinstance(run[n], float) else run[n] for n in names}
+
+        metrics: list[dict[str, Any]] = []
+        for ode in {tuple(run[n] for n in ODE_AXES): run for run in config.runs()}.values():
+            for row in (TEACHER, FLOOR):
+                metrics += [
+                    {"row": row, **spelled(ode, ODE_AXES), "sampling_steps": ode["N"], **line(m, r, value(m, r) / 10)}
+                    for m, r in pairs
+                    if r != "teacher" or (row == FLOOR and METRICS[m].extractor)
+                ]
+        comparisons: list[dict[str, Any]] = []
+        for run in config.runs():
+            for step, k in config.sets(run):
+                factor = (1.2 if run["method"] == "cm" else 1.0) * (1 + 0.03 * run["seed"]) / k**0.25
+                own = {**spelled(run, RUN_AXES), "row": METHODS[run["method"]], "step": step, "sampling_steps": k}
+                metrics += [{**own, **line(m, r, value(m, r) * factor)} for m, r in pairs]
+                for m, r in pairs if run["method"] == "cm" else []:
+                    a, b = value(m, r) * factor, value(m, r) * factor / 1.2
+                    comparisons.append(
+                        {
+                            "what": "method", "a": "CM", "b": "Direct CM", **spelled(run, SETTING_AXES), "a_step": step,
+                            "b_step": step, "sampling_steps": k, "metric": m, "reference": r, "mean_a": a, "mean_b": b,
+                            "difference": a - b, "low": (a - b) / 2, "high": 1.5 * (a - b), "level": 0.95, "se_seeds": 0.1,
+                            "se_prompts": 0.1, "df": 3.5, "p": p, "test": "permutation" if distance(m, r) else "bootstrap",
+                            "p_prompts": p_prompts, "n": 8, "n_seeds": 3, "dim": 64 if distance(m, r) else None,
+                            "seeds_agree": 3,
+                        }
+                    )  # fmt: skip
+        comparisons = list({tuple(c[n] for n in COMPARISONS_COLUMNS[:17]): c for c in comparisons}.values())
+        if change is not None:
+            change(metrics, comparisons)
+        folder = self.root / name
+        write_csv(folder / "metrics.csv", [{c: m.get(c) for c in METRICS_COLUMNS} for m in metrics], METRICS_COLUMNS)
+        write_csv(folder / "comparisons.csv", comparisons, COMPARISONS_COLUMNS)
+        return folder / "metrics.csv", folder / "comparisons.csv"
 
 
 @pytest.fixture
@@ -161,3 +243,9 @@ def configure(**settings: object) -> Config:
 @pytest.fixture(name="configure")
 def _configure():
     return configure
+
+
+@pytest.fixture
+def run() -> dict[str, Any]:
+    """The axes of a run."""
+    return dict(RUN)

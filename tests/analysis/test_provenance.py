@@ -1,4 +1,4 @@
-"""The provenance page: costs summed per step, hostile facts escaped; and the report's captions."""
+"""Costs summed per step, artefacts by step, hostile facts escaped; and the report's captions."""
 
 from __future__ import annotations
 
@@ -9,17 +9,25 @@ from types import SimpleNamespace
 import pytest
 import yaml
 
-from directcm.analysis.provenance import COLUMNS, provenance_page, read_benchmark, step_of_benchmark
-from directcm.artifacts import new_artifact, read_csv
+from directcm.analysis.provenance import (
+    COLUMNS,
+    costs_page,
+    provenance_page,
+    read_benchmark,
+    read_records,
+    step_of_benchmark,
+)
+from directcm.artifacts import new_artifact, new_collection, open_artifact, read_csv
 from directcm.errors import UserError
 
 HEADER = "s\th:m:s\tmax_rss\tmax_vms\n"
 REPORT = Path(__file__).parents[2] / "workflow" / "report"
 
 
-def artifact(root, name, kind, counts=None, provenance=None):
-    with new_artifact(root / name, kind, settings={}) as out:
+def artifact(root, name, kind, counts=None, provenance=None, settings=None, inputs=None):
+    with new_artifact(root / name, kind, settings=settings or {}, inputs=inputs) as out:
         (out / "a.txt").write_text("x")
+        (out / "name.txt").write_text(name)
         out.counts = counts or {}
         out.provenance = provenance or {}
     return root / name
@@ -45,7 +53,7 @@ def test_costs(tmp_path, config):
     (bench / "1.tsv").write_text(HEADER + "2.25\t0:00:02\t-\t-\n")
     (tmp_path / "benchmarks" / "report.tsv").write_text(HEADER + "4\t0:00:04\tNA\tNA\n")
     paths = [bench / "0.tsv", bench / "1.tsv", tmp_path / "benchmarks" / "report.tsv", bench / "missing.tsv"]
-    provenance_page(config, folders, paths, tmp_path / "p.html", tmp_path / "costs.csv")
+    costs_page(config, folders, paths, tmp_path / "p.html", tmp_path / "costs.csv")
     rows = read_csv(tmp_path / "costs.csv")
     assert list(rows[0]) == COLUMNS
     found = {r["step"]: tuple(r[c] for c in COLUMNS[1:]) for r in rows}
@@ -57,7 +65,28 @@ def test_costs(tmp_path, config):
     }
     html = (tmp_path / "p.html").read_text()
     assert "1.25" in html
-    assert "torch" in html
+    assert "All steps" in html
+    # The student has no minimum, so that its forwards are no part of the total's ratio.
+    assert "<span>200</span>" in html[html.index("All steps") :]
+
+
+def test_collections_and_floors_count_for_the_step_that_made_them(tmp_path):
+    noise = artifact(tmp_path, "noise", "noise", settings={"purpose": "evaluation"})
+    floor = artifact(tmp_path, "floor_noise", "noise", settings={"purpose": "floor"})
+    own = artifact(tmp_path, "reference/0", "samples", inputs={"noise": open_artifact(noise, "noise")})
+    other = artifact(tmp_path, "elsewhere/0", "samples", inputs={"noise": open_artifact(floor, "noise")})
+    collections = []
+    for kind in ("samples", "features", "metrics"):
+        artifact(tmp_path, f"{kind}/a/one", kind)
+        artifact(tmp_path, f"{kind}/a/two", kind)
+        inputs = {"student": open_artifact(noise, "noise")} if kind == "samples" else {}
+        new_collection(tmp_path / kind / "a", kind, ["one", "two"], settings={}, inputs=inputs)
+        collections.append(tmp_path / kind / "a" / "manifest.json")
+    errors = artifact(tmp_path, "errors", "errors")
+    records = read_records([noise, floor, own, other, *collections, errors])
+    steps = ["noise", "floor_noise", "reference", "floor", "sample", "features", "evaluate", "error_by_time"]
+    assert [r.step for r in records] == steps
+    assert [r.parts for r in records] == [None] * 4 + [2] * 3 + [None]
 
 
 def test_page_escapes_facts_and_configuration(tmp_path, configure):
@@ -68,7 +97,9 @@ def test_page_escapes_facts_and_configuration(tmp_path, configure):
         artifact(tmp_path, "a", "data", {}, facts),
         artifact(tmp_path, "b", "noise", {}, {**facts, "commit": "f" * 40}),
     ]
-    provenance_page(config, folders, [], tmp_path / "p.html", tmp_path / "c.csv")
+    provenance_page(config, folders, tmp_path / "p.html")
+    costs_page(config, folders, [], tmp_path / "c.html", tmp_path / "c.csv")
+    assert "<script" not in (tmp_path / "c.html").read_text()
     html = (tmp_path / "p.html").read_text()
     assert "<script" not in html
     assert html.count("</pre>") == 1
@@ -82,8 +113,22 @@ def test_page_escapes_facts_and_configuration(tmp_path, configure):
 def test_page_is_reproducible(tmp_path, config):
     folder = artifact(tmp_path, "a", "data")
     for name in "ab":
-        provenance_page(config, [folder], [], tmp_path / f"{name}.html", tmp_path / f"{name}.csv")
+        provenance_page(config, [folder], tmp_path / f"{name}.html")
+        costs_page(config, [folder], [], tmp_path / f"{name}c.html", tmp_path / f"{name}.csv")
     assert (tmp_path / "a.html").read_bytes() == (tmp_path / "b.html").read_bytes()
+    assert (tmp_path / "ac.html").read_bytes() == (tmp_path / "bc.html").read_bytes()
+
+
+def test_many_artefacts_stay_readable(tmp_path, config):
+    folders = [artifact(tmp_path, f"students/{i:03d}", "student", provenance={"seconds": 1.5}) for i in range(30)]
+    provenance_page(config, [*folders, artifact(tmp_path, "data", "data")], tmp_path / "p.html")
+    html = (tmp_path / "p.html").read_text()
+    assert html.count("<details>") == html.count("</details>") == 2
+    assert "train: 30 folders of student" in html
+    assert "45.0 s" in html
+    assert "data: 1 folder of data" in html
+    assert "31 folders by the step" in html
+    assert "torch" in html
 
 
 def test_what_is_no_manifest_or_benchmark_is_an_error(tmp_path, config):
@@ -91,26 +136,50 @@ def test_what_is_no_manifest_or_benchmark_is_an_error(tmp_path, config):
     with pytest.raises(UserError, match="not a Snakemake benchmark"):
         read_benchmark(tmp_path / "x.tsv")
     with pytest.raises(UserError, match="no such file"):
-        provenance_page(config, [tmp_path], [], tmp_path / "p.html", tmp_path / "c.csv")
+        provenance_page(config, [tmp_path], tmp_path / "p.html")
 
 
-@pytest.mark.parametrize("name", ["workflow", "table1", "paired", "samples", "curves", "results", "provenance"])
-@pytest.mark.parametrize("real", [False, True])
-def test_captions_render(configure, name, real):
+CAPTIONS = sorted(path.stem for path in REPORT.glob("*.rst"))
+
+
+def test_every_result_has_a_caption():
+    assert sorted(
+        [
+            "budget", "claims", "compute", "costs", "curves", "error", "frontier", "gallery", "gallery_page", "map", "provenance",
+            "results", "samples", "sensitivity", "supervision", "sweep", "table1", "table2", "table3", "table_comparison",
+            "table_metrics", "workflow",
+        ]
+    ) == CAPTIONS  # fmt: skip
+
+
+REAL = {
+    "teacher": {"kind": "diffusers", "diffusers": {"path": "x"}},
+    "data": {"kind": "folder", "path": "y"},
+    "metrics": ["ode_error", "fid"],
+}
+PHOTOS = {"data": {"kind": "photos", "resolution": 32}}
+
+
+@pytest.mark.parametrize("name", CAPTIONS)
+@pytest.mark.parametrize("settings", [{}, REAL, PHOTOS], ids=["digits", "real", "photos"])
+@pytest.mark.parametrize("axis", ["N", "w"])
+def test_captions_render(configure, name, settings, axis):
     docutils = pytest.importorskip("docutils.core")
     from jinja2 import Environment, StrictUndefined
 
-    settings = {
-        "teacher": {"kind": "diffusers", "diffusers": {"path": "x"}},
-        "data": {"kind": "folder", "path": "y"},
-        "metrics": ["ode_error", "fid"],
-    }
-    config = configure(**(settings if real else {})).model_dump(mode="json")
-    text = (REPORT / f"{name}.rst").read_text(encoding="utf-8") + "\n\n.. _Workflow: javascript:x\n"
-    text = Environment(undefined=StrictUndefined).from_string(text).render(snakemake=SimpleNamespace(config=config))
+    config = configure(**settings).model_dump(mode="json")
+    text = (REPORT / f"{name}.rst").read_text(encoding="utf-8")
+    assert name == "sweep" or "wildcards" not in text
+    assert "{{ claims" not in text
+    wildcards = SimpleNamespace(axis=axis)
+    template = Environment(undefined=StrictUndefined).from_string(text + "\n\n.. _Workflow: javascript:x\n")
+    text = template.render(snakemake=SimpleNamespace(config=config, wildcards=wildcards))
     html = docutils.publish_parts(text, writer="html", settings_overrides={"halt_level": 2})["html_body"]
+    words = " ".join(html.split())
     assert "system-message" not in html
-    assert "N = 50" in html
-    if not real:
+    assert "**" not in words
+    if settings is not REAL:
         assert "SDXL" in html
-        assert "not FID" in " ".join(html.split())
+        assert "not FID" in words
+    else:
+        assert "FD-tiny" not in words

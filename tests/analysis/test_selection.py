@@ -1,31 +1,53 @@
-"""Which runs the main comparison holds, and what it refuses to compare."""
+"""Which runs the main comparison holds, and which rows differ from it in one axis alone."""
 
 from __future__ import annotations
 
 import pytest
 
-from directcm.analysis.selection import main_runs, select
+from directcm.analysis.selection import (
+    describe,
+    main_runs,
+    main_setting,
+    sampling_numbers,
+    select_axis,
+    swept,
+)
+from directcm.artifacts import read_csv
+from directcm.config import ODE_AXES, SETTING_AXES
 from directcm.errors import UserError
 
-
-def test_default_grid_is_the_main_comparison(config):
-    assert [(r["method"], r["seed"]) for r in main_runs(config)] == [
-        (m, s) for m in ("cm", "direct_cm") for s in (0, 1, 2)
+GRID = {
+    "students": [
+        {"seed": [0, 1], "sampling_steps": [4, 1]},
+        {"N": [100, 10], "seed": [0, 1]},
+        {"solver": ["heun", "euler"]},
+        {"N": [25], "lr": [1e-3]},
+        {"lr": [1e-3], "loss": ["mse", "pseudo_huber"]},
     ]
+}
+
+
+def test_default_grid_holds_the_main_comparison(config):
+    assert [(r["method"], r["seed"]) for r in main_runs(config)] == [
+        (m, s) for m in ("cm", "direct_cm") for s in range(5)
+    ]
+    main = main_setting(config)
+    assert tuple(main) == SETTING_AXES
+    assert all(main[n] == getattr(config.ode if n in ODE_AXES else config.train, n) for n in SETTING_AXES)
+    assert f"{main['steps']} steps of {main['batch_size']} from {main['pool']:,} start points" in describe(config)
 
 
 def test_other_axes_stay_out(configure):
-    config = configure(students=[{"seed": [0, 1]}, {"N": [10, 25], "seed": [0, 1]}, {"lr": [1e-3], "seed": [2]}])
-    chosen = main_runs(config)
-    assert len(config.runs()) == 14
+    chosen = main_runs(configure(**GRID))
     assert len(chosen) == 4
-    assert {(r["N"], r["lr"]) for r in chosen} == {(50, 1e-4)}
+    assert {(r["N"], r["lr"], r["solver"], r["loss"]) for r in chosen} == {(50, 1e-4, "ddim", "mse")}
 
 
 def test_without_the_defaults_the_first_run_decides(configure):
     config = configure(students=[{"N": [100, 25], "seed": [0, 1]}])
     assert {r["N"] for r in main_runs(config)} == {100}
     assert len(main_runs(config)) == 4
+    assert swept(config, "N") == [25, 100]
 
 
 def test_a_method_without_a_main_run_is_an_error(configure):
@@ -34,50 +56,30 @@ def test_a_method_without_a_main_run_is_an_error(configure):
         main_runs(config)
 
 
-def test_select_orders_and_drops_other_runs(make, configure):
-    config = configure(evaluation={"steps": [4, 1]}, students=[{"seed": [1, 0]}, {"w": [1.0], "seed": [0]}])
-    artifacts = make.main(config)[::-1]
-    other = {**main_runs(config)[0], "w": 1.0}
-    artifacts.append(make.metrics("CM", other, {("ode_error", "teacher"): 99.0}))
-    artifacts.append(make.metrics("Teacher", {"solver": "ddim", "N": 50, "w": 1.0}, {}, steps=50))
-    found = [(e.row, e.steps, e.seed) for e in select(artifacts, config)]
-    students = [(row, k, s) for row in ("CM", "Direct CM") for k in (1, 4) for s in (0, 1)]
-    assert found == [("Teacher", 50, None), *students]
+def test_sweeps_are_what_differs_in_one_axis_alone(configure):
+    config = configure(**GRID)
+    assert swept(config, "N") == [10, 50, 100]  # not 25, where the learning rate is another
+    assert swept(config, "solver") == ["ddim", "euler", "heun"]
+    assert swept(config, "lr") == [1e-4, 1e-3]
+    assert swept(config, "loss") == ["mse"]
+    assert swept(config, "sampling_steps") == sampling_numbers(config) == [1, 4]
 
 
-def test_axes_compare_as_paths_spell_them(make, config):
-    run = main_runs(config)[0]
-    artifacts = make.main(config)[1:]
-    artifacts.append(
-        make.metrics("Teacher", {"solver": run["solver"], "N": 50.0, "w": 3}, {("clip_tiny", "prompt"): 1.0}, steps=50)
-    )
-    assert select(artifacts, config)[0].row == "Teacher"
-
-
-@pytest.mark.parametrize(
-    ("drop", "message"),
-    [("Teacher", "none of the teacher"), ("CM", "none of CM at 1 sampling step"), ("Direct CM", "none of Direct CM")],
-)
-def test_a_missing_row_is_an_error(make, config, drop, message):
-    artifacts = [a for a in make.main(config) if a.json("metrics.json")["row"] != drop]
-    with pytest.raises(UserError, match=message):
-        select(artifacts, config)
-
-
-def test_incomparable_inputs_are_errors(make, config):
-    artifacts = make.main(config)
-    run = main_runs(config)[0]
-    with pytest.raises(UserError, match="give each run once"):
-        select([*artifacts, artifacts[1]], config)
-    others = [a for a in artifacts if a.json("metrics.json")["run"] != run]
-    values = {("fd_tiny", "teacher"): 1.0}
-    with pytest.raises(UserError, match="other noise"):
-        select([*others, make.metrics("CM", run, values, noise="b" * 64)], config)
-    with pytest.raises(UserError, match=r"not comparable"):
-        select([*others, make.metrics("CM", run, values, n=9)], config)
-    with pytest.raises(UserError, match=r"not comparable"):
-        select([*others, make.metrics("CM", run, values, dim=32)], config)
-    with pytest.raises(UserError, match="row is '<script>'"):
-        select([make.metrics("<script>", run, values)], config)
-    with pytest.raises(UserError, match="unknown metric 'ode_error' against 'data'"):
-        select([make.metrics("CM", run, {("ode_error", "data"): 1.0})], config)
+def test_lines_of_a_table_are_selected_as_numbers_spell_them(make, configure):
+    config = configure(**GRID)
+    main = main_setting(config)
+    rows = read_csv(make.tidy(config)[0])
+    for row in rows:  # other spellings of the same numbers
+        row["lr"], row["w"] = {"0.0001": "1e-4", "0.001": "1E-03"}.get(row["lr"], row["lr"]), "3.0"
+    found = select_axis(rows, main, "N")
+    assert [r for r in rows if r in found] == found
+    assert {(r["row"], r["N"]) for r in found} == {
+        *((row, n) for row in ("CM", "Direct CM") for n in ("50", "100", "10")),
+        # The teacher is of an ODE, whoever was trained with it.
+        *((row, n) for row in ("Teacher", "Teacher, other noise") for n in ("50", "100", "10", "25")),
+    }
+    assert {r["N"] for r in select_axis(rows, main)} == {"50"}
+    assert {r["loss"] for r in select_axis(rows, main, ("lr", "loss")) if r["step"]} == {"mse", "pseudo_huber"}
+    assert select_axis(rows, {**main, "w": 4.0}) == []
+    with pytest.raises(ValueError, match="no axes"):
+        select_axis(rows, main, "seed")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -45,17 +46,17 @@ def write_data(
     return open_artifact(folder, "data")
 
 
-def write_noise(folder: Path, data: Artifact, n: int) -> Artifact:
-    """A noise artefact of n rows over the training images, in order, cycling."""
+def write_noise(folder: Path, data: Artifact, n: int, seed: int = 0, first: int = 0) -> Artifact:
+    """A noise artefact of n rows over the training images, in order from image `first`, cycling."""
     train = [row for row in data.csv("images.csv") if row["split"] == "train"]
     with new_artifact(folder, "noise", settings={"samples": n}, inputs={"data": data}) as art:
-        save_tensors(art / "noise.safetensors", {"noise": rng.normal(0, "noise", range(n), (4, 2, 2))})
+        save_tensors(art / "noise.safetensors", {"noise": rng.normal(seed, "noise", range(n), (4, 2, 2))})
         rows = [
             {
                 "row": i,
-                "id": train[i % len(train)]["id"],
-                "text": train[i % len(train)]["text"],
-                "label": train[i % len(train)]["label"],
+                "id": train[(first + i) % len(train)]["id"],
+                "text": train[(first + i) % len(train)]["text"],
+                "label": train[(first + i) % len(train)]["label"],
             }
             for i in range(n)
         ]
@@ -64,10 +65,15 @@ def write_noise(folder: Path, data: Artifact, n: int) -> Artifact:
 
 
 def write_samples(
-    folder: Path, noise: Artifact, rows: Sequence[int], latents: np.ndarray, images: Sequence[Image.Image]
+    folder: Path,
+    noise: Artifact,
+    rows: Sequence[int],
+    latents: np.ndarray,
+    images: Sequence[Image.Image],
+    **settings: Any,
 ) -> Artifact:
     """One shard of samples."""
-    with new_artifact(folder, "samples", settings={"name": folder.name}, inputs={"noise": noise}) as art:
+    with new_artifact(folder, "samples", settings={"name": folder.name, **settings}, inputs={"noise": noise}) as art:
         tensors = {
             "latents": torch.from_numpy(latents.astype(np.float32)),
             "rows": torch.tensor(list(rows), dtype=torch.int64),
@@ -110,11 +116,13 @@ def digit_noise(tmp_path_factory: pytest.TempPathFactory, digit_data: Artifact) 
 @pytest.fixture(scope="session")
 def make_samples(
     tmp_path_factory: pytest.TempPathFactory, digit_data: Artifact, digit_noise: Artifact
-) -> Callable[[str, int, float, int], list[Artifact]]:
+) -> Callable[..., list[Artifact]]:
     """A sample set: the prompts' own images plus noise of `amount` grey levels, in `shards` shards."""
 
-    def make(name: str, seed: int, amount: float, shards: int = 1) -> list[Artifact]:
-        prompts = digit_noise.csv("prompts.csv")
+    def make(
+        name: str, seed: int, amount: float, shards: int = 1, noise: Artifact = digit_noise, **settings: Any
+    ) -> list[Artifact]:
+        prompts = noise.csv("prompts.csv")
         clean = [Image.open(digit_data.file(f"images/{int(p['id']):05d}.png")).convert("RGB") for p in prompts]
         images = noisy(clean, seed, amount)
         latents = np.stack([rng.generator(seed, "latents", i).standard_normal((4, 2, 2)) for i in range(len(prompts))])
@@ -122,7 +130,8 @@ def make_samples(
         out = []
         for s in range(shards):
             rows = list(range(s, len(prompts), shards))
-            out.append(write_samples(folder / f"shard{s}", digit_noise, rows, latents[rows], [images[r] for r in rows]))
+            shown = [images[r] for r in rows]
+            out.append(write_samples(folder / f"shard{s}", noise, rows, latents[rows], shown, **settings))
         return out
 
     return make

@@ -11,19 +11,23 @@ from typing import Any
 import numpy as np
 import pytest
 
-from directcm.artifacts import open_artifact
+from directcm.artifacts import open_artifact, open_collection
 from directcm.config import ClipTiny, Statistics
 from directcm.errors import UserError
+from directcm.metrics import evaluate as module
 from directcm.metrics.bootstrap import mean_interval
 from directcm.metrics.clip_tiny import make_extractor
-from directcm.metrics.evaluate import evaluate
+from directcm.metrics.evaluate import FLOOR, MANIFOLD, evaluate, evaluate_collection
 from directcm.metrics.extractors import FeatureExtractor, build_extractor
-from directcm.metrics.features import features
+from directcm.metrics.features import features, features_collection
 from directcm.metrics.frechet import frechet_distance
-from directcm.metrics.kernel import kernel_distance
+from directcm.metrics.kernel import cmmd, kernel_distance
+from directcm.metrics.manifold import manifold
+from directcm.metrics.prompt_accuracy import train_classifier
 from directcm.specs import METRICS
 
 NAMES = ["ode_error", "fd_tiny", "kid_tiny", "clip_tiny", "quality_tiny", "prompt_accuracy"]
+MORE = ["fd_inf_tiny", "cmmd_tiny", "precision_tiny", "recall_tiny", "density_tiny", "coverage_tiny"]
 RUN = {"method": "cm", "seed": 0}
 
 
@@ -138,7 +142,8 @@ def test_student_row(world, tmp_path):
     content = run(world, tmp_path / "m")
     art = open_artifact(tmp_path / "m", "metrics").verify()
     assert art.json("metrics.json") == content
-    assert (content["row"], content["steps"], content["run"]) == ("CM", 1, RUN)
+    assert (content["row"], content["steps"], content["step"], content["run"]) == ("CM", 1, None, RUN)
+    assert set(content) == {"row", "steps", "step", "run", "metrics", "checks", "fingerprints"}
     pairs = [(m["metric"], m["reference"]) for m in content["metrics"]]
     assert pairs == [(n, r) for n in NAMES for r in METRICS[n].references]
     keys = {"metric", "reference", "value", "low", "high", "n", "n_reference", "dim", "flags"}
@@ -267,3 +272,256 @@ def test_evaluate_needs_no_torch():
     code = "import sys, directcm.metrics.evaluate as e; print(json.dumps([m for m in ('torch',) if m in sys.modules]))"
     result = subprocess.run([sys.executable, "-c", "import json; " + code], capture_output=True, text=True, check=True)
     assert json.loads(result.stdout) == []
+
+
+def test_distances_on_features_of_the_right_sides(world, tmp_path, monkeypatch):
+    from directcm.metrics import frechet
+
+    content = run(world, tmp_path / "m", metrics=MORE, step=250)
+    # 60 rows of 16 features are too few for FD∞: no entry, and nothing else is missed.
+    assert [(m["metric"], m["reference"]) for m in content["metrics"]] == [
+        (name, against) for name in MORE[1:] for against in ("teacher", "data")
+    ]
+    settings = open_artifact(tmp_path / "m", "metrics").settings
+    assert content["step"] == settings["step"] == 250 and settings["metrics"] == MORE
+    monkeypatch.setattr(frechet, "_ROWS_PER_FEATURE", 1)
+    infinite = run(world, tmp_path / "i", metrics=["fd_inf_tiny"])
+    student = world.student_features["clip_tiny"].arrays("features.safetensors")["image"]
+    for against, folder in (("teacher", world.teacher_features), ("data", world.data_features)):
+        other = folder["clip_tiny"].arrays("features.safetensors")["image"]
+        four = manifold(student, other)
+        expected = {name: getattr(four, field) for name, field in MANIFOLD.items() if name.endswith("_tiny")}
+        # The reference is the real side.
+        assert expected["precision_tiny"] == manifold(other, student).recall
+        expected["cmmd_tiny"] = cmmd(student, other).value
+        assert {name: find(content, name, against)["value"] for name in expected} == expected
+        entry = find(infinite, "fd_inf_tiny", against)
+        assert entry["value"] == frechet.frechet_infinite(student, other, seed=5).value
+        for one in (entry, *(find(content, name, against) for name in expected)):
+            assert (one["n"], one["n_reference"], one["dim"], one["low"], one["high"], one["flags"]) == (
+                60,
+                60,
+                16,
+                None,
+                None,
+                [],
+            )
+
+
+def test_the_four_are_computed_once_a_side(world, tmp_path, monkeypatch):
+    calls = []
+    monkeypatch.setattr(module, "manifold", lambda a, b: calls.append(1) or manifold(a, b))
+    run(world, tmp_path / "m", metrics=MORE)
+    assert len(calls) == 2
+
+
+@pytest.fixture(scope="module")
+def floor(world, tmp_path_factory, build, make_samples) -> dict[str, Any]:
+    """What `evaluate` takes for the teacher's samples of a second noise."""
+    folder = tmp_path_factory.mktemp("floor")
+    noise = build.noise(folder / "noise", world.data, 60, seed=9)
+    samples = make_samples("again", 3, 10.0, 2, noise)
+    features(world.built, samples, world.data, noise, world.extractor, 16, folder / "features")
+    return {
+        "samples": samples,
+        "features": {"clip_tiny": open_artifact(folder / "features", "features")},
+        "noise": noise,
+        "reference_noise": world.noise,
+        "row": FLOOR,
+        "steps": 50,
+        "run": {"solver": "ddim", "N": 50, "w": 3.0},
+    }
+
+
+def test_floor(world, floor, tmp_path):
+    content = run(world, tmp_path / "m", **floor, metrics=NAMES + MORE)
+    pairs = [(m["metric"], m["reference"]) for m in content["metrics"]]
+    # All but the ODE error (and FD∞, for which there are too few rows).
+    assert pairs == [(n, r) for n in NAMES[1:] + MORE[1:] for r in METRICS[n].references]
+    assert FLOOR == content["row"] == "Teacher, other noise"
+    own = floor["features"]["clip_tiny"].arrays("features.safetensors")["image"]
+    for against, folder in (("teacher", world.teacher_features), ("data", world.data_features)):
+        other = folder["clip_tiny"].arrays("features.safetensors")["image"]
+        assert find(content, "fd_tiny", against)["value"] == frechet_distance(own, other).value
+    # Two draws of one distribution are nearer to each other than the student, with more noise in its images, is.
+    student = run(world, tmp_path / "s")
+    assert find(content, "fd_tiny", "teacher")["value"] < find(student, "fd_tiny", "teacher")["value"]
+    inputs = open_artifact(tmp_path / "m", "metrics").manifest["inputs"]
+    assert (inputs["noise"], inputs["reference_noise"]) == (floor["noise"].fingerprint, world.noise.fingerprint)
+    assert content["fingerprints"]["reference_noise"] == world.noise.fingerprint
+    assert "ode_error" not in open_artifact(tmp_path / "m", "metrics").csv("per_sample.csv")[0]
+
+
+def test_floor_refuses_swapped_noises(world, floor, tmp_path, build):
+    def refused(words, **changes):
+        refuse(world, tmp_path, words, **{**floor, **changes})
+
+    refused("another noise", noise=world.noise, reference_noise=floor["noise"])
+    refused("is both the noise and the reference's", noise=world.noise)
+    refused("needed there", reference_noise=None)
+    refused("needed there", row="CM")
+    refused("needed there", row="Teacher", reference=None)
+    refused("needs the teacher's samples", reference=None)
+    refused("another noise", samples=world.teacher_samples)
+    refused("another noise", reference=floor["samples"], reference_features=floor["features"])
+    refused("are not the features of", reference_features=floor["features"])
+    refused("are not the features of", features=world.teacher_features)
+    # The same images must stand behind the rows of both.
+    other = build.noise(tmp_path / "other", world.data, 60, seed=9, first=1)
+    refused("same prompts", noise=other)
+    shorter = build.noise(tmp_path / "shorter", world.data, 59, seed=9)
+    refused("same prompts", noise=shorter)
+    # Data features of the second noise would be another reference than the students'.
+    features(world.built, None, world.data, floor["noise"], world.extractor, 16, tmp_path / "d")
+    refused("under", data_features={"clip_tiny": open_artifact(tmp_path / "d", "features")})
+
+
+def test_floor_is_of_one_teacher(world, floor, tmp_path, make_samples):
+    other = make_samples("other_ode", 3, 10.0, 1, floor["noise"], ode={"solver": "euler", "N": 50, "w": 3.0})
+    features(world.built, other, world.data, floor["noise"], world.extractor, 16, tmp_path / "f")
+    mine = {"clip_tiny": open_artifact(tmp_path / "f", "features")}
+    refuse(world, tmp_path, "the teacher and the ODE", **{**floor, "samples": other, "features": mine})
+
+
+SETS = ("step~125,sampling_steps~1", "step~250,sampling_steps~1", "step~250,sampling_steps~4")
+
+
+@pytest.fixture(scope="module")
+def collection(world, tmp_path_factory, make_samples) -> SimpleNamespace:
+    """A run's three sets and their features, in collections."""
+    folder = tmp_path_factory.mktemp("collection")
+    samples = {}
+    for i, name in enumerate(SETS):
+        step, steps = (int(part.split("~")[1]) for part in name.split(","))
+        samples[name] = make_samples(name, 20 + i, 40.0 + 10 * i, 1, step=step, steps=steps)[0]
+    seen: list[tuple[int, int]] = []
+    features_collection(
+        world.built,
+        samples,
+        world.data,
+        world.noise,
+        world.extractor,
+        16,
+        folder / "features",
+        progress=lambda done, total: seen.append((done, total)),
+    )
+    assert seen[0] == (16, 180) and seen[-1] == (180, 180) and seen == sorted(seen)
+    return SimpleNamespace(samples=samples, folder=folder / "features")
+
+
+def collect(world, collection, out, **changes):
+    arguments = {
+        "samples": collection.samples,
+        "features": {"clip_tiny": open_collection(collection.folder, "features")},
+        "data": world.data,
+        "noise": world.noise,
+        "data_features": world.data_features,
+        "reference": world.teacher_samples,
+        "reference_features": world.teacher_features,
+        "metrics": NAMES + MORE,
+        "row": "CM",
+        "run": RUN,
+        "statistics": Statistics(bootstrap=200, level=0.9),
+        "seed": 5,
+        "out": out,
+    }
+    return evaluate_collection(**{**arguments, **changes})
+
+
+def test_features_of_a_collection_are_those_of_its_sets(world, collection, tmp_path):
+    parts = open_collection(collection.folder, "features")
+    assert tuple(parts) == SETS
+    for name, part in parts.items():
+        features(world.built, [collection.samples[name]], world.data, world.noise, world.extractor, 16, tmp_path / name)
+        alone = open_artifact(tmp_path / name, "features")
+        assert alone.manifest == part.verify().manifest
+    manifest = open_artifact(collection.folder, "collection").manifest
+    assert manifest["settings"]["extractor"] == "clip_tiny"
+    assert manifest["inputs"]["extractor"] == world.extractor.fingerprint
+    with pytest.raises(UserError, match="empty"):
+        features_collection("clip_tiny", {}, world.data, world.noise, world.extractor, 16, tmp_path / "none")
+
+
+def test_features_of_a_collection_by_name_leave_nothing_old(world, collection, tmp_path):
+    arguments = (world.data, world.noise, world.extractor, 16, tmp_path / "f")
+    features_collection("clip_tiny", collection.samples, *arguments, device="cpu")
+    fewer = {name: collection.samples[name] for name in SETS[1:]}
+    features_collection("clip_tiny", fewer, *arguments, device="cpu")
+    assert tuple(open_collection(tmp_path / "f", "features")) == SETS[1:]
+    assert sorted(p.name for p in (tmp_path / "f").iterdir() if p.is_dir()) == list(SETS[1:])
+    again = open_collection(tmp_path / "f", "features")[SETS[1]]
+    assert again.fingerprint == open_collection(collection.folder, "features")[SETS[1]].fingerprint
+
+
+def test_evaluation_of_a_collection_is_that_of_its_sets(world, collection, tmp_path, monkeypatch):
+    trained = []
+    monkeypatch.setattr(module, "train_classifier", lambda data: trained.append(1) or train_classifier(data))
+    contents = collect(world, collection, tmp_path / "c")
+    assert len(trained) == 1 and tuple(contents) == SETS
+    parts = open_collection(tmp_path / "c", "metrics")
+    assert tuple(parts) == SETS
+    assert [(c["step"], c["steps"]) for c in contents.values()] == [(125, 1), (250, 1), (250, 4)]
+    whole = open_artifact(tmp_path / "c", "collection")
+    assert whole.settings["row"] == "CM" and whole.settings["run"] == RUN and whole.settings["seed"] == 5
+    features_parts = open_collection(collection.folder, "features")
+    for name, part in parts.items():
+        run(
+            world,
+            tmp_path / "one",
+            samples=[collection.samples[name]],
+            features={"clip_tiny": features_parts[name]},
+            metrics=NAMES + MORE,
+            steps=contents[name]["steps"],
+            step=contents[name]["step"],
+        )
+        alone = open_artifact(tmp_path / "one", "metrics")
+        assert part.verify().manifest == alone.manifest
+        assert part.json("metrics.json") == contents[name]
+        assert part.settings["step"] == contents[name]["step"]
+
+
+def test_a_collection_refuses_what_does_not_belong_together(world, collection, tmp_path, make_samples):
+    parts = open_collection(collection.folder, "features")
+
+    def refused(words, **changes):
+        with pytest.raises(UserError, match=words) as error:
+            collect(world, collection, tmp_path / "m", **changes)
+        assert "\n" not in str(error.value)
+        assert not (tmp_path / "m" / "manifest.json").exists()
+
+    swapped = dict(zip(SETS, (parts[SETS[1]], parts[SETS[0]], parts[SETS[2]]), strict=True))
+    refused("are not the features of", features={"clip_tiny": swapped})
+    refused("sampling_steps~4 is not in both", features={"clip_tiny": {n: parts[n] for n in SETS[:2]}})
+    refused("is not in both", samples={n: collection.samples[n] for n in SETS[:2]})
+    refused("missing", features={})
+    refused("empty", samples={})
+    refused("needs the teacher's samples", reference=[])
+    refused("needed there", row=FLOOR)
+    unnamed = make_samples("unnamed", 30, 40.0)[0]
+    features(world.built, [unnamed], world.data, world.noise, world.extractor, 16, tmp_path / "f")
+    of_it = {"clip_tiny": {"x": open_artifact(tmp_path / "f", "features")}}
+    refused("has no setting 'steps'", samples={"x": unnamed}, features=of_it)
+    # A set that was made anew after its features.
+    other = {**collection.samples, SETS[0]: make_samples("anew", 40, 40.0, 1, step=125, steps=1)[0]}
+    refused("made anew", samples=other)
+
+
+def test_the_table_of_metrics():
+    headline = [name for name, metric in METRICS.items() if metric.headline]
+    assert headline == [*NAMES, "fid", "kid", "fd_dino", "clip_score", "aesthetic"]
+    for name, metric in METRICS.items():
+        assert (metric.extractor == "clip_tiny") == bool(metric.stand_in_for), name
+        if metric.stand_in_for:
+            real = METRICS[metric.stand_in_for]
+            assert (real.better, real.references, real.per_sample) == (
+                metric.better,
+                metric.references,
+                metric.per_sample,
+            )
+            assert not metric.same_scale_as_paper and real.extractor != "clip_tiny"
+            # A stand-in never bears the real one's name or title.
+            assert metric.title != real.title and "tiny" in metric.title and "tiny" in name
+    assert METRICS["fd_tiny"].stand_in_for == "fid" and METRICS["precision_tiny"].stand_in_for == "precision_dino"
+    titles = [metric.title for metric in METRICS.values()]
+    assert len(set(titles)) == len(titles)
+    assert METRICS["coverage_tiny"].title == "coverage-tiny" and METRICS["density_dino"].title == "density (DINOv2)"

@@ -8,7 +8,8 @@ from scipy import linalg
 
 from directcm import rng
 from directcm.errors import UserError
-from directcm.metrics.frechet import frechet_distance
+from directcm.metrics import frechet
+from directcm.metrics.frechet import frechet_distance, frechet_infinite, infinite_sizes
 
 
 def draw(key: int, n: int, dim: int) -> np.ndarray:
@@ -130,3 +131,81 @@ def test_fast_where_rank_is_low():
     result = frechet_distance(first, second)
     assert time.perf_counter() - start < 2
     assert result.flags == ("rank_deficient",) and result.value > 0
+
+
+def test_infinite_sizes():
+    # 15 from a tenth of the rows, as published, but no fewer than 2 D; over a factor of 2 at least.
+    sizes = infinite_sizes(50_000, 2048)
+    assert len(sizes) == 15 and (sizes[0], sizes[-1]) == (5000, 50_000)
+    assert set(np.diff(sizes)) <= {3214, 3215}
+    assert (infinite_sizes(1024, 64)[0], infinite_sizes(1024, 64)[-1]) == (128, 1024)
+    assert infinite_sizes(256, 64)[0] == 128
+    for n, dim in ((255, 64), (1024, 2048), (60, 16), (15, 1), (2, 1)):
+        assert infinite_sizes(n, dim) == []
+        if n * dim < 10_000:
+            assert frechet_infinite(draw(1, n, dim), draw(2, n, dim), seed=0) is None
+    for n in range(16, 400, 7):
+        sizes = infinite_sizes(n, 3)
+        assert not sizes or (len(set(sizes)) == 15 and sizes[-1] == n and 6 <= sizes[0] <= n / 2)
+
+
+@pytest.mark.parametrize(("n", "scale", "shift"), [(256, 1.0, 0.0), (512, 1.1, 0.1), (1024, 1.2, 0.0)])
+def test_infinite_is_nearer_to_the_populations_distance(n, scale, shift):
+    dim, draws = 32, 12
+    spectrum = np.exp(-np.arange(dim) / 16)
+    truth = dim * shift**2 + float(((scale - 1) ** 2 * spectrum).sum())
+    plain, infinite = [], []
+    for i in range(draws):
+        first = draw(1000 + i, n, dim) * np.sqrt(spectrum)
+        second = shift + scale * draw(2000 + i, n, dim) * np.sqrt(spectrum)
+        plain.append(frechet_distance(first, second).value)
+        result = frechet_infinite(first, second, seed=0)
+        assert result is not None and (result.n, result.dim, result.flags) == (n, dim, ())
+        infinite.append(result.value)
+    far, near = (np.sqrt(np.mean((np.array(v) - truth) ** 2)) for v in (plain, infinite))
+    assert near < 0.6 * far
+    # What is left of the bias is within the scatter, and a twentieth of what it was.
+    left = abs(np.mean(infinite) - truth)
+    assert left < 4 * np.std(infinite) / np.sqrt(draws) and np.mean(plain) - truth > 5 * left
+
+
+def test_infinite_fits_the_line_of_means_over_subsets(monkeypatch):
+    # Where FD_m is a + b/m on every subset, the intercept is a, whatever the subsets.
+    seen = []
+
+    def line(first, second):
+        np.testing.assert_array_equal(first + 100, second)
+        seen.append(tuple(first[:, 0]))
+        return 3.0 + 40.0 / len(first)
+
+    monkeypatch.setattr(frechet, "_distance", line)
+    rows = np.arange(200.0).reshape(-1, 1)
+    result = frechet_infinite(rows, rows + 100, seed=1)
+    assert result is not None and result.value == pytest.approx(3.0, rel=1e-12)
+    sizes = infinite_sizes(200, 1)
+    assert [len(s) for s in seen] == [size for size in sizes[:-1] for _ in range(8)] + [200]
+    # Without repetition; the first subsets of one size cut one permutation, so they share no row.
+    assert all(len(set(s)) == len(s) for s in seen)
+    assert sizes[0] == 20 and len({row for s in seen[:8] for row in s}) == 160
+    assert len(set(seen)) == len(seen)
+
+
+def test_infinite_is_deterministic_and_keyed():
+    first, second = draw(1, 200, 8), 0.5 + draw(2, 200, 8)
+    value = frechet_infinite(first, second, seed=3).value
+    assert frechet_infinite(first, second, seed=3).value == value
+    assert frechet_infinite(first, second, seed=4).value != value
+    assert frechet_infinite(second, first, seed=3).value == pytest.approx(value, rel=1e-9)
+    assert frechet_infinite(2 * first, 2 * second, seed=3).value == pytest.approx(4 * value, rel=1e-9)
+    assert frechet_infinite(first, first, seed=3).value == pytest.approx(0, abs=1e-9)
+    # A shift alone has no bias: every subset says the same.
+    assert frechet_infinite(first, first + 2, seed=3).value == pytest.approx(32, rel=1e-9)
+
+
+def test_infinite_refuses_what_the_distance_refuses():
+    with pytest.raises(UserError, match="equal numbers"):
+        frechet_infinite(draw(1, 100, 2), draw(1, 101, 2), seed=0)
+    with pytest.raises(UserError, match="different extractors"):
+        frechet_infinite(draw(1, 100, 2), draw(1, 100, 3), seed=0)
+    with pytest.raises(UserError, match="row 0"):
+        frechet_infinite(np.full((100, 2), np.nan), draw(1, 100, 2), seed=0)

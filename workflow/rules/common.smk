@@ -8,7 +8,7 @@ from snakemake.utils import Paramspace
 
 from directcm import paths, preflight
 from directcm.analysis.selection import main_runs
-from directcm.config import ODE_AXES, RUN_AXES, Config, number
+from directcm.config import ODE_AXES, RUN_AXES, SETTING_AXES, Config, number
 from directcm.config import parse as validated
 from directcm.errors import UserError
 from directcm.specs import EXTRACTORS, METHODS, METRICS
@@ -55,29 +55,32 @@ def grid(runs, names):
     )
 
 
-RUNS = grid(CONFIG.runs(), RUN_AXES)
+ALL_RUNS = CONFIG.runs()
+BY_KEY = {key(run, RUN_AXES): run for run in ALL_RUNS}
+# What is made: the main comparison for `snakemake`, everything for `snakemake paper`.
+SCOPES = {"main": MAIN_RUNS, "paper": ALL_RUNS}
 DEFAULT_ODE = paths.default_ode(CONFIG)
-ODES = grid([DEFAULT_ODE, *CONFIG.runs()], ODE_AXES)
-RUN = RUNS.wildcard_pattern
-ODE = ODES.wildcard_pattern
-SETS = paths.sets(CONFIG)
-TEACHER_SET = SETS[0]
+RUN = grid(ALL_RUNS, RUN_AXES).wildcard_pattern
+ODE = grid([DEFAULT_ODE, *ALL_RUNS], ODE_AXES).wildcard_pattern
+SETTING = grid(ALL_RUNS, SETTING_AXES).wildcard_pattern
 
 
 wildcard_constraints:
     method="|".join(METHODS),
-    solver="[a-z]+",
+    solver="[a-z_]+",
     N="[0-9]+",
     w="[0-9.]+",
     adapter="full|lora[0-9]+",
     loss="[a-z_]+",
     lr="[0-9.]+",
     batch_size="[0-9]+",
+    pool="[0-9]+",
     steps="[0-9]+",
     seed="[0-9]+",
     shard="[0-9]+",
-    sampling_steps="[0-9]+",
+    draw="reference|floor",
     extractor="|".join(EXTRACTORS),
+    scope="|".join(SCOPES),
 
 
 def code(*modules):
@@ -106,8 +109,8 @@ def shards(pattern, count):
     return expand(pattern, shard=range(count), allow_missing=True)
 
 
-REFERENCE = f"{OUT}/reference/{ODE}/shard~{{shard}}/manifest.json"
 TARGETS = f"{OUT}/targets/{ODE}/shard~{{shard}}/manifest.json"
+ENDPOINTS = f"{OUT}/endpoints/{ODE}/shard~{{shard}}/manifest.json"
 # Axes of the grid that are settings of training too travel as wildcards; the rest of the block is a parameter.
 TRAIN_REST = json.dumps(
     {
@@ -121,12 +124,43 @@ TRAINED_HERE = paths.trained_extractors(CONFIG)
 NEEDED = CONFIG.extractor_names()
 
 
+def run_of(wildcards):
+    """The run whose axes the wildcards spell."""
+    return BY_KEY[",".join(f"{n}~{getattr(wildcards, n)}" for n in RUN_AXES)]
+
+
 def targets_of(wildcards):
-    return (
-        shards(TARGETS, CONFIG.targets.shards)
-        if declares(wildcards.method, "TARGETS", root=workflow.basedir)
-        else []
-    )
+    if not declares(wildcards.method, "TARGETS", root=workflow.basedir):
+        return []
+    return shards(TARGETS, paths.count(int(wildcards.pool), CONFIG.targets.shard))
+
+
+def endpoints_of(ode):
+    """All shards of an ODE's endpoints; `ode` is a path's part."""
+    return [
+        f"{OUT}/endpoints/{ode}/shard~{i}/manifest.json"
+        for i in range(paths.error_shards(CONFIG))
+    ]
+
+
+def refined_of(wildcards):
+    return endpoints_of(key(paths.refined(CONFIG, float(wildcards.w)), ODE_AXES))
+
+
+def draw_of(ode, draw="reference"):
+    """All shards of what the teacher makes of the evaluation's noise, or of another draw of it ("floor")."""
+    return [
+        f"{OUT}/{draw}/{ode}/shard~{i}/manifest.json"
+        for i in range(CONFIG.evaluation.shards)
+    ]
+
+
+def noise_of(draw):
+    return f"{OUT}/{'floor_noise' if draw == 'floor' else 'noise'}/manifest.json"
+
+
+def ode_of(wildcards):
+    return ",".join(f"{n}~{getattr(wildcards, n)}" for n in ODE_AXES)
 
 
 def evaluation():
@@ -138,14 +172,19 @@ def evaluation():
     )
 
 
+def error_settings():
+    """The errors block without what a rule does not read."""
+    block = CONFIG.errors.model_dump(mode="json")
+    return json.dumps(
+        {k: v for k, v in block.items() if k != "refined"}, sort_keys=True
+    )
+
+
 def samples_of(wildcards):
-    """The sample folders of a set: the teacher's shards, a student's one, none for the data."""
+    """The sample folders of a set: the teacher's shards under either noise, a student's collection, none for the data."""
     kind, _, rest = wildcards.set.partition("/")
-    if kind == "teacher":
-        return [
-            f"{OUT}/reference/{rest}/shard~{i}/manifest.json"
-            for i in range(CONFIG.evaluation.shards)
-        ]
+    if kind in ("teacher", "floor"):
+        return draw_of(rest, "floor" if kind == "floor" else "reference")
     return [f"{OUT}/samples/{rest}/manifest.json"] if kind == "students" else []
 
 
@@ -162,7 +201,7 @@ def features_of(what):
 
 
 def axes_of(wildcards, names):
-    whole = {"N", "batch_size", "steps", "seed"}
+    whole = {"N", "batch_size", "pool", "steps", "seed"}
     real = {"w", "lr"}
     values = {n: getattr(wildcards, n) for n in names}
     return json.dumps(

@@ -29,11 +29,13 @@ rule noise:
         latents=f"{OUT}/latents/manifest.json",
         code=code("noise"),
     output:
-        f"{OUT}/noise/manifest.json",
+        f"{OUT}/{{noise}}/manifest.json",
     log:
-        f"{OUT}/logs/noise.log",
+        f"{OUT}/logs/{{noise}}.log",
     benchmark:
-        f"{OUT}/benchmarks/noise.tsv"
+        f"{OUT}/benchmarks/{{noise}}.tsv"
+    wildcard_constraints:
+        noise="noise|floor_noise",
     conda:
         "../../envs/directcm.yaml"
     threads: 1
@@ -42,10 +44,13 @@ rule noise:
         runtime=later(10, 30),
     params:
         samples=CONFIG.evaluation.samples,
+        purpose=lambda wildcards: (
+            "evaluation" if wildcards.noise == "noise" else "floor"
+        ),
         seed=SEED,
         out=subpath(output[0], parent=True),
     message:
-        "noise: the evaluation's noise and prompts"
+        "noise: the {params.purpose}'s noise and prompts"
     shell:
-        "directcm noise --samples {params.samples} --data {input.data} --latents {input.latents}"
-        " --seed {params.seed} --out {params.out} --log {log}"
+        "directcm noise --samples {params.samples} --purpose {params.purpose} --data {input.data}"
+        " --latents {input.latents} --seed {params.seed} --out {params.out} --log {log}"

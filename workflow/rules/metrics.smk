@@ -31,7 +31,7 @@ rule extractor:
 rule features:
     input:
         data=f"{OUT}/data/manifest.json",
-        noise=f"{OUT}/noise/manifest.json",
+        noise=lambda wildcards: noise_of(wildcards.set.partition("/")[0]),
         samples=samples_of,
         extractor=trained,
         code=code("metrics.features"),
@@ -42,7 +42,7 @@ rule features:
     benchmark:
         f"{OUT}/benchmarks/features/{{extractor}}/{{set}}.tsv"
     wildcard_constraints:
-        set="data|(teacher|students)/.+",
+        set="data|(teacher|floor|students)/.+",
     conda:
         "../../envs/directcm.yaml"
     threads: 1
@@ -52,7 +52,13 @@ rule features:
         gpu=1,
     params:
         samples=lambda wildcards, input: (
-            f"--samples {' '.join(input.samples)}" if input.samples else ""
+            f"--collection {input.samples}"
+            if wildcards.set.startswith("students/")
+            else (
+                f"--samples {' '.join(input.samples)}"
+                if wildcards.set != "data"
+                else ""
+            )
         ),
         extractor=lambda wildcards, input: (
             f"--extractor {input.extractor}" if input.extractor else ""
@@ -67,11 +73,17 @@ rule features:
         " --out {params.out} --log {log}"
 
 
+# What evaluating reads of the statistics: tests come later, so that another level re-runs no metric.
+INTERVALS = json.dumps(
+    {"bootstrap": CONFIG.statistics.bootstrap, "level": CONFIG.statistics.level}
+)
+
+
 rule evaluate_teacher:
     input:
         data=f"{OUT}/data/manifest.json",
         noise=f"{OUT}/noise/manifest.json",
-        samples=shards(REFERENCE, CONFIG.evaluation.shards),
+        samples=lambda wildcards: draw_of(ode_of(wildcards)),
         features=features_of(f"teacher/{ODE}"),
         data_features=features_of("data"),
         code=code("metrics.evaluate"),
@@ -88,13 +100,13 @@ rule evaluate_teacher:
         mem_mb=later(2000, 16000),
         runtime=later(20, 60),
     params:
-        settings=settings(CONFIG.statistics),
+        settings=INTERVALS,
         metrics=CONFIG.metric_names(),
         run=lambda wildcards: axes_of(wildcards, ODE_AXES),
         seed=SEED,
         out=subpath(output[0], parent=True),
     message:
-        "evaluate: the teacher"
+        "evaluate: the teacher, {wildcards.solver}, N = {wildcards.N}, w = {wildcards.w}"
     shell:
         "directcm evaluate --settings {params.settings:q} --metrics {params.metrics} --row Teacher"
         " --steps {wildcards.N} --run {params.run:q} --seed {params.seed} --data {input.data} --noise {input.noise}"
@@ -102,22 +114,23 @@ rule evaluate_teacher:
         " --out {params.out} --log {log}"
 
 
-rule evaluate:
+rule evaluate_floor:
     input:
         data=f"{OUT}/data/manifest.json",
-        noise=f"{OUT}/noise/manifest.json",
-        samples=f"{OUT}/samples/{RUN}/sampling_steps~{{sampling_steps}}/manifest.json",
-        features=features_of(f"students/{RUN}/sampling_steps~{{sampling_steps}}"),
+        noise=f"{OUT}/floor_noise/manifest.json",
+        reference_noise=f"{OUT}/noise/manifest.json",
+        samples=lambda wildcards: draw_of(ode_of(wildcards), "floor"),
+        features=features_of(f"floor/{ODE}"),
         data_features=features_of("data"),
-        reference=shards(REFERENCE, CONFIG.evaluation.shards),
+        reference=lambda wildcards: draw_of(ode_of(wildcards)),
         reference_features=features_of(f"teacher/{ODE}"),
         code=code("metrics.evaluate"),
     output:
-        f"{OUT}/metrics/students/{RUN}/sampling_steps~{{sampling_steps}}/manifest.json",
+        f"{OUT}/metrics/floor/{ODE}/manifest.json",
     log:
-        f"{OUT}/logs/evaluate/{RUN}/sampling_steps~{{sampling_steps}}.log",
+        f"{OUT}/logs/evaluate/floor/{ODE}.log",
     benchmark:
-        f"{OUT}/benchmarks/evaluate/{RUN}/sampling_steps~{{sampling_steps}}.tsv"
+        f"{OUT}/benchmarks/evaluate/floor/{ODE}.tsv"
     conda:
         "../../envs/directcm.yaml"
     threads: 1
@@ -125,20 +138,94 @@ rule evaluate:
         mem_mb=later(2000, 16000),
         runtime=later(20, 60),
     params:
-        settings=settings(CONFIG.statistics),
+        settings=INTERVALS,
+        metrics=[m for m in CONFIG.metric_names() if m != "ode_error"],
+        run=lambda wildcards: axes_of(wildcards, ODE_AXES),
+        seed=SEED,
+        out=subpath(output[0], parent=True),
+    message:
+        "evaluate: the teacher under another noise, {wildcards.solver}, N = {wildcards.N}, w = {wildcards.w}"
+    shell:
+        "directcm evaluate --settings {params.settings:q} --metrics {params.metrics} --row 'Teacher, other noise'"
+        " --steps {wildcards.N} --run {params.run:q} --seed {params.seed} --data {input.data} --noise {input.noise}"
+        " --samples {input.samples} --features {input.features} --data-features {input.data_features}"
+        " --reference {input.reference} --reference-features {input.reference_features}"
+        " --reference-noise {input.reference_noise} --out {params.out} --log {log}"
+
+
+rule evaluate:
+    input:
+        data=f"{OUT}/data/manifest.json",
+        noise=f"{OUT}/noise/manifest.json",
+        samples=f"{OUT}/samples/{RUN}/manifest.json",
+        features=features_of(f"students/{RUN}"),
+        data_features=features_of("data"),
+        reference=lambda wildcards: draw_of(ode_of(wildcards)),
+        reference_features=features_of(f"teacher/{ODE}"),
+        code=code("metrics.evaluate"),
+    output:
+        f"{OUT}/metrics/students/{RUN}/manifest.json",
+    log:
+        f"{OUT}/logs/evaluate/students/{RUN}.log",
+    benchmark:
+        f"{OUT}/benchmarks/evaluate/students/{RUN}.tsv"
+    conda:
+        "../../envs/directcm.yaml"
+    threads: 1
+    resources:
+        mem_mb=later(2000, 16000),
+        runtime=later(20, 60),
+    params:
+        settings=INTERVALS,
         metrics=CONFIG.metric_names(),
         row=lambda wildcards: METHODS[wildcards.method],
         run=lambda wildcards: axes_of(wildcards, RUN_AXES),
         seed=SEED,
         out=subpath(output[0], parent=True),
     message:
-        "evaluate: {wildcards.method} seed {wildcards.seed}, {wildcards.sampling_steps} step(s)"
+        "evaluate: {wildcards.method} seed {wildcards.seed}"
     shell:
         "directcm evaluate --settings {params.settings:q} --metrics {params.metrics} --row {params.row:q}"
-        " --steps {wildcards.sampling_steps} --run {params.run:q} --seed {params.seed}"
-        " --data {input.data} --noise {input.noise} --samples {input.samples} --features {input.features}"
-        " --data-features {input.data_features} --reference {input.reference}"
-        " --reference-features {input.reference_features} --out {params.out} --log {log}"
+        " --run {params.run:q} --seed {params.seed} --data {input.data} --noise {input.noise}"
+        " --collection {input.samples} --features {input.features} --data-features {input.data_features}"
+        " --reference {input.reference} --reference-features {input.reference_features}"
+        " --out {params.out} --log {log}"
+
+
+rule error_by_time:
+    input:
+        student=f"{OUT}/students/{RUN}/manifest.json",
+        teacher=f"{OUT}/teacher/manifest.json",
+        latents=f"{OUT}/latents/manifest.json",
+        endpoints=lambda wildcards: endpoints_of(ode_of(wildcards)),
+        refined=refined_of,
+        code=code("error_by_time"),
+    output:
+        f"{OUT}/errors/{RUN}/manifest.json",
+    log:
+        f"{OUT}/logs/error_by_time/{RUN}.log",
+    benchmark:
+        f"{OUT}/benchmarks/error_by_time/{RUN}.tsv"
+    conda:
+        "../../envs/directcm.yaml"
+    threads: 1
+    resources:
+        mem_mb=later(4000, 48000),
+        runtime=later(20, 120),
+        gpu=1,
+    params:
+        settings=error_settings(),
+        batch_size=CONFIG.evaluation.batch_size,
+        precision=CONFIG.evaluation.precision,
+        seed=SEED,
+        out=subpath(output[0], parent=True),
+    message:
+        "error_by_time: {wildcards.method} seed {wildcards.seed}, N = {wildcards.N}"
+    shell:
+        "directcm error_by_time --settings {params.settings:q} --batch-size {params.batch_size}"
+        " --precision {params.precision} --student {input.student} --teacher {input.teacher}"
+        " --latents {input.latents} --endpoints {input.endpoints} --refined {input.refined}"
+        " --seed {params.seed} --threads {threads} --out {params.out} --log {log}"
 
 
 rule card:
@@ -146,11 +233,7 @@ rule card:
         data=f"{OUT}/data/manifest.json",
         teacher=f"{OUT}/teacher/manifest.json",
         student=f"{OUT}/students/{RUN}/manifest.json",
-        metrics=expand(
-            f"{OUT}/metrics/students/{RUN}/sampling_steps~{{sampling_steps}}/manifest.json",
-            sampling_steps=CONFIG.evaluation.steps,
-            allow_missing=True,
-        ),
+        metrics=f"{OUT}/metrics/students/{RUN}/manifest.json",
         code=code("card"),
     output:
         f"{OUT}/students/{RUN}/README.md",

@@ -2,14 +2,14 @@ rule reference:
     input:
         teacher=f"{OUT}/teacher/manifest.json",
         latents=f"{OUT}/latents/manifest.json",
-        noise=f"{OUT}/noise/manifest.json",
+        noise=lambda wildcards: noise_of(wildcards.draw),
         code=code("sampling"),
     output:
-        REFERENCE,
+        f"{OUT}/{{draw}}/{ODE}/shard~{{shard}}/manifest.json",
     log:
-        f"{OUT}/logs/reference/{ODE}/shard~{{shard}}.log",
+        f"{OUT}/logs/{{draw}}/{ODE}/shard~{{shard}}.log",
     benchmark:
-        f"{OUT}/benchmarks/reference/{ODE}/shard~{{shard}}.tsv"
+        f"{OUT}/benchmarks/{{draw}}/{ODE}/shard~{{shard}}.tsv"
     conda:
         "../../envs/directcm.yaml"
     threads: 1
@@ -22,9 +22,9 @@ rule reference:
         shards=CONFIG.evaluation.shards,
         seed=SEED,
         out=subpath(output[0], parent=True),
-        scratch=f"{OUT}/scratch/reference/{ODE}/shard~{{shard}}",
+        scratch=f"{OUT}/scratch/{{draw}}/{ODE}/shard~{{shard}}",
     message:
-        "sample: the teacher, {wildcards.solver}, N = {wildcards.N}, w = {wildcards.w}, shard {wildcards.shard}"
+        "sample: the teacher ({wildcards.draw}), {wildcards.solver}, N = {wildcards.N}, w = {wildcards.w}, shard {wildcards.shard}"
     shell:
         "directcm sample --settings {params.settings:q} --solver {wildcards.solver} --N {wildcards.N}"
         " --w {wildcards.w} --shard {wildcards.shard} --shards {params.shards}"
@@ -41,11 +41,11 @@ rule sample:
         student=f"{OUT}/students/{RUN}/manifest.json",
         code=code("sampling"),
     output:
-        f"{OUT}/samples/{RUN}/sampling_steps~{{sampling_steps}}/manifest.json",
+        f"{OUT}/samples/{RUN}/manifest.json",
     log:
-        f"{OUT}/logs/sample/{RUN}/sampling_steps~{{sampling_steps}}.log",
+        f"{OUT}/logs/sample/{RUN}.log",
     benchmark:
-        f"{OUT}/benchmarks/sample/{RUN}/sampling_steps~{{sampling_steps}}.tsv"
+        f"{OUT}/benchmarks/sample/{RUN}.tsv"
     conda:
         "../../envs/directcm.yaml"
     threads: 1
@@ -55,14 +55,17 @@ rule sample:
         gpu=1,
     params:
         settings=evaluation(),
+        sets=lambda wildcards: [
+            f"{step}:{steps}" for step, steps in CONFIG.sets(run_of(wildcards))
+        ],
         seed=SEED,
         out=subpath(output[0], parent=True),
-        scratch=f"{OUT}/scratch/samples/{RUN}/sampling_steps~{{sampling_steps}}",
+        scratch=f"{OUT}/scratch/samples/{RUN}",
     message:
-        "sample: {wildcards.method} seed {wildcards.seed}, {wildcards.sampling_steps} step(s)"
+        "sample: {wildcards.method} seed {wildcards.seed}, step:sampling steps {params.sets}"
     shell:
         "directcm sample --settings {params.settings:q} --solver {wildcards.solver} --N {wildcards.N}"
-        " --w {wildcards.w} --student {input.student} --steps {wildcards.sampling_steps}"
+        " --w {wildcards.w} --student {input.student} --sets {params.sets}"
         " --teacher {input.teacher} --latents {input.latents} --noise {input.noise}"
         " --seed {params.seed} --threads {threads}"
         " --scratch {params.scratch} --out {params.out} --log {log}"

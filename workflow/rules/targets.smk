@@ -31,3 +31,72 @@ rule targets:
         " --solver {wildcards.solver} --N {wildcards.N} --w {wildcards.w} --shard {wildcards.shard}"
         " --teacher {input.teacher} --latents {input.latents} --seed {params.seed} --threads {threads}"
         " --scratch {params.scratch} --out {params.out} --log {log}"
+
+
+rule endpoints:
+    input:
+        teacher=f"{OUT}/teacher/manifest.json",
+        latents=f"{OUT}/latents/manifest.json",
+        code=code("endpoints"),
+    output:
+        ENDPOINTS,
+    log:
+        f"{OUT}/logs/endpoints/{ODE}/shard~{{shard}}.log",
+    benchmark:
+        f"{OUT}/benchmarks/endpoints/{ODE}/shard~{{shard}}.tsv"
+    priority: 20
+    conda:
+        "../../envs/directcm.yaml"
+    threads: 1
+    resources:
+        mem_mb=later(4000, 48000),
+        runtime=later(60, 1440),
+        gpu=1,
+    params:
+        settings=error_settings(),
+        batch_size=CONFIG.targets.batch_size,
+        precision=CONFIG.evaluation.precision,
+        seed=SEED,
+        out=subpath(output[0], parent=True),
+        scratch=f"{OUT}/scratch/endpoints/{ODE}/shard~{{shard}}",
+    message:
+        "endpoints: {wildcards.solver}, N = {wildcards.N}, w = {wildcards.w}, shard {wildcards.shard}"
+    shell:
+        "directcm endpoints --settings {params.settings:q} --batch-size {params.batch_size}"
+        " --precision {params.precision} --solver {wildcards.solver} --N {wildcards.N} --w {wildcards.w}"
+        " --shard {wildcards.shard} --teacher {input.teacher} --latents {input.latents}"
+        " --seed {params.seed} --threads {threads} --scratch {params.scratch} --out {params.out} --log {log}"
+
+
+rule trajectories:
+    input:
+        teacher=f"{OUT}/teacher/manifest.json",
+        latents=f"{OUT}/latents/manifest.json",
+        code=code("trajectories"),
+    output:
+        f"{OUT}/trajectories/manifest.json",
+    log:
+        f"{OUT}/logs/trajectories.log",
+    benchmark:
+        f"{OUT}/benchmarks/trajectories.tsv"
+    conda:
+        "../../envs/directcm.yaml"
+    threads: 1
+    resources:
+        mem_mb=later(4000, 48000),
+        runtime=later(10, 60),
+        gpu=1,
+    params:
+        trajectories=CONFIG.figures.trajectories,
+        precision=CONFIG.evaluation.precision,
+        solver=CONFIG.ode.solver,
+        N=CONFIG.ode.N,
+        w=number(CONFIG.ode.w),
+        seed=SEED,
+        out=subpath(output[0], parent=True),
+    message:
+        "trajectories: the teacher's ODE from a few start points of training"
+    shell:
+        "directcm trajectories --count {params.trajectories} --precision {params.precision} --solver {params.solver}"
+        " --N {params.N} --w {params.w} --teacher {input.teacher} --latents {input.latents}"
+        " --seed {params.seed} --threads {threads} --out {params.out} --log {log}"

@@ -21,7 +21,9 @@ rule train:
         gpu=1,
     params:
         settings=TRAIN_REST,
-        pool=CONFIG.targets.count,
+        snapshots=lambda wildcards: "".join(
+            f" {s}" for s in CONFIG.snapshots(run_of(wildcards))
+        ),
         seed=SEED,
         targets=lambda wildcards, input: (
             f"--targets {' '.join(input.targets)}" if input.targets else ""
@@ -30,12 +32,13 @@ rule train:
         scratch=f"{OUT}/scratch/students/{RUN}",
         tensorboard=f"{OUT}/tensorboard/{RUN}",
     message:
-        "train: {wildcards.method}, {wildcards.adapter}, N = {wildcards.N}, w = {wildcards.w}, seed {wildcards.seed}"
+        "train: {wildcards.method}, {wildcards.solver}, N = {wildcards.N}, w = {wildcards.w}, {wildcards.adapter}, {wildcards.steps} steps, seed {wildcards.seed}"
     shell:
         "directcm train --settings {params.settings:q} --method {wildcards.method}"
         " --solver {wildcards.solver} --N {wildcards.N} --w {wildcards.w} --adapter {wildcards.adapter}"
         " --loss {wildcards.loss} --lr {wildcards.lr} --batch-size {wildcards.batch_size}"
-        " --steps {wildcards.steps} --training-seed {wildcards.seed} --pool {params.pool}"
+        " --steps {wildcards.steps} --training-seed {wildcards.seed} --pool {wildcards.pool}"
+        " --snapshots{params.snapshots}"
         " --teacher {input.teacher} --latents {input.latents} {params.targets}"
         " --seed {params.seed} --threads {threads} --tensorboard {params.tensorboard}"
         " --scratch {params.scratch} --out {params.out} --log {log}"

@@ -24,6 +24,9 @@ thead th { border-bottom: 1px solid var(--ink); font-weight: 600; vertical-align
 tbody th { white-space: nowrap; }
 tbody th code { white-space: normal; }
 tbody tr + tr > * { border-top: 1px solid var(--line); }
+tbody + tbody { border-top: 1px solid var(--ink); }
+tr.part th { padding-bottom: .1rem; color: var(--soft); font-style: italic; }
+tr.part + tr > * { border-top: 0; }
 td.n, th.n { text-align: right; }
 .pm, .small { color: var(--soft); font-size: .85em; font-weight: 400; }
 .value { white-space: nowrap; }
@@ -35,6 +38,12 @@ thead tr.over th { border-bottom: 0; padding-bottom: .1rem; }
   font-style: italic; font-size: .78rem; line-height: 1.3; max-width: 10rem; }
 td.n .paper { margin-left: auto; text-align: left; }
 .none { color: var(--soft); }
+details { border-top: 1px solid var(--line); }
+details:last-of-type { border-bottom: 1px solid var(--line); }
+summary { padding: .45rem 0; cursor: pointer; overflow-wrap: anywhere; }
+summary:focus-visible { outline: 3px solid #004c8c; outline-offset: 2px; }
+details[open] > summary { font-weight: 600; }
+details table { margin-bottom: 1rem; }
 pre { background: var(--wash); border: 1px solid var(--line); padding: .8rem; overflow-x: auto; font-size: .85rem; }
 code { font-size: .9em; overflow-wrap: anywhere; }
 .hidden { position: absolute; width: 1px; height: 1px; overflow: hidden; clip-path: inset(50%); white-space: nowrap; }
@@ -43,7 +52,8 @@ code { font-size: .9em; overflow-wrap: anywhere; }
   table, caption, tbody, tr, th, td { display: block; width: auto; }
   thead { position: absolute; width: 1px; height: 1px; overflow: hidden; clip-path: inset(50%); }
   table { border-top: 0; border-bottom: 0; }
-  tbody { border-top: 2px solid var(--ink); }
+  tbody, tbody + tbody { border-top: 2px solid var(--ink); }
+  tbody tr.part { padding: .5rem 0 0; border-bottom: 0; }
   tbody tr { padding: .5rem 0; border-bottom: 1px solid var(--ink); }
   tbody tr + tr > * { border-top: 0; }
   th, td { padding: .2rem 0; }

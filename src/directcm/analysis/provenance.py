@@ -1,22 +1,28 @@
-"""What ran: commits, versions, machines, what each step cost, and the resolved configuration."""
+"""What ran: commits, versions, machines and the resolved configuration on one page, what each step cost on another."""
 
 from __future__ import annotations
 
 import csv
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from directcm.analysis.page import plain, write_page
-from directcm.artifacts import MANIFEST, PROVENANCE, read_json, write_csv
+from directcm.artifacts import COLLECTION, MANIFEST, PROVENANCE, read_json, write_csv
 from directcm.config import Config
 from directcm.errors import UserError
 
 COLUMNS = ["step", "jobs", "seconds", "max_rss_mb", "teacher_forwards", "teacher_forwards_minimum"]
 # Artefacts whose kind is not the name of the step (the rule) that makes them.
-STEP_OF_KIND = {"latents": "encode", "student": "train", "samples": "sample", "metrics": "evaluate"}
+STEP_OF_KIND = {
+    "latents": "encode",
+    "student": "train",
+    "samples": "sample",
+    "metrics": "evaluate",
+    "errors": "error_by_time",
+}
 
 
 @dataclass
@@ -33,18 +39,43 @@ class Cost:
 
 @dataclass(frozen=True)
 class Record:
-    """One artefact's manifest and provenance."""
+    """One artefact's manifest and provenance. `floor` says that it was made from the floor's noise."""
 
     folder: Path
     manifest: Mapping[str, Any]
     provenance: Mapping[str, Any] = field(default_factory=dict)
+    floor: bool = False
+
+    @property
+    def kind(self) -> str:
+        """The artefact's kind; that of its parts where it is a collection."""
+        kind = str(self.manifest.get("kind"))
+        return str(self._settings.get("of")) if kind == COLLECTION else kind
+
+    @property
+    def parts(self) -> int | None:
+        """How many artefacts a collection holds; None where it is none."""
+        parts = self._settings.get("parts")
+        return len(parts) if self.manifest.get("kind") == COLLECTION and isinstance(parts, list) else None
 
     @property
     def step(self) -> str:
-        kind = str(self.manifest.get("kind"))
-        if kind == "samples" and "student" not in self.manifest.get("inputs", {}):
-            return "reference"
-        return STEP_OF_KIND.get(kind, kind)
+        """The rule that made it."""
+        if self.kind == "noise" and self._settings.get("purpose") == "floor":
+            return "floor_noise"
+        if self.kind == "samples" and "student" not in self._inputs:
+            return "floor" if self.floor else "reference"
+        return STEP_OF_KIND.get(self.kind, self.kind)
+
+    @property
+    def _settings(self) -> Mapping[str, Any]:
+        found = self.manifest.get("settings")
+        return found if isinstance(found, Mapping) else {}
+
+    @property
+    def _inputs(self) -> Mapping[str, Any]:
+        found = self.manifest.get("inputs")
+        return found if isinstance(found, Mapping) else {}
 
 
 def read_record(path: str | Path) -> Record:
@@ -57,6 +88,13 @@ def read_record(path: str | Path) -> Record:
     beside = folder / PROVENANCE
     provenance = read_json(beside) if beside.is_file() else {}
     return Record(folder, manifest, provenance if isinstance(provenance, dict) else {})
+
+
+def read_records(paths: Iterable[str | Path]) -> list[Record]:
+    """Records of artefacts; those made from the floor's noise, if that is among them, are marked."""
+    records = [read_record(path) for path in paths]
+    floors = {r.manifest.get("checksums_sha256") for r in records if r.step == "floor_noise"}
+    return [replace(r, floor=True) if r.manifest.get("inputs", {}).get("noise") in floors else r for r in records]
 
 
 def step_of_benchmark(path: str | Path) -> str:
@@ -158,8 +196,113 @@ def _facts(records: Sequence[Record]) -> list[tuple[str, list[str]]]:
     return [(name, found) for name, found in facts if found]
 
 
+def _show(value: float | None, decimals: int = 0) -> str:
+    return "–" if value is None else f"{value:,.{decimals}f}"
+
+
+# ----------------------------------------------------------------- costs
+
+COSTS = """
+<p>What the results of the preset <code>{{ preset }}</code> cost: jobs, time, memory, and the teacher's network evaluations.</p>
+<table role="table">
+<caption>Seconds are summed over a step's jobs, which may have run side by side. A teacher forward is one network evaluation of
+one row; guidance takes two. The minimum is what the method needs if nothing is computed twice, and the ratio the first over the second.</caption>
+<thead role="rowgroup"><tr role="row">
+<th scope="col" role="columnheader">Step</th>
+{% for head in heads %}
+<th scope="col" role="columnheader" class="n">{{ head }}</th>
+{% endfor %}
+</tr></thead>
+{% for part in (costs[:-1], costs[-1:]) %}
+<tbody role="rowgroup">
+{% for row in part %}
+<tr role="row"><th scope="row" role="rowheader">{{ row.step }}</th>
+{% for label, value in row.cells %}
+<td role="cell" class="n" data-label="{{ label }}"><span>{{ value }}</span></td>
+{% endfor %}
+</tr>
+{% endfor %}
+</tbody>
+{% endfor %}
+</table>
+<h2>How to read it</h2>
+<ul>
+<li>Seconds and memory are Snakemake's measurement of each job, start-up included; where there is none, because a step's outputs
+came from a cache, the seconds are those that the step itself recorded when it ran.</li>
+<li>One run on one machine: n = 1, without an sd. Jobs that ran at the same time slowed each other down.</li>
+{% for machine in machines %}
+<li>Machine: <bdi>{{ machine }}</bdi>.</li>
+{% endfor %}
+<li>“–”: not measured, or not a step that evaluates the teacher.</li>
+</ul>
+"""
+
+
+def _ratio(cost: Cost) -> float | None:
+    made, least = cost.teacher_forwards, cost.teacher_forwards_minimum
+    return made / least if made is not None and least else None
+
+
+def costs_page(
+    config: Config,
+    artifacts: Sequence[str | Path],
+    benchmarks: Sequence[str | Path],
+    out_html: str | Path,
+    out_csv: str | Path,
+) -> list[Cost]:
+    """Write the costs by step (HTML) and costs.csv (COLUMNS); returns them.
+
+    `artifacts`: artefact folders, or their manifest.json or provenance.json; `benchmarks`: Snakemake benchmark files
+    `…/benchmarks/RULE.tsv` or `…/benchmarks/RULE/ANYTHING.tsv`, of which some may not exist.
+    """
+    records = read_records(artifacts)
+    table = costs(records, benchmarks)
+    write_csv(out_csv, [{name: getattr(cost, name) for name in COLUMNS} for cost in table], COLUMNS)
+
+    def total(values: Iterable[int | None]) -> int | None:
+        known = [v for v in values if v is not None]
+        return sum(known) if known else None
+
+    # Only steps with both counts make up the total's ratio.
+    counted = [c for c in table if c.teacher_forwards is not None and c.teacher_forwards_minimum is not None]
+    whole = Cost(
+        "All steps",
+        sum(c.jobs for c in table),
+        _total(c.seconds for c in table),
+        max((c.max_rss_mb for c in table if c.max_rss_mb is not None), default=None),
+        total(c.teacher_forwards for c in counted),
+        total(c.teacher_forwards_minimum for c in counted),
+    )
+    rows = [
+        {
+            "step": plain(cost.step),
+            "cells": [
+                ("Jobs", f"{cost.jobs:,}"),
+                ("Seconds", _show(cost.seconds, 1)),
+                ("Peak memory, MB", _show(cost.max_rss_mb)),
+                ("Teacher forwards", _show(cost.teacher_forwards)),
+                ("Minimum", _show(cost.teacher_forwards_minimum)),
+                ("Ratio", _show(_ratio(cost), 2)),
+            ],
+        }
+        for cost in (*table, whole)
+    ]
+    facts = dict(_facts(records))
+    machines = [
+        ", ".join((*facts.get("Machine", []), *facts.get("System", []), *(f"{n} CPUs" for n in facts.get("CPUs", []))))
+    ]
+    write_page(
+        out_html, COSTS, title="Costs", preset=config.preset, costs=rows, heads=[label for label, _ in rows[0]["cells"]],
+        machines=[m for m in machines if m],
+    )  # fmt: skip
+    return table
+
+
+# ----------------------------------------------------------------- provenance
+
 BODY = """
-<p>What made the results of the preset <code>{{ preset }}</code>: code, machine, cost, settings.</p>
+<p>What made the results of the preset <code>{{ preset }}</code>: code, machine, artefacts, settings. What it cost stands on the
+page “Costs”.</p>
 {% for warning in warnings %}
 <p><strong>{{ warning }}</strong></p>
 {% endfor %}
@@ -174,105 +317,82 @@ BODY = """
 {% endfor %}
 </tbody>
 </table>
-<h2>Cost</h2>
-<table role="table">
-<caption>Seconds are summed over jobs. A teacher forward is one network evaluation of one row; guidance takes two. The
-minimum is what the method needs if nothing is computed twice.</caption>
-<thead role="rowgroup"><tr role="row">
-<th scope="col" role="columnheader">Step</th>
-{% for head in ("Jobs", "Seconds", "Peak memory, MB", "Teacher forwards", "Minimum", "Ratio") %}
-<th scope="col" role="columnheader" class="n">{{ head }}</th>
-{% endfor %}
-</tr></thead>
-<tbody role="rowgroup">
-{% for row in costs %}
-<tr role="row"><th scope="row" role="rowheader">{{ row.step }}</th>
-{% for label, value in row.cells %}
-<td role="cell" class="n" data-label="{{ label }}"><span>{{ value }}</span></td>
-{% endfor %}
-</tr>
-{% endfor %}
-</tbody>
-</table>
 <h2>Artefacts</h2>
+<p>{{ "{:,}".format(count) }} folders by the step that made them; a collection holds one artefact per evaluated set of a run. The
+fingerprint is the SHA-256 over the checksums of the folder's files.</p>
+{% for group in groups %}
+<details>
+<summary>{{ group.step }}: {{ group.summary }}</summary>
 <table role="table">
-<caption>{{ artefacts | length }} folders; the fingerprint is the SHA-256 over the checksums of the folder's files.</caption>
 <thead role="rowgroup"><tr role="row">
-<th scope="col" role="columnheader">Folder</th><th scope="col" role="columnheader">Kind</th>
-<th scope="col" role="columnheader">Fingerprint</th><th scope="col" role="columnheader" class="n">Seconds</th>
+<th scope="col" role="columnheader">Folder</th><th scope="col" role="columnheader">Fingerprint</th>
+<th scope="col" role="columnheader" class="n">Seconds</th>
 </tr></thead>
 <tbody role="rowgroup">
-{% for a in artefacts %}
+{% for a in group.artefacts %}
 <tr role="row"><th scope="row" role="rowheader"><code><bdi>{{ a.folder }}</bdi></code></th>
-<td role="cell" data-label="Kind"><span>{{ a.kind }}</span></td>
 <td role="cell" data-label="Fingerprint"><code>{{ a.fingerprint }}</code></td>
 <td role="cell" class="n" data-label="Seconds"><span>{{ a.seconds }}</span></td></tr>
 {% endfor %}
 </tbody>
 </table>
+</details>
+{% endfor %}
 <h2>Configuration</h2>
 <p>As validated, with every default filled in.</p>
 <pre tabindex="0" role="region" aria-label="Resolved configuration">{{ yaml }}</pre>
 """
 
 
-def _show(value: float | None, decimals: int = 0) -> str:
-    return "–" if value is None else f"{value:,.{decimals}f}"
+def _bytes(size: int) -> str:
+    """ "12.3 MB"."""
+    return f"{size / 1e6:,.1f} MB" if size >= 1e5 else f"{size / 1e3:,.1f} kB"
 
 
-def provenance_page(
-    config: Config,
-    artifacts: Sequence[str | Path],
-    benchmarks: Sequence[str | Path],
-    out_html: str | Path,
-    out_csv: str | Path,
-) -> list[Cost]:
-    """Write the provenance page (HTML) and costs.csv (COLUMNS); returns the costs.
+def _groups(records: Sequence[Record]) -> list[dict[str, Any]]:
+    """Records by step, in order of appearance."""
+    found: dict[str, list[Record]] = {}
+    for record in records:
+        found.setdefault(record.step, []).append(record)
+    out = []
+    for step, own in found.items():
+        parts = [r.parts for r in own if r.parts is not None]
+        said = [
+            f"{len(own):,} folder{'s' * (len(own) != 1)} of {' and '.join(dict.fromkeys(plain(r.kind) for r in own))}"
+        ]
+        if parts:
+            said.append(f"{len(parts):,} of them collections of {sum(parts):,} sets in all")
+        sizes = [r.manifest.get("bytes") for r in own if r.parts is None]
+        known = [size for size in sizes if isinstance(size, int)]
+        if known:
+            said.append(_bytes(sum(known)))
+        seconds = _total(r.provenance.get("seconds") for r in own)
+        if seconds is not None:
+            said.append(f"{seconds:,.1f} s")
+        rows = [
+            {
+                "folder": plain(r.folder), "fingerprint": plain(r.manifest.get("checksums_sha256", ""))[:12],
+                "seconds": _show(r.provenance.get("seconds"), 1),
+            }
+            for r in own
+        ]  # fmt: skip
+        out.append({"step": plain(step), "summary": "; ".join(said), "artefacts": rows})
+    return out
 
-    `artifacts`: artefact folders, or their manifest.json or provenance.json; `benchmarks`: Snakemake benchmark files
-    `…/benchmarks/RULE.tsv` or `…/benchmarks/RULE/ANYTHING.tsv`, of which some may not exist.
-    """
+
+def provenance_page(config: Config, artifacts: Sequence[str | Path], out_html: str | Path) -> None:
+    """Write the provenance page (HTML). `artifacts`: artefact folders, or their manifest.json or provenance.json."""
     import yaml
 
-    records = [read_record(path) for path in artifacts]
-    table = costs(records, benchmarks)
-    write_csv(out_csv, [{name: getattr(cost, name) for name in COLUMNS} for cost in table], COLUMNS)
+    records = read_records(artifacts)
     warnings = []
     commits = {r.provenance.get("commit") for r in records if r.provenance.get("commit")}
     if len(commits) > 1:
         warnings.append(f"These results were made by {len(commits)} different commits.")
     if any(r.provenance.get("dirty") for r in records):
         warnings.append("Some results were made with uncommitted changes to the code.")
-    rows = []
-    for cost in table:
-        ratio = (
-            cost.teacher_forwards / cost.teacher_forwards_minimum
-            if cost.teacher_forwards is not None and cost.teacher_forwards_minimum
-            else None
-        )
-        rows.append(
-            {
-                "step": plain(cost.step),
-                "cells": [
-                    ("Jobs", str(cost.jobs)),
-                    ("Seconds", _show(cost.seconds, 1)),
-                    ("Peak memory, MB", _show(cost.max_rss_mb)),
-                    ("Teacher forwards", _show(cost.teacher_forwards)),
-                    ("Minimum", _show(cost.teacher_forwards_minimum)),
-                    ("Ratio", _show(ratio, 2)),
-                ],
-            }
-        )
-    shown = [
-        {
-            "folder": plain(r.folder), "kind": plain(r.manifest["kind"]),
-            "fingerprint": plain(r.manifest.get("checksums_sha256", ""))[:12], "seconds": _show(r.provenance.get("seconds"), 1),
-        }
-        for r in records
-    ]  # fmt: skip
     write_page(
-        out_html, BODY, title="Provenance and cost", preset=config.preset, warnings=warnings, facts=_facts(records),
-        costs=rows, artefacts=shown,
+        out_html, BODY, title="Provenance", preset=config.preset, warnings=warnings, facts=_facts(records),
+        groups=_groups(records), count=len(records),
         yaml=yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, allow_unicode=True, width=100),
     )  # fmt: skip
-    return table

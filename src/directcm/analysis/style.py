@@ -7,17 +7,23 @@ markers and dashes carry the same distinction without any colour.
 from __future__ import annotations
 
 import io
+import itertools
+import math
 import warnings
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from directcm.artifacts import write_bytes
 
 if TYPE_CHECKING:
+    from matplotlib.artist import Artist
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+
+    from directcm.analysis.tidy import Point
 
 COLUMN = 3.25
 PAGE = 6.75
@@ -35,10 +41,14 @@ class Look:
 
 LOOKS = {
     "Teacher": Look("#1a1a1a", "D", (0, (1, 1.2))),
+    "Teacher, other noise": Look("#b0b0b0", "d", (0, (3, 1, 1, 1))),
     "CM": Look("#004c8c", "o", "-"),
     "Direct CM": Look("#d97400", "^", (0, (4, 1.6))),
 }
+INK = "#1a1a1a"
 SOFT = "#595959"
+SMALL = 5.8
+PAPER = (0, (1, 2.5))
 
 
 def luminance(color: str) -> float:
@@ -109,3 +119,272 @@ def save(figure: Figure, pdf: str | Path, png: str | Path) -> None:
         figure.savefig(buffer, format=kind, metadata=metadata)
         write_bytes(path, buffer.getvalue())
     plt.close(figure)
+
+
+# ----------------------------------------------------------------- series over seeds
+
+
+def series(
+    axes: Axes,
+    group: Sequence[Point],
+    look: Look,
+    *,
+    filled: Sequence[bool] | None = None,
+    hollow: bool = False,
+    thin: bool = True,
+    band: bool = True,
+    order: int = 0,
+) -> None:
+    """Draw means over seeds (line and markers), ± one sd as a band, and each seed as a thin line.
+
+    `filled` says per point whether its marker is full; `hollow` makes all of them open. `order` lifts a series above
+    those before it. One seed has neither band nor thin line.
+    """
+    import numpy as np
+
+    if not group:
+        return
+    x = np.array([p.x for p in group])
+    mean = np.array([p.mean for p in group])
+    sd = np.array([p.sd for p in group])
+    base = 4 + 3 * order
+    if band and np.isfinite(sd).any():
+        spread = np.nan_to_num(sd)
+        axes.fill_between(x, mean - spread, mean + spread, color=look.color, alpha=0.16, linewidth=0, zorder=2)
+    seeds = sorted({seed for p in group for seed in p.values})
+    if thin and len(seeds) > 1:
+        for seed in seeds:
+            own = [p.values.get(seed, math.nan) for p in group]
+            axes.plot(x, own, color=look.color, linewidth=0.35, alpha=0.45, zorder=3)
+    # White under the line keeps it apart from the other method's.
+    axes.plot(x, mean, color="white", linewidth=2.2, zorder=base)
+    axes.plot(x, mean, color=look.color, linestyle=look.line, linewidth=1.2, zorder=base + 1)
+    full = [not hollow] * len(group) if filled is None else list(filled)
+    axes.scatter(
+        x, mean, s=15, marker=look.marker, facecolors=[look.color if f else "white" for f in full],
+        edgecolors=look.color, linewidths=0.9, zorder=base + 2,
+    )  # fmt: skip
+
+
+def handle(look: Look, label: str, *, hollow: bool = False, marker: bool = True, linewidth: float = 1.2) -> Artist:
+    """A legend's entry for a look."""
+    from matplotlib.lines import Line2D
+
+    line: Any = look.line
+    return Line2D(
+        [], [], color=look.color, linestyle=line, linewidth=linewidth, marker=look.marker if marker else "",
+        markersize=3.9, markerfacecolor="white" if hollow else look.color, markeredgewidth=0.9, label=label,
+    )  # fmt: skip
+
+
+def open_handle(label: str, marker: str = "o") -> Artist:
+    """A legend's entry for what an open marker means."""
+    from matplotlib.lines import Line2D
+
+    return Line2D(
+        [], [], linestyle="", marker=marker, markersize=3.9, markerfacecolor="white", markeredgecolor=SOFT,
+        markeredgewidth=0.9, label=label,
+    )  # fmt: skip
+
+
+def legend(figure: Figure, entries: Sequence[Artist], size: float = 6.5, handlelength: float = 2.8) -> None:
+    """A legend above all panels, in as few rows as the width holds; fixes the layout, so that extents can be asked."""
+    from matplotlib.font_manager import FontProperties
+    from matplotlib.textpath import text_to_path
+
+    font = FontProperties(family="DejaVu Sans", size=size)
+    widths = [
+        text_to_path.get_text_width_height_descent(str(label), font, ismath="$" in str(label))[0] / 72
+        + size * (handlelength + 1.6) / 72
+        for label in (entry.get_label() for entry in entries)
+    ]
+    room = figure.get_figwidth() - 0.05
+
+    def breadth(columns: int) -> float:
+        # Matplotlib fills a legend column by column, the first ones fullest; a column is as wide as its widest entry.
+        short, longer = divmod(len(widths), columns)
+        sizes = [short + (c < longer) for c in range(columns)]
+        return sum(max(widths[sum(sizes[:c]) : sum(sizes[: c + 1])]) for c in range(columns))
+
+    columns = next((c for c in range(len(entries), 1, -1) if breadth(c) <= room), 1)
+    figure.legend(
+        handles=list(entries), loc="outside upper center", ncols=columns, handlelength=handlelength, columnspacing=1.1,
+        handletextpad=0.5, fontsize=size, labelspacing=0.35, borderpad=0.1,
+    )  # fmt: skip
+    figure.draw_without_rendering()
+
+
+@dataclass(frozen=True)
+class Reference:
+    """A value that data are read against: one height, or one per x. `name` is written where it lies outside."""
+
+    name: str
+    look: Look
+    y: tuple[float, ...]
+    x: tuple[float, ...] = ()
+    decimals: int = 3
+
+
+def constants(values: Mapping[str, float], decimals: int) -> list[Reference]:
+    """Reference lines at one height each: the teacher, its floor, and the paper's values ("paper, CM")."""
+    out = []
+    for name, y in values.items():
+        own = LOOKS[name.removeprefix("paper, ")]
+        look = Look(own.color, "", PAPER if name.startswith("paper, ") else own.line)
+        out.append(Reference(name.removeprefix("Teacher, "), look, (y,), decimals=decimals))
+    return out
+
+
+def reference_handles(names: Collection[str], *, marker: bool = False) -> list[Artist]:
+    """Legend entries of reference lines, by their full names, in the order of LOOKS."""
+    own = [handle(LOOKS[n], n, marker=marker, linewidth=0.9) for n in LOOKS if n in names]
+    paper = [
+        handle(Look(look.color, "", PAPER), f"paper, {n}", linewidth=0.9)
+        for n, look in LOOKS.items()
+        if f"paper, {n}" in names
+    ]
+    return own + paper
+
+
+def references(panels: Sequence[Axes], lines: Sequence[Reference]) -> None:
+    """Draw reference lines in panels that share their y axis; one far outside the data is written at the edge instead.
+
+    To be called when the data are drawn: their range decides what is far (further off than they are spread).
+    What is far is written in the first panel only, with its value.
+    """
+    axes = panels[0]
+    low, high = axes.get_ylim()
+    log = axes.get_yscale() == "log"
+    warp, back = (math.log10, lambda v: 10**v) if log else (float, float)
+    low, high = warp(low), warp(high)
+    span = high - low
+    notes: dict[str, list[str]] = {"↓": [], "↑": []}
+    least, most = low, high
+    for line in lines:
+        heights = [warp(y) for y in line.y if math.isfinite(y) and (y > 0 or not log)]
+        if not heights:
+            continue
+        if max(heights) < low - 0.7 * span or min(heights) > high + 0.7 * span:
+            values = sorted({f"{y:.{line.decimals}f}" for y in (min(line.y), max(line.y))}, key=float)
+            notes["↓" if max(heights) < low else "↑"].append(f"{line.name} {'–'.join(values).replace('-', '−')}")
+            continue
+        least, most = min(least, min(heights) - 0.06 * span), max(most, max(heights) + 0.06 * span)
+        look = line.look
+        for panel in panels:
+            if line.x:
+                panel.plot(
+                    line.x, line.y, color=look.color, linestyle=look.line, marker=look.marker, markersize=3.2,
+                    linewidth=0.9, zorder=2.5,
+                )  # fmt: skip
+            else:
+                panel.axhline(line.y[0], color=look.color, linestyle=look.line, linewidth=0.9, zorder=2.5)
+    step = (most - least) * 9.5 / max(axes.get_window_extent().height * 72 / axes.figure.dpi, 20.0)
+    for arrow, texts in notes.items():
+        for text in texts:
+            # A line of its own, outside the data's range.
+            if arrow == "↓":
+                least -= step
+                at = least
+            else:
+                at = most
+                most += step
+            axes.annotate(
+                f"{arrow} {text}", (0.02, back(at)), xycoords=axes.get_yaxis_transform(), xytext=(0, 1.5),
+                textcoords="offset points", fontsize=SMALL, color=SOFT, ha="left", va="bottom", zorder=20,
+                bbox={"facecolor": "white", "edgecolor": "none", "pad": 0.4},
+            )  # fmt: skip
+    axes.set_ylim(back(least), back(most))
+
+
+def values_axis(axes: Axes, values: Sequence[float], *, log: bool = False) -> None:
+    """Ticks of the x axis at the values themselves, spelled plainly; a crowded one keeps every other."""
+    from matplotlib.ticker import FixedLocator, NullLocator
+
+    if log:
+        axes.set_xscale("log")
+    ticks = sorted(set(values))
+    warp = math.log10 if log else float
+    kept: list[float] = []
+    width = warp(ticks[-1]) - warp(ticks[0]) or 1.0
+    inches = axes.get_window_extent().width / axes.figure.dpi
+    for tick in reversed(ticks):
+        room = 0.062 * (len(f"{tick:g}") + 1)
+        if not kept or (warp(kept[-1]) - warp(tick)) / width * inches * 0.85 > room:
+            kept.append(tick)
+    axes.xaxis.set_major_locator(FixedLocator(kept[::-1]))
+    axes.xaxis.set_minor_locator(NullLocator())
+    axes.set_xticks(kept[::-1], [f"{int(t)}" if float(t).is_integer() else f"{t:g}" for t in kept[::-1]])
+
+
+# ----------------------------------------------------------------- labels that keep clear of data
+
+
+@dataclass(frozen=True)
+class Label:
+    """A text that belongs to a point (data coordinates)."""
+
+    x: float
+    y: float
+    text: str
+    color: str
+
+
+def place(
+    axes: Axes, labels: Sequence[Label], avoid: Sequence[Sequence[tuple[float, float]]], size: float = SMALL
+) -> None:
+    """Write labels near their points, off the lines `avoid` (data coordinates), off each other, and inside the axes.
+
+    Greedy and without chance: of the places around each point the cheapest is taken. The layout must be final but for
+    these labels, which take no part in it.
+    """
+    import numpy as np
+    from matplotlib.transforms import Bbox
+
+    figure: Any = axes.figure
+    figure.draw_without_rendering()
+    renderer = figure.canvas.get_renderer()
+    scale = figure.dpi / 72
+    dots: list[Any] = []
+    for line in avoid:
+        at = axes.transData.transform(np.array(line, dtype=float).reshape(-1, 2))
+        at = at[np.isfinite(at).all(axis=1)]
+        for a, b in itertools.pairwise(at):
+            count = max(2, int(np.hypot(*(b - a)) / (2 * scale)))
+            dots.append(a + (b - a) * np.linspace(0, 1, count)[:, None])
+        dots.append(at)
+    cloud = np.concatenate(dots) if dots else np.zeros((0, 2))
+    frame = axes.get_window_extent(renderer)
+    taken: list[Bbox] = []
+    for label in labels:
+        point = axes.transData.transform((label.x, label.y))
+        probe = axes.text(label.x, label.y, label.text, fontsize=size)
+        extent = probe.get_window_extent(renderer)
+        probe.remove()
+        best: tuple[float, float, float, Bbox] | None = None
+        for radius in (4.5, 7.0, 10.0, 14.0, 19.0, 25.0):
+            for turn in range(16):
+                angle = math.pi * (0.5 + turn / 8)
+                dx, dy = radius * math.cos(angle), radius * math.sin(angle)
+                # The text's near edge, not its middle, is what lies at this distance.
+                centre = point + scale * np.array([dx, dy])
+                centre[0] += 0.5 * extent.width * math.cos(angle)
+                centre[1] += 0.5 * extent.height * math.sin(angle)
+                box = Bbox.from_bounds(
+                    centre[0] - extent.width / 2, centre[1] - extent.height / 2, extent.width, extent.height
+                )
+                wide = box.padded(1.2 * scale)
+                inside = ((cloud >= wide.min) & (cloud <= wide.max)).all(axis=1).sum() if len(cloud) else 0
+                outside = box.x0 < frame.x0 or box.x1 > frame.x1 or box.y0 < frame.y0 or box.y1 > frame.y1
+                cost = radius + 6.0 * float(inside) + 400.0 * sum(wide.overlaps(t) for t in taken) + 1000.0 * outside
+                if best is None or cost < best[0]:
+                    best = (cost, (centre[0] - point[0]) / scale, (centre[1] - point[1]) / scale, box)
+        assert best is not None
+        _, dx, dy, box = best
+        taken.append(box)
+        far = math.hypot(dx, dy) - 0.5 * math.hypot(extent.width, extent.height) / scale > 7
+        note = axes.annotate(
+            label.text, (label.x, label.y), xytext=(dx, dy), textcoords="offset points", fontsize=size, color=label.color,
+            ha="center", va="center", zorder=30, bbox={"facecolor": "white", "edgecolor": "none", "alpha": 0.75, "pad": 0.3},
+            arrowprops={"arrowstyle": "-", "color": label.color, "linewidth": 0.4, "shrinkA": 0, "shrinkB": 3} if far else None,
+        )  # fmt: skip
+        note.set_in_layout(False)

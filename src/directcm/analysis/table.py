@@ -1,29 +1,57 @@
-"""Table 1: Teacher, CM, Direct CM: mean ± sd over training seeds, n, and the paper's number beside ours."""
+"""Tables 1 to 3, the table of all other metrics, and CM − Direct CM: from the tidy tables to CSV, LaTeX and HTML.
+
+Students' entries are mean ± sample sd over training seeds. A value is bold only where comparisons.csv finds the difference
+between CM and Direct CM of that setting, step, number of sampling steps, metric and reference significant.
+"""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from directcm.analysis.collect import COMPARISONS_COLUMNS, METRICS_COLUMNS
 from directcm.analysis.page import plain, write_page
-from directcm.analysis.selection import TEACHER, Evaluated, by_row, describe, main_runs, select, steps_label
-from directcm.artifacts import Artifact, write_csv, write_json, write_text
-from directcm.config import Config
+from directcm.analysis.selection import (
+    FLOOR,
+    ROWS,
+    TEACHER,
+    describe,
+    main_runs,
+    main_setting,
+    sampling_numbers,
+    select_axis,
+    spell,
+    steps_label,
+    swept,
+)
+from directcm.analysis.tidy import finished, mean_sd, read, same, value
+from directcm.artifacts import read_csv, write_csv, write_json, write_text
+from directcm.config import ODE_AXES, RUN_AXES, SETTING_AXES, Config, number
 from directcm.errors import UserError
-from directcm.specs import METRICS
-
-__all__ = ["COLUMNS", "Cell", "cells", "main_runs", "mean_sd", "table1"]
+from directcm.specs import METHODS, METRICS, SOLVERS
 
 PAPER_RESOLUTION = 1024
+PAPER_SOLVER = "ddim"
+A, B = METHODS["cm"], METHODS["direct_cm"]
 COLUMNS = ["row", "steps", "metric", "reference", "mean", "sd", "n_seeds", "n_samples", "paper"]
+COMPARISON_COLUMNS = [
+    "steps", "metric", "reference", "cm", "direct_cm", "floor", "difference", "low", "high", "level", "p", "p_prompts",
+    "test", "n", "n_seeds", "seeds_agree", "dim", "reading",
+]  # fmt: skip
 REFERENCE = {"teacher": "to teacher samples", "data": "to data images", "prompt": "with prompt", "none": ""}
+UNDER = {"teacher": "teacher", "data": "data", "prompt": "prompt", "none": ""}
 
 FLAGS = {
     "rank_deficient": "fewer samples than feature dimensions, so the covariance is singular and the distance unreliable",
     "weak_classifier": "the classifier that reads the samples is itself weak on held-out real images",
+}
+TESTS = {
+    "bootstrap": "paired bootstrap over prompts",
+    "permutation": "permutation of the method label within seed and prompt",
+    "seeds": "over seeds alone",
 }
 
 
@@ -43,14 +71,8 @@ class Cell:
     n_reference: int | None = None
     dim: int | None = None
     flags: tuple[str, ...] = ()
-
-
-def mean_sd(values: Sequence[float]) -> tuple[float, float | None]:
-    """Mean and sample standard deviation (ddof 1; None for one value)."""
-    mean = math.fsum(values) / len(values)
-    if len(values) < 2:
-        return mean, None
-    return mean, math.sqrt(math.fsum((v - mean) ** 2 for v in values) / (len(values) - 1))
+    solver: str = ""
+    best: bool = False
 
 
 def paper_value(row: str, steps: int, metric: str, reference: str) -> float | None:
@@ -60,32 +82,162 @@ def paper_value(row: str, steps: int, metric: str, reference: str) -> float | No
     return METRICS[metric].paper.get(row)
 
 
-def cells(items: Sequence[Evaluated], config: Config) -> list[Cell]:
-    """Table 1's cells: rows, sampling steps ascending, metrics in the configuration's order, references."""
-    out = []
-    for (row, steps), group in by_row(items).items():
-        for metric in config.metric_names():
+def same_scale(metric: str, config: Config) -> bool:
+    """Whether the paper's number and ours are on one scale: its own extractor, on a teacher and at a size like its own."""
+    own = config.teacher.kind == "diffusers" and config.data.resolution == PAPER_RESOLUTION
+    return METRICS[metric].same_scale_as_paper and own
+
+
+# ----------------------------------------------------------------- what is significant
+
+
+def _place(row: Mapping[str, Any], step: str) -> tuple[Any, ...]:
+    """What a value and a comparison must share: setting, optimiser step, sampling steps, metric, reference."""
+    spelled = (_spelled(row[name]) for name in (*SETTING_AXES, step, "sampling_steps"))
+    return (*spelled, row["metric"], row["reference"])
+
+
+def _spelled(text: Any) -> str:
+    """A field as one spelling of its number: 1e-4 and 0.0001 are one learning rate."""
+    try:
+        return number(float(text))
+    except ValueError:
+        return str(text)
+
+
+def significant(comparison: Mapping[str, str], alpha: float) -> bool:
+    """Whether a comparison's p is below alpha over seeds and prompts, and, where there is one, over prompts alone too."""
+    p, conditional = value(comparison["p"]), value(comparison["p_prompts"])
+    return p < alpha and (math.isnan(conditional) or conditional < alpha)
+
+
+def winner(comparison: Mapping[str, str]) -> str | None:
+    """ "CM" or "Direct CM", whichever the difference CM − Direct CM favours in the metric's own direction."""
+    difference = value(comparison["difference"])
+    if math.isnan(difference) or difference == 0 or METRICS[comparison["metric"]].better not in ("lower", "higher"):
+        return None
+    return A if (difference < 0) == (METRICS[comparison["metric"]].better == "lower") else B
+
+
+def _tests(comparisons: Sequence[Mapping[str, str]]) -> dict[tuple[Any, ...], Mapping[str, str]]:
+    """Comparisons of CM and Direct CM at the same step of training, by place."""
+    return {
+        _place(row, "a_step"): row
+        for row in comparisons
+        if row["what"] == "method" and (row["a"], row["b"]) == (A, B) and same(row["a_step"], row["b_step"])
+    }
+
+
+# ----------------------------------------------------------------- cells
+
+
+@dataclass
+class _Line:
+    """One line of a table: a row of the comparison under one solver and number of sampling steps."""
+
+    row: str
+    steps: int
+    solver: str
+    group: str
+    rows: list[Mapping[str, str]]
+    cells: dict[tuple[str, str], Cell] = field(default_factory=dict)
+
+    @property
+    def seeds(self) -> int:
+        return len({row["seed"] for row in self.rows})
+
+    @property
+    def detail(self) -> str:
+        """What stands under the row's name."""
+        if self.row in (TEACHER, FLOOR):
+            return f"{self.steps} solver steps"
+        return f"{steps_label(self.steps)}, {self.seeds} seed{'s' * (self.seeds != 1)}"
+
+
+def _lines(rows: Sequence[Mapping[str, str]], group: Callable[[Mapping[str, str]], str]) -> list[_Line]:
+    """Lines in the order of their groups' first appearance; within a group by number of sampling steps, then as ROWS has them."""
+    found: dict[tuple[str, str, int, str], _Line] = {}
+    for row in rows:
+        steps = int(row["sampling_steps"])
+        key = (group(row), row["row"], steps, row["solver"])
+        found.setdefault(key, _Line(row["row"], steps, row["solver"], key[0], [])).rows.append(row)
+    groups = list(dict.fromkeys(line.group for line in found.values()))
+    students = tuple(METHODS.values())
+    return sorted(
+        found.values(),
+        key=lambda line: (
+            groups.index(line.group), line.row in students, line.steps if line.row in students else 0, ROWS.index(line.row)
+        ),
+    )  # fmt: skip
+
+
+def _fill(
+    lines: Sequence[_Line],
+    names: Sequence[str],
+    tests: Mapping[tuple[Any, ...], Mapping[str, str]],
+    alpha: float,
+    where: str | Path,
+) -> None:
+    """Fill the lines' cells from their rows, marking the better of CM and Direct CM where the difference is significant."""
+    for line in lines:
+        by_value: dict[tuple[str, str], list[Mapping[str, str]]] = {}
+        for row in line.rows:
+            by_value.setdefault((row["metric"], row["reference"]), []).append(row)
+        for metric in names:
             for reference in METRICS[metric].references:
-                found = [e.values[metric, reference] for e in group if (metric, reference) in e.values]
+                found = by_value.get((metric, reference), [])
                 if not found:
                     continue
-                if len(found) < len(group):
-                    lacking = next(e for e in group if (metric, reference) not in e.values)
+                if len(found) < line.seeds:
+                    lacking = {row["seed"] for row in line.rows} - {row["seed"] for row in found}
                     raise UserError(
-                        f"{lacking.artifact.folder / 'metrics.json'}: lacks {metric} against {reference}, "
+                        f"{where}: {line.row}, {line.detail}, seed {min(lacking)} lacks {metric} against {reference}, "
                         f"which other seeds have; evaluate it again"
                     )
-                values = [f["value"] for f in found]
-                mean, sd = (None, None) if None in values else mean_sd(values)
-                flags = tuple(dict.fromkeys(str(flag) for f in found for flag in f.get("flags") or ()))
-                first = found[0]
-                out.append(
-                    Cell(
-                        row, steps, metric, reference, mean, sd, len(found), first["n"],
-                        paper_value(row, steps, metric, reference), first.get("n_reference"), first.get("dim"), flags,
-                    )
+                values = [value(row["value"]) for row in found]
+                mean, sd = (math.nan, math.nan) if any(map(math.isnan, values)) else mean_sd(values)
+                flags = tuple(dict.fromkeys(flag for row in found for flag in row["flags"].split(";") if flag))
+                paper = paper_value(line.row, line.steps, metric, reference) if line.solver == PAPER_SOLVER else None
+                test = tests.get(_place(found[0], "step")) if found[0]["step"] else None
+                best = test is not None and significant(test, alpha) and winner(test) == line.row
+                line.cells[metric, reference] = Cell(
+                    line.row, line.steps, metric, reference, _defined(mean), _defined(sd), len(found), int(found[0]["n"]),
+                    paper, _whole(found[0]["n_reference"]), _whole(found[0]["dim"]), flags, line.solver, best,
                 )  # fmt: skip
-    return out
+    # The test pairs seeds, a mean has all of them: where they disagree on which is better, nothing is marked.
+    for line in lines:
+        for key, cell in line.cells.items():
+            other = next((x for x in lines if _pair(line, x)), None)
+            against = other.cells.get(key) if other else None
+            if cell.best and not _better(cell, against):
+                line.cells[key] = Cell(**{**cell.__dict__, "best": False})
+
+
+def _pair(a: _Line, b: _Line) -> bool:
+    """Whether two lines are CM and Direct CM under the same conditions."""
+    return {a.row, b.row} == {A, B} and (a.group, a.steps, a.solver) == (b.group, b.steps, b.solver)
+
+
+def _better(cell: Cell, other: Cell | None) -> bool:
+    if other is None or cell.mean is None or other.mean is None:
+        return False
+    return cell.mean < other.mean if METRICS[cell.metric].better == "lower" else cell.mean > other.mean
+
+
+def _defined(x: float) -> float | None:
+    return None if math.isnan(x) else x
+
+
+def _whole(text: str) -> int | None:
+    return int(float(text)) if text else None
+
+
+def _significant_digits(x: float | None) -> float | None:
+    """Ten significant digits: what the values carry, without the last bits' noise."""
+    return None if x is None else float(f"{x:.10g}")
+
+
+# ----------------------------------------------------------------- text of numbers
 
 
 def metric_key(metric: str, reference: str) -> str:
@@ -93,25 +245,26 @@ def metric_key(metric: str, reference: str) -> str:
     return f"{metric}_{reference}" if len(METRICS[metric].references) > 1 else metric
 
 
-def _shown(value: float | None, decimals: int) -> str:
+def _shown(x: float | None, decimals: int, signed: bool = False) -> str:
     """A number at fixed decimals with a true minus sign; no negative zero."""
-    if value is None:
+    if x is None or math.isnan(x):
         return "–"
-    text = f"{value:.{decimals}f}"
+    text = f"{x:{'+' if signed else ''}.{decimals}f}"
     if float(text) == 0:
-        text = text.lstrip("-")
+        text = text.lstrip("+-")
     return text.replace("-", "−")
 
 
-def _paper_number(value: float) -> str:
+def shown_p(x: float) -> str:
+    """A p-value at three decimals: 0.012, < 0.001."""
+    if math.isnan(x):
+        return "–"
+    return "< 0.001" if x < 0.001 else f"{x:.3f}"
+
+
+def _paper_number(x: float) -> str:
     """As the paper prints it: 95.3, 166.0, 1148."""
-    return f"{value:.0f}" if value >= 1000 else str(float(value))
-
-
-def same_scale(metric: str, config: Config) -> bool:
-    """Whether the paper's number and ours are on one scale: its own extractor, on a teacher and at a size like its own."""
-    own = config.teacher.kind == "diffusers" and config.data.resolution == PAPER_RESOLUTION
-    return METRICS[metric].same_scale_as_paper and own
+    return f"{x:.0f}" if x >= 1000 else str(float(x))
 
 
 def _paper_text(cell: Cell, config: Config) -> str:
@@ -123,33 +276,95 @@ def _paper_text(cell: Cell, config: Config) -> str:
     return f"paper: {spec.paper_name} {_paper_number(cell.paper)} ({scale})"
 
 
+def _arrow(metric: str) -> str:
+    return {"lower": "↓", "higher": "↑"}.get(METRICS[metric].better, "")
+
+
+def _title_of(metric: str, reference: str) -> str:
+    return f"{METRICS[metric].title} {REFERENCE[reference]}".strip()
+
+
+# ----------------------------------------------------------------- the table as people read it
+
+
 @dataclass(frozen=True)
-class _Wide:
-    """The human table: columns, and per row its cells by column."""
-
-    columns: list[tuple[str, str]]
-    rows: list[tuple[str, int, int, dict[tuple[str, str], Cell]]]
-    config: Config
-
-
-def _wide(table: Sequence[Cell], config: Config) -> _Wide:
-    present = {(c.metric, c.reference) for c in table}
-    columns = [(m, r) for m in config.metric_names() for r in METRICS[m].references if (m, r) in present]
-    rows: dict[tuple[str, int], dict[tuple[str, str], Cell]] = {}
-    for cell in table:
-        rows.setdefault((cell.row, cell.steps), {})[cell.metric, cell.reference] = cell
-    return _Wide(
-        columns, [(row, steps, max(c.n_seeds for c in own.values()), own) for (row, steps), own in rows.items()], config
-    )
+class _Head:
+    title: str
+    better: str = ""
+    arrow: str = ""
+    span: int = 1
 
 
-def _notes(table: Sequence[Cell], config: Config, wide: _Wide) -> list[str]:
+@dataclass(frozen=True)
+class _Row:
+    group: str
+    name: str
+    detail: str
+    cells: list[tuple[str, Cell | None]]
+    head: _Head | None = None
+
+
+@dataclass(frozen=True)
+class _Grid:
+    """Columns (over and under), rows, and where each cell's value stands: models down, or metrics down."""
+
+    corner: str
+    heads: list[_Head]
+    under: list[str]
+    rows: list[_Row]
+
+
+def _metric_head(metric: str, span: int = 1) -> _Head:
+    return _Head(METRICS[metric].title, METRICS[metric].better, _arrow(metric), span)
+
+
+def _columns(lines: Sequence[_Line]) -> list[tuple[str, str]]:
+    """The (metric, reference) pairs of a table, in the order that its cells were filled in."""
+    order: list[tuple[str, str]] = []
+    for line in sorted(lines, key=lambda line: -len(line.cells)):
+        order += [key for key in line.cells if key not in order]
+    names = list(dict.fromkeys(metric for metric, _ in order))
+    return [(m, r) for m in names for r in METRICS[m].references if (m, r) in order]
+
+
+def _models_down(lines: Sequence[_Line]) -> _Grid:
+    columns = _columns(lines)
+    names = list(dict.fromkeys(metric for metric, _ in columns))
+    heads = [_metric_head(m, sum(metric == m for metric, _ in columns)) for m in names]
+    labels = [f"{METRICS[m].title} {_arrow(m)} {REFERENCE[r]}".strip() for m, r in columns]
+    rows = [
+        _Row(
+            line.group,
+            line.row,
+            line.detail,
+            [(x, line.cells.get(key)) for x, key in zip(labels, columns, strict=True)],
+        )
+        for line in lines
+    ]
+    return _Grid("Model", heads, [REFERENCE[r] for _, r in columns], rows)
+
+
+def _metrics_down(lines: Sequence[_Line]) -> _Grid:
+    rows = []
+    for metric, reference in _columns(lines):
+        cells = [(line.row, line.cells.get((metric, reference))) for line in lines]
+        head = _metric_head(metric)
+        rows.append(_Row("", head.title, REFERENCE[reference], cells, head))
+    return _Grid("Metric", [_Head(line.row) for line in lines], [line.detail for line in lines], rows)
+
+
+def _notes(lines: Sequence[_Line], config: Config, tested: int) -> list[str]:
     """What a reader must know to read the numbers, as plain text."""
-    seeds = {c.row: c.n_seeds for c in table if c.row != TEACHER}
-    count = " and ".join(f"{n} for {row}" for row, n in seeds.items())
-    if len(set(seeds.values())) == 1:
-        count = str(next(iter(seeds.values())))
-    samples = sorted({c.n_samples for c in table})
+    cells = [cell for line in lines for cell in line.cells.values()]
+    students = [line for line in lines if line.row in (A, B)]
+    seeds: dict[str, set[int]] = {}
+    for line in students:
+        seeds.setdefault(line.row, set()).add(line.seeds)
+    counts = {row: " to ".join(str(n) for n in sorted({min(own), max(own)})) for row, own in seeds.items()}
+    count = " and ".join(f"{n} for {row}" for row, n in counts.items())
+    if len(set(counts.values())) == 1:
+        count = next(iter(counts.values()))
+    samples = sorted({cell.n_samples for cell in cells})
     notes = [
         (
             f"Students: mean ± sample standard deviation (n − 1) over training seeds; number of seeds: {count}. "
@@ -157,11 +372,13 @@ def _notes(table: Sequence[Cell], config: Config, wide: _Wide) -> list[str]:
         ),
         "Samples behind each value: "
         + " or ".join(f"{n:,}" for n in samples)
-        + "; all rows from the same initial noise and prompts.",
+        + f"; all rows from the same initial noise and prompts, but for “{FLOOR}”.",
+        f"“{FLOOR}” is the teacher itself on a second draw of noise for the same prompts. Its distance to the teacher's samples "
+        "is the floor: how far apart two equal models are at this n. Its distance to the data is that of the teacher once more.",
     ]
     sizes: dict[str, list[str]] = {}
-    for metric, reference in wide.columns:
-        cell = next(c for c in table if (c.metric, c.reference) == (metric, reference))
+    for metric, reference in _columns(lines):
+        cell = next(c for c in cells if (c.metric, c.reference) == (metric, reference))
         if cell.dim is not None:
             own = sizes.setdefault(f"{METRICS[metric].title}: D = {cell.dim}", [])
             if cell.n_reference is not None:
@@ -173,60 +390,94 @@ def _notes(table: Sequence[Cell], config: Config, wide: _Wide) -> list[str]:
             + "; ".join(listed)
             + ". Distances at another n or D are not comparable."
         )
-    if any(METRICS[m].extractor == "clip_tiny" for m, _ in wide.columns):
+    tiny = [METRICS[m].title for m in dict.fromkeys(c.metric for c in cells) if METRICS[m].extractor == "clip_tiny"]
+    if tiny:
+        several = len(tiny) > 1
         notes.append(
-            "FD-tiny, KID-tiny, CLIP-tiny and quality-tiny use a small network trained on this run's own images. "
-            "They are not FID, KID, CLIP score or aesthetic score, and no number here reproduces one."
+            f"{_listed(tiny)} use{'' if several else 's'} a small network trained on this run's own images. "
+            f"{'They are' if several else 'It is'} not the published metric{'s' * several} (FID, KID, CLIP score, aesthetic score "
+            "and others), and no number here reproduces one."
         )
-    if any(c.paper is not None for c in table):
+    if any(cell.paper is not None for cell in cells):
         notes.append(
             "The paper's numbers (arXiv 2411.08954: SDXL, one step; its students' distances are to teacher samples) stand "
             "beside ours for orientation; “another scale” means that the two must not be compared."
         )
-    if any((m, r) not in own for *_, own in wide.rows for m, r in wide.columns):
-        notes.append("–: not defined. The teacher is its own reference, so it has no distance to its own samples.")
+    if any(cell is None or cell.mean is None for line in lines for cell in map(line.cells.get, _columns(lines))):
+        notes.append(
+            "–: not defined. The teacher is its own reference, so it has no distance to its own samples; the floor's other noise "
+            "has no sample-by-sample error."
+        )
     flagged: dict[str, dict[str, None]] = {}
-    for c in table:
-        for flag in c.flags:
-            title = f"{METRICS[c.metric].title} {REFERENCE[c.reference]}".strip()
-            flagged.setdefault(FLAGS.get(flag, plain(flag)), {})[title] = None
+    for cell in cells:
+        for flag in cell.flags:
+            flagged.setdefault(FLAGS.get(flag, plain(flag)), {})[_title_of(cell.metric, cell.reference)] = None
     notes += [f"Caution, {', '.join(titles)}: {flag}." for flag, titles in flagged.items()]
-    notes.append("No value is marked as best: this table holds no test of a difference.")
+    notes.append(_bold_note(students, config.statistics.alpha, tested))
     return notes
 
 
+def _listed(names: Sequence[str]) -> str:
+    return names[0] if len(names) == 1 else ", ".join(names[:-1]) + " and " + names[-1]
+
+
+def _bold_note(students: Sequence[_Line], alpha: float, tested: int) -> str:
+    if not tested:
+        return "No value is bold: no test of CM against Direct CM belongs to this table."
+    bold = sum(cell.best for line in students for cell in line.cells.values())
+    rule = (
+        f"p < {alpha:g} both over seeds and prompts together (crossed design, Satterthwaite's degrees of freedom) and, where it "
+        "can be had, for these trained students alone (paired bootstrap over prompts; for distances, permutation of the method "
+        "label within seed and prompt)"
+    )
+    start = f"Bold: the better of CM and Direct CM where they differ significantly, {rule}."
+    if not bold:
+        start = f"No value is bold, because no difference between CM and Direct CM is significant: {rule}."
+    end = " These p-values are not adjusted for the number of values in the table; the claims page adjusts its own (Holm)."
+    if any(line.seeds == 1 for line in students):
+        end += " With one training seed a test says nothing about other seeds."
+    return start + end
+
+
+# ----------------------------------------------------------------- HTML
+
 BODY = """
-<div class="scroll" role="region" aria-label="Table 1" tabindex="0">
+<div class="scroll" role="region" aria-label="{{ title }}" tabindex="0">
 <table role="table">
-<caption>One row per model, one column per metric (↓ lower is better, ↑ higher is better). Settings: <bdi>{{ settings }}</bdi>.</caption>
+<caption>{{ caption }} (↓ lower is better, ↑ higher is better). Settings: <bdi>{{ settings }}</bdi>.</caption>
 <thead role="rowgroup">
 <tr role="row" class="over">
 <td role="cell"></td>
-{% for head in heads %}
-<th scope="{{ 'colgroup' if head.span > 1 else 'col' }}" role="columnheader" class="{{ 'group' if head.span > 1 else 'n' }}" colspan="{{ head.span }}"><span class="{{ 'bar' if head.span > 1 else '' }}">{{ head.title }}&nbsp;<span aria-hidden="true">{{ head.arrow }}</span><span class="hidden">({{ head.better }} is better)</span></span></th>
+{% for head in grid.heads %}
+<th scope="{{ 'colgroup' if head.span > 1 else 'col' }}" role="columnheader" class="{{ 'group' if head.span > 1 else 'n' }}" colspan="{{ head.span }}"><span class="{{ 'bar' if head.span > 1 else '' }}">{{ head.title }}{% if head.better %}&nbsp;<span aria-hidden="true">{{ head.arrow }}</span><span class="hidden">({{ head.better }} is better)</span>{% endif %}</span></th>
 {% endfor %}
 </tr>
 <tr role="row">
-<th scope="col" role="columnheader">Model</th>
-{% for text in under %}
+<th scope="col" role="columnheader">{{ grid.corner }}</th>
+{% for text in grid.under %}
 <th scope="col" role="columnheader" class="n small">{{ text }}</th>
 {% endfor %}
 </tr>
 </thead>
+{% for group, rows in groups %}
 <tbody role="rowgroup">
+{% if group %}
+<tr role="row" class="part"><th scope="rowgroup" role="rowheader" colspan="{{ grid.under | length + 1 }}">{{ group }}</th></tr>
+{% endif %}
 {% for row in rows %}
 <tr role="row">
-<th scope="row" role="rowheader">{{ row.name }}<br><span class="small">{{ row.detail }}</span></th>
+<th scope="row" role="rowheader">{{ row.name }}{% if row.head %}&nbsp;<span aria-hidden="true">{{ row.head.arrow }}</span><span class="hidden">({{ row.head.better }} is better)</span>{% endif %}<br><span class="small">{{ row.detail }}</span></th>
 {% for cell in row.cells %}
 <td role="cell" class="n" data-label="{{ cell.label }}">
 {%- if cell.mean is none %}<span class="none"><span aria-hidden="true">–</span><span class="hidden">not defined</span></span>
-{%- else %}<span><span class="value">{{ cell.mean }}{% if cell.sd %} <span class="pm">± {{ cell.sd }}</span>{% endif %}</span>
+{%- else %}<span><span class="value">{% if cell.best %}<strong>{{ cell.mean }}</strong><span class="hidden"> (significantly better)</span>{% else %}{{ cell.mean }}{% endif %}{% if cell.sd %} <span class="pm">± {{ cell.sd }}</span>{% endif %}</span>
 {%- if cell.paper %}<span class="paper">{{ cell.paper }}</span>{% endif %}</span>
 {%- endif %}</td>
 {% endfor %}
 </tr>
 {% endfor %}
 </tbody>
+{% endfor %}
 </table>
 </div>
 <h2>How to read it</h2>
@@ -238,52 +489,44 @@ BODY = """
 """
 
 
-def _arrow(metric: str) -> str:
-    return "↓" if METRICS[metric].better == "lower" else "↑"
-
-
-def _html(path: str | Path, wide: _Wide, notes: Sequence[str], settings: str) -> None:
-    heads: list[dict[str, Any]] = []
-    for metric, _ in wide.columns:
-        title = METRICS[metric].title
-        if heads and heads[-1]["title"] == title:
-            heads[-1]["span"] += 1
-        else:
-            heads.append({"title": title, "arrow": _arrow(metric), "better": METRICS[metric].better, "span": 1})
-    rows = []
-    for row, steps, seeds, own in wide.rows:
-        shown: list[dict[str, str | None]] = []
-        for metric, reference in wide.columns:
-            cell, spec = own.get((metric, reference)), METRICS[metric]
-            label = f"{spec.title} {_arrow(metric)} {REFERENCE[reference]}".strip()
+def _html(path: str | Path, grid: _Grid, title: str, caption: str, notes: Sequence[str], config: Config) -> None:
+    groups: list[tuple[str, list[dict[str, Any]]]] = []
+    for row in grid.rows:
+        cells: list[dict[str, Any]] = []
+        for label, cell in row.cells:
             if cell is None or cell.mean is None:
-                shown.append({"label": label, "mean": None})
+                cells.append({"label": label, "mean": None})
                 continue
-            sd = "" if cell.sd is None else _shown(cell.sd, spec.decimals)
-            shown.append(
+            decimals = METRICS[cell.metric].decimals
+            cells.append(
                 {
-                    "label": label,
-                    "mean": _shown(cell.mean, spec.decimals),
-                    "sd": sd,
-                    "paper": _paper_text(cell, wide.config),
+                    "label": label, "mean": _shown(cell.mean, decimals), "best": cell.best,
+                    "sd": "" if cell.sd is None else _shown(cell.sd, decimals), "paper": _paper_text(cell, config),
                 }
-            )
-        detail = (
-            f"{steps} solver steps" if row == TEACHER else f"{steps_label(steps)}, {seeds} seed{'s' * (seeds != 1)}"
-        )
-        rows.append({"name": row, "detail": detail, "cells": shown})
-    under = [REFERENCE[reference] for _, reference in wide.columns]
+            )  # fmt: skip
+        if not groups or groups[-1][0] != row.group:
+            groups.append((row.group, []))
+        groups[-1][1].append({"name": row.name, "detail": row.detail, "head": row.head, "cells": cells})
     write_page(
-        path, BODY, title="Table 1. Teacher, CM and Direct CM", heads=heads, under=under, rows=rows, notes=notes,
-        settings=plain(settings),
-    )  # fmt: skip
+        path,
+        BODY,
+        title=title,
+        caption=caption,
+        grid=grid,
+        groups=groups,
+        notes=notes,
+        settings=plain(describe(config)),
+    )
 
+
+# ----------------------------------------------------------------- LaTeX
 
 _LATEX = {
     "\\": r"\textbackslash{}", "{": r"\{", "}": r"\}", "$": r"\$", "&": r"\&", "#": r"\#", "_": r"\_", "%": r"\%",
     "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "<": r"\textless{}", ">": r"\textgreater{}", "|": r"\textbar{}",
     '"': r"\textquotedbl{}", "−": r"$-$", "–": "--", "±": r"$\pm$", "×": r"$\times$", "…": r"\ldots{}", "“": "``",
-    "”": "''", "↓": r"$\downarrow$", "↑": r"$\uparrow$", "[": "{[}", "]": "{]}",
+    "”": "''", "’": "'", "↓": r"$\downarrow$", "↑": r"$\uparrow$", "∞": r"$\infty$", "≥": r"$\geq$", "≤": r"$\leq$",
+    "[": "{[}", "]": "{]}",
 }  # fmt: skip
 
 
@@ -300,64 +543,80 @@ def latex(text: object) -> str:
     return "".join(out)
 
 
-def _tex(path: str | Path, wide: _Wide, notes: Sequence[str], settings: str) -> None:
-    groups: list[list[Any]] = []
-    for metric, _ in wide.columns:
-        if groups and groups[-1][0] == metric:
-            groups[-1][1] += 1
-        else:
-            groups.append([metric, 1])
-    head, rules, at = ["Model"], [], 2
-    for metric, span in groups:
-        title = f"{latex(METRICS[metric].title)} {latex(_arrow(metric))}"
-        head.append(title if span == 1 else rf"\multicolumn{{{span}}}{{c}}{{{title}}}")
-        if span > 1:
-            rules.append(rf"\cmidrule(lr){{{at}-{at + span - 1}}}")
-        at += span
-    under = {"teacher": "teacher", "data": "data", "prompt": "prompt", "none": ""}
-    lines = []
-    other_scale = False
-    for row, steps, seeds, own in wide.rows:
-        count = "" if row == TEACHER else f", $n={seeds}$"
-        ours, papers = [rf"{latex(row)} {{\scriptsize({steps_label(steps)}{count})}}"], []
-        for metric, reference in wide.columns:
-            cell, spec = own.get((metric, reference)), METRICS[metric]
+def _tex(path: str | Path, grid: _Grid, name: str, caption: str, notes: Sequence[str], config: Config) -> None:
+    head, rules, at = [grid.corner], [], 2
+    for one in grid.heads:
+        title = latex(f"{one.title} {one.arrow}".strip())
+        head.append(title if one.span == 1 else rf"\multicolumn{{{one.span}}}{{c}}{{{title}}}")
+        if one.span > 1:
+            rules.append(rf"\cmidrule(lr){{{at}-{at + one.span - 1}}}")
+        at += one.span
+    short = {REFERENCE[key]: UNDER[key] for key in REFERENCE}
+    lines: list[str] = []
+    group, other_scale = "", False
+    for row in grid.rows:
+        if row.group != group:
+            lines += [r"\addlinespace"] * bool(lines)
+            lines.append(rf"\multicolumn{{{len(grid.under) + 1}}}{{@{{}}l}}{{\textit{{{latex(row.group)}}}}} \\")
+            group = row.group
+        title = latex(f"{row.name} {row.head.arrow if row.head else ''}".strip())
+        ours, papers = [rf"{title} {{\scriptsize({latex(short.get(row.detail, row.detail))})}}"], []
+        if not row.detail:
+            ours = [title]
+        for _, cell in row.cells:
             if cell is None or cell.mean is None:
                 ours.append("--")
                 papers.append("")
                 continue
+            spec = METRICS[cell.metric]
+            mean = latex(_shown(cell.mean, spec.decimals))
             sd = "" if cell.sd is None else rf"\,{{\scriptsize$\pm$\,{latex(_shown(cell.sd, spec.decimals))}}}"
-            ours.append(latex(_shown(cell.mean, spec.decimals)) + sd)
+            ours.append((rf"\textbf{{{_bold(mean)}}}" if cell.best else mean) + sd)
             if cell.paper is None:
                 papers.append("")
             else:
-                mark = "" if same_scale(cell.metric, wide.config) else r"$^{\dagger}$"
-                other_scale = other_scale or not same_scale(cell.metric, wide.config)
+                mark = "" if same_scale(cell.metric, config) else r"$^{\dagger}$"
+                other_scale = other_scale or bool(mark)
                 papers.append(
                     rf"\textit{{\scriptsize{{[}}{latex(spec.paper_name)} {_paper_number(cell.paper)}{{]}}{mark}}}"
                 )
         lines.append(" & ".join(ours) + r" \\")
         if any(papers):
             lines.append(" & ".join([r"\quad\textit{\scriptsize paper, SDXL}", *papers]) + r" \\")
-    below = [latex(f"Settings: {settings}."), *map(latex, notes)]
+    below = [latex(f"Settings: {describe(config)}."), *map(latex, notes)]
     if other_scale:
         below.insert(0, r"$^{\dagger}$The paper's number, on another scale: not to be compared with ours.")
+    under = ["", *(latex(short.get(text, text)) for text in grid.under)]
+    body = [
+        " & ".join(head) + r" \\",
+        *(["".join(rules)] if rules else []),
+        " & ".join(under) + r" \\",
+        r"\midrule",
+        *lines,
+    ]
+    _write_tex(path, name, caption, "l" + "r" * len(grid.under), body, below)
+
+
+def _bold(number_: str) -> str:
+    r"""A minus sign in math is not made bold by \textbf."""
+    return number_.replace("$-$", r"$\boldsymbol{-}$")
+
+
+def _write_tex(
+    path: str | Path, name: str, caption: str, columns: str, body: Sequence[str], below: Sequence[str]
+) -> None:
     text = "\n".join(
         [
-            "% Needs \\usepackage{booktabs}. Written by `directcm table`; do not edit.",
+            "% Needs \\usepackage{booktabs,amsmath}. Written by `directcm table`; do not edit.",
             r"\begin{table*}",
             r"\centering",
             r"\footnotesize",
             r"\setlength{\tabcolsep}{3pt}",
-            r"\caption{Teacher, CM and Direct CM: mean $\pm$ sd over $n$ training seeds.}",
-            r"\label{tab:table1}",
-            r"\begin{tabular}{@{}l" + "r" * len(wide.columns) + "@{}}",
+            rf"\caption{{{caption}}}",
+            rf"\label{{tab:{name}}}",
+            rf"\begin{{tabular}}{{@{{}}{columns}@{{}}}}",
             r"\toprule",
-            " & ".join(head) + r" \\",
-            *(["".join(rules)] if rules else []),
-            " & ".join(["", *(under[reference] for _, reference in wide.columns)]) + r" \\",
-            r"\midrule",
-            *lines,
+            *body,
             r"\bottomrule",
             r"\end{tabular}",
             r"\par\smallskip",
@@ -371,74 +630,413 @@ def _tex(path: str | Path, wide: _Wide, notes: Sequence[str], settings: str) -> 
     write_text(path, text)
 
 
-def _number(value: float | None) -> float | None:
-    """Ten significant digits: what the values carry, without the last bits' noise."""
-    return None if value is None else float(f"{value:.10g}")
+# ----------------------------------------------------------------- the tables
 
 
-def table1(
-    metrics: Sequence[Artifact],
+@dataclass(frozen=True)
+class Out:
+    """Where a table is written. `json` is for Table 1 alone."""
+
+    csv: Path
+    tex: Path
+    html: Path
+    json: Path | None = None
+
+
+def _require(
+    rows: Sequence[Mapping[str, str]], runs: Sequence[Mapping[str, Any]], numbers: Sequence[int], path: str | Path
+) -> None:
+    """UserError where a run of the grid, its teacher or its floor has no line in metrics.csv."""
+    have = {(r["row"], *(_spelled(r[n]) for n in RUN_AXES if n != "method"), r["sampling_steps"]) for r in rows}
+    teachers = {(r["row"], *(_spelled(r[n]) for n in ODE_AXES)) for r in rows}
+    for run in runs:
+        for k in numbers:
+            if (METHODS[run["method"]], *(_spelled(run[n]) for n in RUN_AXES if n != "method"), str(k)) not in have:
+                raise UserError(
+                    f"{path}: none of {METHODS[run['method']]} at {k} sampling step{'s' * (k > 1)} with {spell(run)}, "
+                    f"seed = {run['seed']}; evaluate this student and collect again"
+                )
+        for row in (TEACHER, FLOOR):
+            if (row, *(_spelled(run[n]) for n in ODE_AXES)) not in teachers:
+                raise UserError(f"{path}: none of “{row}” with {spell(run, ODE_AXES)}; evaluate it and collect again")
+
+
+def _headline(config: Config) -> list[str]:
+    return [m for m in config.metric_names() if METRICS[m].headline]
+
+
+def _others(config: Config) -> list[str]:
+    return [m for m in config.metric_names() if not METRICS[m].headline]
+
+
+def available(config: Config) -> list[str]:
+    """The tables that the grid and the metrics of a configuration have something for, by name."""
+    both = {run["method"] for run in main_runs(config)} == set(METHODS)
+    wanted = {
+        "table1": bool(_headline(config)),
+        "table2": bool(_headline(config)) and len(swept(config, "solver")) > 1,
+        "table3": bool(_headline(config)) and len(swept(config, "sampling_steps")) > 1,
+        "table_metrics": bool(_others(config)),
+        "table_comparison": both,
+    }
+    return [name for name, there in wanted.items() if there]
+
+
+def _make(
+    metrics: str | Path,
+    comparisons: str | Path,
     config: Config,
-    out_csv: str | Path,
-    out_tex: str | Path,
-    out_html: str | Path,
-    out_json: str | Path,
+    out: Out,
+    *,
+    name: str,
+    title: str,
+    caption: str,
+    tex_caption: str,
+    axis: str | tuple[str, ...] = (),
+    numbers: Sequence[int],
+    names: Sequence[str],
+    group: Callable[[Mapping[str, str]], str] = lambda row: "",
+    order: Callable[[Mapping[str, str]], Any] = lambda row: 0,
+    grid: Callable[[Sequence[_Line]], _Grid] = _models_down,
+    columns: Sequence[str] = COLUMNS,
 ) -> list[Cell]:
-    """Write Table 1 as tidy CSV (COLUMNS), LaTeX, HTML, and JSON {row: {metric: mean}}; returns its cells.
-
-    `metrics` may hold other runs of the grid: only the main comparison's are used (see `selection`).
-    """
-    items = select(metrics, config)
-    table = cells(items, config)
-    if not table:
-        raise UserError("metrics: none of the configuration's metrics has been evaluated; check the key metrics")
+    main = main_setting(config)
+    rows = select_axis(read(metrics, METRICS_COLUMNS), main, axis)
+    students = [row for row in finished([r for r in rows if r["step"]]) if int(row["sampling_steps"]) in numbers]
+    chosen = sorted([*(row for row in rows if not row["step"]), *students], key=order)
+    _require(chosen, select_axis(config.runs(), main, axis), numbers, metrics)
+    lines = _lines(chosen, group)
+    tests = _tests(read_csv(comparisons))
+    _fill(lines, names, tests, config.statistics.alpha, metrics)
+    cells = [cell for line in lines for cell in line.cells.values()]
+    if not cells:
+        raise UserError(f"metrics: none of {', '.join(names)} has been evaluated; check the key metrics")
+    tested = sum(_place(row, "step") in tests for row in students if row["metric"] in names)
+    notes = _notes(lines, config, tested)
     write_csv(
-        out_csv,
+        out.csv,
         [
             {
-                "row": c.row, "steps": c.steps, "metric": c.metric, "reference": c.reference, "mean": _number(c.mean),
-                "sd": _number(c.sd), "n_seeds": c.n_seeds, "n_samples": c.n_samples, "paper": c.paper,
+                **{c: getattr(cell, c) for c in columns if c not in ("mean", "sd")},
+                "mean": _significant_digits(cell.mean), "sd": _significant_digits(cell.sd),
             }
-            for c in table
+            for cell in cells
         ],
-        COLUMNS,
+        list(columns),
     )  # fmt: skip
-    wide, settings = _wide(table, config), describe(config)
-    notes = _notes(table, config, wide)
-    _html(out_html, wide, notes, settings)
-    _tex(out_tex, wide, notes, settings)
-    first = {c.row: min(d.steps for d in table if d.row == c.row) for c in table}
-    nested: dict[str, dict[str, float | None]] = {}
-    for c in table:
-        suffix = "" if c.steps == first[c.row] else f"_k{c.steps}"
-        nested.setdefault(c.row, {})[metric_key(c.metric, c.reference) + suffix] = _number(c.mean)
-    write_json(out_json, nested)
-    return table
+    shape = grid(lines)
+    _html(out.html, shape, title, caption, notes, config)
+    _tex(out.tex, shape, name, tex_caption, notes, config)
+    if out.json is not None:
+        nested: dict[str, dict[str, float | None]] = {}
+        for cell in cells:
+            nested.setdefault(cell.row, {})[metric_key(cell.metric, cell.reference)] = _significant_digits(cell.mean)
+        write_json(out.json, nested)
+    return cells
+
+
+def table1(metrics: str | Path, comparisons: str | Path, config: Config, out: Out) -> list[Cell]:
+    """Table 1, the main comparison: finished students, fewest sampling steps, headline metrics; returns its cells.
+
+    Written as tidy CSV (COLUMNS), LaTeX, HTML, and JSON {row: {metric: mean}}. `metrics` and `comparisons` are metrics.csv and
+    comparisons.csv of `directcm collect`; lines of other settings are left out.
+    """
+    return _make(
+        metrics, comparisons, config, out, name="table1", title="Table 1. Teacher, CM and Direct CM",
+        caption="One row per model, one column per metric",
+        tex_caption=r"Teacher, CM and Direct CM: mean $\pm$ sd over $n$ training seeds.",
+        numbers=sampling_numbers(config)[:1], names=_headline(config),
+    )  # fmt: skip
+
+
+def table2(metrics: str | Path, comparisons: str | Path, config: Config, out: Out) -> list[Cell]:
+    """Table 2, the teacher's solver: as Table 1, per solver of the grid; its CSV begins with the solver.
+
+    Raises UserError where the grid has one solver.
+    """
+    solvers = swept(config, "solver")
+    if len(solvers) < 2:
+        raise UserError(
+            f"students: no line varies solver, all have {solvers[0]}, so Table 2 has nothing to compare; "
+            "add a line with solver: [euler, heun]"
+        )
+    return _make(
+        metrics, comparisons, config, out, name="table2", title="Table 2. The teacher's solver",
+        caption="One row per solver of the teacher's ODE and model, one column per metric",
+        tex_caption=r"The solver of the teacher's ODE: mean $\pm$ sd over $n$ training seeds.",
+        axis="solver", numbers=sampling_numbers(config)[:1], names=_headline(config),
+        group=lambda row: SOLVERS[row["solver"]], order=lambda row: [*solvers, row["solver"]].index(row["solver"]),
+        columns=["solver", *COLUMNS],
+    )  # fmt: skip
+
+
+def table3(metrics: str | Path, comparisons: str | Path, config: Config, out: Out) -> list[Cell]:
+    """Table 3, the number of student sampling steps, of the main comparison. Raises UserError where there is one number."""
+    numbers = sampling_numbers(config)
+    if len(numbers) < 2:
+        raise UserError(
+            f"students: sampling_steps of the main comparison is {numbers[0]} alone, so Table 3 has nothing to compare; "
+            "add sampling_steps: [1, 2, 4, 8] to its line"
+        )
+
+    def group(row: Mapping[str, str]) -> str:
+        k = int(row["sampling_steps"])
+        return f"{k} sampling step{'s' * (k != 1)}" if row["step"] else "The teacher"
+
+    return _make(
+        metrics, comparisons, config, out, name="table3", title="Table 3. Sampling steps of the students",
+        caption="One row per number of student steps and model, one column per metric",
+        tex_caption=r"Sampling steps of the students: mean $\pm$ sd over $n$ training seeds.",
+        numbers=numbers, names=_headline(config), group=group,
+        order=lambda row: int(row["sampling_steps"]) if row["step"] else 0,
+    )  # fmt: skip
+
+
+def table_metrics(metrics: str | Path, comparisons: str | Path, config: Config, out: Out) -> list[Cell]:
+    """All other metrics of the main comparison (FD∞, CMMD, precision …), a line per metric and a column per model."""
+    names = _others(config)
+    if not names:
+        raise UserError(
+            "metrics: all of them stand in Table 1, so there are no others to tabulate; name more, such as cmmd_tiny"
+        )
+    return _make(
+        metrics, comparisons, config, out, name="table_metrics", title="All other metrics of the main comparison",
+        caption="One row per metric, one column per model",
+        tex_caption=r"All other metrics of the main comparison: mean $\pm$ sd over $n$ training seeds.",
+        numbers=sampling_numbers(config)[:1], names=names, grid=_metrics_down,
+    )  # fmt: skip
+
+
+# ----------------------------------------------------------------- CM − Direct CM
+
+
+def reading(comparison: Mapping[str, str], alpha: float) -> str:
+    """In plain words, what one comparison of CM and Direct CM says."""
+    who, p, conditional = winner(comparison), value(comparison["p"]), value(comparison["p_prompts"])
+    if math.isnan(p):
+        return "not tested"
+    if who is None:
+        return "no difference shown"
+    # One seed has no sd: what is shown then is about these two students.
+    scope = " between these two students; nothing about other seeds" if value(comparison["n_seeds"]) == 1 else ""
+    if significant(comparison, alpha):
+        return f"{who} is better{scope}"
+    if p < alpha:
+        return f"undecided: over seeds and prompts {who} is better, over prompts alone no difference is shown{scope}"
+    if conditional < alpha:
+        return f"no difference shown over seeds and prompts; {who} is better for these trained students alone{scope}"
+    return f"no difference shown{scope}"
+
+
+COMPARISON = """
+<div class="scroll" role="region" aria-label="{{ title }}" tabindex="0">
+<table role="table">
+<caption>CM − Direct CM, {{ steps }}, per metric (↓ lower is better, ↑ higher is better), with {{ level }} % intervals.
+Settings: <bdi>{{ settings }}</bdi>.</caption>
+<thead role="rowgroup"><tr role="row">
+<th scope="col" role="columnheader">Metric</th>
+{% for head in heads %}
+<th scope="col" role="columnheader" class="{{ 'n' if not loop.last else '' }}">{{ head }}</th>
+{% endfor %}
+</tr></thead>
+<tbody role="rowgroup">
+{% for row in rows %}
+<tr role="row">
+<th scope="row" role="rowheader">{{ row.title }}&nbsp;<span aria-hidden="true">{{ row.arrow }}</span><span class="hidden">({{ row.better }} is better)</span><br><span class="small">{{ row.against }}</span></th>
+{% for label, text, bold in row.cells %}
+<td role="cell" class="{{ 'n' if not loop.last else '' }}" data-label="{{ label }}"><span{% if label != 'Reading' %} class="value"{% endif %}>{% if bold %}<strong>{{ text }}</strong>{% else %}{{ text }}{% endif %}</span></td>
+{% endfor %}
+</tr>
+{% endfor %}
+</tbody>
+</table>
+</div>
+<h2>How to read it</h2>
+<ul>
+{% for note in notes %}
+<li>{{ note }}</li>
+{% endfor %}
+</ul>
+"""
+
+
+def table_comparison(metrics: str | Path, comparisons: str | Path, config: Config, out: Out) -> list[dict[str, Any]]:
+    """CM − Direct CM of the main setting, finished students, fewest sampling steps, every metric; returns the CSV's lines.
+
+    Written as CSV (COMPARISON_COLUMNS), LaTeX and HTML. `floor` is the teacher's distance to its own samples from other noise.
+    """
+    if {run["method"] for run in main_runs(config)} != set(METHODS):
+        raise UserError("students: method has only one of cm and direct_cm, so there is nothing to compare; name both")
+    main, alpha, fewest = main_setting(config), config.statistics.alpha, sampling_numbers(config)[0]
+    found = {
+        (row["metric"], row["reference"]): row
+        for row in _tests(select_axis(read(comparisons, COMPARISONS_COLUMNS), main)).values()
+        if same(row["a_step"], main["steps"]) and same(row["sampling_steps"], fewest)
+    }
+    keys = [(m, r) for m in config.metric_names() for r in METRICS[m].references if (m, r) in found]
+    if not keys:
+        raise UserError(
+            f"{comparisons}: no comparison of CM and Direct CM with {spell(main)}; compare this setting and collect again"
+        )
+    floors = {
+        (row["metric"], row["reference"]): value(row["value"])
+        for row in select_axis(read(metrics, METRICS_COLUMNS), main)
+        if row["row"] == FLOOR and row["reference"] == "teacher"
+    }
+    rows: list[dict[str, Any]] = []
+    for key in keys:
+        line = found[key]
+        numbers = {
+            name: _defined(value(line[name])) for name in ("difference", "low", "high", "level", "p", "p_prompts")
+        }
+        whole = {name: _whole(line[name]) for name in ("n", "n_seeds", "seeds_agree", "dim")}
+        rows.append(
+            {
+                "steps": fewest, "metric": key[0], "reference": key[1], "cm": _defined(value(line["mean_a"])),
+                "direct_cm": _defined(value(line["mean_b"])), "floor": _defined(floors.get(key, math.nan)), **numbers,
+                "test": line["test"], **whole, "reading": reading(line, alpha),
+            }
+        )  # fmt: skip
+    write_csv(out.csv, rows, COMPARISON_COLUMNS)
+    notes = _comparison_notes(rows, config)
+    _comparison_html(out.html, rows, notes, config, fewest)
+    _comparison_tex(out.tex, rows, notes, config, fewest)
+    return rows
+
+
+def _comparison_notes(rows: Sequence[Mapping[str, Any]], config: Config) -> list[str]:
+    seeds = sorted({row["n_seeds"] for row in rows})
+    notes = [
+        "Difference: CM minus Direct CM of the mean over training seeds; the two share start points, order and LoRA start, and "
+        "are paired by seed and by prompt. Number of pairs of seeds: " + " or ".join(map(str, seeds)) + ".",
+        "Interval and p: seeds × prompts, crossed. Both other seeds and other prompts are allowed for (Clark 1973), with "
+        "Satterthwaite's degrees of freedom. “Seeds agree” counts the seeds whose own difference has the sign of the mean one.",
+    ]
+    used = [TESTS[t] for t in TESTS if any(row["test"] == t for row in rows) and t != "seeds"]
+    if used:
+        notes.append(
+            f"p, prompts: for these trained students alone, {' or '.join(used)}. It says nothing about other seeds."
+        )
+    if seeds[0] == 1:
+        notes.append("With one seed the interval, too, is for these two students: it says nothing about other seeds.")
+    notes += [
+        f"Bold: p < {config.statistics.alpha:g} in both columns; the better mean is bold then. The p-values are not adjusted for "
+        "the number of metrics; the claims page adjusts its own (Holm).",
+        "Floor: the teacher's own distance to its samples from a second draw of noise. Two models that far from the teacher or "
+        "nearer cannot be told from it at this n.",
+    ]
+    sizes = dict.fromkeys(
+        f"{METRICS[r['metric']].title}: D = {r['dim']}"
+        for r in rows
+        if r["dim"] is not None and r["reference"] in ("teacher", "data")
+    )
+    if sizes:
+        notes.append("n counts prompts. Dimension D: " + "; ".join(sizes) + ".")
+    tiny = [METRICS[m].title for m in dict.fromkeys(r["metric"] for r in rows) if METRICS[m].extractor == "clip_tiny"]
+    if tiny:
+        notes.append(
+            f"{_listed(tiny)}: a small network trained on this run's own images, and not the published metrics of similar names."
+        )
+    return notes
+
+
+def _comparison_cells(row: Mapping[str, Any], alpha: float) -> dict[str, tuple[str, bool]]:
+    """Column → (text, bold)."""
+    decimals = METRICS[row["metric"]].decimals
+    lower = METRICS[row["metric"]].better == "lower"
+    sure = row["p"] is not None and row["p"] < alpha and (row["p_prompts"] is None or row["p_prompts"] < alpha)
+    better = row["difference"] is not None and (row["difference"] < 0) == lower
+    interval = f"[{_shown(row['low'], decimals + 1, True)}, {_shown(row['high'], decimals + 1, True)}]"
+    agree = "–" if row["seeds_agree"] is None else f"{row['seeds_agree']} of {row['n_seeds']}"
+    return {
+        A: (_shown(row["cm"], decimals), sure and better),
+        B: (_shown(row["direct_cm"], decimals), sure and not better),
+        "Floor": (_shown(row["floor"], decimals), False),
+        "CM − Direct CM": (
+            _shown(row["difference"], decimals + 1, True),
+            False,
+        ),  # smaller than what it is a difference of
+        "Interval": (interval, False),
+        "p": (shown_p(math.nan if row["p"] is None else row["p"]), sure),
+        "p, prompts": (shown_p(math.nan if row["p_prompts"] is None else row["p_prompts"]), sure),
+        "n": ("–" if row["n"] is None else f"{row['n']:,}", False),
+        "Seeds agree": (agree, False),
+        "Reading": (row["reading"], False),
+    }
+
+
+def _comparison_html(
+    path: str | Path, rows: Sequence[Mapping[str, Any]], notes: Sequence[str], config: Config, steps: int
+) -> None:
+    shown = []
+    for row in rows:
+        spec = METRICS[row["metric"]]
+        cells = _comparison_cells(row, config.statistics.alpha)
+        shown.append(
+            {
+                "title": spec.title, "arrow": _arrow(row["metric"]), "better": spec.better, "against": REFERENCE[row["reference"]],
+                "cells": [(label, text, bold) for label, (text, bold) in cells.items()],
+            }
+        )  # fmt: skip
+    write_page(
+        path, COMPARISON, title="CM minus Direct CM, paired by seed and prompt", rows=shown, notes=notes,
+        heads=[label for label, *_ in shown[0]["cells"]], level=_level(rows), settings=plain(describe(config)),
+        steps=f"{steps} sampling step{'s' * (steps != 1)}",
+    )  # fmt: skip
+
+
+def _level(rows: Sequence[Mapping[str, Any]]) -> str:
+    return " or ".join(dict.fromkeys(f"{100 * row['level']:g}" for row in rows if row["level"] is not None))
+
+
+def _comparison_tex(
+    path: str | Path, rows: Sequence[Mapping[str, Any]], notes: Sequence[str], config: Config, steps: int
+) -> None:
+    body: list[str] = []
+    for row in rows:
+        cells = _comparison_cells(row, config.statistics.alpha)
+        del cells["Reading"]
+        if not body:
+            body += [" & ".join(["Metric", *map(latex, cells)]) + r" \\", r"\midrule"]
+        against = UNDER[row["reference"]]
+        title = latex(f"{METRICS[row['metric']].title} {_arrow(row['metric'])}")
+        small = rf" {{\scriptsize({against})}}" if against else ""
+        texts = [rf"\textbf{{{_bold(latex(text))}}}" if bold else latex(text) for text, bold in cells.values()]
+        body.append(" & ".join([title + small, *texts]) + r" \\")
+    caption = rf"CM minus Direct CM, {steps} sampling step{'s' * (steps != 1)}, with {_level(rows)}\,\% intervals."
+    below = [latex(f"Settings: {describe(config)}."), *map(latex, notes)]
+    _write_tex(path, "table_comparison", caption, "l" + "r" * (body[0].count("&")), body, below)
+
+
+TABLES: dict[str, Callable[[str | Path, str | Path, Config, Out], Any]] = {
+    "table1": table1,
+    "table2": table2,
+    "table3": table3,
+    "table_metrics": table_metrics,
+    "table_comparison": table_comparison,
+}
+
+
+def table(name: str, metrics: str | Path, comparisons: str | Path, config: Config, out_csv: str | Path) -> None:
+    """Write the table of a name: the CSV `out_csv`, and beside it LaTeX (.tex), HTML and, of Table 1, JSON."""
+    path = Path(out_csv)
+    json = path.with_suffix(".json") if name == "table1" else None
+    TABLES[name](metrics, comparisons, config, Out(path, path.with_suffix(".tex"), path.with_suffix(".html"), json))
 
 
 def text(table_csv: str | Path) -> str:
     """Table 1 for a terminal: one line per row and metric, with the paper's number where there is one."""
-    from directcm.artifacts import read_csv
-
     rows = [["", "steps", "metric", "against", "mean", "± sd", "seeds", "n", "paper (SDXL: another scale)"]]
     for r in read_csv(table_csv):
         spec = METRICS[r["metric"]]
-        sd = f"± {float(r['sd']):.{spec.decimals}f}" if r["sd"] else ""
-        paper = f"{spec.paper_name} {r['paper']}" if r["paper"] else ""
-        against = "" if r["reference"] == "none" else r["reference"]
         rows.append(
             [
-                r["row"],
-                r["steps"],
-                spec.title,
-                against,
-                f"{float(r['mean']):.{spec.decimals}f}",
-                sd,
-                r["n_seeds"],
-                r["n_samples"],
-                paper,
+                r["row"], r["steps"], spec.title, "" if r["reference"] == "none" else r["reference"],
+                f"{float(r['mean']):.{spec.decimals}f}" if r["mean"] else "–",
+                f"± {float(r['sd']):.{spec.decimals}f}" if r["sd"] else "", r["n_seeds"], r["n_samples"],
+                f"{spec.paper_name} {r['paper']}" if r["paper"] else "",
             ]
-        )
+        )  # fmt: skip
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
     return "\n".join(
         "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows

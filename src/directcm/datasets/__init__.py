@@ -1,13 +1,14 @@
 """Data sets: images and captions, copied into one artefact of square RGB PNGs with a fixed split.
 
-A data set is a module here with `items(settings) -> (how many, an iterator of Item)`; its name is its `kind`.
+A data set is a module here with `items(settings) -> (how many, an iterator of Item)`; its name is its `kind`. Where items
+overlap it has `groups(settings) -> one number per item` too, and the split keeps a group together.
 """
 
 from __future__ import annotations
 
 import importlib
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -33,18 +34,24 @@ class Item:
     label: str = ""
 
 
-def split(n: int, held_out: float, seed: int) -> list[str]:
-    """ "train" or "held_out" for each of n items: a fixed share, drawn once by the run's seed; neither is empty."""
-    count = min(max(round(n * held_out), 1), n - 1)
-    chosen = set(rng.permutation(seed, "split", n)[:count].tolist())
-    return ["held_out" if i in chosen else "train" for i in range(n)]
+def split(n: int, held_out: float, seed: int, groups: Sequence[int] | None = None) -> list[str]:
+    """ "train" or "held_out" for each of n items: a fixed share, drawn once by the run's seed; neither is empty.
+
+    `groups` (n,): items of one group stay together, so that nothing held out overlaps what is trained on.
+    """
+    names = list(dict.fromkeys(groups if groups is not None else range(n)))
+    count = min(max(round(len(names) * held_out), 1), len(names) - 1)
+    chosen = {names[i] for i in rng.permutation(seed, "split", len(names))[:count]}
+    return ["held_out" if g in chosen else "train" for g in (groups if groups is not None else range(n))]
 
 
-def write(count: int, items: Iterable[Item], settings: Data, seed: int, out: str | Path) -> None:
+def write(
+    count: int, items: Iterable[Item], settings: Data, seed: int, out: str | Path, groups: Sequence[int] | None = None
+) -> None:
     """Write `count` items, one at a time, as the data artefact: images/, images.csv (id, file_name, text, label, split), data.json."""
     if count < 2:
         raise UserError(f"data: {count} image(s) found, at least 2 are needed (one to train on, one held out)")
-    parts = split(count, settings.held_out, seed)
+    parts = split(count, settings.held_out, seed, groups)
     progress = Progress("data", count, "image")
     with new_artifact(out, "data", settings={**json.loads(settings.model_dump_json()), "seed": seed}) as art:
         rows, labels = [], set()
@@ -72,4 +79,5 @@ def make(settings: Data, seed: int, out: str | Path) -> None:
     """The verb `data`: read a data set and write its artefact."""
     module = importlib.import_module(f"directcm.datasets.{settings.kind}")
     count, items = module.items(settings)
-    write(count, items, settings, seed, out)
+    groups = module.groups(settings) if hasattr(module, "groups") else None
+    write(count, items, settings, seed, out, groups)

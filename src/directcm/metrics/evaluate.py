@@ -1,31 +1,35 @@
-"""The verb `evaluate`: every metric of one sample set, from its samples and features. Imports no torch.
+"""The verb `evaluate`: every metric of one sample set, or of all sets of a run, from samples and features. No torch.
 
 Distances to the teacher use all rows, distances to data the first min(n, n_data) rows of both sides: a Fréchet
 distance at another n is another number. Means of per-sample values carry a bootstrap interval; distances carry none,
-because a plain bootstrap of them is invalid.
+because a plain bootstrap of them is invalid. A metric that n does not allow (FD∞) has no entry.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from directcm.artifacts import Artifact, new_artifact, write_csv, write_json
+from directcm.artifacts import Artifact, new_artifact, new_collection, write_csv, write_json
 from directcm.config import Statistics
 from directcm.errors import UserError
 from directcm.metrics.bootstrap import mean_interval
 from directcm.metrics.clip_score import cosine
-from directcm.metrics.frechet import FrechetResult, frechet_distance
-from directcm.metrics.kernel import KernelResult, kernel_distance
+from directcm.metrics.frechet import FrechetResult, frechet_distance, frechet_infinite
+from directcm.metrics.kernel import KernelResult, cmmd, kernel_distance
+from directcm.metrics.manifold import ManifoldResult, manifold
 from directcm.metrics.ode_error import ode_error
-from directcm.metrics.prompt_accuracy import TRUSTED, open_image, train_classifier
-from directcm.metrics.samples import Prompt, SampleSet, read_prompts, read_samples, samples_inputs
+from directcm.metrics.prompt_accuracy import TRUSTED, Classifier, open_image, train_classifier
+from directcm.metrics.samples import SampleSet, read_prompts, read_samples, samples_inputs
 from directcm.specs import METRICS
 
 TEACHER = "Teacher"
+FLOOR = "Teacher, other noise"
+"""The row of the teacher against itself: how far apart two draws of one distribution are at this n."""
 
 DISTANCES: dict[str, Callable[[np.ndarray, np.ndarray], FrechetResult | KernelResult]] = {
     "fd_tiny": frechet_distance,
@@ -34,10 +38,18 @@ DISTANCES: dict[str, Callable[[np.ndarray, np.ndarray], FrechetResult | KernelRe
     "fd_dino": frechet_distance,
     "kid_tiny": kernel_distance,
     "kid": kernel_distance,
+    "cmmd_tiny": cmmd,
+    "cmmd": cmmd,
+}
+INFINITE = ("fd_inf_tiny", "fid_inf", "fd_inf_dino")
+MANIFOLD = {
+    f"{field}_{network}": field
+    for network in ("tiny", "dino")
+    for field in ("precision", "recall", "density", "coverage")
 }
 COSINES = ("clip_tiny", "clip_score")
 SCORES = ("quality_tiny", "aesthetic")
-assert {*DISTANCES, *COSINES, *SCORES, "ode_error", "prompt_accuracy"} == set(METRICS)
+assert {*DISTANCES, *INFINITE, *MANIFOLD, *COSINES, *SCORES, "ode_error", "prompt_accuracy"} == set(METRICS)
 
 
 def _complete(shards: Sequence[Artifact], noise: Artifact, n: int) -> SampleSet:
@@ -116,6 +128,85 @@ def _pick(features: Mapping[str, Artifact] | None, extractor: str, side: str) ->
     return _Features(features[extractor], extractor)
 
 
+class _Sides:
+    """What a set is compared with: the teacher's reference, the data and the prompts, opened and checked once.
+
+    `noise` is the evaluated sets' own; the reference, and the rows of the data, are those of `reference_noise`.
+    """
+
+    def __init__(
+        self,
+        data: Artifact,
+        noise: Artifact,
+        data_features: Mapping[str, Artifact],
+        reference: Sequence[Artifact] | None,
+        reference_features: Mapping[str, Artifact] | None,
+        reference_noise: Artifact | None,
+        metrics: Sequence[str],
+        row: str,
+    ) -> None:
+        reference = reference or None
+        if row == TEACHER and reference is not None:
+            raise UserError("evaluate: the teacher's row takes no reference, it would be its own")
+        if (row == FLOOR) != (reference_noise is not None):
+            raise UserError(
+                f"evaluate: the noise of the reference is for the row {FLOOR!r} and needed there, the row is {row!r}"
+            )
+        if reference_noise is not None and reference_noise.fingerprint == noise.fingerprint:
+            raise UserError(f"{noise.folder}: is both the noise and the reference's; {FLOOR!r} needs a second draw")
+        for name in metrics:
+            if name not in METRICS:
+                raise UserError(f"evaluate: unknown metric {name!r}; there are {', '.join(METRICS)}")
+            if row != TEACHER and reference is None and "teacher" in METRICS[name].references:
+                raise UserError(f"evaluate: {name} of {row} needs the teacher's samples, none were given")
+        self.row = row
+        self.metrics = tuple(metrics)
+        self.data = data
+        self.noise = noise
+        self.reference_noise = noise if reference_noise is None else reference_noise
+        self.prompts = read_prompts(noise)
+        if reference_noise is not None and read_prompts(reference_noise) != self.prompts:
+            raise UserError(
+                f"{noise.folder} and {reference_noise.folder}: two draws of noise need the same prompts row by row; "
+                "run the noise steps again"
+            )
+        self.reference = reference
+        self.theirs = None if reference is None else _complete(reference, self.reference_noise, len(self.prompts))
+        self._features = {"data": data_features, "teacher": reference_features}
+        self._picked: dict[tuple[str, str], _Features] = {}
+        self.inputs: dict[str, Artifact] = {
+            "data": data,
+            "noise": noise,
+            **samples_inputs(reference or (), "reference"),
+        }
+        if reference_noise is not None:
+            self.inputs["reference_noise"] = reference_noise
+
+    def pick(self, side: str, extractor: str) -> _Features:
+        """The checked features of a side, "data" or "teacher"."""
+        if (side, extractor) not in self._picked:
+            if side == "data":
+                found = _pick(self._features[side], extractor, "the data").of_data(self.data, self.reference_noise)
+            else:
+                assert self.reference is not None and self.theirs is not None
+                found = _pick(self._features[side], extractor, "the teacher's reference").of_samples(
+                    self.reference, self.theirs.rows, self.reference_noise
+                )
+            self._picked[side, extractor] = found
+        return self._picked[side, extractor]
+
+    @cached_property
+    def latents(self) -> np.ndarray:
+        """Final latents of the reference, in the order of its rows."""
+        assert self.theirs is not None
+        return self.theirs.latents()
+
+    @cached_property
+    def classifier(self) -> Classifier:
+        """The classifier of prompt accuracy, trained on the data."""
+        return train_classifier(self.data)
+
+
 def evaluate(
     samples: Sequence[Artifact],
     features: Mapping[str, Artifact],
@@ -132,48 +223,134 @@ def evaluate(
     statistics: Statistics,
     seed: int,
     out: str | Path,
+    step: int | None = None,
+    reference_noise: Artifact | None = None,
 ) -> dict[str, Any]:
     """Write the metrics artefact of one sample set, and return the content of its metrics.json.
 
     `samples` are the set's shards, which together hold every row of `noise`; `features`, `data_features` and
     `reference_features` are by extractor name. `reference` is the teacher's shards of the student's own ODE, None for
-    the teacher's row, which has no distance to itself. `run` is the set's axes, recorded as they are.
+    the teacher's row, which has no distance to itself. `run` is the set's axes, recorded as they are, `steps` its
+    number of sampling steps, `step` the optimiser step of its student (None for the teacher).
+
+    The row `FLOOR` is the teacher's samples of a second noise, with the same prompts, against its samples of the first,
+    `reference_noise`, under which `reference` and `data_features` were made. It has every metric but the ODE error.
     """
-    if row == TEACHER and reference is not None:
-        raise UserError("evaluate: the teacher's row takes no reference, it would be its own")
-    for name in metrics:
-        if name not in METRICS:
-            raise UserError(f"evaluate: unknown metric {name!r}; there are {', '.join(METRICS)}")
-        if row != TEACHER and reference is None and "teacher" in METRICS[name].references:
-            raise UserError(f"evaluate: {name} of {row} needs the teacher's samples, none were given")
-    prompts = read_prompts(noise)
-    own = _complete(samples, noise, len(prompts))
-    theirs = None if reference is None else _complete(reference, noise, len(prompts))
-    if reference is not None and {s.fingerprint for s in samples} & {s.fingerprint for s in reference}:
+    sides = _Sides(data, noise, data_features, reference, reference_features, reference_noise, metrics, row)
+    return _measure(
+        sides, samples, features, steps=steps, step=step, run=run, statistics=statistics, seed=seed, out=out
+    )
+
+
+def evaluate_collection(
+    samples: Mapping[str, Artifact],
+    features: Mapping[str, Mapping[str, Artifact]],
+    data: Artifact,
+    noise: Artifact,
+    data_features: Mapping[str, Artifact],
+    reference: Sequence[Artifact],
+    reference_features: Mapping[str, Artifact],
+    *,
+    metrics: Sequence[str],
+    row: str,
+    run: Mapping[str, Any],
+    statistics: Statistics,
+    seed: int,
+    out: str | Path,
+) -> dict[str, dict[str, Any]]:
+    """Write the metrics of a student run's sample sets as a collection; the contents of the metrics.json by set name.
+
+    `samples` is set name → samples artefact, `features` extractor → set name → features artefact. The reference, the
+    data and the prompt-accuracy classifier are opened once; out/<name> is what `evaluate` would write of that set, with
+    `step` and `steps` from the settings of its samples. Sets without features, or features without a set, are a
+    UserError.
+    """
+    if not samples:
+        raise UserError("evaluate: the collection of samples is empty; run the sample step again")
+    for extractor, parts in features.items():
+        if set(parts) != set(samples):
+            odd = sorted(set(parts) ^ set(samples))[0]
+            raise UserError(
+                f"evaluate: set {odd} is not in both the samples and their features by {extractor}; run the features step again"
+            )
+    sides = _Sides(data, noise, data_features, reference, reference_features, None, metrics, row)
+    contents = {}
+    for name, part in samples.items():
+        contents[name] = _measure(
+            sides,
+            [part],
+            {extractor: parts[name] for extractor, parts in features.items()},
+            steps=_setting(part, "steps"),
+            step=_setting(part, "step"),
+            run=run,
+            statistics=statistics,
+            seed=seed,
+            out=Path(out) / name,
+        )
+    settings = {
+        "row": row,
+        "run": dict(run),
+        "metrics": list(metrics),
+        "statistics": statistics.model_dump(mode="json"),
+        "seed": seed,
+    }
+    new_collection(Path(out), "metrics", list(samples), settings=settings, inputs=sides.inputs)
+    return contents
+
+
+def _setting(samples: Artifact, name: str) -> int:
+    """A number that says which set of its run this is."""
+    value = samples.settings.get(name)
+    if not isinstance(value, int):
+        raise UserError(f"{samples.folder / 'manifest.json'}: has no setting {name!r}; run the sample step again")
+    return value
+
+
+def _origin(shards: Sequence[Artifact]) -> list[Any]:
+    """What made each of the shards, noise apart; equal shards of one set count once."""
+    found: list[Any] = []
+    for shard in shards:
+        one = [shard.settings.get("ode"), *(shard.manifest["inputs"].get(who) for who in ("teacher", "student"))]
+        if one not in found:
+            found.append(one)
+    return found
+
+
+def _measure(
+    sides: _Sides,
+    samples: Sequence[Artifact],
+    features: Mapping[str, Artifact],
+    *,
+    steps: int,
+    step: int | None,
+    run: Mapping[str, Any],
+    statistics: Statistics,
+    seed: int,
+    out: str | Path,
+) -> dict[str, Any]:
+    own = _complete(samples, sides.noise, len(sides.prompts))
+    theirs = sides.theirs
+    if {s.fingerprint for s in samples} & {s.fingerprint for s in sides.reference or ()}:
         raise UserError(f"{samples[0].folder}: is both the set and its reference")
+    if sides.row == FLOOR and _origin(samples) != _origin(sides.reference or ()):
+        raise UserError(
+            f"{samples[0].folder}: is not of the teacher and the ODE of its reference; {FLOOR!r} compares one with itself"
+        )
 
     entries: list[dict[str, Any]] = []
     columns: dict[str, np.ndarray] = {}
     checks: dict[str, Any] = {}
-    used: dict[str, Artifact] = {
-        "data": data,
-        "noise": noise,
-        **samples_inputs(samples),
-        **samples_inputs(reference or (), "reference"),
-    }
+    used: dict[str, Artifact] = {**sides.inputs, **samples_inputs(samples)}
+    picked: dict[str, _Features] = {}
+    manifolds: dict[tuple[str, str], ManifoldResult] = {}
 
-    def pick(side: str, extractor: str) -> _Features:
-        if side == "data":
-            found = _pick(data_features, extractor, "the data").of_data(data, noise)
-        elif side == "teacher":
-            assert reference is not None and theirs is not None
-            found = _pick(reference_features, extractor, "the teacher's reference").of_samples(
-                reference, theirs.rows, noise
-            )
-        else:
-            found = _pick(features, extractor, "the samples").of_samples(samples, own.rows, noise)
-        used[f"features_{side}_{extractor}"] = found.folder
-        return found
+    def mine(extractor: str | None) -> _Features:
+        assert extractor is not None
+        if extractor not in picked:
+            found = _pick(features, extractor, "the samples").of_samples(samples, own.rows, sides.noise)
+            picked[extractor] = found
+            used[f"features_samples_{extractor}"] = found.folder
+        return picked[extractor]
 
     def add(name: str, against: str, value: float, **more: Any) -> None:
         entry = {
@@ -197,54 +374,63 @@ def evaluate(
         columns[name] = values
         add(name, against, float(values.mean()), low=low, high=high, **more)
 
-    for name in metrics:
+    def add_distance(name: str, against: str) -> None:
         extractor = METRICS[name].extractor
-        if name in DISTANCES:
-            assert extractor is not None
-            mine = pick("samples", extractor)
+        one = mine(extractor)
+        assert extractor is not None
+        other = sides.pick(against, extractor)
+        used[f"features_{against}_{extractor}"] = other.folder
+        one.same_extractor(other)
+        m = min(one.rows.size, other.rows.size)
+        first, second = one.array("image")[:m], other.array("image")[:m]
+        result: FrechetResult | KernelResult | None
+        if name in MANIFOLD:
+            if (extractor, against) not in manifolds:
+                manifolds[extractor, against] = manifold(first, second)
+            four = manifolds[extractor, against]
+            add(name, against, getattr(four, MANIFOLD[name]), n=m, n_reference=m, dim=four.dim)
+            return
+        result = frechet_infinite(first, second, seed=seed) if name in INFINITE else DISTANCES[name](first, second)
+        if result is not None:
+            add(name, against, result.value, n=m, n_reference=m, dim=result.dim, flags=list(result.flags))
+
+    for name in sides.metrics:
+        extractor = METRICS[name].extractor
+        if name in DISTANCES or name in INFINITE or name in MANIFOLD:
             for against in METRICS[name].references:
-                if against == "teacher" and theirs is None:
-                    continue
-                other = pick(against, extractor)
-                mine.same_extractor(other)
-                m = min(mine.rows.size, other.rows.size)
-                result = DISTANCES[name](mine.array("image")[:m], other.array("image")[:m])
-                add(name, against, result.value, n=m, n_reference=m, dim=result.dim, flags=list(result.flags))
+                if against != "teacher" or theirs is not None:
+                    add_distance(name, against)
         elif name in COSINES:
-            assert extractor is not None
-            mine = pick("samples", extractor)
-            add_mean(
-                name, "prompt", cosine(mine.array("image"), mine.array("text")), dim=int(mine.array("image").shape[1])
-            )
+            image, text = mine(extractor).array("image"), mine(extractor).array("text")
+            add_mean(name, "prompt", cosine(image, text), dim=int(image.shape[1]))
         elif name in SCORES:
-            assert extractor is not None
-            add_mean(name, "none", pick("samples", extractor).array("score").astype(np.float64))
+            add_mean(name, "none", mine(extractor).array("score").astype(np.float64))
         elif name == "ode_error":
-            if theirs is not None:
+            # From another noise the ODE ends elsewhere: that is no error of the solver or of a student.
+            if theirs is not None and sides.row != FLOOR:
                 latents = own.latents()
-                values = ode_error(latents, own.rows, theirs.latents(), theirs.rows)
+                values = ode_error(latents, own.rows, sides.latents, theirs.rows)
                 add_mean(
                     name, "teacher", values, n_reference=int(theirs.rows.size), dim=int(np.prod(latents.shape[1:]))
                 )
         else:
-            values, held_out = _prompt_accuracy(own, prompts, data)
+            images = [open_image(*own.image(i)) for i in range(own.rows.size)]
+            values = sides.classifier.correct(images, [sides.prompts[int(r)].label for r in own.rows])
+            held_out = sides.classifier.held_out_accuracy
             checks["prompt_accuracy_held_out"] = held_out
             weak = held_out is None or held_out < TRUSTED
             add_mean(name, "prompt", values, flags=["weak_classifier"] if weak else [])
 
+    which = {"row": sides.row, "steps": steps, "step": step, "run": dict(run)}
     content = {
-        "row": row,
-        "steps": steps,
-        "run": dict(run),
+        **which,
         "metrics": entries,
         "checks": checks,
         "fingerprints": {key: item.fingerprint for key, item in sorted(used.items())},
     }
     settings = {
-        "row": row,
-        "steps": steps,
-        "run": dict(run),
-        "metrics": list(metrics),
+        **which,
+        "metrics": list(sides.metrics),
         "statistics": statistics.model_dump(mode="json"),
         "seed": seed,
     }
@@ -254,10 +440,3 @@ def evaluate(
         write_csv(art / "per_sample.csv", rows, ["row", *columns])
         art.counts = {"rows": int(own.rows.size), "metrics": len(entries)}
     return content
-
-
-def _prompt_accuracy(own: SampleSet, prompts: Sequence[Prompt], data: Artifact) -> tuple[np.ndarray, float | None]:
-    """Per-row 0/1 correctness (n,), and the classifier's accuracy on held-out real images."""
-    classifier = train_classifier(data)
-    images = [open_image(*own.image(i)) for i in range(own.rows.size)]
-    return classifier.correct(images, [prompts[int(r)].label for r in own.rows]), classifier.held_out_accuracy

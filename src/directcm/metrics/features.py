@@ -1,14 +1,14 @@
-"""The verb `features`: run an extractor over a sample set, or over the real images that are its reference."""
+"""The verb `features`: run an extractor over a sample set, over all sets of a run, or over the real images."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from directcm.artifacts import Artifact, new_artifact, save_tensors, write_csv
+from directcm.artifacts import Artifact, new_artifact, new_collection, save_tensors, write_csv
 from directcm.errors import UserError
 from directcm.metrics.prompt_accuracy import open_image
 from directcm.metrics.samples import Prompt, read_prompts, read_samples, samples_inputs
@@ -101,3 +101,42 @@ def features(
         write_csv(art / "rows.csv", [{"row": int(row)} for row in rows], ["row"])
         art.counts = {"rows": int(rows.size)}
         art.provenance = {"device": str(extractor.device), "batch_size": batch_size, "threads": torch.get_num_threads()}
+
+
+def features_collection(
+    extractor: str | FeatureExtractor,
+    samples: Mapping[str, Artifact],
+    data: Artifact,
+    noise: Artifact,
+    extractor_folder: Artifact | None,
+    batch_size: int,
+    out: str | Path,
+    *,
+    device: str | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> None:
+    """Write the features of a run's sample sets (by name, each one samples artefact) as a collection of that order.
+
+    The extractor is built once; out/<name> is what `features` would write of that set. `progress` counts the images of
+    all sets together. What else lies in a sub-folder of `out` is removed. No set at all is a UserError.
+    """
+    from directcm.metrics.extractors import build_extractor
+
+    if not samples:
+        raise UserError("features: the collection of samples is empty; run the sample step again")
+    if isinstance(extractor, str):
+        extractor = build_extractor(extractor, extractor_folder, device=device, batch_size=batch_size)
+    prompts = len(read_prompts(noise))
+    sizes = [int(read_samples([part], noise, prompts).rows.size) for part in samples.values()]
+    done = 0
+    for (name, part), size in zip(samples.items(), sizes, strict=True):
+        step = None if progress is None else _shifted(progress, done, sum(sizes))
+        features(extractor, [part], data, noise, extractor_folder, batch_size, Path(out) / name, progress=step)
+        done += size
+    settings = {"extractor": extractor.name, "fingerprint": extractor.fingerprint}
+    inputs = {"noise": noise} | ({} if extractor_folder is None else {"extractor": extractor_folder})
+    new_collection(Path(out), "features", list(samples), settings=settings, inputs=inputs)
+
+
+def _shifted(progress: Callable[[int, int], None], before: int, total: int) -> Callable[[int, int], None]:
+    return lambda done, _: progress(before + done, total)

@@ -196,13 +196,18 @@ def to_images(pixels: Tensor) -> list[Image]:
 
 
 @torch.no_grad()
-def decode(vae: Any, latents: Tensor) -> list[Image]:
-    """Scaled latents (B, c, h, w) to RGB images."""
+def decode_pixels(vae: Any, latents: Tensor) -> Tensor:
+    """Scaled latents (B, c, h, w) to pixels (B, 3, H, W), float32, clamped to [−1, 1]."""
     x = latents.to(vae.device, vae.dtype) / vae.config.scaling_factor
     pixels = vae.decode(x).sample
     if not bool(torch.isfinite(pixels).all()):
         raise UserError("the VAE decodes to numbers that are not finite; use evaluation.precision no or bf16")
-    return to_images(pixels)
+    return pixels.float().clamp(-1, 1).cpu()
+
+
+def decode(vae: Any, latents: Tensor) -> list[Image]:
+    """Scaled latents (B, c, h, w) to RGB images."""
+    return to_images(decode_pixels(vae, latents))
 
 
 @torch.no_grad()

@@ -137,15 +137,15 @@ def train_vae(
     v = settings.vae
     _seeded(seed, "vae_init")
     vae = AutoencoderKL(
-        down_block_types=("DownEncoderBlock2D",) * 2,
-        up_block_types=("UpDecoderBlock2D",) * 2,
+        down_block_types=("DownEncoderBlock2D",) * len(v.channels),
+        up_block_types=("UpDecoderBlock2D",) * len(v.channels),
         block_out_channels=v.channels,
         layers_per_block=1,
         latent_channels=LATENT_CHANNELS,
         norm_num_groups=16,
         sample_size=images.shape[-1],
     )
-    side = images.shape[-1] // 2
+    side = images.shape[-1] // v.factor
 
     def loss(step: int, rows: np.ndarray) -> Tensor:
         x = images[rng.stream(seed, "vae_batch", int(rows[0]), len(rows), len(images))].to(accelerator.device)
@@ -156,7 +156,7 @@ def train_vae(
 
     accelerator = make_accelerator()
     vae.to(accelerator.device)
-    curve, _ = fit(
+    curve = fit(
         Job(
             "teacher: vae",
             {"vae": vae},
@@ -169,7 +169,7 @@ def train_vae(
             key={"code": code, "settings": v.model_dump(mode="json"), "seed": seed, "data": fingerprint},
         ),
         accelerator,
-    )
+    ).curve
     vae.eval().requires_grad_(False)
     with torch.no_grad():
         scale = torch.cat([vae.encode(b.to(vae.device)).latent_dist.mean for b in images.split(256)]).std()
@@ -238,7 +238,7 @@ def make(settings: MicroSdxl, process: Process, data: Artifact, seed: int, scrat
         return ((teacher.noise(schedule.diffuse(x0, eps, t), t, cond) - eps) ** 2).mean(dim=(1, 2, 3))
 
     modules = {"unet": unet, "text_encoder": first, "text_encoder_2": second}
-    curve, average = fit(
+    fitted = fit(
         Job(
             "teacher: unet",
             modules,
@@ -263,7 +263,7 @@ def make(settings: MicroSdxl, process: Process, data: Artifact, seed: int, scrat
     with torch.no_grad():
         for name, module in modules.items():
             for key, p in module.named_parameters():
-                p.copy_(average[f"{name}.{key}"])
+                p.copy_(fitted.average[f"{name}.{key}"])
             module.eval()
     pipeline = StableDiffusionXLPipeline(
         vae=vae.cpu(),
@@ -308,7 +308,7 @@ def make(settings: MicroSdxl, process: Process, data: Artifact, seed: int, scrat
             },
         )
         write_csv(art / "vae_curve.csv", vae_curve, CURVE)
-        write_csv(art / "curve.csv", curve, CURVE)
+        write_csv(art / "curve.csv", fitted.curve, CURVE)
         art.counts = {
             "unet_parameters": sum(p.numel() for p in unet.parameters()),
             "vae_parameters": sum(p.numel() for p in vae.parameters()),

@@ -1,0 +1,102 @@
+"""What the budget and the capacity do: metrics against training steps, for each adapter."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from pathlib import Path
+from typing import Any
+
+from directcm.analysis import style, tidy
+from directcm.errors import UserError
+from directcm.specs import METHODS, METRICS
+
+COLUMNS = ["metric", "reference", "adapter", "row", "steps", "pool", "step", *tidy.DRAWN]
+
+
+def draw(
+    metrics_csv: str | Path,
+    main: Mapping[str, Any],
+    out_pdf: str | Path,
+    out_png: str | Path,
+    out_csv: str | Path,
+    *,
+    paper: Collection[str] = (),
+) -> None:
+    """ODE error and the first FD to teacher (rows) against training steps, a column per adapter, smallest first.
+
+    Students that differ from the setting `main` (SETTING_AXES) in adapter, and along `tidy.path`, alone. Raises UserError
+    where no adapter was evaluated after two numbers of steps.
+    """
+    rows = tidy.read(metrics_csv, tidy.METRIC_COLUMNS)
+    students = tidy.fewest(
+        [r for r in rows if r["row"] not in tidy.STUDENTS or tidy.matches(r, main, (*tidy.BUDGET_AXES, "adapter"))]
+    )
+    adapters = sorted({r["adapter"] for r in students}, key=tidy.adapter_order)
+    paths = {a: tidy.path(students, {**main, "adapter": a}) for a in adapters}
+    paths = {a: own for a, own in paths.items() if len({tidy.value(r["step"]) for r in own}) > 1}
+    if not paths:
+        raise UserError(
+            "students: no adapter was evaluated after two numbers of training steps, and this figure needs two; add "
+            "snapshots: [62, 125], or steps: [125, 250], to a line of the key students of config.yaml"
+        )
+    pairs = tidy.keys([r for own in paths.values() for r in own])
+    fd = tidy.first_of(tidy.DISTANCES, pairs, "teacher")
+    panels = [key for key in pairs if key in {("ode_error", "teacher"), (fd, "teacher")}]
+    if not panels:
+        raise UserError("metrics: this figure needs ode_error or an FD; add one to the key metrics of config.yaml")
+    steps = sorted({tidy.value(r["step"]) for own in paths.values() for r in own})
+    names = [n for n in METHODS.values() if any(r["row"] == n for own in paths.values() for r in own)]
+    out: list[dict[str, Any]] = []
+    with style.styled():
+        import matplotlib.pyplot as plt
+        import seaborn
+        from matplotlib.layout_engine import ConstrainedLayoutEngine
+        from matplotlib.ticker import MaxNLocator
+
+        width = min(style.PAGE, max(style.COLUMN, 0.5 + 1.6 * len(paths)))
+        figure, grid = plt.subplots(
+            len(panels), len(paths), figsize=(width, 0.75 + 1.45 * len(panels)), squeeze=False, sharex=True, sharey="row",
+            layout=ConstrainedLayoutEngine(wspace=0.03, hspace=0.05),
+        )  # fmt: skip
+        shown: set[str] = set()
+        every: dict[str, list[list[tidy.Point]]] = {n: [] for n in names}
+        for r, (metric, reference) in enumerate(panels):
+            for c, (adapter, own) in enumerate(paths.items()):
+                axes = grid[r, c]
+                for order, name in enumerate(names):
+                    lines = [s for s in own if (s["row"], s["metric"], s["reference"]) == (name, metric, reference)]
+                    group = tidy.points(lines, "step")
+                    source = {tidy.value(s["step"]): s for s in lines}
+                    every[name].append(group)
+                    style.series(axes, group, style.LOOKS[name], order=order)
+                    drawn = tidy.drawn(group, "step", metric=metric, reference=reference, adapter=adapter, row=name)
+                    out += [{**d, **{k: source[float(d["step"])][k] for k in ("steps", "pool")}} for d in drawn]
+                axes.margins(x=0.07, y=0.08)
+                axes.yaxis.set_major_locator(MaxNLocator(nbins=5, min_n_ticks=2))
+                if r == 0:
+                    axes.set_title(tidy.adapter_title(adapter), fontsize=6.8, pad=4)
+                if r == len(panels) - 1:
+                    axes.set_xlabel("training steps")
+                if c == 0:
+                    # Read upwards, the arrow of a turned title would point aside; "← better" points down.
+                    label = tidy.title(metric, reference)[:-2]
+                    axes.set_ylabel(f"{label}\n{'← better' if METRICS[metric].better == 'lower' else 'better →'}")
+        marks = []
+        for metric, reference in panels:
+            constants = tidy.constants(rows, main, metric, reference, paper)
+            shown |= set(constants)
+            out += [
+                {"metric": metric, "reference": reference, "row": row, "value": tidy.number(y)}
+                for row, y in constants.items()
+            ]
+            marks.append(style.constants(constants, METRICS[metric].decimals))
+        entries = [style.handle(style.LOOKS[n], f"{n} ({tidy.seeds(every[n])})") for n in names]
+        entries += style.reference_handles(shown)
+        style.legend(figure, entries)
+        seaborn.despine(figure)
+        for axes in grid.flat:
+            style.values_axis(axes, steps, log=True)
+        for r, lines_of_row in enumerate(marks):
+            style.references(grid[r], lines_of_row)
+        style.save(figure, out_pdf, out_png)
+    tidy.write(out_csv, out, COLUMNS)

@@ -1,0 +1,167 @@
+"""Figures 2 and 5: what each model makes of the same noise and prompts."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from directcm.analysis import style, tidy
+from directcm.analysis.page import plain
+from directcm.artifacts import Artifact, write_csv
+from directcm.errors import UserError
+
+if TYPE_CHECKING:
+    import numpy as np
+
+BAND = 10
+PRINT_DPI = 300
+TALLEST = 9.0
+COLUMNS = ["band", "column", "row", "prompt", "model"]
+
+
+def choose_rows(prompts: Sequence[Mapping[str, str]], available: set[int], count: int) -> list[int]:
+    """At most `count` of the available evaluation rows, in rounds: the first of each prompt, then the second of each …
+
+    Prompts keep the order of their first rows, so that in full rounds the same prompt stands in the same place.
+    """
+    own: dict[str, list[int]] = {}
+    for row, text in sorted((int(p["row"]), p["text"]) for p in prompts):
+        if row in available:
+            own.setdefault(text, []).append(row)
+    rounds = itertools.zip_longest(*own.values())
+    return [row for group in rounds for row in group if row is not None][:count]
+
+
+def shorten(text: str, width: float, lines: int, measure: Callable[[str], float] = len) -> str:
+    """A prompt in at most `lines` lines of at most `width` as `measure` has it, cut with … where it is longer.
+
+    Words are kept whole where they fit; a longer one, or a script without spaces, is broken between characters.
+    """
+    left = plain(text)
+    out: list[str] = []
+    while left and len(out) < lines:
+        end = len(left)
+        if measure(left) > width:
+            end = next((i for i in range(1, len(left)) if measure(left[: i + 1]) > width), len(left))
+            space = left.rfind(" ", 0, end + 1)
+            end = space if space > 0 else end
+        out.append(left[:end].rstrip())
+        left = left[end:].lstrip()
+    if left:
+        last = out[-1]
+        while last and measure(last + "…") > width:
+            last = last[:-1].rstrip()
+        out[-1] = last + "…"
+    return "\n".join(out) or "(no prompt)"
+
+
+def _rows_of(shards: Sequence[Artifact]) -> dict[int, Artifact]:
+    """Evaluation row → the samples artefact that holds its image."""
+    out: dict[int, Artifact] = {}
+    for shard in shards:
+        for name in shard.checksums:
+            if name.startswith("images/") and name.endswith(".png"):
+                out[int(Path(name).stem)] = shard
+    return out
+
+
+def _picture(artifact: Artifact, row: int, inches: float) -> np.ndarray:
+    """An image (h, w, 3), uint8, at print resolution: small ones enlarged pixel by pixel, large ones averaged down."""
+    import numpy as np
+    from PIL import Image
+
+    target = max(1, round(inches * PRINT_DPI))
+    with Image.open(artifact.file(f"images/{row:05d}.png")) as file:
+        image = file.convert("RGB")
+        if max(image.size) > target:
+            image.thumbnail((target, target), Image.Resampling.BOX)
+        pixels = np.asarray(image)
+    factor = -(-target // max(pixels.shape[:2])) if max(pixels.shape[:2]) < target else 1
+    return pixels.repeat(factor, axis=0).repeat(factor, axis=1)
+
+
+def draw(
+    noise: Artifact,
+    samples: Mapping[str, Sequence[Artifact]],
+    columns: int,
+    out_pdf: str | Path,
+    out_png: str | Path,
+    out_csv: str | Path,
+) -> list[int]:
+    """What each model makes of the same noise and prompt, one row per model; returns the evaluation rows shown.
+
+    `samples` maps "Teacher", "CM", "Direct CM" (drawn in this order) to samples artefacts: the teacher's shards, a
+    student's first seed. More columns than a page is wide continue in further bands, one per round over the prompts where
+    these are few, as far as a page is tall. Raises UserError where the sets share no row.
+    """
+    held = {name: _rows_of(shards) for name, shards in samples.items() if shards}
+    if not held:
+        raise UserError("samples: no sample sets given; sample the teacher and the students first")
+    names = sorted(held, key=lambda name: tidy.ROWS.index(name) if name in tidy.ROWS else len(tidy.ROWS))
+    shared = set.intersection(*(set(rows) for rows in held.values()))
+    prompts = noise.csv("prompts.csv")
+    chosen = choose_rows(prompts, shared, columns)
+    if not chosen:
+        raise UserError(
+            f"samples: {', '.join(names)} share no evaluation row of {noise.folder}; sample them from this noise"
+        )
+    texts = {int(p["row"]): p["text"] for p in prompts}
+    distinct = len({texts[row] for row in chosen})
+    wide = distinct if BAND / 2 <= distinct < len(chosen) and distinct <= BAND + 2 else min(len(chosen), BAND)
+    with style.styled():
+        import matplotlib.pyplot as plt
+        from matplotlib.font_manager import FontProperties
+        from matplotlib.textpath import text_to_path
+
+        left, gap, right, between = 0.62, 0.05, 0.03, 0.12
+        cell = min((style.PAGE - left - right - gap * (wide - 1)) / wide, 1.2)
+        width = left + right + wide * cell + (wide - 1) * gap
+        font = FontProperties(family="DejaVu Sans", size=5.6)
+
+        def measure(text: str) -> float:
+            return text_to_path.get_text_width_height_descent(text, font, ismath=False)[0] / 72
+
+        labels = {row: shorten(texts[row], cell + 0.4 * gap, 4, measure) for row in chosen}
+        body = len(names) * cell + (len(names) - 1) * gap
+        bands: list[tuple[list[int], bool, float]] = []
+        height = 0.03
+        for i in range(0, len(chosen), wide):
+            band = chosen[i : i + wide]
+            above = bands[-1][0] if bands else []
+            # Prompts are not said again where each stands under itself.
+            said = len(above) >= len(band) and all(texts[a] == texts[b] for a, b in zip(above, band, strict=False))
+            head = 0.0 if said else 0.06 + 0.105 * max(labels[row].count("\n") + 1 for row in band)
+            if bands and height + between + head + body > TALLEST:
+                break
+            height += head + body + (between if bands else 0.0)
+            bands.append((band, said, head))
+        figure = plt.figure(figsize=(width, height))
+        top = height
+        out: list[dict[str, Any]] = []
+        for index, (band, said, head) in enumerate(bands):
+            for r, name in enumerate(names):
+                bottom = top - head - (r + 1) * cell - r * gap
+                figure.text(
+                    (left - 0.08) / width, (bottom + cell / 2) / height, plain(name), ha="right", va="center", fontsize=7,
+                    parse_math=False,
+                )  # fmt: skip
+                for c, row in enumerate(band):
+                    x = left + c * (cell + gap)
+                    axes = figure.add_axes((x / width, bottom / height, cell / width, cell / height))
+                    axes.imshow(_picture(held[name][row], row, cell), interpolation="none", aspect="equal")
+                    axes.set(xticks=[], yticks=[])
+                    axes.grid(False)
+                    for spine in axes.spines.values():
+                        spine.set(linewidth=0.4, color="#b0b0b0")
+                    if r == 0 and not said:
+                        figure.text(
+                            (x + cell / 2) / width, (top - head + 0.04) / height, labels[row], ha="center", va="bottom",
+                            fontproperties=font, linespacing=1.1, parse_math=False,
+                        )  # fmt: skip
+                    out.append({"band": index, "column": c, "row": row, "prompt": texts[row], "model": name})
+            top -= head + body + between
+        style.save(figure, out_pdf, out_png)
+    write_csv(out_csv, out, COLUMNS)
+    return [row for band, *_ in bands for row in band]

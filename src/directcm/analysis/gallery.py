@@ -1,0 +1,122 @@
+"""The gallery: a run's pictures on one page that loads nothing, each enlarged by a click or the space bar, without a script."""
+
+from __future__ import annotations
+
+import base64
+import json
+import struct
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from directcm.analysis.page import plain, write_page
+from directcm.artifacts import read_json
+from directcm.errors import UserError
+
+PNG = b"\x89PNG\r\n\x1a\n"
+
+
+@dataclass(frozen=True)
+class Picture:
+    """One picture: a PNG, its title (also its alternative text), a caption, and the section it stands in."""
+
+    path: Path
+    title: str
+    caption: str = ""
+    section: str = ""
+
+
+def size(path: str | Path) -> tuple[int, int]:
+    """Width and height of a PNG in pixels; UserError where the file is none."""
+    path = Path(path)
+    try:
+        with open(path, "rb") as file:
+            head = file.read(24)
+    except FileNotFoundError:
+        raise UserError(f"{path}: no such picture; draw the figure first") from None
+    except OSError as error:
+        raise UserError(f"{path}: not readable ({error}); delete it and draw the figure again") from None
+    if head[:8] != PNG or head[12:16] != b"IHDR":
+        raise UserError(f"{path}: not a PNG; delete it and draw the figure again")
+    width, height = struct.unpack(">II", head[16:24])
+    return width, height
+
+
+def read_items(text: str) -> list[Picture]:
+    """Pictures from JSON, inline or a file: [{"path": …, "title": …, "caption": …, "section": …}], the last two optional."""
+    where = "--pictures" if text.lstrip().startswith("[") else text
+    try:
+        content = json.loads(text) if where == "--pictures" else read_json(text)
+    except json.JSONDecodeError as error:
+        raise UserError(f"--pictures: not valid JSON ({error})") from None
+    out = []
+    for item in content if isinstance(content, list) else [content]:
+        known = isinstance(item, dict) and set(item) <= {"path", "title", "caption", "section"}
+        if not known or not {"path", "title"} <= set(item) or not all(isinstance(v, str) for v in item.values()):
+            raise UserError(f"{where}: expected a list of objects with path, title, caption and section, all text")
+        out.append(Picture(Path(item["path"]), item["title"], item.get("caption", ""), item.get("section", "")))
+    return out
+
+
+# A checkbox per picture holds whether it is enlarged. It is hidden from sight alone, so that it takes the focus and the
+# space bar; the picture is its label. Enlarged, the label covers the window and scrolls; the button bar is the label too.
+BODY = """
+<style>
+.pictures { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(100%, 26rem), 1fr)); gap: 1.5rem; }
+figure { margin: 0; min-width: 0; }
+figcaption { margin-top: .4rem; font-size: .9rem; }
+figcaption strong { display: block; }
+.zoom { display: block; cursor: zoom-in; border: 1px solid var(--line); background: #fff; padding: .3rem; }
+.zoom img { display: block; width: 100%; height: auto; max-width: 100%; margin: 0 auto; }
+.zoom .close { display: none; }
+.toggle { position: absolute; width: 1px; height: 1px; margin: 0; overflow: hidden; clip-path: inset(50%); }
+.toggle:focus-visible + .zoom { outline: 3px solid #004c8c; outline-offset: 2px; }
+.toggle:checked + .zoom { position: fixed; inset: 0; z-index: 1; overflow: auto; cursor: zoom-out; padding: 0 .5rem .5rem;
+  border: 0; outline-offset: -3px; }
+.toggle:checked + .zoom img { width: max(min(100%, 1.6 * var(--natural)), min(var(--natural), 60rem)); max-width: none; }
+.toggle:checked + .zoom .close { display: block; position: sticky; top: 0; left: 0; width: max-content; margin-left: auto;
+  padding: .4rem .7rem; background: var(--ink); color: #fff; font-size: .9rem; }
+body:has(.toggle:checked) { overflow: hidden; }
+@media print { .pictures { display: block; } figure { break-inside: avoid; margin-bottom: 1rem; } }
+</style>
+<p>{{ count }}. Click a picture, or go to it with the Tab key and press the space bar, to enlarge it; the same again to close it.</p>
+{% for section in sections %}
+{% if section.name %}
+<h2>{{ section.name }}</h2>
+{% endif %}
+<div class="pictures">
+{% for picture in section.pictures %}
+<figure>
+<input class="toggle" type="checkbox" id="zoom{{ picture.number }}" aria-label="Enlarge: {{ picture.title }}">
+<label class="zoom" for="zoom{{ picture.number }}" style="--natural: {{ picture.width }}px"><span class="close" aria-hidden="true">✕ close</span>
+<img src="{{ picture.source }}" width="{{ picture.width }}" height="{{ picture.height }}" alt="{{ picture.title }}" loading="lazy" decoding="async"></label>
+<figcaption><strong>{{ picture.title }}</strong>{% for paragraph in picture.caption %}<span>{{ paragraph }}</span>{% if not loop.last %}<br>{% endif %}{% endfor %}</figcaption>
+</figure>
+{% endfor %}
+</div>
+{% endfor %}
+"""
+
+
+def gallery(items: Sequence[Picture], out_html: str | Path, title: str) -> None:
+    """Write the pictures, by section in order of appearance, as one HTML page of their own bytes.
+
+    Raises UserError where there is none, or where a file is no PNG.
+    """
+    if not items:
+        raise UserError("gallery: no pictures given; draw the figures first")
+    sections: dict[str, list[dict[str, object]]] = {}
+    for number, item in enumerate(items):
+        width, height = size(item.path)
+        source = "data:image/png;base64," + base64.b64encode(item.path.read_bytes()).decode("ascii")
+        paragraphs = [plain(p) for p in item.caption.split("\n\n")]
+        sections.setdefault(plain(item.section), []).append(
+            {
+                "number": number, "title": plain(item.title), "caption": [p for p in paragraphs if p], "source": source,
+                "width": width, "height": height,
+            }
+        )  # fmt: skip
+    write_page(
+        out_html, BODY, title=plain(title), count=f"{len(items)} picture{'s' * (len(items) != 1)}",
+        sections=[{"name": name, "pictures": pictures} for name, pictures in sections.items()],
+    )  # fmt: skip

@@ -1,0 +1,85 @@
+"""The verb `trajectories`: whole ODE trajectories from a few start points of training, every state kept (Figure 1)."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+
+from directcm.artifacts import Artifact, new_artifact, save_tensors
+from directcm.encode import Latents
+from directcm.solvers import make_solver
+from directcm.targets import Starts
+from directcm.teachers import load
+
+BACKGROUND = 200
+LOOK_AHEAD = 64
+
+
+def choose(grid_index: list[int], intervals: int, count: int) -> list[int]:
+    """Pool indices whose start times are spread evenly: of each of `count` equal spans of the grid the first there is.
+
+    `grid_index` are the grid indices of the pool's first points. Spans that hold none are left out.
+    """
+    chosen = []
+    for span in range(count):
+        low, high = span * intervals // count, (span + 1) * intervals // count
+        found = next((j for j, k in enumerate(grid_index) if low <= k < high), None)
+        if found is not None:
+            chosen.append(found)
+    return chosen
+
+
+def make(
+    count: int,
+    solver: str,
+    intervals: int,
+    w: float,
+    teacher: Artifact,
+    latents: Artifact,
+    seed: int,
+    device: str,
+    precision: str,
+    out: Path,
+) -> None:
+    """Write `trajectories.safetensors`: states (m, N+1, c, h, w), zero before a trajectory's start; start (m,) grid indices;
+    times (N+1,); index (m,) in the pool; x0 (m, c, h, w); background (q, c, h, w), other training latents."""
+    model = load(teacher, device, precision)
+    pool = Latents(latents)
+    starts = Starts(pool, model.process, intervals, seed)
+    chosen = choose(starts.grid_index(range(LOOK_AHEAD * count)).tolist(), intervals, count)
+    ids, k, x = starts(chosen)
+    grid = model.process.grid(intervals).to(model.device)
+    method = make_solver(solver)
+    states = torch.zeros((len(chosen), intervals + 1, *x.shape[1:]))
+    states[torch.arange(len(chosen)), k] = x
+    cond = pool.conditioning(ids)
+    with torch.no_grad():
+        for step in range(int(k.min()), intervals):
+            rows = torch.nonzero(k <= step).flatten()
+            here = states[rows, step].to(model.device)
+            t = grid[step].expand(len(rows))
+            s = grid[step + 1].expand(len(rows))
+            after = method.step(model, here, t, s, cond.rows(rows).to(model.device), w)
+            states[rows, step + 1] = after.float().cpu()
+    settings = {
+        "count": count,
+        "solver": solver,
+        "N": intervals,
+        "w": w,
+        "seed": seed,
+        "precision": precision,
+    }
+    with new_artifact(out, "trajectories", settings=settings, inputs={"teacher": teacher, "latents": latents}) as art:
+        save_tensors(
+            art / "trajectories.safetensors",
+            {
+                "states": states,
+                "start": k,
+                "times": grid.cpu(),
+                "index": torch.tensor(chosen),
+                "x0": pool.latents(ids),
+                "background": pool.latents(torch.tensor(pool.train[:BACKGROUND])),
+            },
+        )
+        art.counts = {"trajectories": len(chosen)}

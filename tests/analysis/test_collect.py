@@ -1,0 +1,225 @@
+"""The tidy tables: what stands in them, and what may not stand side by side."""
+
+from __future__ import annotations
+
+import csv
+import json
+import shutil
+
+import pytest
+
+from directcm.analysis import collect, compare
+from directcm.analysis.collect import TABLES, comparisons_rows, errors_rows, metrics_rows, students_rows
+from directcm.artifacts import MANIFEST, read_csv, write_csv
+from directcm.errors import UserError
+
+ODE = {"solver": "ddim", "N": 50, "w": 3.0}
+FD = ("fd_tiny", "teacher")
+
+
+def both(make, run, **more):
+    """Teacher, floor, and a student of each method with a snapshot."""
+    sets = {(250, 1): {("ode_error", "teacher"): 1 / 3, FD: 2.0}, (62, 1): {FD: 3.0}}
+    return [
+        make.student_metrics({**run, "method": "direct_cm"}, sets, **more),
+        make.metrics("Teacher, other noise", {**ODE, "w": 3}, {FD: 0.1}, steps=50, noise="f" * 64).folder,
+        make.student_metrics(run, sets, **more),
+        make.metrics(
+            "Teacher", ODE, {("fd_tiny", "data"): None}, steps=50, flags={("fd_tiny", "data"): ["a", "b"]}
+        ).folder,
+    ]
+
+
+def test_metrics_have_a_line_per_value_in_one_order(make, run, tmp_path):
+    paths = both(make, run)
+    rows = metrics_rows(paths)
+    assert rows == metrics_rows(paths[::-1])
+    assert all(list(row) == TABLES["metrics.csv"] for row in rows)
+    shown = [(r["row"], r["seed"], r["step"], r["sampling_steps"], r["metric"], r["value"]) for r in rows]
+    assert shown == [
+        ("Teacher", "", None, 50, "fd_tiny", None),
+        ("Teacher, other noise", "", None, 50, "fd_tiny", 0.1),
+        ("CM", "0", 62, 1, "fd_tiny", 3.0), ("CM", "0", 250, 1, "ode_error", 0.3333333333), ("CM", "0", 250, 1, "fd_tiny", 2.0),
+        ("Direct CM", "0", 62, 1, "fd_tiny", 3.0), ("Direct CM", "0", 250, 1, "ode_error", 0.3333333333),
+        ("Direct CM", "0", 250, 1, "fd_tiny", 2.0),
+    ]  # fmt: skip
+    assert (rows[0]["flags"], rows[0]["dim"], rows[0]["n_reference"]) == ("a;b", 64, 8)
+    assert (rows[0]["w"], rows[1]["w"], rows[2]["lr"], rows[0]["lr"], rows[0]["method"]) == ("3", "3", "0.0001", "", "")
+    assert collect.collect(paths, [], [], [], [], tmp_path / "out") == {
+        "metrics.csv": 8, "students.csv": 0, "errors.csv": 0, "comparisons.csv": 0,
+    }  # fmt: skip
+    for name, columns in TABLES.items():
+        with open(tmp_path / "out" / name, newline="", encoding="utf-8") as file:
+            assert next(csv.reader(file)) == columns
+
+
+def test_adapters_sort_by_rank_and_metrics_as_they_are_registered(make, run):
+    paths = [make.student_metrics({**run, "adapter": a}, {(250, 1): {FD: 1.0}}) for a in ("full", "lora64", "lora4")]
+    assert [r["adapter"] for r in metrics_rows(paths)] == ["lora4", "lora64", "full"]
+
+
+def test_a_set_given_twice_is_an_error(make, run):
+    paths = both(make, run)
+    with pytest.raises(UserError, match=r"the same set as .*; give each run once"):
+        metrics_rows([*paths, paths[0]])
+    twin = make.metrics("Teacher", {**ODE, "w": 3}, {}, steps=50).folder
+    with pytest.raises(UserError, match="give each run once"):
+        metrics_rows([*paths, twin])
+
+
+def test_other_noise_is_an_error_but_the_floor_has_its_own(make, run):
+    paths = both(make, run)
+    other = make.student_metrics({**run, "seed": 1}, {(250, 1): {FD: 1.0}}, noise="b" * 64)
+    with pytest.raises(UserError, match="evaluated on other noise than"):
+        metrics_rows([*paths, other])
+    floor = make.metrics("Teacher, other noise", {**ODE, "N": 10}, {FD: 0.1}, steps=10, noise="a" * 64).folder
+    with pytest.raises(UserError, match="evaluated on other noise than"):
+        metrics_rows([*paths, floor])
+
+
+@pytest.mark.parametrize("change", [{"n": 9}, {"dim": 32}])
+def test_other_sizes_are_an_error(make, run, change):
+    other = make.student_metrics({**run, "seed": 1}, {(250, 1): {FD: 1.0}}, **change)
+    with pytest.raises(UserError, match=r"fd_tiny against teacher has \(n, n_reference, dim\) = .*not comparable"):
+        metrics_rows([*both(make, run), other])
+
+
+def test_what_is_no_metrics_is_an_error(make, run, tmp_path):
+    with pytest.raises(UserError, match="row is '<script>'"):
+        metrics_rows([make.metrics("<script>", ODE, {}).folder])
+    with pytest.raises(UserError, match="outside its run's collection"):
+        metrics_rows([make.metrics("CM", run, {FD: 1.0}).folder])
+    with pytest.raises(UserError, match="does not belong in the set"):
+        collection = make.student_metrics(run, {(250, 1): {FD: 1.0}}).parent
+        make.metrics("CM", run, {FD: 1.0}, step=62, folder=collection / "step~250,sampling_steps~1")
+        from directcm.artifacts import new_collection
+
+        new_collection(collection, "metrics", ["step~250,sampling_steps~1"], settings={})
+        metrics_rows([collection])
+    with pytest.raises(UserError, match="its run lacks pool"):
+        metrics_rows([make.student_metrics({k: v for k, v in run.items() if k != "pool"}, {(250, 1): {FD: 1.0}})])
+    with pytest.raises(UserError, match="is a 'targets', expected a 'metrics'"):
+        metrics_rows([make.targets(ODE, 1, 1).folder])
+    damaged = make.metrics("Teacher", ODE, {}, steps=50).folder
+    (damaged / "metrics.json").write_text("{")
+    with pytest.raises(UserError, match="does not match its checksum"):
+        metrics_rows([damaged])
+    shutil.copytree(damaged, tmp_path / "x")
+    (tmp_path / "x" / MANIFEST).write_text("{")
+    with pytest.raises(UserError, match="not valid JSON"):
+        metrics_rows([tmp_path / "x"])
+
+
+def test_costs_of_students_at_every_step(make, run):
+    """CM: two student rows a pair and the solver's evaluations, doubled by guidance. Direct CM: one, and solved targets."""
+    shards = [make.targets(ODE, 2000, 2000 * 50, 10.0), make.targets(ODE, 2000, 2000 * 52, 30.0)]
+    elsewhere = make.targets(ODE, 2000, 2000 * 999, 999.0)
+    cm = make.student(run, snapshots=[62], forwards=4000 * 2, seconds={"62": 1.5, "250": 6.0})
+    direct = make.student({**run, "method": "direct_cm", "steps": 500}, targets=shards, seconds={"500": 8.0})
+    evaluated = metrics_rows(
+        [make.student_metrics({**run, "method": "direct_cm", "steps": 500}, {(500, 1): {}, (125, 1): {FD: 1.0}})]
+    )
+    rows = students_rows([direct, cm], [s.folder for s in (elsewhere, *shards)], evaluated)
+    assert all(list(row) == TABLES["students.csv"] for row in rows)
+    names = TABLES["students.csv"][TABLES["students.csv"].index("step") :]
+    found = {(r["method"], r["step"]): {n: r[n] for n in names if n != "step"} for r in rows}
+    assert list(found) == [("cm", 62), ("cm", 250), ("direct_cm", 125), ("direct_cm", 500)]
+
+    def numbers(pairs, distinct, student, teacher, target, seconds, target_seconds):
+        return dict(
+            zip(names[1:], (10, pairs, distinct, student, pairs, teacher, target, seconds, target_seconds), strict=True)
+        )
+
+    assert found["cm", 62] == numbers(992, 992, 1984, 1984, 0, 1.5, 0)
+    assert found["cm", 250] == numbers(4000, 4000, 8000, 8000, 0, 6.0, 0)
+    # The mean over the targets is 51 forwards and 10 ms; seconds at step 125 were not recorded.
+    assert found["direct_cm", 125] == numbers(2000, 2000, 2000, 0, 2000 * 51, None, 20.0)
+    # Eight thousand pairs are drawn, of four thousand start points.
+    assert found["direct_cm", 500] == numbers(8000, 4000, 8000, 0, 4000 * 51, 8.0, 40.0)
+
+
+def test_targets_of_another_ode_do_not_count(make, run):
+    direct = make.student({**run, "method": "direct_cm"})
+    with pytest.raises(UserError, match="its targets' manifests were not given"):
+        students_rows([direct], [make.targets({**ODE, "N": 10}, 1, 1).folder])
+    row = students_rows([direct], [make.targets({**ODE, "w": 3}, 100, 700, None).folder])[0]
+    assert (row["target_forwards"], row["target_seconds"], row["seconds"]) == (28000, None, None)
+    with pytest.raises(UserError, match="give each run once"):
+        students_rows([make.student(run), make.student({**run, "w": 3})])
+
+
+def line(**changes):
+    return {
+        "time": 1000,
+        "space": "latent",
+        "student": 0.25,
+        "solver": 1e-12,
+        "total": 0.3,
+        "cross": -0.05,
+        "n": 100,
+    } | changes
+
+
+def test_errors(make, run):
+    paths = [make.errors({**run, "seed": s}, [line(time=t) for t in (1000, 100)]) for s in (1, 0)]
+    rows = errors_rows(paths)
+    assert all(list(row) == TABLES["errors.csv"] for row in rows)
+    assert [(r["seed"], r["time"]) for r in rows] == [("0", "100"), ("0", "1000"), ("1", "100"), ("1", "1000")]
+    assert (rows[0]["solver"], rows[0]["student_error"], rows[0]["cross_term"], rows[0]["n"]) == (
+        "ddim",
+        0.25,
+        -0.05,
+        100,
+    )
+    with pytest.raises(UserError, match="give each run once"):
+        errors_rows([*paths, paths[0]])
+    with pytest.raises(UserError, match=r"n = 99 start points at time 100, but 100 in .*not comparable"):
+        errors_rows([*paths, make.errors({**run, "seed": 2}, [line(time=100, n=99)])])
+    with pytest.raises(UserError, match="space is 'sound'"):
+        errors_rows([make.errors(run, [line(space="sound")])])
+    with pytest.raises(UserError, match="'x' is not a number"):
+        errors_rows([make.errors(run, [line(total="x")])])
+
+
+def test_comparisons_are_joined_and_each_setting_given_once(make, configure, tmp_path):
+    config = configure(students=[{"seed": [0, 1]}, {"N": [10], "seed": [0, 1]}])
+    _, whole = make.tidy(config)
+    rows = read_csv(whole)
+    parts = [tmp_path / "50.csv", tmp_path / "10.csv"]
+    for path in parts:
+        write_csv(path, [r for r in rows if r["N"] == path.stem], list(rows[0]))
+    joined = comparisons_rows(parts)
+    assert joined == comparisons_rows(parts[::-1])
+    assert [r["N"] for r in joined] == ["10"] * (len(rows) // 2) + ["50"] * (len(rows) // 2)
+    assert list(joined[0]) == TABLES["comparisons.csv"] == compare.COLUMNS
+    assert (joined[0]["lr"], joined[0]["a_step"], joined[0]["p"], joined[0]["test"]) == (
+        "0.0001",
+        250,
+        0.01,
+        "bootstrap",
+    )
+    with pytest.raises(UserError, match=r"compares what .* compares"):
+        comparisons_rows([*parts, parts[0]])
+    write_csv(tmp_path / "x.csv", [{"a": 1}], ["a"])
+    with pytest.raises(UserError, match="its columns are not what, a, b"):
+        comparisons_rows([tmp_path / "x.csv"])
+    write_csv(tmp_path / "none.csv", [], compare.COLUMNS)
+    assert comparisons_rows([tmp_path / "none.csv"]) == []
+
+
+def test_nothing_is_written_where_something_is_wrong(make, run, tmp_path):
+    paths = both(make, run)
+    with pytest.raises(UserError):
+        collect.collect([*paths, paths[0]], [], [], [], [], tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_no_table_names_a_column_twice():
+    assert all(len(set(columns)) == len(columns) for columns in TABLES.values())
+
+
+def test_numbers_have_ten_significant_digits():
+    assert collect.field(1 / 3) == 0.3333333333
+    assert collect.field(123456789012.0) == 123456789000.0
+    assert collect.field(float("nan")) is None
+    assert json.dumps(collect.field(2e-20)) == "2e-20"

@@ -1,0 +1,77 @@
+"""The style: looks that survive greyscale, reference lines far and near, labels that keep clear of data."""
+
+from __future__ import annotations
+
+import itertools
+
+import pytest
+
+from directcm.analysis import style, tidy
+from directcm.analysis.style import LOOKS, luminance
+from tests.analysis import tidy_tables as tables
+
+
+def test_looks_differ_in_grey_and_without_colour():
+    assert tuple(LOOKS) == tidy.ROWS == ("Teacher", "Teacher, other noise", "CM", "Direct CM")
+    for (a, first), (b, second) in itertools.combinations(LOOKS.items(), 2):
+        # The floor is a teacher's, never a student's: marker and dash tell it apart where its grey is near an orange's.
+        assert abs(luminance(first.color) - luminance(second.color)) > (12 if tidy.FLOOR in (a, b) else 20)
+    assert len({look.marker for look in LOOKS.values()}) == len({look.line for look in LOOKS.values()}) == 4
+    assert luminance("#ffffff") == pytest.approx(100, abs=0.1)
+    assert luminance("#777777") == pytest.approx(50, abs=1)
+
+
+@pytest.fixture
+def axes():
+    with style.styled():
+        import matplotlib.pyplot as plt
+
+        figure, axes = plt.subplots(figsize=(2, 1.6), layout="constrained")
+        yield axes
+        plt.close(figure)
+
+
+def test_a_near_reference_is_a_line_and_a_far_one_is_written(axes):
+    axes.plot([0, 1], [1.0, 2.0])
+    look = style.Look("#1a1a1a", "", "-")
+    marks = [("near", 2.3), ("far", 9.0), ("deep", -7.5), ("none", float("nan"))]
+    style.references([axes], [style.Reference(name, look, (y,), decimals=2) for name, y in marks])
+    assert {t.get_text() for t in axes.texts} == {"↑ far 9.00", "↓ deep −7.50"}
+    assert [line.get_ydata()[0] for line in axes.lines[1:]] == [2.3]
+    low, high = axes.get_ylim()
+    assert low > -1 and 2.3 < high < 3.5
+    tables.legible(axes.figure)
+
+
+def test_references_on_a_log_axis_leave_out_what_it_cannot_show(axes):
+    axes.plot([0, 1], [1.0, 100.0])
+    axes.set_yscale("log")
+    look = style.Look("#1a1a1a", "", "-")
+    style.references([axes], [style.Reference("zero", look, (0.0,)), style.Reference("far", look, (1e9,), decimals=0)])
+    assert [t.get_text() for t in axes.texts] == ["↑ far 1000000000"]
+
+
+def test_labels_keep_off_each_other_and_the_data(axes):
+    line = [(x / 10, (x / 10) ** 2) for x in range(11)]
+    axes.plot(*zip(*line, strict=True))
+    labels = [style.Label(*line[i], f"{10 * i:,}", "#000000") for i in (0, 1, 2, 9, 10)]
+    style.place(axes, labels, [line])
+    tables.legible(axes.figure)
+    frame = axes.get_window_extent()
+    pixels = axes.transData.transform(line)
+    for text, box in tables.texts(axes.figure):
+        if any(text == label.text for label in labels) and frame.overlaps(box):
+            assert not any(box.x0 < x < box.x1 and box.y0 < y < box.y1 for x, y in pixels), text
+
+
+def test_ticks_stand_at_the_values_and_thin_out_where_crowded(axes):
+    axes.plot([10, 20, 50, 100], [1, 2, 3, 4])
+    axes.figure.draw_without_rendering()
+    style.values_axis(axes, [10, 20, 50, 100], log=True)
+    assert [t.get_text() for t in axes.get_xticklabels()] == ["10", "20", "50", "100"]
+    axes.cla()
+    axes.plot([1, 199], [0, 1])
+    style.values_axis(axes, [float(v) for v in range(1, 200)])
+    shown = [t.get_text() for t in axes.get_xticklabels()]
+    assert 3 <= len(shown) < 30 and shown[-1] == "199"
+    tables.legible(axes.figure)
