@@ -1,4 +1,4 @@
-# The two commands: `make reproduce` runs the paper on digits, `make test` runs the tests. Both set everything up first.
+# `make reproduce` runs the main comparison on digits, `make paper` everything, `make test` the tests. Each sets everything up first.
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
@@ -34,12 +34,25 @@ $(VENV)/.installed: envs/lock.txt
 .PHONY: install
 install: $(VENV)/.installed  ## the locked environment in .venv
 
+# $(call report,target,overlay,results folder,report): the report is written anew where something in it is newer.
+define report
+	@if [ ! -e $(4) ] || [ -n "$$(find $(addprefix $(3)/,tables figures claims gallery costs provenance) workflow/report -newer $(4) -type f -print -quit)" ]; then \
+		snakemake --quiet all $(1) --report $(4) $(2); fi
+endef
+
 .PHONY: reproduce
-reproduce: install  ## run the paper (PRESET=smoke, paper …; CORES=2), write the report, print Table 1
+reproduce: install  ## the main comparison (PRESET=smoke, photos, paper …; CORES=2), the report, Table 1 on the screen
 	@snakemake --cores $(CORES) $(GPUS) $(OVERLAY)
-	@if [ ! -e $(REPORT) ] || [ -n "$$(find $(RESULTS)/tables $(RESULTS)/figures $(RESULTS)/provenance.html workflow/report -newer $(REPORT) -type f -print -quit)" ]; then \
-		snakemake --quiet all --report $(REPORT) $(OVERLAY); fi
+	$(call report,all,$(OVERLAY),$(RESULTS),$(REPORT))
 	@echo; directcm show $(RESULTS)/tables/table1.csv; echo; echo "Report: $(CURDIR)/$(REPORT)"; echo "Tables and figures: $(CURDIR)/$(RESULTS)"
+
+.PHONY: paper
+paper: install  ## every table and figure of the paper, our own, and the verdicts; then natural images (PRESET=…: that preset alone)
+	@snakemake --cores $(CORES) $(GPUS) $(OVERLAY) paper
+	$(call report,paper,$(OVERLAY),$(RESULTS),$(REPORT))
+	@$(if $(PRESET),,snakemake --cores $(CORES) $(GPUS) --configfile workflow/presets/photos.yaml)
+	$(if $(PRESET),,$(call report,all,--configfile workflow/presets/photos.yaml,results/photos,report-photos.html))
+	@echo; directcm show $(RESULTS)/claims/paper.csv; echo; echo "Report: $(CURDIR)/$(REPORT)$(if $(PRESET),, and $(CURDIR)/report-photos.html)"; echo "Tables and figures: $(CURDIR)/$(RESULTS)"
 
 .PHONY: restore
 restore: install  ## bring results back from the DVC remote, and Snakemake's record of them

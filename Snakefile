@@ -22,13 +22,13 @@ report: "workflow/report/workflow.rst"
 rule all:
     default_target: True
     input:
-        RESULTS,
+        results_of("main"),
     message:
         f"all: the results are in {OUT}"
 
 
 rule paper:
     input:
-        EVERYTHING,
+        results_of("paper"),
     message:
         f"paper: every table and figure is in {OUT}"

@@ -8,6 +8,7 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["TOKENIZERS_PARALLELISM"] = "false"
 
 import csv
+from collections.abc import Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -19,6 +20,8 @@ IMAGES = 40
 SEED = 24
 N = 5
 W = 3.0
+POOL = 16
+ODE = {"solver": "ddim", "N": N, "w": W}
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -73,7 +76,10 @@ def _one_line() -> Any:
 
 
 class Tiny(SimpleNamespace):
-    """Artefacts (data, teacher, latents, noise, targets, cm, direct_cm, reference, samples) and the settings behind them."""
+    """Artefacts (data, teacher, latents, noise, targets, cm, direct_cm, reference, samples) and the settings behind them.
+
+    `reference` are the teacher's two shards, `samples` is the finished Direct CM in one step.
+    """
 
     def student_run(self, method: str, **changes: Any) -> dict[str, Any]:
         """The axes of a student."""
@@ -86,12 +92,15 @@ class Tiny(SimpleNamespace):
             "loss": "mse",
             "lr": 1e-3,
             "batch_size": 4,
+            "pool": POOL,
             "steps": 4,
             "seed": 0,
         }
         return run | changes
 
-    def train(self, out: Path, method: str, *, scratch: Path | None = None, **changes: Any) -> Any:
+    def train(
+        self, out: Path, method: str, *, scratch: Path | None = None, snapshots: Sequence[int] = (), **changes: Any
+    ) -> Any:
         """Train a student; settings of `config.Train` may be among the changes."""
         from directcm import training
         from directcm.artifacts import open_artifact
@@ -101,11 +110,10 @@ class Tiny(SimpleNamespace):
             k: changes.pop(k) for k in list(changes) if k in ("checkpoint_every", "precision", "gradient_checkpointing")
         }
         targets = changes.pop("targets", self.targets if method == "direct_cm" else [])
-        pool = changes.pop("pool", self.targets_settings.count)
         training.make(
             self.student_run(method, **changes),
             Train(**{"checkpoint_every": 2, **settings}),
-            pool,
+            snapshots,
             self.teacher,
             self.latents,
             targets,
@@ -116,21 +124,19 @@ class Tiny(SimpleNamespace):
         )
         return open_artifact(out, "student")
 
-    def solve(self, out: Path, shard: int = 0, *, scratch: Path | None = None, **changes: Any) -> Any:
-        """Solve a shard of targets; settings of `config.Targets`, solver, N, w and seed may change."""
+    def solve(self, out: Path, number: int = 0, *, scratch: Path | None = None, **changes: Any) -> Any:
+        """Solve one shard of targets; settings of `config.Targets`, solver, N, w and seed may change."""
         from directcm import targets
         from directcm.artifacts import open_artifact
 
-        ode = {"solver": "ddim", "N": N, "w": W, "seed": SEED} | {
-            k: changes.pop(k) for k in list(changes) if k in ("solver", "N", "w", "seed")
-        }
+        ode = {**ODE, "seed": SEED} | {k: changes.pop(k) for k in list(changes) if k in ("solver", "N", "w", "seed")}
         settings = self.targets_settings.model_copy(update=changes)
         targets.make(
             settings,
             ode["solver"],
             ode["N"],
             ode["w"],
-            shard,
+            number,
             self.teacher,
             self.latents,
             ode["seed"],
@@ -141,39 +147,63 @@ class Tiny(SimpleNamespace):
         )
         return open_artifact(out, "targets")
 
-    def sample(
-        self,
-        out: Path,
-        student: Any = None,
-        steps: int | None = None,
-        shard: int = 0,
-        shards: int = 1,
-        *,
-        scratch: Path | None = None,
-        **changes: Any,
-    ) -> Any:
-        """Sample the teacher or a student."""
+    def solve_errors(self, out: Path, solver: str = "ddim", intervals: int = N, number: int = 0, **changes: Any) -> Any:
+        """Solve one shard of the start points of the errors by start time; settings of `config.Errors`, w and seed may change."""
+        from directcm import endpoints
+        from directcm.artifacts import open_artifact
+
+        own = {"w": W, "seed": SEED, "batch_size": 4, "teacher": self.teacher}
+        own |= {k: changes.pop(k) for k in list(changes) if k in own}
+        endpoints.make(
+            self.errors_settings.model_copy(update=changes),
+            solver,
+            intervals,
+            own["w"],
+            number,
+            own["batch_size"],
+            own["teacher"],
+            self.latents,
+            own["seed"],
+            "cpu",
+            "no",
+            out.with_name(out.name + "-scratch"),
+            out,
+        )
+        return open_artifact(out, "endpoints")
+
+    def evaluated(self, **changes: Any) -> Any:
+        """What sampling reads; settings of `config.Evaluation` and the noise may change."""
+        from directcm import sampling
+
+        noise = changes.pop("noise", self.noise)
+        settings = self.evaluation.model_copy(update=changes)
+        return sampling.Evaluated(settings, self.teacher, self.latents, noise, SEED, "cpu")
+
+    def sample(self, out: Path, shard: int = 0, shards: int = 1, *, scratch: Path | None = None, **changes: Any) -> Any:
+        """Sample a shard of the teacher's."""
         from directcm import sampling
         from directcm.artifacts import open_artifact
 
-        ode = {"solver": "ddim", "N": N, "w": W}
-        noise = changes.pop("noise", self.noise)
-        sampling.make(
-            self.evaluation.model_copy(update=changes),
-            self.teacher,
-            self.latents,
-            noise,
-            ode,
-            shard,
-            shards,
-            student,
-            steps,
-            SEED,
-            "cpu",
-            scratch or out.with_name(out.name + "-scratch"),
-            out,
-        )
+        scratch = scratch or out.with_name(out.name + "-scratch")
+        sampling.sample_teacher(self.evaluated(**changes), ODE, shard, shards, scratch, out)
         return open_artifact(out, "samples")
+
+    def sample_sets(
+        self, out: Path, student: Any, sets: Sequence[tuple[int, int]], *, scratch: Path | None = None, **changes: Any
+    ) -> dict[str, Any]:
+        """Sample a student's sets (optimiser step, sampling steps); the collection's parts."""
+        from directcm import sampling
+        from directcm.artifacts import open_collection
+
+        scratch = scratch or out.with_name(out.name + "-scratch")
+        sampling.sample_students(self.evaluated(**changes), ODE, student, sets, scratch, out)
+        return open_collection(out, "samples")
+
+    def sample_student(self, out: Path, student: Any, steps: int, **changes: Any) -> Any:
+        """Sample the finished student in so many steps; its part of the collection."""
+        parts = self.sample_sets(out, student, [(student.json("student.json")["run"]["steps"], steps)], **changes)
+        (only,) = parts.values()
+        return only
 
 
 @pytest.fixture(scope="session")
@@ -181,7 +211,7 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Tiny:
     """The small run. Read only: write elsewhere."""
     from directcm import datasets, encode, noise
     from directcm.artifacts import open_artifact
-    from directcm.config import Data, Encode, Evaluation, MicroSdxl, Process, Targets
+    from directcm.config import Data, Encode, Errors, Evaluation, MicroSdxl, Process, Targets
     from directcm.teachers import micro_sdxl
 
     root = tmp_path_factory.mktemp("tiny")
@@ -203,13 +233,16 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Tiny:
         Encode(batch_size=16), t.teacher, t.data, SEED, "cpu", "no", root / "scratch" / "encode", root / "latents"
     )
     t.latents = open_artifact(root / "latents", "latents")
-    noise.make(6, t.data, t.latents, SEED, root / "noise")
+    noise.make(6, "evaluation", t.data, t.latents, SEED, root / "noise")
     t.noise = open_artifact(root / "noise", "noise")
-    t.targets_settings = Targets(count=16, shards=2, block=4, batch_size=4)
+    t.targets_settings = Targets(shard=8, block=4, batch_size=4)
+    t.errors_settings = Errors.model_validate(
+        {"times": 5, "points": 3, "shard": 8, "block": 4, "refined": {"solver": "edm_heun", "N": 10}}
+    )
     t.targets = [t.solve(root / "targets" / str(i), i) for i in range(2)]
     t.cm = t.train(root / "cm", "cm")
     t.direct_cm = t.train(root / "direct_cm", "direct_cm")
     t.evaluation = Evaluation(samples=6, steps=[1], shards=2, block=3, batch_size=2)
     t.reference = [t.sample(root / "reference" / str(i), shard=i, shards=2) for i in range(2)]
-    t.samples = t.sample(root / "samples", t.direct_cm, 1)
+    t.samples = t.sample_student(root / "samples", t.direct_cm, 1)
     return t

@@ -39,7 +39,9 @@ def metrics(tmp_path: Path) -> Artifact:
         },
     ]
     with new_artifact(tmp_path / "metrics", "metrics", settings={}) as art:
-        write_json(art / "metrics.json", {"row": "CM", "steps": 1, "run": {}, "metrics": rows, "fingerprints": {}})
+        write_json(
+            art / "metrics.json", {"row": "CM", "step": 250, "steps": 1, "run": {}, "metrics": rows, "fingerprints": {}}
+        )
     return open_artifact(tmp_path / "metrics", "metrics")
 
 
@@ -55,8 +57,8 @@ def test_card(tiny: Any, metrics: Artifact, tmp_path: Path) -> None:
         tiny.teacher.fingerprint[:16],
         f"{tiny.cm.counts['trainable_parameters']:,} trained",
         "load_lora_weights",
-        "| 1 | ODE error | teacher | 0.1235 | 0.1000 to 0.1500 | 6 |",
-        "| 1 | FD-tiny | data | 41.000 |  | 6 |",
+        "| 250 | 1 | ODE error | teacher | 0.1235 | 0.1000 to 0.1500 | 6 |",
+        "| 250 | 1 | FD-tiny | data | 41.000 |  | 6 |",
     ):
         assert part in text, part
     assert text.startswith("---\n") and "lora]" in text and f"{32} training images" in text

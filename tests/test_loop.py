@@ -166,6 +166,123 @@ def test_weights_without_a_gradient_resume(tmp_path: Path) -> None:
     fit(job(), make_accelerator())
 
 
+def keeping(tmp_path: Path, **options: Any) -> Job:
+    """The problem with snapshots after steps 3 and 4, checkpoints after 2, 4, …"""
+    return problem(scratch=tmp_path, snapshots=[3, 4], **options)
+
+
+def weights(job: Job) -> dict[str, Tensor]:
+    return {f"net.{k}": v.detach().clone() for k, v in job.modules["net"].named_parameters()}
+
+
+def same_tensors(a: dict[str, Tensor], b: dict[str, Tensor]) -> None:
+    assert a.keys() == b.keys() and all(torch.equal(v, b[k]) for k, v in a.items())
+
+
+def whole_snapshots() -> dict[int, dict[str, Tensor]]:
+    """What a snapshot after a step must hold: the weights of a run that ends there, under the same schedule."""
+    out = {}
+    for step in (3, 4):
+        job = problem(steps=step)
+        fit(job, make_accelerator())
+        out[step] = weights(job)
+    return out
+
+
+def names(folder: Path, what: str) -> list[int]:
+    return sorted(int(p.name.rsplit("-", 1)[1]) for p in folder.glob(f"{what}-*"))
+
+
+def test_snapshots_are_the_weights_after_their_step(tmp_path: Path) -> None:
+    job = keeping(tmp_path, ema=0.9)
+    fitted = fit(job, make_accelerator())
+    assert list(fitted.snapshots) == [3, 4]
+    for step, expected in whole_snapshots().items():
+        same_tensors(fitted.snapshots[step], expected)
+    # What is kept does not change what is trained.
+    plain = train(problem(ema=0.9))
+    same(plain, (fitted.curve, fitted.average, dict(job.modules["net"].state_dict())))
+    assert not torch.equal(fitted.snapshots[3]["net.0.weight"], fitted.snapshots[4]["net.0.weight"])
+    assert list(fitted.seconds) == [3, 4, 9]
+    assert 0 < fitted.seconds[3] < fitted.seconds[4] < fitted.seconds[9]
+
+
+@pytest.mark.parametrize("stop", [3, 4, 5, 8])
+def test_stopped_after_a_snapshot_all_are_kept(tmp_path: Path, stop: int) -> None:
+    """Stopped in step 3 (after the snapshot, before the next checkpoint) and later: the same weights, seconds that ascend."""
+    with pytest.raises(Killed):
+        fit(keeping(tmp_path, stop=stop), make_accelerator())
+    rows: list[np.ndarray] = []
+    job = keeping(tmp_path, log=rows)
+    fitted = fit(job, make_accelerator())
+    assert len(rows) == 9 - stop // 2 * 2
+    for step, expected in whole_snapshots().items():
+        same_tensors(fitted.snapshots[step], expected)
+    same(train(problem()), (fitted.curve, fitted.average, dict(job.modules["net"].state_dict())))
+    assert list(fitted.seconds) == [3, 4, 9] and list(fitted.seconds.values()) == sorted(fitted.seconds.values())
+
+
+@pytest.mark.parametrize("damage", ["gone", "truncated", "foreign"])
+@pytest.mark.parametrize("lost", [3, 4])
+def test_a_checkpoint_whose_snapshots_are_lost_is_passed_over(
+    tmp_path: Path, damage: str, lost: int, capsys: pytest.CaptureFixture
+) -> None:
+    """Checkpoints 2 and 4 are there: without one of the snapshots 3 and 4 the run goes on from 2."""
+    with pytest.raises(Killed):
+        fit(keeping(tmp_path, stop=5), make_accelerator())
+    assert names(tmp_path, "checkpoint") == [2, 4] and names(tmp_path, "snapshot") == [3, 4]
+    path = tmp_path / f"snapshot-{lost:08d}"
+    if damage == "gone":
+        shutil.rmtree(path)
+    elif damage == "truncated":
+        data = (path / "weights.safetensors").read_bytes()
+        (path / "weights.safetensors").write_bytes(data[:-9])
+    else:
+        with pytest.raises(Killed):
+            fit(keeping(tmp_path / "other", stop=5, key={"a": 2}), make_accelerator())
+        shutil.rmtree(path)
+        shutil.copytree(tmp_path / "other" / path.name, path)
+    rows: list[np.ndarray] = []
+    fitted = fit(keeping(tmp_path, log=rows), make_accelerator())
+    assert len(rows) == 9 - 2 and "passed over" in capsys.readouterr().out
+    for step, expected in whole_snapshots().items():
+        same_tensors(fitted.snapshots[step], expected)
+
+
+def test_snapshots_asked_for_later_are_made(tmp_path: Path) -> None:
+    """Checkpoints of a run that kept none are no use to one that keeps some before them."""
+    with pytest.raises(Killed):
+        fit(problem(stop=7, scratch=tmp_path), make_accelerator())
+    rows: list[np.ndarray] = []
+    fitted = fit(keeping(tmp_path, log=rows), make_accelerator())
+    assert len(rows) == 9
+    for step, expected in whole_snapshots().items():
+        same_tensors(fitted.snapshots[step], expected)
+
+
+def test_a_snapshot_damaged_while_the_run_goes_on_is_a_users_line(tmp_path: Path, one_line: Any) -> None:
+    job = keeping(tmp_path)
+    loss = job.loss
+
+    def damaging(step: int, rows: np.ndarray) -> Tensor:
+        if step == 6:
+            (tmp_path / "snapshot-00000003" / "weights.safetensors").write_bytes(b"")
+        return loss(step, rows)
+
+    job.loss = damaging
+    with pytest.raises(UserError) as error:
+        fit(job, make_accelerator())
+    assert "the snapshot of step 3" in one_line(error) and str(tmp_path) in str(error.value)
+    # Running again, as the line says, mends it.
+    fitted = fit(keeping(tmp_path), make_accelerator())
+    same_tensors(fitted.snapshots[3], whole_snapshots()[3])
+
+
+def test_snapshots_need_somewhere_to_lie() -> None:
+    with pytest.raises(ValueError, match="scratch"):
+        fit(problem(snapshots=[3]), make_accelerator())
+
+
 def checkpoints(folder: Path) -> list[str]:
     return sorted(p.name for p in folder.glob("checkpoint-*"))
 

@@ -39,7 +39,7 @@ def test_noise_and_prompts(tiny: Any, tmp_path: Path) -> None:
     assert [r["row"] for r in rows] == [str(i) for i in range(6)]
     assert all(images[int(r["id"])]["text"] == r["text"] and images[int(r["id"])]["split"] == "train" for r in rows)
     # More rows than images: the shuffled images come round again, and the first rows stay what they were.
-    noise_verb.make(70, tiny.data, tiny.latents, tiny.seed, tmp_path / "noise")
+    noise_verb.make(70, "evaluation", tiny.data, tiny.latents, tiny.seed, tmp_path / "noise")
     more = open_artifact(tmp_path / "noise", "noise")
     ids = [r["id"] for r in more.csv("prompts.csv")]
     n = tiny.data.json("data.json")["n_train"]
@@ -103,7 +103,7 @@ def test_one_step_is_the_students_formula(tiny: Any) -> None:
 
 
 def test_three_steps_by_hand(tiny: Any, tmp_path: Path) -> None:
-    got = tiny.sample(tmp_path / "s", tiny.direct_cm, 3)
+    got = tiny.sample_student(tmp_path / "s", tiny.direct_cm, 3)
     student, cond = students.load(load(tiny.teacher), tiny.direct_cm), conditioning(tiny)
     process = student.process
     x = tiny.noise.tensors("noise.safetensors")["noise"]
@@ -118,12 +118,11 @@ def test_three_steps_by_hand(tiny: Any, tmp_path: Path) -> None:
     assert got.counts["student_forwards"] == 18
 
 
-def test_step_noise_does_not_depend_on_batches_or_shards(tiny: Any, tmp_path: Path) -> None:
-    whole = tiny.sample(tmp_path / "a", tiny.cm, 2).tensors("latents.safetensors")["latents"]
-    parts = [
-        tiny.sample(tmp_path / str(i), tiny.cm, 2, i, 2, batch_size=3).tensors("latents.safetensors") for i in range(2)
-    ]
-    torch.testing.assert_close(torch.cat([p["latents"] for p in parts]), whole, rtol=1e-4, atol=1e-4)
+def test_step_noise_does_not_depend_on_batches_or_blocks(tiny: Any, tmp_path: Path) -> None:
+    whole = tiny.sample_student(tmp_path / "a", tiny.cm, 2).tensors("latents.safetensors")["latents"]
+    for block, batch in ((6, 3), (4, 4), (1, 1)):
+        other = tiny.sample_student(tmp_path / f"{block}", tiny.cm, 2, block=block, batch_size=batch)
+        torch.testing.assert_close(other.tensors("latents.safetensors")["latents"], whole, rtol=1e-4, atol=1e-4)
 
 
 def test_images_are_the_decoded_latents(tiny: Any) -> None:
@@ -143,7 +142,7 @@ def test_noise_of_other_latents_is_refused(tiny: Any, tmp_path: Path, one_line: 
     encode.make(
         Encode(posterior="mode"), tiny.teacher, tiny.data, 24, "cpu", "no", tmp_path / "x", tmp_path / "latents"
     )
-    noise_verb.make(6, tiny.data, open_artifact(tmp_path / "latents", "latents"), 24, tmp_path / "noise")
+    noise_verb.make(6, "evaluation", tiny.data, open_artifact(tmp_path / "latents", "latents"), 24, tmp_path / "noise")
     with pytest.raises(UserError) as error:
         tiny.sample(tmp_path / "s", noise=open_artifact(tmp_path / "noise", "noise"))
     assert str(tmp_path / "noise") in one_line(error) and "other latents" in str(error.value)
@@ -154,7 +153,7 @@ def test_a_student_of_another_teacher_is_refused(tiny: Any, tmp_path: Path, one_
     student = open_artifact(tmp_path / "cm", "student")
     student.manifest["inputs"]["teacher"] = "0" * 64
     with pytest.raises(UserError) as error:
-        tiny.sample(tmp_path / "s", student, 1)
+        tiny.sample_student(tmp_path / "s", student, 1)
     assert "another teacher" in one_line(error)
 
 
@@ -175,8 +174,8 @@ def test_a_killed_run_resumes_to_the_same_bytes(tiny: Any, tmp_path: Path, monke
 
     monkeypatch.setattr(sampling, "sample_student", dies)
     with pytest.raises(KeyboardInterrupt):
-        tiny.sample(tmp_path / "s", tiny.direct_cm, 1)
-    resumed = tiny.sample(tmp_path / "s", tiny.direct_cm, 1)
+        tiny.sample_student(tmp_path / "s", tiny.direct_cm, 1)
+    resumed = tiny.sample_student(tmp_path / "s", tiny.direct_cm, 1)
     assert calls == [range(0, 2), range(2, 3), range(3, 5), range(3, 5), range(5, 6)]
     assert (resumed.folder / "manifest.json").read_bytes() == (tiny.samples.folder / "manifest.json").read_bytes()
 
@@ -192,5 +191,5 @@ def test_a_sample_that_is_not_finite_is_named(
 
     monkeypatch.setattr(sampling, "sample_student", broken)
     with pytest.raises(UserError) as error:
-        tiny.sample(tmp_path / "s", tiny.direct_cm, 1)
+        tiny.sample_student(tmp_path / "s", tiny.direct_cm, 1)
     assert "row 4 is not finite" in one_line(error)

@@ -71,31 +71,44 @@ def measured_order(teacher: Teacher, name: str, end: float, sizes: tuple[int, ..
     """Minus the slope of log error over log N."""
     x = rng.normal(1, "x", range(4), (2,)).double()
     start, stop = torch.full((4,), teacher.process.start), torch.full((4,), end)
-    # DDIM shares the discrete α with the flow map. Euler's and Heun's β integrates to it only as steps → ∞, which
+    # DDIM and EDM's Heun share the discrete α with the flow map. Euler's and Heun's β integrates to it only as steps → ∞, which
     # would floor the small errors: their reference is the same ODE solved much finer.
     goal = (
         teacher.flow(x, start, stop)
-        if name == "ddim"
+        if name in ("ddim", "edm_heun")
         else run(Network(teacher.process, teacher.mean, teacher.scale), "heun", x, 3200, end)
     )
     errors = [float((run(teacher, name, x, n, end) - goal).abs().mean()) for n in sizes]
     return float(-np.polyfit(np.log(sizes), np.log(errors), 1)[0])
 
 
-SIZES = {"ddim": (160, 320, 640, 1280), "euler": (40, 80, 160, 320), "heun": (20, 40, 80, 160)}
-ORDER = {"ddim": 1, "euler": 1, "heun": 2}
+SIZES = {
+    "ddim": (160, 320, 640, 1280),
+    "euler": (40, 80, 160, 320),
+    "heun": (20, 40, 80, 160),
+    "edm_heun": (20, 40, 80, 160),
+}
+ORDER = {"ddim": 1, "euler": 1, "heun": 2, "edm_heun": 2}
+# u = σ/α falls to 0 as √t does, so that the last step's u² is of the order of one step of t: DDIM there costs an order.
+LAST_STEP = pytest.mark.xfail(
+    strict=True, reason="the last step of edm_heun, DDIM's, is of first order on a grid even in t"
+)
+CASES = [
+    pytest.param(name, end, marks=[LAST_STEP] if (name, end) == ("edm_heun", 0.0) else [])
+    for name in SOLVERS
+    for end in (0.0, 16000.0)
+]
 
 
-@pytest.mark.parametrize("name", list(SOLVERS))
+@pytest.mark.parametrize(("name", "end"), CASES)
 @pytest.mark.parametrize("kind", [Exact, Network])
-@pytest.mark.parametrize("end", [0.0, 16000.0])
 def test_order_of_convergence(name: str, kind: type[Gaussian], end: float) -> None:
     teacher = kind(fine(), torch.tensor([0.7, -0.3], dtype=torch.float64), 0.5)
     assert measured_order(teacher, name, end, SIZES[name]) == pytest.approx(ORDER[name], abs=0.15)
     assert SOLVERS[name].order == ORDER[name]
 
 
-@pytest.mark.parametrize("name", ["ddim", "euler", "heun"])
+@pytest.mark.parametrize("name", list(SOLVERS))
 def test_all_solvers_go_to_the_flow_map(name: str) -> None:
     process = fine()
     teacher = Exact(process, torch.tensor([0.7], dtype=torch.float64), 0.5)
@@ -191,6 +204,63 @@ def test_ddim_step_by_hand() -> None:
     torch.testing.assert_close(at_end, x0)
 
 
+def test_edm_heun_step_by_hand() -> None:
+    """Karras et al. 2206.00364, Algorithm 1: Euler's step of x̂ = x/α in u = σ/α, then the mean of the two ε̂."""
+    teacher = Spy()
+    x = rng.normal(4, "x", range(2), (2, 2)).double()
+    t, s = torch.tensor([800.0, 300.0]), torch.tensor([600.0, 250.0])
+    abar = torch.cat([torch.ones(1, dtype=torch.float64), torch.cumprod(1 - teacher.process.betas, 0)])
+    u = ((1 - abar) / abar).sqrt()
+    hand = []
+    for row, (k, n) in enumerate(((800, 600), (300, 250))):
+        start = x[row : row + 1]
+        first = teacher.noise(start, torch.tensor([float(k)]), None)
+        guess = start / abar[k].sqrt() + (u[n] - u[k]) * first
+        second = teacher.noise(guess * abar[n].sqrt(), torch.tensor([float(n)]), None)
+        hand.append((start / abar[k].sqrt() + (u[n] - u[k]) * 0.5 * (first + second)) * abar[n].sqrt())
+    solver = make_solver("edm_heun")
+    torch.testing.assert_close(
+        solver.step(teacher, x.float(), t, s, None, 1.0), torch.cat(hand).float(), rtol=1e-5, atol=1e-5
+    )
+
+
+def test_edm_heuns_last_step_is_ddims_and_rows_before_it_are_not() -> None:
+    teacher = Spy()
+    x = rng.normal(4, "x", range(2), (2, 2))
+    t, s = torch.tensor([100.0, 100.0]), torch.tensor([0.0, 50.0])
+    teacher.calls.clear()
+    edm = make_solver("edm_heun").step(teacher, x, t, s, None, 1.0)
+    ddim = make_solver("ddim").step(teacher, x, t, s, None, 1.0)
+    # Time 0 is never asked about: there ε̂ says nothing.
+    assert [c[1].tolist() for c in teacher.calls[:2]] == [[100.0, 100.0], [1.0, 50.0]]
+    torch.testing.assert_close(edm[0], ddim[0], rtol=1e-6, atol=1e-6)
+    assert float((edm[1] - ddim[1]).abs().max()) > 1e-4
+
+
+def test_edm_heun_goes_where_ddim_goes() -> None:
+    """DDIM is Euler in the same variables: its limit, by Richardson's extrapolation, is what EDM's Heun reaches much sooner."""
+    teacher = Exact(fine(), torch.tensor([0.7], dtype=torch.float64), 0.5)
+    x = rng.normal(1, "x", range(8), (1,)).double()
+    coarse, finer = (run(teacher, "ddim", x, n, 16000.0) for n in (1600, 3200))
+    limit = 2 * finer - coarse
+    heun = run(teacher, "edm_heun", x, 400, 16000.0)
+    assert float((heun - limit).abs().max()) < 1e-5
+    assert float((finer - limit).abs().max()) > 5e-5
+    # 2 × 400 forwards do better than 3,200 of DDIM.
+    exact = teacher.flow(x, torch.full((8,), teacher.process.start), torch.full((8,), 16000.0))
+    assert float((heun - exact).abs().mean()) < 0.1 * float((finer - exact).abs().mean())
+
+
+@pytest.mark.parametrize(("name", "forwards"), [("ddim", 1), ("euler", 1), ("heun", 2), ("edm_heun", 2)])
+def test_forwards_of_a_step(name: str, forwards: int) -> None:
+    teacher, x, cond = case(3)
+    solver = make_solver(name)
+    t, s = torch.tensor([1000.0, 500.0, 100.0]), torch.tensor([900.0, 400.0, 0.0])
+    solver.step(teacher, x, t, s, cond, 3.0)
+    assert solver.evaluations_per_step == forwards == len(teacher.calls)
+    assert teacher.rows_evaluated == forwards * 3 * 2
+
+
 def case(rows: int) -> tuple[Spy, Tensor, Conditioning]:
     return Spy(), rng.normal(7, "x", range(rows), (2, 2)), Conditioning({"c": torch.linspace(-1, 1, rows)})
 
@@ -207,7 +277,7 @@ def test_mixed_starts_equal_each_row_alone(name: str, w: float) -> None:
         )
         torch.testing.assert_close(ends[i], one[0], rtol=1e-5, atol=1e-5)
     steps = int((10 - starts).sum())
-    per_step = (2 if name == "heun" else 1) * (2 if w == 3.0 else 1)
+    per_step = (2 if name in ("heun", "edm_heun") else 1) * (2 if w == 3.0 else 1)
     assert count.made == count.minimum == steps * per_step
 
 
@@ -228,7 +298,7 @@ def test_the_queue_never_does_too_much(starts: list[int], batch: int, name: str,
     assert max(len(c[0]) for c in teacher.calls) <= batch * halves
     assert sum(len(c[0]) for c in teacher.calls) == steps * evaluations * halves == count.made == count.minimum
     assert sum(done) == steps and max(done) <= batch
-    # Times above the end only, but for Heun's second slope; a row at the end is never stepped on.
+    # Times above the end only, but for the second slopes; a row at the end is never stepped on.
     first = teacher.calls[::evaluations]
     assert all(bool((c[1] > 0).all()) for c in first)
     assert sum(int((c[1] == 200).sum()) for c in first) == len(starts) * halves

@@ -40,7 +40,7 @@ def shake(unet: torch.nn.Module) -> None:
 def write(tiny: Any, student: students.Student, adapter: str, out: Path) -> Artifact:
     with new_artifact(out, "student", settings={}, inputs={"teacher": tiny.teacher}) as art:
         students.save(student.teacher.network, adapter, art.path)
-        write_json(art / "student.json", {"run": {"adapter": adapter}})
+        write_json(art / "student.json", {"run": {"adapter": adapter, "steps": 4}, "snapshots": []})
     return open_artifact(out, "student")
 
 
@@ -208,7 +208,7 @@ def test_a_lora_of_another_teacher_is_refused(tiny: Any, tmp_path: Path, one_lin
     assert renamed.keys() != state.keys()
     with new_artifact(tmp_path / "student", "student", settings={}) as art:
         save_file(renamed, art / "pytorch_lora_weights.safetensors", {"format": "pt"})
-        write_json(art / "student.json", {"run": {"adapter": "lora4"}})
+        write_json(art / "student.json", {"run": {"adapter": "lora4", "steps": 4}, "snapshots": []})
     with pytest.raises(UserError) as error:
         students.load(load(tiny.teacher), open_artifact(tmp_path / "student", "student"))
     assert "distilled from another" in one_line(error)

@@ -82,8 +82,8 @@ def test_endpoints_are_those_of_the_guided_ode(tiny: Any) -> None:
 
 
 def test_shards_do_not_change_a_byte(tiny: Any, tmp_path: Path) -> None:
-    for shards in (1, 4):
-        parts = [tiny.solve(tmp_path / f"{shards}-{i}", i, shards=shards) for i in range(shards)]
+    for shard in (16, 4):
+        parts = [tiny.solve(tmp_path / f"{shard}-{i}", i, shard=shard) for i in range(16 // shard)]
         one, two = join(parts[::-1]), join(tiny.targets)
         assert one.keys() == two.keys()
         assert all(torch.equal(one[k], two[k]) for k in one)
@@ -134,8 +134,14 @@ def test_join_refuses_other_inputs(tiny: Any, tmp_path: Path, one_line: Any) -> 
 def test_join_refuses_gaps_and_repetitions(tiny: Any, one_line: Any) -> None:
     for parts in ([tiny.targets[1]], [tiny.targets[0]], [tiny.targets[0]] * 2, [*tiny.targets, tiny.targets[0]]):
         with pytest.raises(UserError) as error:
+            join(parts, count=16)
+        rows = 8 * len(parts)
+        assert f"the shards hold {rows} rows, not the first 16 that are needed" in one_line(error)
+    # Without a count the last rows may be lacking, and nothing else.
+    for parts in ([tiny.targets[1]], [tiny.targets[0]] * 2):
+        with pytest.raises(UserError) as error:
             join(parts)
-        assert "of 16 targets" in one_line(error)
+        assert "run the missing shards" in one_line(error)
 
 
 def test_an_endpoint_that_is_not_finite_names_its_start(

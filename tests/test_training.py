@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +44,96 @@ def test_stopped_and_resumed_has_the_same_bytes(
     whole: Artifact = getattr(tiny, method)
     for name in ("checksums.csv", "manifest.json", "pytorch_lora_weights.safetensors", "curve.csv"):
         assert (resumed.folder / name).read_bytes() == (whole.folder / name).read_bytes(), name
+
+
+WEIGHTS = "pytorch_lora_weights.safetensors"
+
+
+def seconds_at(student: Artifact) -> dict[str, float]:
+    return json.loads((student.folder / "provenance.json").read_text())["seconds_at"]
+
+
+@pytest.mark.parametrize(("method", "adapter"), [("cm", "lora4"), ("direct_cm", "lora4"), ("direct_cm", "full")])
+def test_a_snapshot_has_the_bytes_of_a_run_that_ends_there(
+    tiny: Any, tmp_path: Path, method: str, adapter: str
+) -> None:
+    long = tiny.train(tmp_path / "long", method, adapter=adapter, steps=5, snapshots=[4, 1])
+    files = [WEIGHTS] if adapter == "lora4" else ["unet/diffusion_pytorch_model.safetensors", "unet/config.json"]
+    for step in (1, 4):
+        short = tiny.train(tmp_path / f"{step}", method, adapter=adapter, steps=step)
+        for name in files:
+            snapshot = long.file(f"snapshots/step~{step}/{name}")
+            assert snapshot.read_bytes() == short.file(name).read_bytes(), (step, name)
+    # The finished student is what it is without snapshots.
+    plain = tiny.train(tmp_path / "plain", method, adapter=adapter, steps=5)
+    for name in [*files, "curve.csv"]:
+        assert long.file(name).read_bytes() == plain.file(name).read_bytes()
+    assert long.verify().json("student.json")["snapshots"] == long.settings["snapshots"] == [1, 4]
+    assert plain.json("student.json")["snapshots"] == []
+    assert set(long.checksums) - set(plain.checksums) == {f"snapshots/step~{s}/{n}" for s in (1, 4) for n in files}
+    assert list(seconds_at(long)) == ["1", "4", "5"] and list(seconds_at(plain)) == ["5"]
+    spent = list(seconds_at(long).values())
+    assert 0 <= spent[0] <= spent[1] <= spent[2] and spent[2] > 0
+    # Work that is done leaves no weights behind.
+    assert not list((tmp_path / "long-scratch").glob("snapshot-*"))
+
+
+@pytest.mark.parametrize("kill", [4, 5, 6])
+def test_killed_between_a_snapshot_and_a_checkpoint(
+    tiny: Any, tmp_path: Path, kill: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Checkpoints after 2 and 4, snapshots after 1, 3 and 5: killed in the step after one of them, the bytes are the same."""
+    whole = tiny.train(tmp_path / "whole", "cm", steps=6, snapshots=[1, 3, 5])
+    calls: list[int] = []
+    real = cm.loss
+
+    def dies(*args: Any) -> Any:
+        calls.append(1)
+        if len(calls) == kill:
+            raise Killed
+        return real(*args)
+
+    monkeypatch.setattr(cm, "loss", dies)
+    scratch = tmp_path / "scratch"
+    with pytest.raises(Killed):
+        tiny.train(tmp_path / "student", "cm", steps=6, snapshots=[1, 3, 5], scratch=scratch)
+    kept = [f"snapshot-{s:08d}" for s in (1, 3, 5) if s < kill]
+    assert sorted(p.name for p in scratch.glob("snapshot-*")) == kept
+    resumed = tiny.train(tmp_path / "student", "cm", steps=6, snapshots=[1, 3, 5], scratch=scratch)
+    assert len(calls) == kill + 6 - (kill - 1) // 2 * 2
+    for name in ("checksums.csv", "manifest.json"):
+        assert (resumed.folder / name).read_bytes() == (whole.folder / name).read_bytes()
+    assert {f"snapshots/step~{s}/{WEIGHTS}" for s in (1, 3, 5)} <= set(resumed.verify().checksums)
+    assert list(seconds_at(resumed)) == ["1", "3", "5", "6"]
+    assert list(seconds_at(resumed).values()) == sorted(seconds_at(resumed).values())
+    assert not list(scratch.glob("snapshot-*"))
+
+
+@pytest.mark.parametrize("snapshots", [[4], [5], [2, 9], [0], [-1, 2]])
+def test_snapshots_that_are_not_before_the_end_are_refused(
+    tiny: Any, tmp_path: Path, snapshots: list[int], one_line: Any
+) -> None:
+    with pytest.raises(UserError) as error:
+        tiny.train(tmp_path / "s", "cm", snapshots=snapshots)
+    assert str(sorted(snapshots)) in one_line(error) and "before the last, 4" in str(error.value)
+    assert not (tmp_path / "s").exists() and not (tmp_path / "s-scratch").exists()
+
+
+def test_a_smaller_pool_is_the_larger_ones_first(tiny: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A pool of 8 needs the first shard alone, takes no point beyond it, and a shard more does not change a byte."""
+    seen = watch(monkeypatch, direct_cm)
+    one = tiny.train(tmp_path / "one", "direct_cm", pool=8, targets=tiny.targets[:1])
+    both = tiny.train(tmp_path / "both", "direct_cm", pool=8)
+    assert one.file(WEIGHTS).read_bytes() == both.file(WEIGHTS).read_bytes()
+    assert one.file(WEIGHTS).read_bytes() != tiny.direct_cm.file(WEIGHTS).read_bytes()
+    starts = Starts(Latents(tiny.latents), load(tiny.teacher).process, tiny.N, tiny.seed)
+    _, _, x = starts(range(8))
+    for first in (0, 2, 4, 6):
+        epoch = torch.cat([b.x for b in seen[first : first + 2]])
+        # Every point of the pool once in two steps of four.
+        assert sorted(epoch.flatten(1).sum(1).tolist()) == sorted(x.flatten(1).sum(1).tolist())
+    assert (one.counts["pairs_drawn"], one.counts["distinct_pairs"]) == (16, 8)
+    assert one.json("student.json")["run"]["pool"] == 8
 
 
 def watch(monkeypatch: pytest.MonkeyPatch, module: Any) -> list[Batch]:
@@ -109,7 +200,10 @@ def test_artefact(tiny: Any) -> None:
     assert tiny.cm.fingerprint != tiny.direct_cm.fingerprint
 
 
-@pytest.mark.parametrize("change", [{"seed": 1}, {"loss": "pseudo_huber"}, {"lr": 2e-3}, {"adapter": "lora2"}])
+@pytest.mark.parametrize(
+    "change",
+    [{"seed": 1}, {"loss": "pseudo_huber"}, {"lr": 2e-3}, {"adapter": "lora2"}, {"pool": 15}, {"batch_size": 3}],
+)
 def test_every_axis_matters(tiny: Any, tmp_path: Path, change: dict) -> None:
     assert tiny.train(tmp_path / "s", "direct_cm", **change).fingerprint != tiny.direct_cm.fingerprint
 
@@ -131,12 +225,10 @@ def test_other_targets_are_refused(tiny: Any, tmp_path: Path, one_line: Any) -> 
     with pytest.raises(UserError) as error:
         tiny.train(tmp_path / "a", "direct_cm", targets=[])
     assert "direct_cm needs --targets" in one_line(error)
-    with pytest.raises(UserError) as error:
-        tiny.train(tmp_path / "b", "direct_cm", pool=15)
-    assert "'count': 16" in one_line(error) and "'count': 15" in str(error.value)
-    with pytest.raises(UserError) as error:
-        tiny.train(tmp_path / "c", "direct_cm", targets=tiny.targets[:1])
-    assert "8 of 16 targets" in one_line(error)
+    for pool, targets, rows in ((17, tiny.targets, 16), (16, tiny.targets[:1], 8), (8, tiny.targets[1:], 8)):
+        with pytest.raises(UserError) as error:
+            tiny.train(tmp_path / "b", "direct_cm", pool=pool, targets=targets)
+        assert f"the shards hold {rows} rows, not the first {pool} that are needed" in one_line(error)
 
 
 def test_targets_of_another_teacher_are_refused(tiny: Any, tmp_path: Path, one_line: Any) -> None:
@@ -148,7 +240,7 @@ def test_targets_of_another_teacher_are_refused(tiny: Any, tmp_path: Path, one_l
         training.make(
             tiny.student_run("direct_cm"),
             Train(),
-            16,
+            [],
             other,
             tiny.latents,
             tiny.targets,

@@ -344,12 +344,7 @@ def _evaluate(a: argparse.Namespace) -> None:
 def _table(a: argparse.Namespace) -> None:
     from directcm.analysis import table
 
-    table.table1(
-        _artifacts(a.metrics, "metrics"),
-        settings_argument(Config, a.settings),
-        a.out,
-        *(a.out.with_suffix(s) for s in (".tex", ".html", ".json")),
-    )
+    table.table(a.name, a.metrics, a.comparisons, settings_argument(Config, a.settings), a.out)
 
 
 def _compare(a: argparse.Namespace) -> None:
@@ -395,27 +390,76 @@ def _scope(config: Config, scope: str) -> list[dict[str, Any]]:
 
 
 def _figure(a: argparse.Namespace) -> None:
-    from directcm.analysis import figure
+    from importlib import import_module
 
-    png = a.out.with_suffix(".png")
-    if a.name == "samples":
-        sets: dict[str, list[Any]] = {}
-        for item in a.samples:
-            row, _, path = item.partition("=")
-            sets.setdefault(row, []).append(_artifact(path, "samples"))
-        figure.samples_figure(_artifact(a.noise, "noise"), sets, a.columns, a.out, png)
+    draw = import_module(f"directcm.analysis.figure_{a.name}").draw
+    out = (a.out, a.out.with_suffix(".png"), a.out.with_suffix(".csv"))
+
+    def given(*names: str) -> list[Any]:
+        lacking = [name for name in names if getattr(a, name) is None]
+        if lacking:
+            raise UserError(f"figure {a.name}: --{lacking[0].replace('_', '-')} is missing")
+        return [getattr(a, name) for name in names]
+
+    if a.name == "supervision":
+        draw(_artifact(given("trajectories")[0], "trajectories"), *out)
+    elif a.name == "samples":
+        noise, samples = given("noise", "samples")
+        draw(_artifact(noise, "noise"), _samples_of(samples), a.columns, *out)
     elif a.name == "curves":
-        students = _artifacts(a.students, "student")
+        from directcm.analysis.figure_curves import mean_table, read_curve
+
+        students = _artifacts(given("students")[0], "student")
         runs = [s.json("student.json")["run"] for s in students]
         curves = [
-            figure.read_curve(METHODS[r["method"]], r["seed"], s.file("curve.csv"))
+            read_curve(METHODS[r["method"]], r["seed"], s.file("curve.csv"))
             for r, s in zip(runs, students, strict=True)
         ]
-        figure.curves_figure(curves, a.out, png)
-        figure.curves_table(curves, a.table)
-        figure.mean_curves_table(curves, a.table.with_name("mean_curves.csv"))
+        draw(curves, *out)
+        mean_table(curves, a.out.with_name("mean_curves.csv"))
+    elif a.name == "results":
+        draw(*given("table"), *out)
     else:
-        figure.results_figure(a.table, a.out, png)
+        paper: dict[str, Any] = {"paper": a.paper_scale}
+        alpha: dict[str, Any] = {"alpha": a.alpha}
+        inputs: dict[str, tuple[str, dict[str, Any]]] = {
+            "sweep": ("metrics comparisons axis", paper | alpha),
+            "frontier": ("metrics", paper),
+            "compute": ("metrics students_table", paper),
+            "budget": ("metrics", paper),
+            "error": ("errors", {}),
+            "sensitivity": ("comparisons", alpha),
+            "map": ("comparisons", alpha),
+        }
+        names, more = inputs[a.name]
+        draw(*given(*names.split(), "setting"), *out, **more)
+
+
+def _samples_of(items: Sequence[tuple[str, str]]) -> dict[str, list[Any]]:
+    """Row → its samples: the teacher's shards, and of a student's collection the finished student in the fewest steps."""
+    from directcm.artifacts import COLLECTION, MANIFEST, open_artifact, open_collection, read_json
+
+    sets: dict[str, list[Any]] = {}
+    for row, path in items:
+        folder = Path(path).parent if Path(path).name == MANIFEST else Path(path)
+        if read_json(folder / MANIFEST).get("kind") == COLLECTION:
+            sets.setdefault(row, []).append(next(iter(open_collection(folder, "samples").values())))
+        else:
+            sets.setdefault(row, []).append(open_artifact(folder, "samples"))
+    return sets
+
+
+def _claims(a: argparse.Namespace) -> None:
+    from directcm.analysis import claims
+
+    others = [a.out.with_suffix(suffix) for suffix in (".tex", ".html", ".json", ".rst")]
+    claims.claims(a.claims, a.comparisons, settings_argument(Config, a.settings), a.out, *others)
+
+
+def _gallery(a: argparse.Namespace) -> None:
+    from directcm.analysis import gallery
+
+    gallery.gallery(gallery.read_items(a.pictures), a.out, a.title)
 
 
 def _provenance(a: argparse.Namespace) -> None:
@@ -424,19 +468,35 @@ def _provenance(a: argparse.Namespace) -> None:
 
     config = settings_argument(Config, a.settings)
     runs = _scope(config, a.scope)
-    provenance.provenance_page(
+    provenance.provenance_page(config, [a.results / name for name in paths.artefacts(config, runs)], a.out)
+
+
+def _costs(a: argparse.Namespace) -> None:
+    from directcm import paths
+    from directcm.analysis import provenance
+
+    config = settings_argument(Config, a.settings)
+    runs = _scope(config, a.scope)
+    provenance.costs_page(
         config,
         [a.results / name for name in paths.artefacts(config, runs)],
-        [a.results / "benchmarks" / name for name in paths.benchmarks(config, runs)],
+        [a.results / "benchmarks" / name for name in paths.benchmarks(config, runs, a.scope)],
         a.out,
-        a.out.with_name("costs.csv"),
+        a.out.with_suffix(".csv"),
     )
 
 
 def _show(a: argparse.Namespace) -> None:
-    from directcm.analysis import table
+    from directcm.analysis import claims, table
+    from directcm.artifacts import read_csv
 
-    print(table.text(a.table))
+    first = (read_csv(a.table) or [{}])[0]
+    if "verdict" in first:
+        print(claims.text(a.table))
+    elif {"row", "metric", "mean"} <= first.keys():
+        print(table.text(a.table))
+    else:
+        raise UserError(f"{a.table}: neither Table 1 nor claims; show reads tables/table1.csv and claims/SCOPE.csv")
 
 
 def _schema(a: argparse.Namespace) -> None:
@@ -536,6 +596,10 @@ def parser() -> argparse.ArgumentParser:
         p.add_argument("--solver", choices=list(SOLVERS), required=True)
         p.add_argument("--N", type=NATURAL, required=True, help="intervals")
         p.add_argument("--w", type=SCALE, required=True, help="guidance scale, 1 is unguided")
+
+    def tidy(p: argparse.ArgumentParser, *names: str, required: bool) -> None:
+        for name in names:
+            p.add_argument(f"--{name}", type=Path, required=required, metavar="CSV", help=f"the tidy table {name}.csv")
 
     precision = {"choices": ["no", "fp16", "bf16"], "default": "no"}
 
@@ -653,16 +717,19 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--reference", nargs="*", help="the teacher's samples under the student's own ODE")
     p.add_argument("--reference-features", nargs="*")
 
-    p = verb("table", _table, "write Table 1 as CSV, LaTeX, HTML and JSON")
+    p = verb("table", _table, "write a table as CSV, LaTeX and HTML; Table 1 as JSON too")
+    p.add_argument("name", choices=["table1", "table2", "table3", "table_metrics", "table_comparison"])
     settings(p, "configuration")
-    p.add_argument("--metrics", nargs="+", required=True)
+    tidy(p, "metrics", "comparisons", required=True)
 
     p = verb("compare", _compare, "compare the students of one setting: CM with Direct CM, later with earlier")
     settings(p, "statistics")
     p.add_argument("--setting", type=_json, required=True, metavar="JSON", help="all axes but method and seed")
     p.add_argument("--metrics", nargs="+", required=True, help="collections of metrics of the setting's students")
     p.add_argument("--features", nargs="*", type=_pair, default=[], metavar="EXTRACTOR=FOLDER", help="their features")
-    p.add_argument("--teacher", nargs="*", type=_pair, default=[], metavar="EXTRACTOR=FOLDER", help="the teacher's features")
+    p.add_argument(
+        "--teacher", nargs="*", type=_pair, default=[], metavar="EXTRACTOR=FOLDER", help="the teacher's features"
+    )
     p.add_argument("--data", nargs="*", type=_pair, default=[], metavar="EXTRACTOR=FOLDER", help="the data's features")
     p.add_argument("--seed", type=INDEX, required=True, help="the run's seed")
 
@@ -671,21 +738,46 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--results", type=Path, required=True, help="the results folder of the configuration's preset")
     p.add_argument("--scope", choices=["main", "paper"], required=True, help="the main comparison, or the whole grid")
 
-    p = verb("figure", _figure, "draw a figure as PDF and PNG")
-    p.add_argument("name", choices=["samples", "curves", "results"])
+    p = verb("claims", _claims, "turn claims into verdicts: CSV, LaTeX, HTML, JSON, and RST for the report's opening")
+    p.add_argument("--claims", type=Path, required=True, help="claims.yaml")
+    settings(p, "configuration")
+    tidy(p, "comparisons", required=True)
+
+    p = verb("figure", _figure, "draw a figure as PDF, PNG and the CSV of what is drawn")
+    names = ("supervision", "samples", "sweep", "frontier", "compute", "error", "budget", "sensitivity", "map")
+    p.add_argument("name", choices=[*names, "curves", "results"])
+    p.add_argument("--trajectories", help="supervision: the artefact")
     p.add_argument("--noise", help="samples: the noise artefact")
-    p.add_argument("--samples", nargs="*", metavar="ROW=FOLDER", help="samples: whose samples lie where")
+    p.add_argument("--samples", nargs="*", type=_pair, metavar="ROW=FOLDER", help="samples: whose samples lie where")
     p.add_argument("--columns", type=NATURAL, default=10, help="samples: how many")
     p.add_argument("--students", nargs="*", help="curves: the students")
-    p.add_argument("--table", type=Path, help="curves: the tidy CSV to write; results: table1.csv")
+    p.add_argument("--table", type=Path, help="results: table1.csv")
+    tidy(p, "metrics", "comparisons", "errors", required=False)
+    p.add_argument("--students-table", type=Path, metavar="CSV", help="compute: the tidy table students.csv")
+    p.add_argument("--axis", choices=["N", "w"], help="sweep: what is swept")
+    p.add_argument("--setting", type=_json, metavar="JSON", help="the main setting: all axes but method and seed")
+    p.add_argument("--alpha", type=float, default=0.05, help="sweep, sensitivity, map: level of significance")
+    p.add_argument("--paper-scale", nargs="*", default=[], metavar="METRIC", help="metrics on the paper's own scale")
 
-    p = verb("provenance", _provenance, "write what ran, from what, and what it cost")
-    settings(p, "configuration")
-    p.add_argument("--results", type=Path, required=True, help="the results folder of the configuration's preset")
-    p.add_argument("--scope", choices=["main", "paper"], required=True, help="the main comparison, or the whole grid")
+    p = verb("gallery", _gallery, "write a page of pictures that a click enlarges")
+    p.add_argument(
+        "--pictures", required=True, metavar="JSON", help="a list of {path, title, caption, section}, or a file"
+    )
+    p.add_argument("--title", default="Gallery")
 
-    p = verb("show", _show, "print Table 1", out=False)
-    p.add_argument("table", type=Path, help="table1.csv")
+    for name, call, text in (
+        ("costs", _costs, "write what each step cost, as a page and as CSV"),
+        ("provenance", _provenance, "write what ran, and from what"),
+    ):
+        p = verb(name, call, text)
+        settings(p, "configuration")
+        p.add_argument("--results", type=Path, required=True, help="the results folder of the configuration's preset")
+        p.add_argument(
+            "--scope", choices=["main", "paper"], required=True, help="the main comparison, or the whole grid"
+        )
+
+    p = verb("show", _show, "print Table 1, or the verdicts", out=False)
+    p.add_argument("table", type=Path, help="tables/table1.csv or claims/SCOPE.csv")
 
     verb("schema", _schema, "describe the configuration: schema (.json), page (.md) or commented defaults (.yaml)")
     return top

@@ -7,7 +7,6 @@ from pathlib import Path
 from directcm import rng
 from directcm.artifacts import Artifact, new_artifact, save_tensors, write_csv
 
-
 PURPOSES = {"evaluation": "evaluation_noise", "floor": "floor_noise"}
 
 

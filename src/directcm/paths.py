@@ -96,7 +96,12 @@ def artefacts(config: Config, runs: Sequence[Mapping[str, Any]]) -> list[str]:
         *own["errors"],
         *(f"samples/{name}" for name in names),
         *(f"features/{e}/data" for e in extractors),
-        *(f"features/{e}/{who}/{ode}" for e in extractors for who in ("teacher", "floor") for ode in odes(config, runs)),
+        *(
+            f"features/{e}/{who}/{ode}"
+            for e in extractors
+            for who in ("teacher", "floor")
+            for ode in odes(config, runs)
+        ),
         *(f"features/{e}/students/{name}" for e in extractors for name in names),
         *own["metrics"],
     ]
@@ -118,12 +123,28 @@ _STEPS = {
 }
 
 
-def benchmarks(config: Config, runs: Sequence[Mapping[str, Any]]) -> list[str]:
-    """Snakemake's benchmark files of the jobs behind some of the grid's runs, below results/<preset>/benchmarks."""
+# Rules that read tidy tables alone; each is run once, where it is run.
+ANALYSIS = (
+    *("table1", "table2", "table3", "table_metrics", "table_comparison"),
+    *(f"figure_{name}" for name in ("supervision", "samples", "gallery", "results", "curves", "sweep_N", "sweep_w")),
+    *(f"figure_{name}" for name in ("frontier", "compute", "error", "budget", "sensitivity", "map")),
+)
+
+
+def benchmarks(config: Config, runs: Sequence[Mapping[str, Any]], scope: str) -> list[str]:
+    """Snakemake's benchmark files of the jobs behind some of the grid's runs, below results/<preset>/benchmarks.
+
+    Files of tables and figures that this grid has not may be among them; those of the pages on costs and provenance, which
+    are made last, are not.
+    """
     names = []
     for folder in artefacts(config, runs):
         first, _, rest = folder.partition("/")
         names.append("/".join(filter(None, (_STEPS.get(first, first), rest))))
     names += [f"card/{key(run, RUN_AXES)}" for run in runs]
-    names += [f"compare/{path.removeprefix('comparisons/').removesuffix('.csv')}" for path in measured(config, runs)["comparisons"]]
-    return [f"{name}.tsv" for name in names]
+    names += [
+        f"compare/{path.removeprefix('comparisons/').removesuffix('.csv')}"
+        for path in measured(config, runs)["comparisons"]
+    ]
+    names += [f"{step}/{scope}" for step in ("collect", "claims", "gallery")]
+    return [f"{name}.tsv" for name in (*names, *ANALYSIS)]

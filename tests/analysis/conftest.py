@@ -13,7 +13,7 @@ from directcm.analysis.collect import COMPARISONS_COLUMNS, METRICS_COLUMNS
 from directcm.analysis.selection import FLOOR, TEACHER
 from directcm.artifacts import Artifact, new_artifact, new_collection, open_artifact, write_csv, write_json
 from directcm.config import ODE_AXES, RUN_AXES, SETTING_AXES, Config, load_config, number
-from directcm.paths import part
+from directcm.sampling import set_name as part
 from directcm.rng import generator
 from directcm.specs import METHODS, METRICS
 

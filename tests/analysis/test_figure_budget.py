@@ -54,7 +54,7 @@ def test_lengths_of_training_without_snapshots(tmp_path, monkeypatch):
 
 def test_one_budget_is_an_error(tmp_path):
     m = tables.metrics(tmp_path / "m.csv", [({**MAIN, "adapter": a}, [0], [250]) for a in ("lora4", "full")])
-    with pytest.raises(UserError, match="to a line of the key students of config.yaml"):
+    with pytest.raises(UserError, match=r"to a line of the key students of config\.yaml"):
         figure_budget.draw(m, MAIN, *outputs(tmp_path, "f"))
 
 
@@ -89,5 +89,5 @@ def test_sensitivity_draws_the_comparisons(tmp_path, monkeypatch):
 
 def test_sensitivity_without_variation_is_an_error(tmp_path):
     c = tables.comparisons(tmp_path / "c.csv", [(MAIN, [0, 1], [250]), ({**MAIN, "w": 8.0}, [0, 1], [250])])
-    with pytest.raises(UserError, match="key students of config.yaml"):
+    with pytest.raises(UserError, match=r"key students of config\.yaml"):
         figure_sensitivity.draw(c, MAIN, *outputs(tmp_path, "f"))

@@ -65,5 +65,5 @@ def test_errors_name_the_key(tmp_path):
     with pytest.raises(UserError, match=r"snapshots: \[62, 125\] to a line of the key students of config.yaml"):
         figure_frontier.draw(m, MAIN, *outputs(tmp_path, "f"))
     m = tables.metrics(tmp_path / "m.csv", [(MAIN, [0], [10, 250])], [("fd_tiny", "teacher")])
-    with pytest.raises(UserError, match="key metrics of config.yaml"):
+    with pytest.raises(UserError, match=r"key metrics of config\.yaml"):
         figure_frontier.draw(m, MAIN, *outputs(tmp_path, "f"))

@@ -109,8 +109,8 @@ def test_guidance_alone(tmp_path, monkeypatch):
 
 def test_nothing_to_map_is_an_error(tmp_path):
     c = tables.comparisons(tmp_path / "c.csv", [(MAIN, [0, 1], [250])], BOTH)
-    with pytest.raises(UserError, match="key students of config.yaml"):
+    with pytest.raises(UserError, match=r"key students of config\.yaml"):
         figure_map.draw(c, MAIN, *outputs(tmp_path, "f"))
     c = tables.comparisons(tmp_path / "c.csv", [(LONG, [0, 1], [62, 125])], [("clip_tiny", "prompt")])
-    with pytest.raises(UserError, match="key metrics of config.yaml"):
+    with pytest.raises(UserError, match=r"key metrics of config\.yaml"):
         figure_map.draw(c, MAIN, *outputs(tmp_path, "f"))

@@ -39,7 +39,7 @@ def test_projection_of_valid_states(tmp_path, monkeypatch, count, N):
     assert len(rows) - len(own) == 200
     flat = arrays["states"].reshape(count, N + 1, -1).astype(float)
     states = np.stack([flat[int(r["point"]), int(r["state"])] for r in own])
-    mean, directions, _ = figure_supervision.components(states)
+    mean, directions, _ = figure_supervision.components(arrays["background"].reshape(200, -1).astype(float))
     drawn = np.array([[float(r["pc1"]), float(r["pc2"])] for r in own])
     assert drawn == pytest.approx((states - mean) @ directions.T, rel=1e-6, abs=1e-6)
     assert {float(r["time"]) for r in own} <= {float(np.float32(t)) for t in np.linspace(1000, 0, N + 1)}

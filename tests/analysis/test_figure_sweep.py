@@ -86,7 +86,7 @@ def test_the_papers_values_stand_only_where_they_are_on_scale(tmp_path, monkeypa
     figure_sweep.draw(m, c, "N", MAIN, *outputs(tmp_path, "b"), paper=["fd_tiny"])
     assert "paper" not in (tmp_path / "a.csv").read_text()
     assert {r["value"] for r in read_csv(tmp_path / "b.csv") if r["row"].startswith("paper")} == {"95.3", "166.0"}
-    assert "↑ paper, CM 95.300" in saved[1].words and not any("paper" in word for word in saved[0].words)
+    assert "↑ paper, CM 95.3" in saved[1].words and not any("paper" in word for word in saved[0].words)
 
 
 def test_one_seed_no_teacher_and_holes(tmp_path, monkeypatch):

@@ -286,15 +286,19 @@ def test_agrees_with_the_metric(kind):
 def test_permutations_and_halves_are_what_brute_force_gives(kind, n, dim, monkeypatch):
     """Each shortcut against the metric itself, on swapped and on halved sets, also where n − 1 < D and in small chunks."""
     monkeypatch.setattr(inference, "_ELEMENTS", 400)
+    monkeypatch.setattr(inference, "_CHUNK", 200)
     a, b, reference = features(2, n=n, dim=dim, shift=0.2)
-    permutations, halves = 60, 12
-    result = run_test(kind, a, b, reference, permutations, 5, halves=halves)
+    permutations, halves, chunk = 60, 12, 400 // n
+    result = run_test(kind, a, b, reference, permutations, 5, halves=halves, refine=1)
 
     def statistic(x: np.ndarray, y: np.ndarray, ref: np.ndarray) -> float:
         return float(np.mean([distance(kind, x[s], ref) - distance(kind, y[s], ref) for s in range(len(x))]))
 
     observed = statistic(a, b, reference)
-    flips = inference._flips(n, permutations, 5)[:, None, :, None]
+    flips = np.concatenate(
+        [inference._flips(n, min(chunk, permutations - k), 5, 0, k) for k in range(0, permutations, chunk)]
+    )
+    flips = flips[:, None, :, None]
     permuted = [statistic(np.where(f, b, a), np.where(f, a, b), reference) for f in flips]
     # The two ways of computing may fall on different sides of a tie only.
     assert result.p == pytest.approx((1 + sum(abs(t) >= abs(observed) - 1e-9 for t in permuted)) / (1 + permutations))
@@ -331,6 +335,16 @@ def test_swapping_seed_by_seed_would_reject_too_often():
         more = sum(abs(statistic(np.where(f, b, a), np.where(f, a, b))) >= observed for f in flips)
         rejected += (1 + more) / 40 <= 0.05
     assert rejected / runs > 0.12
+
+
+@pytest.mark.parametrize("kind", ["frechet", "kid", "cmmd"])
+def test_a_small_p_is_refined(kind):
+    """Where all of B permutations fall short, ten times as many are asked; where they do not, nothing changes."""
+    far = features(0, n=60, shift=1.5)
+    assert run_test(kind, *far, 39, 0, refine=1).p == 1 / 40
+    assert run_test(kind, *far, 39, 0).p == 1 / 400
+    near = features(1)
+    assert run_test(kind, *near, 39, 0, refine=1).p == run_test(kind, *near, 39, 0).p > 11 / 40
 
 
 @pytest.mark.parametrize("kind", ["frechet", "kid", "cmmd"])

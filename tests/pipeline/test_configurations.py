@@ -18,7 +18,11 @@ MALFORMED = {
     "ode: {solver: rk45}": "ode.solver",
     "ode: {w: -1}": "ode.w",
     "train: {batch_size: many}": "train.batch_size",
-    "train: {batch_size: 9000}": "train.batch_size",
+    "train: {batch_size: 9000}": "batch_size",
+    "train: {pool: 0}": "train.pool",
+    "students: [{snapshots: [50, 50]}]": "snapshots",
+    "students: [{N: [5], errors: true}]": "errors.times",
+    "targets: {block: 300}": "targets.block",
     "train: {precision: no}": "precision",
     "train: {adapter: lora0}": "train.adapter",
     "students: [{method: [pd]}]": "students.0.method",
@@ -29,7 +33,7 @@ MALFORMED = {
     "extractors: {clip_tiny: null}": "extractors.clip_tiny",
     "evaluation: {samples: 5000}": "evaluation.samples",
     "evaluation: {batch_size: 2000}": "evaluation.batch_size",
-    "evaluation: {steps: [100]}": "evaluation.steps",
+    "evaluation: {steps: [100]}": "sampling steps",
     "seed: -3": "seed",
     "preset: ../up": "preset",
 }
@@ -55,8 +59,21 @@ def test_the_paper_preset_plans_offline(repository: Path) -> None:
     done = make_run(repository)("snakemake", "--configfile", "workflow/presets/paper.yaml", "-n")
     assert done.returncode == 0, done.stderr
     jobs = planned(done.stdout + done.stderr)
-    assert jobs["train"] == 6 and jobs["targets"] == 50 and jobs["reference"] == 50
-    assert jobs["features"] == 5 * 8 and "extractor" not in jobs
+    # 4,000 start points in shards of 80; 64 shards of samples, and as many of the floor; four networks.
+    assert jobs["train"] == 10 and jobs["targets"] == 50 and jobs["reference"] == 128
+    assert jobs["features"] == 5 * 13 and "extractor" not in jobs
+
+
+def test_the_papers_sweeps_plan_offline(repository: Path) -> None:
+    done = make_run(repository)("snakemake", "paper", "--configfile", "workflow/presets/paper.yaml", "-n")
+    assert done.returncode == 0, done.stderr
+    assert planned(done.stdout + done.stderr)["train"] == 10 + 6 * (3 + 3 + 2)
+
+
+def test_natural_images_plan_with_the_same_rules(repository: Path) -> None:
+    done = make_run(repository)("snakemake", "--configfile", "workflow/presets/photos.yaml", "-n")
+    assert done.returncode == 0, done.stderr
+    assert set(planned(done.stdout + done.stderr)) <= set(planned(make_run(repository)("snakemake", "-n").stderr))
 
 
 def test_missing_data_of_the_paper_preset_is_named_before_any_job(repository: Path) -> None:
@@ -105,13 +122,13 @@ def test_missing_extractor_weights_are_named_with_their_origin(repository: Path,
 def test_the_slurm_profile_plans_as_typed(repository: Path) -> None:
     done = make_run(repository)("snakemake", "--profile", "slurm", "-n", "--quiet", "host")
     assert done.returncode == 0, done.stderr
-    assert planned(done.stdout + done.stderr)["train"] == 6
+    assert planned(done.stdout + done.stderr)["train"] == 10
 
 
 def test_every_rule_says_how_much_it_needs_and_the_profile_where(repository: Path) -> None:
     text = "\n".join(path.read_text() for path in sorted((repository / "workflow/rules").glob("*.smk")))
     rules = dict(re.findall(r"^rule (\w+):\n(.*?)(?=^\S|\Z)", text, re.MULTILINE | re.DOTALL))
-    assert {"data", "teacher", "targets", "train", "reference", "sample", "evaluate", "table"} <= set(rules)
+    assert {"data", "teacher", "targets", "train", "reference", "sample", "evaluate", "table1"} <= set(rules)
     for name, body in rules.items():
         for word in ("mem_mb=", "runtime=", "log:", "benchmark:", "threads:", "conda:", "message:"):
             assert word in body, f"{name} has no {word}"

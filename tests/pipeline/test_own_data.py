@@ -47,7 +47,7 @@ def test_two_lines_of_configuration(tmp_path: Path) -> None:
     assert report.returncode == 0, report.stderr[-3000:]
     with open(folder / "results/mine/tables/table1.csv", newline="") as file:
         table = list(csv.DictReader(file))
-    assert {r["row"] for r in table} == {"Teacher", "CM", "Direct CM"}
+    assert {r["row"] for r in table} == {"Teacher", "Teacher, other noise", "CM", "Direct CM"}
     # No labels, so no reading of the prompted class; everything else is there.
     assert {r["metric"] for r in table} == {"ode_error", "fd_tiny", "kid_tiny", "clip_tiny", "quality_tiny"}
     for page in (folder / "results/mine").rglob("*.html"):

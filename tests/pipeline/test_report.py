@@ -43,11 +43,11 @@ def test_report_opens_offline_without_an_error(smoke: Path, browser, width: int)
     page.wait_for_load_state("load")
     text = page.inner_text("body")
     assert "Consistency" in text or "consistency" in text
-    for category in ("1 Tables", "2 Figures", "3 Provenance"):
+    for category in ("1 Claims", "2 Tables", "3 Figures", "4 Galleries", "5 Costs", "6 Provenance"):
         assert category in text or width == 400
     assert problems == []
     if width == 1400:
-        page.get_by_text("2 Figures").first.click()
+        page.get_by_text("3 Figures").first.click()
         page.wait_for_timeout(500)
         assert "Figure 2" in page.inner_text("body")
     assert problems == []
@@ -60,7 +60,7 @@ def test_every_picture_and_page_in_the_report_is_whole(smoke: Path, browser) -> 
     page = context.new_page()
     page.goto((smoke / "report.html").as_uri())
     uris = page.evaluate("Object.entries(results).map(([name, r]) => [name, r.mime_type, r.data_uri])")
-    assert len(uris) >= 8
+    assert len(uris) >= 25
     pictures = 0
     for name, kind, uri in uris:
         assert uri and uri.startswith("data:"), name
@@ -71,13 +71,46 @@ def test_every_picture_and_page_in_the_report_is_whole(smoke: Path, browser) -> 
             )
             assert size > 300, name
             pictures += 1
-    assert pictures == 3
+    assert pictures == 13
     captions = page.evaluate("Object.values(results).map(r => r.caption || '')")
     assert all(captions) and not any("{{" in c or "{%" in c for c in captions)
     context.close()
 
 
-@pytest.mark.parametrize("name", ["tables/table1.html", "tables/paired.html", "provenance.html"])
+PAGES = (
+    *(f"tables/{name}.html" for name in ("table1", "table2", "table3", "table_metrics", "table_comparison")),
+    *(f"{name}/paper.html" for name in ("claims", "gallery", "costs", "provenance")),
+)
+
+
+def test_the_report_opens_with_the_verdicts(smoke: Path, browser) -> None:
+    context = browser.new_context(viewport={"width": 400, "height": 900}, offline=True)
+    page = context.new_page()
+    page.goto((smoke / "report.html").as_uri())
+    page.wait_for_load_state("load")
+    text = page.inner_text("body")
+    assert "Direct CM has a lower ODE error than CM" in text and "cannot be tested at this scale" in text
+    assert text.index("Direct CM has a lower ODE error") < text.index("How to read")
+    assert page.evaluate("document.documentElement.scrollWidth") <= 400
+    context.close()
+
+
+def test_a_click_enlarges_a_picture_and_another_closes_it(smoke: Path, browser) -> None:
+    context = browser.new_context(viewport={"width": 1000, "height": 800}, offline=True)
+    page = context.new_page()
+    page.goto((smoke / "results/smoke/gallery/paper.html").as_uri())
+    picture = page.locator("img").nth(3)
+    small = picture.bounding_box()
+    picture.click()
+    large = picture.bounding_box()
+    assert small and large and large["width"] > 1.5 * small["width"]
+    page.keyboard.press("Space")
+    again = picture.bounding_box()
+    assert again and abs(again["width"] - small["width"]) < 1
+    context.close()
+
+
+@pytest.mark.parametrize("name", PAGES)
 @pytest.mark.parametrize("width", [1400, 400])
 def test_pages_do_not_overflow(smoke: Path, browser, name: str, width: int) -> None:
     context = browser.new_context(viewport={"width": width, "height": 900}, offline=True)

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import csv
+import json
 import subprocess
 import sys
 import textwrap
 from pathlib import Path
 
 import pytest
+import yaml
 
 from directcm import paths
+from directcm.analysis.selection import main_runs
 from directcm.config import load_config
 from tests.pipeline.conftest import SMOKE, make_run, planned
 
@@ -26,52 +29,85 @@ def rows(path: Path) -> list[dict[str, str]]:
 def test_table_1_is_tidy_and_complete(smoke: Path) -> None:
     table = rows(smoke / "results/smoke/tables/table1.csv")
     assert list(table[0]) == COLUMNS
-    assert {r["row"] for r in table} == {"Teacher", "CM", "Direct CM"}
-    students = [r for r in table if r["row"] != "Teacher"]
-    assert {r["steps"] for r in students} == {"1", "2"}
-    # The teacher has no distance to itself; everybody has one to the data.
-    assert ("Teacher", "fd_tiny", "teacher") not in {(r["row"], r["metric"], r["reference"]) for r in table}
-    assert ("Teacher", "fd_tiny", "data") in {(r["row"], r["metric"], r["reference"]) for r in table}
+    assert {r["row"] for r in table} == {"Teacher", "Teacher, other noise", "CM", "Direct CM"}
+    students = [r for r in table if not r["row"].startswith("Teacher")]
+    assert {r["steps"] for r in students} == {"1"} and {r["n_seeds"] for r in students} == {"2"}
+    # The teacher has no distance to itself, but a floor; everybody has one to the data.
+    fd = {(r["row"], r["reference"]) for r in table if r["metric"] == "fd_tiny"}
+    assert ("Teacher", "teacher") not in fd and ("Teacher", "data") in fd
+    assert {("Teacher, other noise", "teacher"), ("Teacher, other noise", "data")} <= fd
     for r in table:
         float(r["mean"])
-        assert r["n_seeds"] == "1"
     # The paper's FID stands beside FD-tiny against the teacher, one step, and nowhere else.
-    paper = {(r["row"], r["steps"], r["reference"]): r["paper"] for r in table if r["metric"] == "fd_tiny"}
-    assert float(paper["CM", "1", "teacher"]) == 95.3 and float(paper["Direct CM", "1", "teacher"]) == 166.0
-    assert paper["CM", "2", "teacher"] == "" and paper["CM", "1", "data"] == ""
+    paper = {(r["row"], r["reference"]): r["paper"] for r in table if r["metric"] == "fd_tiny"}
+    assert float(paper["CM", "teacher"]) == 95.3 and float(paper["Direct CM", "teacher"]) == 166.0
+    assert paper["CM", "data"] == ""
+
+
+def test_tables_2_and_3_have_their_sweeps(smoke: Path) -> None:
+    tables = smoke / "results/smoke/tables"
+    assert {r["solver"] for r in rows(tables / "table2.csv")} == {"ddim", "euler"}
+    steps = {r["steps"] for r in rows(tables / "table3.csv") if not r["row"].startswith("Teacher")}
+    assert steps == {"1", "2"}
 
 
 def test_everything_that_was_promised_is_there(smoke: Path) -> None:
     out = smoke / "results/smoke"
-    for name in (
-        "tables/table1.tex",
-        "tables/table1.html",
-        "tables/table1.json",
-        "tables/paired.csv",
-        "tables/curves.csv",
-        "figures/samples.pdf",
-        "figures/samples.png",
-        "figures/curves.pdf",
-        "figures/results.pdf",
-        "provenance.html",
-        "costs.csv",
-    ):
+    tables = ("table1", "table2", "table3", "table_metrics", "table_comparison")
+    figures = ("supervision", "samples", "gallery", "curves", "results", "sweep_N", "sweep_w", "frontier", "compute")
+    figures += ("error", "budget", "sensitivity", "map")
+    names = [f"tables/{name}.{suffix}" for name in tables for suffix in ("csv", "tex", "html")]
+    names += [f"figures/{name}.{suffix}" for name in figures for suffix in ("pdf", "png", "csv")]
+    for scope in ("main", "paper"):
+        names += [f"claims/{scope}.{suffix}" for suffix in ("csv", "tex", "html", "json", "rst")]
+        names += [f"gallery/{scope}.html", f"costs/{scope}.html", f"costs/{scope}.csv", f"provenance/{scope}.html"]
+    for name in [*names, "tables/table1.json", "figures/mean_curves.csv"]:
         assert (out / name).stat().st_size > 0, name
     cards = list(out.glob("students/*/README.md"))
-    assert len(cards) == 2
+    assert len(cards) == 18
     for card in cards:
         text = card.read_text(encoding="utf-8")
-        for word in ("data", "teacher", "method", "budget", "FD-tiny", "load_lora_weights"):
+        for word in ("data", "teacher", "method", "budget", "FD-tiny", "from_pretrained"):
             assert word in text
     assert list(out.glob("tensorboard/*/events*"))
 
 
+def test_every_fd_carries_n_and_d_and_stands_beside_its_floor(smoke: Path) -> None:
+    metrics = rows(smoke / "results/smoke/collected/paper/metrics.csv")
+    fd = [r for r in metrics if r["metric"] == "fd_tiny"]
+    assert fd and all(int(r["n"]) == int(r["n_reference"]) and int(r["dim"]) == 32 for r in fd)
+    odes = {(r["solver"], r["N"], r["w"]) for r in fd if r["row"] == "CM"}
+    floors = {(r["solver"], r["N"], r["w"]) for r in fd if r["row"] == "Teacher, other noise" and r["reference"] == "teacher"}
+    assert odes == floors and len(odes) == 4
+
+
+def test_verdicts_say_what_was_not_run(smoke: Path) -> None:
+    main = json.loads((smoke / "results/smoke/claims/main.json").read_text())
+    paper = json.loads((smoke / "results/smoke/claims/paper.json").read_text())
+    assert main.keys() == paper.keys()
+    assert main["fid-every-n"] == "not run" != paper["fid-every-n"]
+    assert main["fd-dino"] == paper["fd-dino"] == "cannot be tested at this scale"
+    assert main["ode-error"] in ("holds here", "does not hold here", "undecided")
+
+
+def test_snapshots_are_evaluated(smoke: Path) -> None:
+    folder = next((smoke / "results/smoke/samples").glob("method~cm,*adapter~lora4,*steps~8,seed~0"))
+    parts = json.loads((folder / "manifest.json").read_text())["settings"]["parts"]
+    assert parts == ["step~8,sampling_steps~1", "step~4,sampling_steps~1"]
+    table = rows(smoke / "results/smoke/collected/paper/students.csv")
+    cost = {(r["method"], r["step"]): r for r in table if r["adapter"] == "lora4" and r["steps"] == "8"}
+    # 16 a step: CM asks its own network twice a pair and the teacher twice (guidance), Direct CM once and not at all.
+    assert (cost["cm", "4"]["student_forwards"], cost["cm", "4"]["teacher_forwards"]) == ("128", "128")
+    assert (cost["direct_cm", "8"]["student_forwards"], cost["direct_cm", "8"]["teacher_forwards"]) == ("128", "0")
+    assert float(cost["direct_cm", "8"]["target_forwards"]) > 0 and float(cost["cm", "8"]["seconds"]) > 0
+
+
 def test_progress_says_which_of_how_many(smoke: Path) -> None:
-    assert "steps (100%) done" in (smoke / "smoke.log").read_text()
+    assert "steps (100%) done" in (smoke / "paper.log").read_text()
 
 
 def test_only_live_rows_were_evaluated(smoke: Path) -> None:
-    costs = {r["step"]: r for r in rows(smoke / "results/smoke/costs.csv")}
+    costs = {r["step"]: r for r in rows(smoke / "results/smoke/costs/paper.csv")}
     for step in ("targets", "reference", "train"):
         assert int(costs[step]["teacher_forwards"]) == int(costs[step]["teacher_forwards_minimum"]) > 0
 
@@ -80,21 +116,26 @@ def test_every_benchmark_is_in_the_costs(smoke: Path) -> None:
     config = load_config(smoke / "config.yaml", smoke / "workflow/presets/smoke.yaml")
     folder = smoke / "results/smoke/benchmarks"
     made = {path.relative_to(folder).as_posix() for path in folder.rglob("*.tsv")}
-    assert made - {"provenance.tsv"} == set(paths.benchmarks(config))
-    costs = {r["step"]: int(r["jobs"]) for r in rows(smoke / "results/smoke/costs.csv")}
-    assert costs["evaluate"] == 5 and costs["train"] == 2 and costs["features"] == 6
+    late = {f"{page}/{scope}.tsv" for page in ("costs", "provenance") for scope in ("main", "paper")}
+    assert made - late == {
+        *paths.benchmarks(config, main_runs(config), "main"),
+        *paths.benchmarks(config, config.runs(), "paper"),
+    }
+    costs = {r["step"]: int(r["jobs"]) for r in rows(smoke / "results/smoke/costs/paper.csv")}
+    assert costs["evaluate"] == 18 + 2 * 4 and costs["train"] == 18 and costs["compare"] == 8
 
 
 def test_a_second_run_finds_nothing_to_do(smoke: Path) -> None:
-    done = make_run(smoke)("snakemake", "--cores", "2", *SMOKE)
-    assert done.returncode == 0
+    for target in ((), ("paper",)):
+        done = make_run(smoke)("snakemake", *target, "--cores", "2", *SMOKE)
+        assert done.returncode == 0 and "Nothing to be done" in done.stderr + done.stdout
     assert "Nothing to be done" in done.stderr + done.stdout
 
 
 def test_touching_every_source_re_runs_nothing(smoke: Path) -> None:
     for path in (smoke / "src").rglob("*.py"):
         path.touch()
-    done = make_run(smoke)("snakemake", "-n", *SMOKE)
+    done = make_run(smoke)("snakemake", "paper", "-n", *SMOKE)
     assert done.returncode == 0 and planned(done.stdout + done.stderr) == {}
 
 
@@ -105,7 +146,7 @@ def test_editing_direct_cm_plans_direct_cm_and_nothing_else(smoke: Path) -> None
         path.write_text(before + "\n# edited\n")
         done = make_run(smoke)("snakemake", "-n", "--quiet", "host", *SMOKE)
         jobs = planned(done.stdout + done.stderr)
-        assert jobs["train"] == 1 and jobs["sample"] == 2 and jobs["evaluate"] == 2 and jobs["table"] == 1
+        assert jobs["train"] == 2 and jobs["sample"] == 2 and jobs["evaluate"] == 2 and jobs["table1"] == 1
         assert not {
             "data",
             "teacher",
@@ -122,25 +163,66 @@ def test_editing_direct_cm_plans_direct_cm_and_nothing_else(smoke: Path) -> None
         path.write_text(before)
 
 
-def test_editing_the_style_plans_figures_only(smoke: Path) -> None:
-    path = smoke / "src/directcm/analysis/style.py"
+FIGURES = {"supervision", "samples", "gallery", "curves", "results", "sweep", "frontier", "compute", "error", "budget"}
+FIGURES |= {"sensitivity", "map"}
+
+
+@pytest.mark.parametrize(
+    ("module", "figures"), [("style", FIGURES), ("figure_map", {"map"}), ("figure_sweep", {"sweep"}), ("table", set())]
+)
+def test_editing_a_figure_plans_that_figure_only(smoke: Path, module: str, figures: set[str]) -> None:
+    path = smoke / f"src/directcm/analysis/{module}.py"
     before = path.read_text()
     try:
         path.write_text(before + "\n# edited\n")
-        done = make_run(smoke)("snakemake", "-n", *SMOKE)
-        assert set(planned(done.stdout + done.stderr)) == {"figure_samples", "figure_curves", "figure_results"}
+        done = make_run(smoke)("snakemake", "paper", "-n", *SMOKE)
+        jobs = set(planned(done.stdout + done.stderr))
+        # The gallery shows the pictures; Table 1 has a picture of its own.
+        tables = {"table1", "table2", "table3", "table_metrics", "table_comparison", "claims", "figure_results"}
+        wanted = {f"figure_{name}" for name in figures} if figures else tables
+        assert jobs == wanted | {"gallery"}
     finally:
         path.write_text(before)
 
 
-def test_another_guidance_scale_plans_what_it_needs(smoke: Path, tmp_path: Path) -> None:
-    overlay = tmp_path / "w.yaml"
-    overlay.write_text(
-        "students:\n  - {method: [cm, direct_cm], seed: [0]}\n  - {method: [direct_cm], w: [2], seed: [0]}\n"
-    )
-    done = make_run(smoke)("snakemake", "-n", *SMOKE, str(overlay))
+def overlay_of(smoke: Path, tmp_path: Path, change: str, value: object) -> Path:
+    """The smoke preset with one more value in the line of its grid that sweeps an axis."""
+    preset = yaml.safe_load((smoke / "workflow/presets/smoke.yaml").read_text())
+    line = next(axes for axes in preset["students"] if change in axes and "steps" not in axes)
+    line[change].append(value)
+    (tmp_path / "more.yaml").write_text(yaml.safe_dump({"students": preset["students"]}))
+    return tmp_path / "more.yaml"
+
+
+def test_one_more_value_of_n_plans_only_what_that_value_needs(smoke: Path, tmp_path: Path) -> None:
+    done = make_run(smoke)("snakemake", "paper", "-n", *SMOKE, str(overlay_of(smoke, tmp_path, "N", 5)))
+    assert done.returncode == 0, done.stderr
     jobs = planned(done.stdout + done.stderr)
-    assert jobs["train"] == 1 and jobs["targets"] == 2 and jobs["reference"] == 2
+    made = {
+        "train": 2,
+        "targets": 2,
+        "reference": 4,  # two shards, and two of the floor
+        "endpoints": 2,
+        "error_by_time": 2,
+        "sample": 2,
+        "features": 4,
+        "evaluate": 2,
+        "evaluate_teacher": 1,
+        "evaluate_floor": 1,
+        "card": 2,
+        "compare": 1,
+        "collect": 1,
+    }
+    assert {name: jobs[name] for name in made} == made
+    assert not {"teacher", "encode", "noise", "extractor", "data", "trajectories"} & set(jobs)
+    # What only the main comparison feeds stays as it is.
+    assert not {"table1", "table3", "figure_results", "figure_samples", "figure_curves"} & set(jobs)
+
+
+def test_another_guidance_scale_plans_what_it_needs(smoke: Path, tmp_path: Path) -> None:
+    done = make_run(smoke)("snakemake", "paper", "-n", *SMOKE, str(overlay_of(smoke, tmp_path, "w", 2)))
+    jobs = planned(done.stdout + done.stderr)
+    assert jobs["train"] == 2 and jobs["targets"] == 2 and jobs["reference"] == 4 and "endpoints" not in jobs
     assert not {"teacher", "encode", "noise", "extractor", "data"} & set(jobs)
 
 
@@ -158,7 +240,8 @@ def test_stock_diffusers_gives_the_students_own_sample(smoke: Path) -> None:
         pipe.load_lora_weights(f"{out}/students/{student}")
         noise = load_file(f"{out}/noise/noise.safetensors")["noise"][:16]
         prompts = [r["text"] for r in csv.DictReader(open(f"{out}/noise/prompts.csv", newline=""))][:16]
-        saved = load_file(f"{out}/samples/{student}/sampling_steps~1/latents.safetensors")["latents"][:16]
+        steps = dict(part.split("~") for part in student.split(","))["steps"]
+        saved = load_file(f"{out}/samples/{student}/step~{steps},sampling_steps~1/latents.safetensors")["latents"][:16]
         with torch.no_grad():
             embeds, _, pooled, _ = pipe.encode_prompt(prompts, do_classifier_free_guidance=False)
             side = pipe.unet.config.sample_size * pipe.vae_scale_factor
@@ -174,7 +257,9 @@ def test_stock_diffusers_gives_the_students_own_sample(smoke: Path) -> None:
         assert not any(name.startswith("directcm") for name in sys.modules)
         """
     )
-    for folder in sorted((smoke / "results/smoke/students").iterdir()):
+    folders = sorted((smoke / "results/smoke/students").glob("*N~10,w~3,adapter~lora4,loss~mse,lr~0.0001,*steps~6,seed~0"))
+    assert len(folders) == 4  # both methods, two solvers
+    for folder in folders:
         done = subprocess.run(
             [sys.executable, "-c", script, str(smoke / "results/smoke"), folder.name],
             capture_output=True,

@@ -2,12 +2,14 @@
 
 import json
 import sys
+from pathlib import Path
 
 import pandas as pd
 from snakemake.utils import Paramspace
 
 from directcm import paths, preflight
-from directcm.analysis.selection import main_runs
+from directcm.analysis.selection import main_runs, main_setting, swept
+from directcm.analysis.table import available, same_scale
 from directcm.config import ODE_AXES, RUN_AXES, SETTING_AXES, Config, number
 from directcm.config import parse as validated
 from directcm.errors import UserError
@@ -30,6 +32,12 @@ except UserError as error:
 # Captions and the report see every key, defaults included.
 config.clear()
 config.update(CONFIG.model_dump(mode="json"))
+# The report opens with the verdicts: those of the scope that was judged last.
+_verdicts = sorted(
+    Path(f"results/{CONFIG.preset}/claims").glob("*.rst"),
+    key=lambda path: path.stat().st_mtime,
+)
+config["verdicts"] = str(_verdicts[-1].resolve()) if _verdicts else None
 
 
 onstart:
@@ -81,6 +89,7 @@ wildcard_constraints:
     draw="reference|floor",
     extractor="|".join(EXTRACTORS),
     scope="|".join(SCOPES),
+    axis="N|w",
 
 
 def code(*modules):

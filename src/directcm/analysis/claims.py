@@ -269,6 +269,10 @@ def _one_sided(p: float, difference: float, sign: int) -> tuple[float, float]:
     return max(0.5, p / 2), max(0.5, p / 2)
 
 
+def _setting_of(row: Mapping[str, str]) -> tuple[str, ...]:
+    return tuple(row[name] for name in (*SETTING_AXES, "a_step", "b_step", "sampling_steps"))
+
+
 def _line(row: Mapping[str, str], place: int, metric: str, sign: int, path: str | Path) -> Line | None:
     """A comparison's line as a test; None where it holds no p-value at all."""
     from directcm.analysis.inference import cautious_p
@@ -301,8 +305,9 @@ def _line(row: Mapping[str, str], place: int, metric: str, sign: int, path: str 
         return None
     found = [p for p in (v["p"], v["p_prompts"], cautious) if p is not None and not math.isnan(p)]
     sides = [_one_sided(p, v["difference"], sign) for p in found]
-    setting = tuple(row[name] for name in (*SETTING_AXES, "a_step", "b_step", "sampling_steps"))
-    return Line(place, metric, sign, row, v, setting, cautious, max(s[0] for s in sides), max(s[1] for s in sides))
+    return Line(
+        place, metric, sign, row, v, _setting_of(row), cautious, max(s[0] for s in sides), max(s[1] for s in sides)
+    )
 
 
 def _step(row: Mapping[str, str]) -> float:
@@ -386,17 +391,22 @@ def _spelled(axis: str, value: Any) -> str:
 def _missing(claim: Claim, rows: Sequence[Mapping[str, str]], config: Config) -> str:
     """Why a claim was not run, "" where all its settings are there."""
     expected = _expected(claim, config)
-    kind = "with both methods and a seed in common" if claim.what == METHOD else "with snapshots along training"
     if not expected:
-        return f"no line of the grid is {kind} at its settings; add one to students"
+        kind = "both methods with a seed in common" if claim.what == METHOD else "snapshots along training"
+        return f"no line of the grid has {kind} at this claim's settings; add one to students"
     for axis in claim.over:
         if axis in SETTING_AXES and len(_values(expected, axis, claim.what)) < 2:
             return f"the grid has one value of {axis} only ({_values(expected, axis, claim.what)[0]}); add others to students"
     lacking = [e for e in expected if not any(all(same(e[a], row[a]) for a in SETTING_AXES) for row in rows)]
     if lacking:
-        axes = [axis for axis in SETTING_AXES if axis in claim.free and len(_values(expected, axis, claim.what)) > 1]
+        main = main_setting(config)
+        axes = [axis for axis in SETTING_AXES if axis in claim.over or not same(lacking[0][axis], main[axis])]
         first = ", ".join(_spelled(axis, lacking[0][axis]) for axis in axes) or "the main setting"
-        return f"{len(lacking)} of {len(expected)} settings are not in this run ({first}, …); make paper runs the whole grid"
+        more = ", …" if len(lacking) > 1 else ""
+        return (
+            f"{len(lacking)} of {len(expected)} settings {'are' if len(lacking) > 1 else 'is'} not in this run ({first}{more}); "
+            "make paper runs the whole grid"
+        )
     for axis in claim.over:
         if axis not in SETTING_AXES and len(_values(rows, axis, claim.what)) < 2:
             name = "snapshots" if axis == STEP else "sampling_steps"
@@ -451,15 +461,14 @@ def judge(
             out.append(Verdict(claim, UNTESTABLE, f"{names} was not evaluated in this run: {why}"))
             continue
         metrics = [m for m in chosen if m is not None]
-        candidates = _candidates(claim, rows, config)
+        # In a fixed order: which of two equal settings is shown must not depend on that of the file.
+        candidates = sorted(_candidates(claim, rows, config), key=_setting_of)
         reason = _missing(claim, candidates, config)
         if reason:
             out.append(Verdict(claim, NOT_RUN, reason, metrics))
             continue
         verdict = Verdict(claim, UNDECIDED, "", metrics)
-        settings = {
-            tuple(r[name] for name in (*SETTING_AXES, "a_step", "b_step", "sampling_steps")) for r in candidates
-        }
+        settings = {_setting_of(row) for row in candidates}
         for place, (test, metric) in enumerate(zip(claim.tests, metrics, strict=True), 1):
             found: dict[tuple[str, ...], Line] = {}
             for row in candidates:
@@ -500,8 +509,8 @@ def judge(
 
 
 def _digits(value: float, metric: str, signed: bool = False) -> str:
-    """A value at its metric's decimals and one more, with a true minus; small ones at three significant digits."""
-    decimals = METRICS[metric].decimals + 1
+    """A value at its metric's decimals, with a true minus; one that would be rounded away at two significant digits."""
+    decimals = METRICS[metric].decimals
     text = f"{value:{'+' if signed else ''}.{decimals}f}"
     if value and abs(value) < 5 * 10**-decimals:
         text = f"{value:{'+' if signed else ''}.1e}"
@@ -582,7 +591,7 @@ def words(verdict: Verdict, config: Config) -> Words:
     if tested and replaced:
         text += " for " + " and ".join(dict.fromkeys(METRICS[m].title for m in verdict.metrics))
     stand_in = (
-        "; ".join(f"{own} stands in for {real} and is not {real}" for own, real in replaced.items()) if tested else ""
+        "; ".join(f"{own} stands in for {real}, which it is not" for own, real in replaced.items()) if tested else ""
     )
     effects: list[str] = [] if line else [verdict.reason]
     place = sizes = ""
@@ -632,8 +641,9 @@ def notes(verdicts: Sequence[Verdict], config: Config) -> list[str]:
             "seeds and prompts do not settle it; it is no sign of equality."
         ),
         (
-            "p is the larger of two: over training seeds and prompts together, and over prompts given these trained students "
-            "(paired bootstrap, or permutation for distances between sets). A claim must survive other seeds and other prompts."
+            "p is the largest of those over training seeds and prompts together (Satterthwaite's, and the Behrens–Fisher one, which "
+            "holds at small levels too) and over prompts given these trained students (paired bootstrap, or permutation for "
+            "distances between sets). A claim must survive other seeds and other prompts."
         ),
         (
             "A claim about every setting holds where it holds in each, and does not where it is contradicted in one; a claim "
@@ -660,7 +670,7 @@ def notes(verdicts: Sequence[Verdict], config: Config) -> list[str]:
         out.append(
             "Where there is one seed, the verdict is about these trained students and says nothing about other seeds."
         )
-    out.append("Every number behind a verdict, setting by setting, is in claims.csv.")
+    out.append("Every number behind a verdict, setting by setting, is in the CSV file of the same name.")
     return out
 
 
@@ -689,9 +699,9 @@ BODY = """
 <tbody role="rowgroup">
 {% for row in group.rows %}
 <tr role="row">
-<th scope="row" role="rowheader" style="white-space: normal"><bdi>{{ row.says }}</bdi>{% if row.where %}<br><span class="small"><bdi>{{ row.where }}</bdi></span>{% endif %}</th>
+<th scope="row" role="rowheader" style="white-space: normal; overflow-wrap: anywhere"><bdi>{{ row.says }}</bdi>{% if row.where %}<br><span class="small"><bdi>{{ row.where }}</bdi></span>{% endif %}</th>
 <td role="cell" data-label="Verdict"><span><span aria-hidden="true">{{ row.symbol }}</span>&nbsp;<strong>{{ row.text }}</strong></span></td>
-<td role="cell" class="wide">{% for text in row.effects %}{% if not loop.first %}<br>{% endif %}{{ text }}{% endfor %}{% for more in (row.place, row.sizes, row.stand_in) if more %}<br><span class="small">{{ more }}</span>{% endfor %}</td>
+<td role="cell" class="wide" style="overflow-wrap: anywhere">{% for text in row.effects %}{% if not loop.first %}<br>{% endif %}{{ text }}{% endfor %}{% for more in (row.place, row.sizes, row.stand_in) if more %}<br><span class="small">{{ more }}</span>{% endfor %}</td>
 <td role="cell" class="n" data-label="p (Holm)"><span class="value">{{ row.p or "–" }}</span></td>
 </tr>
 {% endfor %}
@@ -752,7 +762,7 @@ def _tex(groups: Sequence[Mapping[str, Any]], sentence: str, remarks: Sequence[s
             r"\begin{table*}",
             r"\centering",
             r"\footnotesize",
-            rf"\caption{{{latex(group['title'])}, tested in this run: {latex(group['counts'])}.}}",
+            rf"\caption{{{latex(group['title'])}, tested in this run ({latex(group['counts'])}).}}",
             rf"\label{{tab:claims-{place + 1}}}",
             r"\begin{tabular}{@{}p{0.31\linewidth}p{0.17\linewidth}p{0.37\linewidth}r@{}}",
             r"\toprule",
@@ -837,7 +847,25 @@ def claims(
     sentence, remarks = scale(config), notes(verdicts, config)
     write_csv(out_csv, [row for v in verdicts for row in _rows(v, config.statistics.alpha)], COLUMNS)
     write_text(out_tex, _tex(groups, sentence, remarks))
-    write_page(out_html, BODY, title="What the claims come to here", scale=sentence, groups=groups, notes=remarks)
+    write_page(out_html, BODY, title="The claims, and what holds here", scale=sentence, groups=groups, notes=remarks)
     write_json(out_json, {v.claim.id: v.verdict for v in verdicts})
     write_text(out_rst, _rst(groups, sentence))
     return verdicts
+
+
+def text(claims_csv: str | Path) -> str:
+    """The verdicts for a terminal: one line per claim, with the effect that decided it."""
+    lines = []
+    seen: set[str] = set()
+    for row in read_csv(claims_csv):
+        if row["id"] in seen or row["decisive"] not in ("yes", ""):
+            continue
+        seen.add(row["id"])
+        effect = ""
+        if row["difference"]:
+            spec = METRICS[row["metric"]]
+            numbers = (float(row[name]) for name in ("difference", "low", "high"))
+            a, low, high = (f"{x:+.{spec.decimals}f}" for x in numbers if math.isfinite(x))
+            effect = f"  ({spec.title}, {row['a']} − {row['b']}: {a} [{low}, {high}], {row['n_seeds']} seeds)"
+        lines.append(f"{row['verdict']:<30}  {row['says']}{effect}")
+    return "\n".join(lines)

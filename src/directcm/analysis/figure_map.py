@@ -31,24 +31,30 @@ class Cell:
         return tidy.value(self.row["difference"])
 
 
-def inverted(ode: tidy.Row | None, distance: tidy.Row | None) -> bool:
-    """The paper's inversion: Direct CM has the lower ODE error and CM the lower FD, both with p < 0.05 (unadjusted).
+def inverted(ode: tidy.Row | None, distance: tidy.Row | None, alpha: float = tidy.ALPHA) -> bool:
+    """The paper's inversion: Direct CM has the lower ODE error and CM the lower FD, both with p < `alpha` (unadjusted).
 
     Rows are CM − Direct CM, so their differences are > 0 and < 0.
     """
     if ode is None or distance is None:
         return False
-    sure = tidy.value(ode["p"]) < tidy.ALPHA and tidy.value(distance["p"]) < tidy.ALPHA
+    sure = tidy.value(ode["p"]) < alpha and tidy.value(distance["p"]) < alpha
     return sure and tidy.value(ode["difference"]) > 0 and tidy.value(distance["difference"]) < 0
 
 
 def draw(
-    comparisons_csv: str | Path, main: Mapping[str, Any], out_pdf: str | Path, out_png: str | Path, out_csv: str | Path
+    comparisons_csv: str | Path,
+    main: Mapping[str, Any],
+    out_pdf: str | Path,
+    out_png: str | Path,
+    out_csv: str | Path,
+    *,
+    alpha: float = tidy.ALPHA,
 ) -> None:
     """Heat maps of CM − Direct CM: FD to teacher above, ODE error below; training step × adapter, and over ω at the right.
 
     Cells are settings that differ from `main` (SETTING_AXES) in adapter, and along `tidy.path`, or in w alone; > 0 means
-    that Direct CM is better. Hatched: p ≥ 0.05 (unadjusted) or not tested. Bold outline: the paper's inversion.
+    that Direct CM is better. Hatched: p ≥ `alpha` (unadjusted) or not tested. Bold outline: the paper's inversion.
     Raises UserError where neither adapter nor training step nor ω takes two values.
     """
     rows = tidy.differences(
@@ -66,10 +72,10 @@ def draw(
     guided = [r for r in tidy.finished(rows, "a_step") if tidy.matches(r, main, ("w",))]
     grids = [
         (
-            "budget", "training steps", _table(budget, metrics, "a_step"),
+            "budget", "training steps", _table(budget, metrics, "a_step", alpha),
             sorted({r["adapter"] for r in budget}, key=tidy.adapter_order),
         ),
-        ("guidance", f"guidance scale ω, at {main['steps']} steps", _table(guided, metrics, "w"), [main["adapter"]]),
+        ("guidance", f"guidance scale ω, at {main['steps']} steps", _table(guided, metrics, "w", alpha), [main["adapter"]]),
     ]  # fmt: skip
     # A panel of one cell is no map.
     grids = [g for g in grids if len({(x, a) for _, x, a in g[2]}) > 1]
@@ -175,7 +181,7 @@ def draw(
         entries: list[Any] = [
             Patch(facecolor=palette(0.8), label="> 0: Direct CM better"),
             Patch(facecolor=palette(0.2), label="< 0: CM better"),
-            Patch(facecolor="white", edgecolor="#8a8a8a", hatch="/////", linewidth=0.3, label="p ≥ 0.05, unadjusted"),
+            Patch(facecolor="white", edgecolor="#8a8a8a", hatch="/////", linewidth=0.3, label=f"p ≥ {alpha:g}, unadjusted"),
         ]
         if several:
             text = "the paper's inversion" if found else "the paper's inversion: no such cell"
@@ -185,7 +191,9 @@ def draw(
     tidy.write(out_csv, out, COLUMNS)
 
 
-def _table(rows: Sequence[tidy.Row], metrics: Sequence[str], x: str) -> dict[tuple[str, float, str], Cell]:
+def _table(
+    rows: Sequence[tidy.Row], metrics: Sequence[str], x: str, alpha: float
+) -> dict[tuple[str, float, str], Cell]:
     """(metric, x, adapter) → cell."""
     found = {
         (r["metric"], tidy.value(r[x]), r["adapter"]): r
@@ -196,8 +204,8 @@ def _table(rows: Sequence[tidy.Row], metrics: Sequence[str], x: str) -> dict[tup
     return {
         (metric, at, adapter): Cell(
             row,
-            tidy.value(row["p"]) < tidy.ALPHA,
-            inverted(found.get(("ode_error", at, adapter)), found.get((distance, at, adapter))),
+            tidy.value(row["p"]) < alpha,
+            inverted(found.get(("ode_error", at, adapter)), found.get((distance, at, adapter)), alpha),
         )
         for (metric, at, adapter), row in found.items()
     }

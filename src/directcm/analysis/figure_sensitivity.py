@@ -25,11 +25,12 @@ def draw(
     out_csv: str | Path,
     *,
     axes: Sequence[str] = ("loss", "lr"),
+    alpha: float = tidy.ALPHA,
 ) -> None:
     """One panel per headline metric: the difference CM − Direct CM with its interval, main setting first.
 
     Rows of the figure are settings that differ from `main` (SETTING_AXES) in one of `axes` alone, finished students;
-    open where p ≥ 0.05 (unadjusted). Raises UserError where no such setting was compared.
+    open where p ≥ `alpha` (unadjusted). Raises UserError where no such setting was compared.
     """
     rows = tidy.finished(tidy.read(comparisons_csv, (*tidy.COMPARISON_COLUMNS, "level", "n")), "a_step")
     found: dict[tuple[str, str], list[tidy.Row]] = {("", ""): tidy.differences(rows, main)}
@@ -73,7 +74,7 @@ def draw(
                 middle, low, high = (tidy.value(line[k]) for k in ("difference", "low", "high"))
                 if math.isfinite(low) and math.isfinite(high):
                     panel.plot([low, high], [y, y], color=style.INK, linewidth=1.1, solid_capstyle="butt", zorder=3)
-                full = tidy.value(line["p"]) < tidy.ALPHA
+                full = tidy.value(line["p"]) < alpha
                 panel.plot(
                     middle, y, marker="s", markersize=4.2, markerfacecolor=style.INK if full else "white",
                     markeredgecolor=style.INK, markeredgewidth=0.9, zorder=4,
@@ -104,7 +105,7 @@ def draw(
                 style.handle(
                     style.Look(style.INK, "s", "-"), f"difference ({percent}{seeds} seed{'s' * (n[-1] != 1)})"
                 ),
-                style.open_handle("not significant (p ≥ 0.05)", "s"),
+                style.open_handle(f"not significant (p ≥ {alpha:g})", "s"),
             ],
         )
         seaborn.despine(figure)

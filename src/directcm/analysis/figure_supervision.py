@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +15,9 @@ if TYPE_CHECKING:
 
 COLUMNS = ["kind", "point", "state", "time", "pc1", "pc2"]
 GREY = "#9a9a9a"
+INSET = (0.3, 0.32)
+# From this share of its window on, a step needs no enlarging.
+LARGE = 0.6
 
 
 def components(states: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -37,11 +41,14 @@ def components(states: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
 
 def draw(trajectories: Artifact, out_pdf: str | Path, out_png: str | Path, out_csv: str | Path) -> None:
-    """Project an artefact of kind "trajectories" on the two principal components of its states, and draw both targets.
+    """Project an artefact of kind "trajectories" on the two principal components of the data, and draw both targets.
 
     `trajectories.safetensors`: states (m, N+1, c, h, w), valid from index start (m,) on; times (N+1,); background
     (q, c, h, w), data latents. Left: the pair x_s, x̂_n that CM ties together, one solver step apart, the longest enlarged.
     Right: from every x_s to the endpoint of its trajectory, Direct CM's target.
+
+    The plane is the data's, not the trajectories' own: so few trajectories would each get a direction of the plane to
+    themselves, and their endpoints would seem to lie outside the data.
     """
     import numpy as np
 
@@ -55,9 +62,11 @@ def draw(trajectories: Artifact, out_pdf: str | Path, out_png: str | Path, out_c
         raise UserError(
             f"{trajectories.folder}: states, start and times do not fit together; delete the folder and run again"
         )
-    mean, directions, share = components(np.concatenate([own[s:] for own, s in zip(states, start, strict=True)]))
-    background = (arrays["background"].reshape(len(arrays["background"]), -1).astype(np.float64) - mean) @ directions.T
-    paths = [(own[s:] - mean) @ directions.T for own, s in zip(states, start, strict=True)]
+    data = arrays["background"].reshape(len(arrays["background"]), -1).astype(np.float64)
+    valid = [own[s:] for own, s in zip(states, start, strict=True)]
+    mean, directions, share = components(data)
+    background = (data - mean) @ directions.T
+    paths = [(own - mean) @ directions.T for own in valid]
     out: list[dict[str, Any]] = [
         {"kind": "data", "point": i, "pc1": tidy.number(x), "pc2": tidy.number(y)}
         for i, (x, y) in enumerate(background)
@@ -86,12 +95,12 @@ def draw(trajectories: Artifact, out_pdf: str | Path, out_png: str | Path, out_c
                 axes.plot(*path.T, color=GREY, linewidth=0.7, zorder=2)
             ends = np.array([path[-1] for path in paths])
             axes.scatter(*ends.T, s=22, marker="D", facecolors=style.INK, edgecolors="white", linewidths=0.5, zorder=7)
-            axes.set_xlabel(f"principal component 1 ({100 * share[0]:.0f} % of variance)")
+            axes.set_xlabel(f"data's principal component 1 ({100 * share[0]:.0f} % of its variance)")
             axes.xaxis.set_major_locator(MaxNLocator(nbins=5, integer=True))
             axes.yaxis.set_major_locator(MaxNLocator(nbins=5, integer=True))
             axes.margins(0.06)
             axes.grid(False)
-        left.set_ylabel(f"principal component 2 ({100 * share[1]:.0f} % of variance)")
+        left.set_ylabel(f"data's principal component 2 ({100 * share[1]:.0f} % of its variance)")
         left.set_title("CM: two neighbours must share their endpoint", fontsize=7.2, pad=5)
         right.set_title("Direct CM: the endpoint itself is the target", fontsize=7.2, pad=5)
 
@@ -139,33 +148,37 @@ def draw(trajectories: Artifact, out_pdf: str | Path, out_png: str | Path, out_c
             Line2D([], [], color="#cfcfcf", marker="o", linestyle="", markersize=3, label="data"),
         ]
         style.legend(figure, entries, handlelength=1.5)
-        steps = [float(np.hypot(*(path[1] - path[0]))) for path in paths]
-        longest = int(np.argmax(steps))
-        corner = _free_corner(left, [background, *paths], paths[longest][0])
-        inset = left.inset_axes(corner)
-        middle, half = paths[longest][:2].mean(axis=0), 0.95 * steps[longest] or 1.0
-        ratio = inset.get_window_extent().height / inset.get_window_extent().width
-        inset.set(
-            xlim=(middle[0] - half / min(1, ratio), middle[0] + half / min(1, ratio)),
-            ylim=(middle[1] - half * max(1, ratio), middle[1] + half * max(1, ratio)), xticks=[], yticks=[],
-        )  # fmt: skip
-        for path in paths:
-            inset.plot(*path.T, color=GREY, linewidth=0.9, zorder=2)
-        pair(inset, paths[longest], 1.7)
-        inset.grid(False)
-        for spine in inset.spines.values():
-            spine.set(linewidth=0.6, color=cm.color)
-        left.indicate_inset_zoom(inset, edgecolor=cm.color, linewidth=0.5, alpha=0.7)
+        to_axes = left.transData + left.transAxes.inverted()
+        on_page = [to_axes.transform(path) for path in paths]
+        lengths = [float(np.hypot(*(own[1] - own[0]))) for own in on_page]
+        longest = int(np.argmax(lengths))
+        step = on_page[longest][1] - on_page[longest][0]
+        # The inset is so much larger than what it shows that the step takes half of it.
+        scale = float(np.max(np.abs(step) / (0.5 * np.array(INSET))))
+        target = left
+        if scale < LARGE:
+            half = 0.5 * max(scale, 1e-6) * np.array(INSET)
+            middle = on_page[longest][:2].mean(axis=0)
+            low, high = to_axes.inverted().transform([middle - half, middle + half])
+            cloud = np.concatenate([to_axes.transform(background), *(dense(own) for own in on_page)])
+            target = left.inset_axes((*_free_place(cloud, middle - half, middle + half), *INSET))
+            target.set(xlim=(low[0], high[0]), ylim=(low[1], high[1]), xticks=[], yticks=[])
+            for path in paths:
+                target.plot(*path.T, color=GREY, linewidth=0.9, zorder=2)
+            target.grid(False)
+            for spine in target.spines.values():
+                spine.set(linewidth=0.6, color=cm.color)
+            left.indicate_inset_zoom(target, edgecolor=cm.color, linewidth=0.5, alpha=0.7)
+        pair(target, paths[longest], 1.7)
         figure.draw_without_rendering()
-        shown = np.array([[inset.get_xlim()[0], inset.get_ylim()[0]], [inset.get_xlim()[1], inset.get_ylim()[1]]])
-        inside = paths[longest][((paths[longest] >= shown[0]) & (paths[longest] <= shown[1])).all(axis=1)]
+        names = (r"$x_s$", r"$\hat{x}_n$")
         style.place(
-            inset,
+            target,
             [
-                style.Label(float(paths[longest][0, 0]), float(paths[longest][0, 1]), r"$x_s$", cm.color),
-                style.Label(float(paths[longest][1, 0]), float(paths[longest][1, 1]), r"$\hat{x}_n$", cm.color),
+                style.Label(float(x), float(y), name, cm.color)
+                for (x, y), name in zip(paths[longest], names, strict=False)
             ],
-            [[(float(x), float(y)) for x, y in inside]],
+            [[(float(x), float(y)) for x, y in paths[longest]]],
             size=7,
         )
         import seaborn
@@ -176,18 +189,35 @@ def draw(trajectories: Artifact, out_pdf: str | Path, out_png: str | Path, out_c
     tidy.write(out_csv, out, COLUMNS)
 
 
-def _free_corner(axes: Any, clouds: list[np.ndarray], near: np.ndarray) -> tuple[float, float, float, float]:
-    """The place for an inset (axes coordinates: x, y, width, height) that hides fewest points, nearest to `near`."""
+def dense(path: np.ndarray, step: float = 0.02) -> np.ndarray:
+    """Points on a path (n, 2), no further apart than `step`."""
     import numpy as np
 
-    size = (0.3, 0.32)
-    at = axes.transAxes.inverted().transform(axes.transData.transform(np.concatenate(clouds)))
-    places = [(x, y, *size) for y in np.linspace(0.02, 0.66, 7) for x in np.linspace(0.02, 0.68, 7)]
-    own = axes.transAxes.inverted().transform(axes.transData.transform(near))
+    parts = [path[:1]]
+    for a, b in itertools.pairwise(path):
+        count = max(1, int(np.ceil(np.hypot(*(b - a)) / step)))
+        parts.append(a + (b - a) * (np.arange(1, count + 1) / count)[:, None])
+    return np.concatenate(parts)
 
-    def cost(place: tuple[float, float, float, float]) -> tuple[int, float]:
-        low, high = np.array(place[:2]), np.array(place[:2]) + size
-        hidden = ((at > low - 0.02) & (at < high + 0.02)).all(axis=1).sum()
-        return int(hidden), float(np.hypot(*((low + high) / 2 - own)))
 
+def _free_place(cloud: np.ndarray, low: np.ndarray, high: np.ndarray) -> tuple[float, float]:
+    """The lower left corner of an inset that hides fewest points of a cloud, off the window low … high that it enlarges.
+
+    All in axes coordinates; among equals the one nearest to the window.
+    """
+    import numpy as np
+
+    size = np.array(INSET)
+
+    def cost(place: tuple[float, float]) -> tuple[bool, int, float]:
+        first, last = np.array(place) - 0.02, np.array(place) + size + 0.02
+        covers = bool(((first < high) & (last > low)).all())
+        hidden = int(((cloud > first) & (cloud < last)).all(axis=1).sum())
+        return covers, hidden, float(np.hypot(*((first + last) / 2 - (low + high) / 2)))
+
+    places = [
+        (float(x), float(y))
+        for y in np.linspace(0.02, 0.98 - INSET[1], 7)
+        for x in np.linspace(0.02, 0.98 - INSET[0], 7)
+    ]
     return min(places, key=cost)

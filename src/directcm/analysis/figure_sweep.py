@@ -26,10 +26,11 @@ def draw(
     out_csv: str | Path,
     *,
     paper: Collection[str] = (),
+    alpha: float = tidy.ALPHA,
 ) -> None:
     """Draw finished students that differ from the setting `main` (SETTING_AXES) in `axis` ("N" or "w") alone.
 
-    Markers are open where CM − Direct CM has p ≥ 0.05 (comparisons.csv, unadjusted) or was not tested. The teacher and
+    Markers are open where CM − Direct CM has p ≥ `alpha` (comparisons.csv, unadjusted) or was not tested. The teacher and
     its floor are drawn as they are at each value. `paper` names the metrics that are on the paper's scale.
     Raises UserError for fewer than two values of the axis.
     """
@@ -79,7 +80,7 @@ def draw(
                 group = tidy.points(own, axis)
                 found = [tests.get((metric, reference, p.x)) for p in group]
                 p_values = [tidy.value(t["p"]) if t else math.nan for t in found]
-                style.series(axes, group, style.LOOKS[name], filled=[p < tidy.ALPHA for p in p_values], order=order)
+                style.series(axes, group, style.LOOKS[name], filled=[p < alpha for p in p_values], order=order)
                 every[name].append(group)
                 lines = tidy.drawn(group, "x", **here, row=name)
                 for line in lines:
@@ -112,7 +113,7 @@ def draw(
         entries = [style.handle(style.LOOKS[n], f"{n} ({tidy.seeds(every[n])})") for n in names]
         entries += style.reference_handles(shown, marker=True)
         if len(names) == 2:
-            entries.append(style.open_handle("difference not significant (p ≥ 0.05)"))
+            entries.append(style.open_handle(f"difference not significant (p ≥ {alpha:g})"))
         style.legend(figure, entries)
         for axes, _ in draws:
             style.values_axis(axes, values, log=axis == "N")

@@ -25,8 +25,15 @@ from directcm.metrics.kernel import CMMD_SCALE, CMMD_SIGMA
 HALVES = 200
 """Random halves of the delete-half jackknife: the variance it gives has a relative error of about 10 %."""
 
+FEW = 10
+REFINE = 10
+"""A permutation p for which fewer than FEW permutations speak is drawn again from REFINE times as many."""
+
 _ELEMENTS = 16_000_000
 """Numbers held at a time by one array (128 MB)."""
+
+_CHUNK = 500_000
+"""Numbers in a chunk of matrices (4 MB): what a processor's cache holds."""
 
 # |T*| ≥ |T| must hold for T* = T however its last bits fell.
 _TIE = 1e-9
@@ -203,9 +210,10 @@ def _triple(a: np.ndarray, b: np.ndarray, reference: np.ndarray) -> tuple[np.nda
     return a, b, reference
 
 
-def _flips(n: int, permutations: int, seed: int) -> np.ndarray:
+def _flips(n: int, permutations: int, seed: int, *stage: int) -> np.ndarray:
     """Which prompts swap their labels: bool (permutations, n), each with probability ½."""
-    return rng.generator(seed, "permutation test").integers(0, 2, size=(permutations, n), dtype=np.int8).astype(bool)
+    generator = rng.generator(seed, "permutation test", *stage)
+    return generator.integers(0, 2, size=(permutations, n), dtype=np.int8).astype(bool)
 
 
 def _halves(n: int, halves: int, seed: int) -> np.ndarray:
@@ -226,30 +234,64 @@ def _jackknife(values: np.ndarray, n: int) -> float:
     return kept / (n - kept) * float(values.var(ddof=1))
 
 
-def _permutation_p(observed: float, permuted: np.ndarray, scale: float) -> float:
-    """(1 + #{|T*| ≥ |T|})/(1 + B), where differences below 1e-9 relative, or 1e-13 of `scale`, are ties."""
+def _permutation_p(
+    observed: float,
+    statistic: Callable[[np.ndarray], np.ndarray],
+    scale: float,
+    n: int,
+    permutations: int,
+    seed: int,
+    refine: int,
+) -> float:
+    """(1 + #{|T*| ≥ |T|})/(1 + B), where differences below 1e-9 relative, or 1e-13 of `scale`, are ties.
+
+    `statistic` takes swaps (B, n) to T* (B,). Where fewer than FEW of them reach |T|, `refine` times as many are drawn in
+    all, so that a small p is not cut off at 1/(1 + B): Holm and Bonferroni multiply it. Such a p keeps its size at any level:
+    above (1 + FEW)/(1 + B) the first stage decides, below it the second (as in Besag & Clifford 1991).
+    """
     bound = abs(observed) * (1 - _TIE) - 1e-13 * scale
-    return (1 + int((np.abs(permuted) >= bound).sum())) / (1 + permuted.size)
+    chunk = max(1, _ELEMENTS // n)
+
+    def reach(count: int, stage: int) -> int:
+        """How many of `count` permutations of a stage reach |T|."""
+        return sum(
+            int((np.abs(statistic(_flips(n, min(chunk, count - start), seed, stage, start))) >= bound).sum())
+            for start in range(0, count, chunk)
+        )
+
+    reached, drawn = reach(permutations, 0), permutations
+    if refine > 1 and reached < FEW:
+        more = refine * (permutations + 1) - 1 - permutations
+        reached, drawn = reached + reach(more, 1), drawn + more
+    return (1 + reached) / (1 + drawn)
 
 
-def _second_moments(rows: np.ndarray, weights: np.ndarray) -> Iterator[tuple[slice, np.ndarray]]:
-    """Σ_i w_bi x_i x_iᵀ for rows (n, D) and weights (B, n), a chunk of b at a time: (which b, (chunk, D, D))."""
+def _second_moments(
+    rows: np.ndarray, weights: np.ndarray, minus: np.ndarray | None = None
+) -> Iterator[tuple[slice, np.ndarray]]:
+    """Σ_i w_bi (x_i x_iᵀ − z_i z_iᵀ) for rows x and z = `minus` (none: 0), (n, D), and weights (B, n): chunks (which b, (…, D, D))."""
     n, dim = rows.shape
     upper = np.triu_indices(dim)
-    packed = rows[:, upper[0]] * rows[:, upper[1]] if n * upper[0].size <= _ELEMENTS else None
-    chunk = max(1, _ELEMENTS // (2 * dim * dim))
+    packed = None
+    if n * upper[0].size <= _ELEMENTS:
+        # A matrix is symmetric: half its entries, for all weights in one product.
+        packed = rows[:, upper[0]] * rows[:, upper[1]]
+        if minus is not None:
+            packed -= minus[:, upper[0]] * minus[:, upper[1]]
+        place = np.empty((dim, dim), dtype=np.intp)
+        place[upper] = place.T[upper] = np.arange(upper[0].size)
+    chunk = max(1, _CHUNK // (dim * dim))
     for start in range(0, len(weights), chunk):
         part = slice(start, min(start + chunk, len(weights)))
         own = weights[part].astype(np.float64)
-        out = np.empty((len(own), dim, dim))
         if packed is not None:
-            # A matrix is symmetric: half its entries, for all weights in one product.
-            half = own @ packed
-            out[:, upper[0], upper[1]] = half
-            out[:, upper[1], upper[0]] = half
-        else:
-            for k, weight in enumerate(own):
-                out[k] = (rows * weight[:, None]).T @ rows
+            yield part, (own @ packed).take(place, axis=1)
+            continue
+        out = np.empty((len(own), dim, dim))
+        for k, weight in enumerate(own):
+            out[k] = (rows * weight[:, None]).T @ rows
+            if minus is not None:
+                out[k] -= (minus * weight[:, None]).T @ minus
         yield part, out
 
 
@@ -276,10 +318,8 @@ def _frechet_permuted(
     squares_a, squares_b = np.einsum("nd,nd->n", a, a), np.einsum("nd,nd->n", b, b)
     traced = swap @ (squares_b - squares_a)
     out = np.zeros(len(swap))
-    # M_a + F·(y_b y_b' − y_a y_a') = (1 − F)·y_a y_a' + F·y_b y_b'.
     moment_a, moment_b = ya.T @ ya, yb.T @ yb
-    for (part, from_a), (_, from_b) in zip(_second_moments(ya, swap), _second_moments(yb, swap), strict=True):
-        shift = from_b - from_a
+    for part, shift in _second_moments(yb, swap, minus=ya):
         for sign, sums, total, moment in (
             (1, a.sum(axis=0) + moved[part], squares_a.sum() + traced[part], moment_a + shift),
             (-1, b.sum(axis=0) - moved[part], squares_b.sum() - traced[part], moment_b - shift),
@@ -287,8 +327,8 @@ def _frechet_permuted(
             mean = sums / n
             offset = np.einsum("bd,bd->b", mean, mean)
             projected = mean @ root.T
-            covariance = (moment - n * projected[:, :, None] * projected[:, None, :]) / (n - 1)
-            out[part] += sign * (offset + (total - n * offset) / (n - 1) - 2 * _nuclear(covariance))
+            moment -= (n * projected)[:, :, None] * projected[:, None, :]
+            out[part] += sign * (offset + (total - n * offset - 2 * math.sqrt(n - 1) * _nuclear(moment)) / (n - 1))
     return out, float((squares_a.sum() + squares_b.sum()) / n)
 
 
@@ -321,14 +361,21 @@ def _frechet_halves(sets: Sequence[np.ndarray], reference: np.ndarray, kept: np.
 
 
 def frechet_difference_test(
-    a: np.ndarray, b: np.ndarray, reference: np.ndarray, permutations: int, seed: int, *, halves: int = HALVES
+    a: np.ndarray,
+    b: np.ndarray,
+    reference: np.ndarray,
+    permutations: int,
+    seed: int,
+    *,
+    refine: int = REFINE,
+    halves: int = HALVES,
 ) -> DistanceTest:
     """Test of T = mean over seeds of FD(a_s, ref) − FD(b_s, ref) for features a, b (S, n, D) and reference (n, D).
 
     Permutation (Pitman 1937; Good 2005): under the null that the methods' label means nothing, swapping a prompt's
     features between a and b leaves the distribution as it is; each prompt is swapped or not with probability ½, in all
     seeds together, because what a method makes of a prompt is alike from seed to seed and a swap seed by seed would count it
-    S times. p = (1 + #{|T*| ≥ |T|})/(1 + B), two-sided. Its null is equality of the two distributions, given these students.
+    S times. p = (1 + #{|T*| ≥ |T|})/(1 + B), two-sided, refined where it is small (`_permutation_p`). Its null is equality of the two distributions, given these students.
     Variance over prompts: `_jackknife` on random halves, rows kept jointly in a, b and reference.
 
     FD is that of `metrics.frechet` (to about 1e-10; 1e-7 where n − 1 < D); unequal n is a UserError. Time grows with
@@ -336,17 +383,20 @@ def frechet_difference_test(
     """
     a, b, reference = _triple(a, b, reference)
     seeds, n, _ = a.shape
-    # The first row swaps nothing: the observed value comes out of the same arithmetic as the permuted ones.
-    swap = np.concatenate([np.zeros((1, n), dtype=bool), _flips(n, permutations, seed)])
-    results = [_frechet_permuted(a[s], b[s], reference, swap) for s in range(seeds)]
-    values = np.mean([value for value, _ in results], axis=0)
+    # Nothing swapped: the observed value comes out of the same arithmetic as the permuted ones.
+    own = [_frechet_permuted(a[s], b[s], reference, np.zeros((1, n), dtype=bool)) for s in range(seeds)]
+    observed = float(np.mean([value[0] for value, _ in own]))
+
+    def permuted(swap: np.ndarray) -> np.ndarray:
+        return np.mean([_frechet_permuted(a[s], b[s], reference, swap)[0] for s in range(seeds)], axis=0)
+
     kept = _halves(n, halves, seed)
     half = _frechet_halves([*a, *b], reference, kept)
     return DistanceTest(
-        float(values[0]),
-        np.array([value[0] for value, _ in results]),
+        observed,
+        np.array([value[0] for value, _ in own]),
         _jackknife((half[:seeds] - half[seeds:]).mean(axis=0), n),
-        _permutation_p(values[0], values[1:], float(np.mean([scale for _, scale in results]))),
+        _permutation_p(observed, permuted, float(np.mean([s for _, s in own])), n, permutations, seed, refine),
     )
 
 
@@ -392,6 +442,7 @@ def kernel_difference_test(
     permutations: int,
     seed: int,
     *,
+    refine: int = REFINE,
     halves: int = HALVES,
 ) -> DistanceTest:
     """The test of `frechet_difference_test` for unbiased MMD² (Gretton et al. 2012) with a kernel of `KERNELS`.
@@ -426,7 +477,6 @@ def kernel_difference_test(
             half += kept[:, part] @ ((aa - bb) / (size * (size - 1)) - 2 * to_ref / size**2)
     terms *= own.scale
     joint = terms.mean(axis=0)
-    signs = 1.0 - 2.0 * _flips(n, permutations, seed)
     on_halves = own.scale * (half * kept).sum(axis=1) / seeds
     if not (np.isfinite(terms).all() and np.isfinite(on_halves).all()):
         raise UserError("the kernel distance overflows float64: the features are too large")
@@ -435,7 +485,9 @@ def kernel_difference_test(
         observed,
         terms.sum(axis=1),
         _jackknife(on_halves, n),
-        _permutation_p(observed, signs @ joint, float(np.abs(joint).sum())),
+        _permutation_p(
+            observed, lambda swap: (1.0 - 2.0 * swap) @ joint, float(np.abs(joint).sum()), n, permutations, seed, refine
+        ),
     )
 
 

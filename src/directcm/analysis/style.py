@@ -207,6 +207,8 @@ def legend(figure: Figure, entries: Sequence[Artist], size: float = 6.5, handlel
         return sum(max(widths[sum(sizes[:c]) : sum(sizes[: c + 1])]) for c in range(columns))
 
     columns = next((c for c in range(len(entries), 1, -1) if breadth(c) <= room), 1)
+    rows = -(-len(entries) // columns)
+    figure.set_figheight(figure.get_figheight() + (rows - 1) * 1.4 * size / 72)
     figure.legend(
         handles=list(entries), loc="outside upper center", ncols=columns, handlelength=handlelength, columnspacing=1.1,
         handletextpad=0.5, fontsize=size, labelspacing=0.35, borderpad=0.1,
@@ -222,7 +224,7 @@ class Reference:
     look: Look
     y: tuple[float, ...]
     x: tuple[float, ...] = ()
-    decimals: int = 3
+    decimals: int | None = None
 
 
 def constants(values: Mapping[str, float], decimals: int) -> list[Reference]:
@@ -231,7 +233,9 @@ def constants(values: Mapping[str, float], decimals: int) -> list[Reference]:
     for name, y in values.items():
         own = LOOKS[name.removeprefix("paper, ")]
         look = Look(own.color, "", PAPER if name.startswith("paper, ") else own.line)
-        out.append(Reference(name.removeprefix("Teacher, "), look, (y,), decimals=decimals))
+        # The paper's numbers as it prints them.
+        digits = None if name.startswith("paper, ") else decimals
+        out.append(Reference(name.removeprefix("Teacher, "), look, (y,), decimals=digits))
     return out
 
 
@@ -265,7 +269,8 @@ def references(panels: Sequence[Axes], lines: Sequence[Reference]) -> None:
         if not heights:
             continue
         if max(heights) < low - 0.7 * span or min(heights) > high + 0.7 * span:
-            values = sorted({f"{y:.{line.decimals}f}" for y in (min(line.y), max(line.y))}, key=float)
+            ends = (min(line.y), max(line.y))
+            values = sorted({f"{y:g}" if line.decimals is None else f"{y:.{line.decimals}f}" for y in ends}, key=float)
             notes["↓" if max(heights) < low else "↑"].append(f"{line.name} {'–'.join(values).replace('-', '−')}")
             continue
         least, most = min(least, min(heights) - 0.06 * span), max(most, max(heights) + 0.06 * span)
@@ -278,7 +283,10 @@ def references(panels: Sequence[Axes], lines: Sequence[Reference]) -> None:
                 )  # fmt: skip
             else:
                 panel.axhline(line.y[0], color=look.color, linestyle=look.line, linewidth=0.9, zorder=2.5)
-    step = (most - least) * 9.5 / max(axes.get_window_extent().height * 72 / axes.figure.dpi, 20.0)
+    height = axes.get_window_extent().height * 72 / axes.figure.dpi
+    taken = 9.5 * sum(map(len, notes.values()))
+    # So many points of the height are for notes: the data's range grows by as much.
+    step = (most - least) * 9.5 / max(height - taken, height / 4)
     for arrow, texts in notes.items():
         for text in texts:
             # A line of its own, outside the data's range.
