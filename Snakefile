@@ -13,6 +13,7 @@ include: "workflow/rules/targets.smk"
 include: "workflow/rules/train.smk"
 include: "workflow/rules/sample.smk"
 include: "workflow/rules/metrics.smk"
+include: "workflow/rules/scopes.smk"
 include: "workflow/rules/analysis.smk"
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,9 @@ from directcm.artifacts import (
     load_arrays,
     load_tensors,
     new_artifact,
+    new_collection,
     open_artifact,
+    open_collection,
     read_csv,
     read_json,
     save_tensors,
@@ -372,6 +375,164 @@ def test_the_csv_reader_takes_any_text(text: str) -> None:
     with tempfile.TemporaryDirectory() as folder:
         (Path(folder) / "x").write_bytes(text.encode())
         assert isinstance(read_csv(Path(folder) / "x"), list)
+
+
+# Collections
+
+
+def part(folder: Path, text: str = "hello", kind: str = "metrics") -> None:
+    with new_artifact(folder, kind, settings={"text": text}) as art:
+        write_text(art / "a.txt", text)
+
+
+def collection(folder: Path, *names: str, of: str = "metrics", **settings: Any) -> dict[str, Artifact]:
+    for name in names:
+        part(folder / name, name, of)
+    new_collection(folder, of, names, settings=settings)
+    return open_collection(folder, of)
+
+
+def test_a_collection_gives_back_its_parts_in_order(tmp_path: Path) -> None:
+    source = make(tmp_path / "source")
+    names = ["step~4,sampling_steps~1", "step~4,sampling_steps~2", "step~2,sampling_steps~1"]
+    for name in names:
+        part(tmp_path / "c" / name, name)
+    new_collection(tmp_path / "c", "metrics", names, settings={"key": 1}, inputs={"data": source})
+    for path in (tmp_path / "c", tmp_path / "c" / "manifest.json"):
+        parts = open_collection(path, "metrics")
+        assert list(parts) == names
+        assert [a.verify().file("a.txt").read_text() for a in parts.values()] == names
+        assert [a.kind for a in parts.values()] == ["metrics"] * 3
+    whole = open_artifact(tmp_path / "c", "collection").verify()
+    assert whole.settings == {"of": "metrics", "parts": names, "key": 1} and whole.counts == {"parts": 3}
+    assert whole.manifest["inputs"] == {"data": source.fingerprint}
+    assert whole.manifest["files"] == 3 and whole.checksums.keys() == {f"{n}/manifest.json" for n in names}
+    assert whole.manifest["bytes"] == sum((tmp_path / "c" / n / "manifest.json").stat().st_size for n in names)
+    assert "seconds" in json.loads((tmp_path / "c" / "provenance.json").read_text())
+
+
+def test_equal_parts_make_equal_collections(tmp_path: Path) -> None:
+    one, two = tmp_path / "one", tmp_path / "two"
+    collection(one, "a", "b")
+    collection(two, "a", "b")
+    for name in ("manifest.json", "checksums.csv"):
+        assert (one / name).read_bytes() == (two / name).read_bytes()
+    before = open_artifact(one, "collection").fingerprint
+    # A part's settings count as its files do.
+    with new_artifact(one / "a", "metrics", settings={"text": "other"}) as art:
+        write_text(art / "a.txt", "a")
+    new_collection(one, "metrics", ["a", "b"], settings={})
+    assert open_artifact(one, "collection").fingerprint != before
+
+
+def test_parts_that_are_no_longer_asked_for_go(tmp_path: Path) -> None:
+    collection(tmp_path / "c", "a", "b", "c")
+    (tmp_path / "c" / "notes.txt").write_text("stays")
+    (tmp_path / "c" / ".d.tmp-1").mkdir()
+    new_collection(tmp_path / "c", "metrics", ["b"], settings={})
+    assert list(open_collection(tmp_path / "c", "metrics")) == ["b"]
+    assert listing(tmp_path / "c") == [
+        ".d.tmp-1",
+        "b",
+        "checksums.csv",
+        "manifest.json",
+        "notes.txt",
+        "provenance.json",
+    ]
+
+
+def test_a_part_that_changed_is_refused(tmp_path: Path, one_line: Any) -> None:
+    collection(tmp_path / "c", "a", "b")
+    part(tmp_path / "c" / "b", "changed")
+    with pytest.raises(UserError) as error:
+        open_collection(tmp_path / "c", "metrics")
+    assert str(tmp_path / "c" / "b" / "manifest.json") in one_line(error) and "checksum" in str(error.value)
+
+
+def test_a_part_whose_file_changed_is_refused_when_it_is_read(tmp_path: Path, one_line: Any) -> None:
+    collection(tmp_path / "c", "a", "b")
+    (tmp_path / "c" / "b" / "a.txt").write_text("x")
+    parts = open_collection(tmp_path / "c", "metrics")
+    parts["a"].file("a.txt")
+    with pytest.raises(UserError) as error:
+        parts["b"].file("a.txt")
+    assert str(tmp_path / "c" / "b" / "a.txt") in one_line(error)
+
+
+def test_a_part_that_is_gone_is_named(tmp_path: Path, one_line: Any) -> None:
+    collection(tmp_path / "c", "a", "b")
+    shutil.rmtree(tmp_path / "c" / "b")
+    with pytest.raises(UserError) as error:
+        open_collection(tmp_path / "c", "metrics")
+    assert str(tmp_path / "c" / "b" / "manifest.json") in one_line(error) and "missing" in str(error.value)
+
+
+def test_collections_of_the_wrong_kind(tmp_path: Path, one_line: Any) -> None:
+    collection(tmp_path / "c", "a")
+    part(tmp_path / "single")
+    for path, of, word in (
+        (tmp_path / "c", "features", "is a collection of 'metrics', expected 'features'"),
+        (tmp_path / "single", "metrics", "is a 'metrics', expected a 'collection'"),
+        (tmp_path / "none", "metrics", "no such file"),
+    ):
+        with pytest.raises(UserError) as error:
+            open_collection(path, of)
+        assert word in one_line(error)
+    with pytest.raises(UserError) as error:
+        open_artifact(tmp_path / "c", "metrics")
+    assert "is a 'collection', expected a 'metrics'" in one_line(error)
+    # A part of another kind is not sealed in.
+    part(tmp_path / "d" / "a", kind="samples")
+    with pytest.raises(UserError):
+        new_collection(tmp_path / "d", "metrics", ["a"], settings={})
+    assert not (tmp_path / "d" / "manifest.json").exists()
+
+
+def test_a_part_that_was_not_made_is_not_sealed(tmp_path: Path, one_line: Any) -> None:
+    collection(tmp_path / "c", "a")
+    with pytest.raises(UserError) as error:
+        new_collection(tmp_path / "c", "metrics", ["a", "b"], settings={})
+    assert str(tmp_path / "c" / "b") in one_line(error)
+    assert list(open_collection(tmp_path / "c", "metrics")) == ["a"], "the old one stands"
+    with pytest.raises(ValueError, match="twice"):
+        new_collection(tmp_path / "c", "metrics", ["a", "a"], settings={})
+
+
+@pytest.mark.parametrize("name", ["checksums.csv", "provenance.json", "manifest.json"])
+def test_a_rewrite_that_is_interrupted_is_no_collection(
+    tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Killed while the seal is renewed: neither the old seal nor half a new one may be taken for the new parts'."""
+    folder = tmp_path / "c"
+    collection(folder, "a", "b")
+    part(folder / "a", "new")
+    real = artifacts.write_bytes
+
+    def dies(path: Any, data: bytes) -> None:
+        if Path(path) == folder / name:
+            raise KeyboardInterrupt
+        real(path, data)
+
+    monkeypatch.setattr(artifacts, "write_bytes", dies)
+    with pytest.raises(KeyboardInterrupt):
+        new_collection(folder, "metrics", ["a", "b"], settings={})
+    monkeypatch.undo()
+    with pytest.raises(UserError):
+        open_collection(folder, "metrics")
+    new_collection(folder, "metrics", ["a", "b"], settings={})
+    assert open_collection(folder, "metrics")["a"].file("a.txt").read_text() == "new"
+
+
+@pytest.mark.parametrize("parts", [["a"], ["a", "b", "c"], "ab", None, [1, 2]])
+def test_a_seal_whose_parts_are_others(tmp_path: Path, parts: Any, one_line: Any) -> None:
+    collection(tmp_path / "c", "a", "b")
+    path = tmp_path / "c" / "manifest.json"
+    manifest = json.loads(path.read_text())
+    manifest["settings"]["parts"] = parts
+    path.write_text(json.dumps(manifest))
+    with pytest.raises(UserError) as error:
+        open_collection(tmp_path / "c", "metrics")
+    assert "its parts are not those of checksums.csv" in one_line(error)
 
 
 def test_user_errors_are_one_line() -> None:

@@ -13,7 +13,8 @@ from typing import Any
 import pytest
 
 from directcm import cli
-from directcm.artifacts import open_artifact
+from directcm.artifacts import open_artifact, open_collection
+from directcm.config import SETTING_AXES, Config
 
 HEAVY = (
     "torch",
@@ -63,14 +64,26 @@ def test_every_verb_has_help(capsys: pytest.CaptureFixture) -> None:
         "encode",
         "noise",
         "targets",
+        "endpoints",
+        "trajectories",
         "train",
         "sample",
+        "error_by_time",
         "card",
+        "extractor",
         "features",
         "evaluate",
         "table",
+        "compare",
+        "collect",
+        "claims",
         "figure",
-    } <= set(verbs)
+        "gallery",
+        "costs",
+        "provenance",
+        "show",
+        "schema",
+    } == set(verbs)
     for name in verbs:
         with pytest.raises(SystemExit) as stop:
             cli.main([name, "--help"])
@@ -91,6 +104,31 @@ def test_every_verb_has_help(capsys: pytest.CaptureFixture) -> None:
         (["train", "--w", "nan"], "nan is below 0"),
         (["sample", "--solver", "rk4"], "rk4"),
         (["evaluate", "--metrics", "fid_"], "fid_"),
+        (["evaluate", "--row", "Student"], "Student"),
+        (["noise", "--purpose", "roof"], "roof"),
+        (["endpoints", "--shard", "-1"], "-1 is below 0"),
+        (["endpoints", "--batch-size", "0"], "0 is below 1"),
+        (["endpoints", "--out", "x"], "--settings"),
+        (["trajectories", "--count", "0"], "0 is below 1"),
+        (["train", "--pool", "0"], "0 is below 1"),
+        (["train", "--snapshots", "5", "0"], "0 is below 1"),
+        (["train", "--snapshots", "5.5"], "5.5"),
+        (["sample", "--sets", "4"], "'4' is not STEP:STEPS"),
+        (["sample", "--sets", "4:1", "4:0"], "'4:0' is not STEP:STEPS"),
+        (["sample", "--sets", "4:1:2"], "'4:1:2' is not STEP:STEPS"),
+        (["sample", "--steps", "1"], "--settings"),
+        (["error_by_time", "--out", "x", "--refined"], "--refined"),
+        (["compare", "--features", "clip_tiny"], "'clip_tiny' is not NAME=FOLDER"),
+        (["compare", "--setting", "{"], "not valid JSON"),
+        (["collect", "--scope", "all"], "all"),
+        (["provenance", "--scope", "all"], "all"),
+        (["costs", "--out", "x"], "--settings"),
+        (["claims", "--out", "x"], "--claims"),
+        (["table", "table9"], "table9"),
+        (["figure", "pie"], "pie"),
+        (["figure", "sweep", "--axis", "seed"], "seed"),
+        (["figure", "samples", "--samples", "CM"], "'CM' is not NAME=FOLDER"),
+        (["gallery", "--out", "x"], "--pictures"),
     ],
 )
 def test_wrong_calls(arguments: list[str], word: str, capsys: pytest.CaptureFixture) -> None:
@@ -228,10 +266,10 @@ def test_verbs_do_what_modules_do(tiny: Any, tmp_path: Path, capsys: pytest.Capt
         )
         == tiny.latents.fingerprint
     )
-    assert (
-        run("noise", "--samples", 6, *given["data"], *given["latents"], *seed, out="noise", kind="noise")
-        == tiny.noise.fingerprint
-    )
+    noise = ["--samples", 6, *given["data"], *given["latents"], *seed]
+    assert run("noise", *noise, out="noise", kind="noise") == tiny.noise.fingerprint
+    floor = run("noise", *noise, "--purpose", "floor", out="floor", kind="noise")
+    assert floor != tiny.noise.fingerprint == run("noise", *noise, "--purpose", "evaluation", out="again", kind="noise")
     assert (
         run(
             "targets",
@@ -295,20 +333,161 @@ def test_verbs_do_what_modules_do(tiny: Any, tmp_path: Path, capsys: pytest.Capt
         run("sample", *common, "--shard", 1, "--shards", 2, *next(scratch), out="reference", kind="samples")
         == tiny.reference[1].fingerprint
     )
-    assert (
-        run(
-            "sample",
-            *common,
-            "--student",
-            tiny.direct_cm.folder,
-            "--steps",
-            1,
-            *next(scratch),
-            out="samples",
-            kind="samples",
-        )
-        == tiny.samples.fingerprint
+    run(
+        "sample",
+        *common,
+        "--student",
+        tiny.direct_cm.folder,
+        "--sets",
+        "4:1",
+        *next(scratch),
+        out="s",
+        kind="collection",
     )
+    (samples,) = open_collection(tmp_path / "s", "samples").values()
+    assert samples.fingerprint == tiny.samples.fingerprint
+    assert samples.folder.name == "step~4,sampling_steps~1"
+
+
+def test_the_new_verbs_do_what_modules_do(tiny: Any, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    """Snapshots, sets, endpoints, errors by start time and trajectories, from the command line and from Python."""
+    from directcm import error_by_time, trajectories
+
+    def run(verb: str, *flags: Any, out: str, kind: str) -> Any:
+        assert cli.main([verb, *map(str, flags), "--out", str(tmp_path / out)]) == 0, capsys.readouterr().err
+        return open_artifact(tmp_path / out, kind)
+
+    inputs = ["--teacher", tiny.teacher.folder, "--latents", tiny.latents.folder, "--seed", tiny.seed]
+
+    def scratch(name: str) -> list[str]:
+        return ["--scratch", str(tmp_path / "scratch" / name)]
+
+    axes = ["--adapter", "lora4", "--loss", "mse", "--lr", "0.001", "--batch-size", 4, "--steps", 4, "--pool", 8]
+    more = ["--training-seed", 0, "--snapshots", 1, 3, "--targets", tiny.targets[0].folder]
+    student = run(
+        "train",
+        *("--settings", '{"checkpoint_every": 2}', "--method", "direct_cm", *ode(tiny), *axes, *more, *inputs),
+        *scratch("train"),
+        out="student",
+        kind="student",
+    )
+    expected = tiny.train(tmp_path / "expected", "direct_cm", snapshots=[1, 3], pool=8, targets=tiny.targets[:1])
+    assert student.fingerprint == expected.fingerprint and student.settings == expected.settings
+
+    settings = ["--settings", tiny.evaluation.model_dump_json(), "--noise", tiny.noise.folder]
+    what = ["--student", student.folder, "--sets", "4:2", "1:1"]
+    run("sample", *settings, *ode(tiny), *what, *inputs, *scratch("sample"), out="samples", kind="collection")
+    parts = tiny.sample_sets(tmp_path / "sets", expected, [(4, 2), (1, 1)])
+    got = open_collection(tmp_path / "samples", "samples")
+    assert {n: a.fingerprint for n, a in got.items()} == {n: a.fingerprint for n, a in parts.items()}
+
+    errors = ["--settings", tiny.errors_settings.model_dump_json(), "--batch-size", 4]
+    shards: dict[str, list[Any]] = {"own": [], "fine": []}
+    for i in range(2):
+        for name, solver, n in (("own", "ddim", 5), ("fine", "edm_heun", 10)):
+            axes = ["--solver", solver, "--N", n, "--w", 3, "--shard", i, *scratch(f"{name}{i}")]
+            art = run("endpoints", *errors, *axes, *inputs, out=f"{name}{i}", kind="endpoints")
+            assert art.fingerprint == tiny.solve_errors(tmp_path / f"{name}{i}-py", solver, n, i).fingerprint
+            shards[name].append(art)
+    given = ["--endpoints", *(a.folder for a in shards["own"]), "--refined", *(a.folder for a in shards["fine"])]
+    art = run("error_by_time", *errors, *given, "--student", student.folder, *inputs, out="errors", kind="errors")
+    here = (
+        tiny.errors_settings,
+        4,
+        "no",
+        student,
+        tiny.teacher,
+        tiny.latents,
+        shards["own"],
+        shards["fine"],
+        tiny.seed,
+    )
+    error_by_time.make(*here, "cpu", tmp_path / "errors-py")
+    assert art.fingerprint == open_artifact(tmp_path / "errors-py", "errors").fingerprint
+
+    art = run("trajectories", "--count", 3, *ode(tiny), *inputs, out="trajectories", kind="trajectories")
+    trajectories.make(3, "ddim", 5, 3.0, tiny.teacher, tiny.latents, tiny.seed, "cpu", "no", tmp_path / "t-py")
+    assert art.fingerprint == open_artifact(tmp_path / "t-py", "trajectories").fingerprint
+
+
+NOWHERE = ["--teacher", "nowhere", "--latents", "nowhere", "--seed", "1"]
+SETTING = json.dumps({n: Config().runs()[0][n] for n in SETTING_AXES})
+SOLVE = ["--solver", "ddim", "--N", "5", "--w", "3"]
+
+
+@pytest.mark.parametrize(
+    ("verb", "flags", "word"),
+    [
+        ("endpoints", ["--settings", '{"colour": 1}', *SOLVE, "--shard", "0", "--batch-size", "4", *NOWHERE], "colour"),
+        ("endpoints", ["--settings", "{}", *SOLVE, "--shard", "0", "--batch-size", "4", *NOWHERE], "nowhere/manifest"),
+        ("trajectories", [*SOLVE, "--count", "4", *NOWHERE], "nowhere/manifest.json: no such file"),
+        (
+            "error_by_time",
+            [
+                "--settings",
+                "{}",
+                "--batch-size",
+                "4",
+                "--endpoints",
+                "a",
+                "--refined",
+                "b",
+                "--student",
+                "nowhere",
+                *NOWHERE,
+            ],
+            "nowhere/manifest.json: no such file",
+        ),
+        ("collect", ["--settings", "{}", "--results", "nowhere", "--scope", "main"], "nowhere"),
+        ("card", ["--student", "nowhere", "--teacher", "a", "--data", "b", "--metrics", "c"], "nowhere/manifest.json"),
+        ("figure", ["error"], "figure error: --errors is missing"),
+        ("figure", ["supervision"], "figure supervision: --trajectories is missing"),
+        ("figure", ["compute", "--metrics", "m.csv"], "figure compute: --students-table is missing"),
+        ("claims", ["--claims", "none.yaml", "--settings", "{}", "--comparisons", "c.csv"], "none.yaml"),
+        ("table", ["table2", "--settings", "{}", "--metrics", "none.csv", "--comparisons", "none.csv"], "none.csv"),
+        ("gallery", ["--pictures", "none.json"], "none.json"),
+        (
+            "compare",
+            ["--settings", "{}", "--setting", "{}", "--metrics", "nowhere", "--seed", "1"],
+            "the setting lacks solver, N, w",
+        ),
+        (
+            "compare",
+            ["--settings", "{}", "--setting", SETTING, "--metrics", "nowhere", "--seed", "1"],
+            "nowhere/manifest.json: no such file",
+        ),
+    ],
+)
+def test_mistakes_with_the_new_verbs(
+    verb: str,
+    flags: list[str],
+    word: str,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    scratch = ["--scratch", "scratch"] if verb == "endpoints" else []
+    assert cli.main([verb, *flags, *scratch, "--out", str(tmp_path / "out")]) == 2
+    err = capsys.readouterr().err
+    assert len(err.splitlines()) == 1 and word in err and err.startswith(f"directcm {verb}: error: ")
+    assert not (tmp_path / "out").exists()
+
+
+def test_mistakes_with_a_students_sets(tiny: Any, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    flags = ["--settings", tiny.evaluation.model_dump_json(), *ode(tiny), "--scratch", str(tmp_path / "scratch")]
+    for name in ("teacher", "latents", "noise"):
+        flags += [f"--{name}", str(getattr(tiny, name).folder)]
+    flags += ["--seed", "24", "--student", str(tiny.cm.folder), "--out", str(tmp_path / "out")]
+    for more, word in (
+        ([], "--sets is missing"),
+        (["--sets"], "--sets is missing"),
+        (["--sets", "3:1"], "no snapshot of step 3"),
+    ):
+        assert cli.main(["sample", *flags, *more]) == 2
+        err = capsys.readouterr().err
+        assert word in err and len([line for line in err.splitlines() if "error:" in line]) == 1
+    assert not (tmp_path / "out" / "manifest.json").exists()
 
 
 def test_a_teacher_is_pinned(tiny: Any, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:

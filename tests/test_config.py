@@ -13,9 +13,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from directcm.config import (
+    RUN_AXES,
+    SETTING_AXES,
     Config,
     Data,
+    Errors,
     MicroVae,
+    StudentAxes,
     Targets,
     Train,
     load_config,
@@ -69,7 +73,9 @@ def test_the_papers_preset_is_the_papers() -> None:
     )
     assert c.data.resolution == 1024 and 24 in c.students[0].seed
     assert c.teacher.diffusers.id == "stabilityai/stable-diffusion-xl-base-1.0"
-    assert c.targets.count >= t.batch_size * t.steps
+    # 250 steps of 16 from 4,000 start points: each is used once, for every run of the grid.
+    assert t.pool == 4000 == t.batch_size * t.steps
+    assert all(r["pool"] == r["batch_size"] * r["steps"] for r in c.runs())
 
 
 CASES: list[tuple[dict[str, Any], str]] = [
@@ -82,7 +88,7 @@ CASES: list[tuple[dict[str, Any], str]] = [
     ({"seed": 1.5}, "seed: is 1.5"),
     ({"seed": "x"}, 'seed: is "x"'),
     ({"seed": None}, "seed: is null"),
-    ({"data": {"kind": "photos"}}, 'data.kind: is "photos"'),
+    ({"data": {"kind": "pictures"}}, 'data.kind: is "pictures"'),
     ({"data": 5}, "data: is 5"),
     ({"data": {"resolution": 0}}, "data.resolution: is 0"),
     ({"data": {"held_out": 1.0}}, "data.held_out: is 1.0"),
@@ -107,24 +113,57 @@ CASES: list[tuple[dict[str, Any], str]] = [
     ({"data": {"kind": "folder"}}, "data: path is missing: data.kind folder needs"),
     ({"data": {"resolution": 20}}, "resolution is 20, expected a multiple of 8"),
     ({"data": {"resolution": 72}}, "data.resolution: digits come at 8, 16, 24"),
+    ({"data": {"kind": "photos", "resolution": 72}}, "data.resolution: photos come at 8, 16, 24"),
     ({"teacher": {"kind": "diffusers"}}, "teacher: diffusers needs a path, or an id with its revision"),
     (
         {"teacher": {"kind": "diffusers", "diffusers": {"id": "a/b"}}},
         "diffusers needs a path, or an id with its revision",
     ),
     ({"teacher": {"diffusers": {"vae_id": "a/b"}}}, "diffusers.vae_revision is missing"),
-    ({"ode": {"N": 7}}, "ode.N = 7 does not divide process.timesteps = 1000"),
+    ({"ode": {"N": 7}, "students": [{}]}, "ode.N = 7 does not divide process.timesteps = 1000"),
     ({"students": [{"N": [50, 60]}]}, "students: N = 60 does not divide process.timesteps = 1000"),
-    ({"process": {"timesteps": 999}}, "ode.N = 50 does not divide process.timesteps = 999"),
-    ({"students": [{"batch_size": [9000]}]}, "students: batch_size = 9000 is larger than targets.count = 8000"),
-    ({"train": {"batch_size": 9000}}, "train.batch_size = 9000 is larger than targets.count = 8000"),
+    ({"process": {"timesteps": 999}, "students": [{}]}, "ode.N = 50 does not divide process.timesteps = 999"),
+    ({"students": [{"batch_size": [9000]}]}, "students: batch_size = 9000 is larger than pool = 4000"),
+    ({"train": {"batch_size": 9000}}, "students: batch_size = 9000 is larger than pool = 4000"),
+    ({"train": {"pool": 15}, "students": [{}]}, "students: batch_size = 16 is larger than pool = 15"),
+    ({"students": [{"pool": [4000, 15]}]}, "students: batch_size = 16 is larger than pool = 15"),
+    ({"train": {"pool": 0}}, "train.pool: is 0"),
+    ({"students": [{"pool": [0]}]}, "students.0.pool.0: is 0"),
+    ({"students": [{"pool": []}]}, "students.0.pool: is []"),
     ({"targets": {"batch_size": 1001}}, "targets.batch_size = 1001 is larger than targets.block = 1000"),
-    ({"targets": {"shards": 9}}, "targets.shards = 9 is larger than the number of blocks, 8"),
+    ({"targets": {"shard": 1500}}, "targets.block = 1000 does not divide targets.shard = 1500"),
+    ({"targets": {"shard": 0}}, "targets.shard: is 0"),
+    ({"targets": {"count": 8000}}, "targets.count: unknown key"),
+    ({"targets": {"shards": 2}}, "targets.shards: unknown key"),
+    ({"errors": {"block": 300}}, "errors.block = 300 does not divide errors.shard = 1000"),
+    ({"errors": {"refined": {"N": 300}}}, "errors.refined.N = 300 does not divide process.timesteps = 1000"),
+    ({"errors": {"refined": {"solver": "rk4"}}}, 'errors.refined.solver: is "rk4"'),
+    ({"errors": {"points": 1}}, "errors.points: is 1"),
+    ({"errors": {"times": 7}}, "errors.times = 7 does not divide N = 200 of a line with errors"),
+    ({"errors": {"times": 20}}, "errors.times = 20 does not divide N = 50 of a line with errors"),
+    (
+        {"errors": {"times": 20}, "students": [{"N": [100, 10], "errors": True}]},
+        "errors.times = 20 does not divide N = 10 of a line with errors",
+    ),
+    ({"students": [{"errors": "maybe"}]}, 'students.0.errors: is "maybe"'),
+    ({"students": [{"snapshots": [0]}]}, "students.0.snapshots.0: is 0"),
+    ({"students": [{"snapshots": [10, 20, 10]}]}, "students: snapshots names a number twice"),
+    ({"students": [{"snapshots": None}]}, "students.0.snapshots: is null"),
+    ({"students": [{"sampling_steps": []}]}, "students.0.sampling_steps: is []"),
+    ({"students": [{"sampling_steps": [0]}]}, "students.0.sampling_steps.0: is 0"),
+    ({"students": [{"sampling_steps": [2, 2]}]}, "students: sampling_steps names a number twice"),
+    ({"students": [{"sampling_steps": [1, 51]}]}, "sampling steps: 51 are more than the grid's N = 50"),
+    ({"figures": {"trajectories": 0}}, "figures.trajectories: is 0"),
+    ({"statistics": {"permutations": 10}}, "statistics.permutations: is 10"),
+    ({"statistics": {"alpha": 0}}, "statistics.alpha: is 0"),
     ({"evaluation": {"samples": 100}}, "evaluation.batch_size = 256 is larger than evaluation.samples = 100"),
     ({"evaluation": {"shards": 5}}, "evaluation.shards = 5 is larger than the number of blocks, 4"),
-    ({"evaluation": {"steps": [1, 51]}}, "evaluation.steps has 51, more than the grid's N = 50"),
+    (
+        {"evaluation": {"steps": [1, 51]}, "students": [{}]},
+        "sampling steps: 51 are more than the grid's N = 50",
+    ),
     ({"evaluation": {"steps": [1, 1]}}, "evaluation.steps names a number twice"),
-    ({"students": [{"N": [2]}], "evaluation": {"steps": [4]}}, "evaluation.steps has 4, more than the grid's N = 2"),
+    ({"students": [{"N": [2]}], "evaluation": {"steps": [4]}}, "sampling steps: 4 are more than the grid's N = 2"),
     ({"metrics": ["ode_error", "ode_error"]}, "metrics names one twice"),
     ({"metrics": ["fid_tiny"]}, "metrics: unknown metric 'fid_tiny'; there are ode_error"),
     ({"extractors": {"clip_tiny": None}}, "metrics: fd_tiny needs extractors.clip_tiny, which is null"),
@@ -132,6 +171,18 @@ CASES: list[tuple[dict[str, Any], str]] = [
     (
         {"teacher": {"micro_sdxl": {"unet": {"channels": [16] * 5}}}},
         "teacher.micro_sdxl.unet.channels has 5 resolutions, too many for 8×8",
+    ),
+    (
+        {"teacher": {"micro_sdxl": {"vae": {"channels": [16] * 3}, "unet": {"channels": [16] * 4}}}},
+        "teacher.micro_sdxl.unet.channels has 4 resolutions, too many for 4×4",
+    ),
+    (
+        {"teacher": {"micro_sdxl": {"vae": {"channels": [16] * 6}}}},
+        "teacher.micro_sdxl.vae.channels has 6 resolutions, too many for data.resolution = 16",
+    ),
+    (
+        {"data": {"kind": "folder", "path": "x"}, "metrics": ["prompt_accuracy"]},
+        "metrics: prompt_accuracy need labelled images (data.kind digits or photos)",
     ),
     (
         {"extractors": {"clip_tiny": {"patch": 5}}},
@@ -155,7 +206,9 @@ def test_refusals(content: dict[str, Any], expected: str, one_line: Any) -> None
         "ode.N",
         "ode.w",
         "train.lr",
-        "targets.shards",
+        "targets.shard",
+        "errors.times",
+        "train.pool",
         "train.adapter",
         "preset",
     ],
@@ -171,7 +224,15 @@ def test_booleans_are_no_numbers_or_names(key: str, value: bool, one_line: Any) 
 
 
 @pytest.mark.parametrize(
-    "content", [{"students": [{"seed": [True]}]}, {"evaluation": {"steps": [True]}}, {"students": [{"w": [True]}]}]
+    "content",
+    [
+        {"students": [{"seed": [True]}]},
+        {"evaluation": {"steps": [True]}},
+        {"students": [{"w": [True]}]},
+        {"students": [{"snapshots": [True]}]},
+        {"students": [{"sampling_steps": [True]}]},
+        {"students": [{"pool": [True]}]},
+    ],
 )
 def test_booleans_in_lists(content: dict, one_line: Any) -> None:
     refused(content, one_line)
@@ -263,16 +324,121 @@ def test_runs() -> None:
         "solver": "ddim",
         "N": 50,
         "w": 3.0,
-        "adapter": "lora64",
+        "adapter": "lora4",
         "loss": "mse",
         "lr": 1e-4,
-        "batch_size": 32,
+        "batch_size": 16,
+        "pool": 4000,
         "steps": 250,
     }
     assert runs[:4] == [{"method": m, **base, "seed": s} for m in ("cm", "direct_cm") for s in (0, 1)]
     assert [(r["w"], r["lr"], r["seed"]) for r in runs[4:]] == [(1.0, 1e-3, 0), (3.0, 1e-3, 0)]
-    assert list(runs[0]) == ["method", "solver", "N", "w", "adapter", "loss", "lr", "batch_size", "steps", "seed"]
-    assert len(Config().runs()) == 6
+    names = ["method", "solver", "N", "w", "adapter", "loss", "lr", "batch_size", "pool", "steps", "seed"]
+    assert list(runs[0]) == names == list(RUN_AXES)
+    assert [n for n in names if n not in ("method", "seed")] == list(SETTING_AXES)
+
+
+def test_the_embedded_grid() -> None:
+    runs = Config().runs()
+    assert len(runs) == 118 and len({tuple(r.values()) for r in runs}) == 118
+    settings_ = [tuple(r[n] for n in SETTING_AXES) for r in runs]
+    assert len(set(settings_)) == 15
+    # Each setting has both methods with the same seeds, so that every comparison can be paired.
+    for setting in set(settings_):
+        seeds = {
+            m: [r["seed"] for r in runs if tuple(r[n] for n in SETTING_AXES) == setting and r["method"] == m]
+            for m in ("cm", "direct_cm")
+        }
+        assert seeds["cm"] == seeds["direct_cm"] and seeds["cm"] in ([0, 1, 2], [0, 1, 2, 3, 4])
+    # Each start point is used once, whatever the budget.
+    assert all(r["pool"] == r["steps"] * r["batch_size"] for r in runs)
+
+
+def run_of(**axes: Any) -> dict[str, Any]:
+    (run,) = parse(Config, {"students": [{k: [v] for k, v in {"method": "cm", **axes}.items()}]}).runs()
+    return run
+
+
+def test_sets_of_a_run_are_all_its_lines() -> None:
+    config = parse(
+        Config,
+        {
+            "students": [
+                {"seed": [0, 1], "snapshots": [100, 20, 250, 400], "sampling_steps": [4, 2]},
+                {"seed": [1], "snapshots": [20, 5], "sampling_steps": [8]},
+                {"seed": [1, 2]},
+                {"method": ["cm"], "seed": [0], "steps": [300], "snapshots": [250], "errors": True},
+            ]
+        },
+    )
+    sets = {k: config.sets(run_of(**dict(k))) for k in ((("seed", 0),), (("seed", 1),), (("seed", 2),))}
+    # The finished student first, in all numbers of steps, ascending; its snapshots in the smallest of them.
+    assert sets[(("seed", 0),)] == [(250, 2), (250, 4), (20, 2), (100, 2)]
+    assert sets[(("seed", 1),)] == [(250, 1), (250, 2), (250, 4), (250, 8), (5, 1), (20, 1), (100, 1)]
+    assert sets[(("seed", 2),)] == [(250, 1)]
+    longer = run_of(seed=0, steps=300)
+    assert config.sets(longer) == [(300, 1), (250, 1)], "250 is a snapshot of the longer run alone"
+    assert config.snapshots(longer) == [250] and config.snapshots(run_of(seed=0)) == [20, 100]
+    assert config.snapshots(run_of(seed=1)) == [5, 20, 100] and config.snapshots(run_of(seed=2)) == []
+    assert [config.measures_errors(r) for r in (longer, run_of(seed=0))] == [True, False]
+
+
+def test_sets_of_the_embedded_grid() -> None:
+    config = Config()
+    runs = config.runs()
+    main = [r for r in runs if config.sets(r) == [(250, 1), (250, 2), (250, 4), (250, 8)]]
+    assert len(main) == 10 and {tuple(r[n] for n in SETTING_AXES) for r in main} == {
+        ("ddim", 50, 3.0, "lora4", "mse", 1e-4, 16, 4000, 250)
+    }
+    long = [r for r in runs if r["steps"] == 1000]
+    assert len(long) == 18
+    assert all(config.sets(r) == [(1000, 1), (62, 1), (125, 1), (250, 1), (500, 1)] for r in long)
+    assert sum(len(config.sets(r)) for r in runs) == 10 * 4 + 18 * 5 + 90
+    errors = [r for r in runs if config.measures_errors(r)]
+    assert len(errors) == 40 and {(r["N"], r["w"]) for r in errors} == {(n, 3.0) for n in (10, 20, 50, 100)}
+
+
+def test_evaluation_steps_are_for_lines_that_name_none() -> None:
+    config = parse(Config, {"evaluation": {"steps": [3, 2]}, "students": [{}, {"sampling_steps": [1]}, {"N": [10]}]})
+    assert config.sets(config.runs()[0]) == [(250, 1), (250, 2), (250, 3)]
+    assert config.sets(config.runs()[2]) == [(250, 2), (250, 3)]
+
+
+LISTS = st.lists(st.integers(1, 400), unique=True, max_size=4)
+LINE = st.fixed_dictionaries(
+    {"method": st.just(["cm"])},
+    optional={
+        "seed": st.lists(st.integers(0, 2), min_size=1, max_size=3),
+        "steps": st.lists(st.sampled_from([100, 250, 300]), min_size=1, max_size=2),
+        "pool": st.lists(st.sampled_from([16, 4000]), min_size=1, max_size=2),
+        "snapshots": LISTS,
+        "sampling_steps": st.lists(st.integers(1, 50), unique=True, min_size=1, max_size=3),
+        "errors": st.booleans(),
+    },
+)
+
+
+@settings(deadline=None, max_examples=60)
+@given(lines=st.lists(LINE, min_size=1, max_size=3))
+def test_sets_of_any_grid(lines: list[dict[str, Any]]) -> None:
+    config = parse(Config, {"students": lines})
+    runs = config.runs()
+    assert len({tuple(r.values()) for r in runs}) == len(runs)
+    for run in runs:
+        mine = [
+            line
+            for line in lines
+            if all(run[n] in line.get(n, [d]) for n, d in (("seed", 0), ("steps", 250), ("pool", 4000)))
+        ]
+        assert mine, "a run is of some line"
+        numbers = sorted({k for line in mine for k in line.get("sampling_steps", [1])})
+        kept = sorted({s for line in mine for s in line.get("snapshots", []) if s < run["steps"]})
+        sets = config.sets(run)
+        assert sets == [(run["steps"], k) for k in numbers] + [(s, numbers[0]) for s in kept]
+        assert len(set(sets)) == len(sets) and config.snapshots(run) == kept
+        assert config.measures_errors(run) is any(line.get("errors", False) for line in mine)
+    # What a configuration says survives its way through JSON, as verbs get it.
+    assert parse(Config, json.loads(config.model_dump_json())) == config
 
 
 def test_defaults_of_the_grid_follow_ode_and_train() -> None:
@@ -357,21 +523,21 @@ def test_missing_and_binary_yaml(tmp_path: Path, one_line: Any) -> None:
 
 
 def test_settings_argument(tmp_path: Path, one_line: Any) -> None:
-    assert settings_argument(Targets, '{"count": 12}').count == 12
-    assert settings_argument(Targets, ' \n{"count": 12}').count == 12
+    assert settings_argument(Targets, '{"shard": 12}').shard == 12
+    assert settings_argument(Targets, ' \n{"shard": 12}').shard == 12
     assert settings_argument(Targets, Targets().model_dump_json()) == Targets()
     assert settings_argument(Config, Config().model_dump_json()) == Config()
-    (tmp_path / "t.json").write_text('{"count": 13}')
-    (tmp_path / "t.yaml").write_text("count: 14\n")
-    assert settings_argument(Targets, str(tmp_path / "t.json")).count == 13
-    assert settings_argument(Targets, str(tmp_path / "t.yaml")).count == 14
+    (tmp_path / "t.json").write_text('{"shard": 13}')
+    (tmp_path / "t.yaml").write_text("shard: 14\n")
+    assert settings_argument(Targets, str(tmp_path / "t.json")).shard == 13
+    assert settings_argument(Targets, str(tmp_path / "t.yaml")).shard == 14
     for text, word in (
-        ('{"count": }', "--settings: not valid JSON"),
-        ('{"counts": 1}', "--settings: counts: unknown key"),
-        ('{"count": true}', "--settings: count is true"),
+        ('{"shard": }', "--settings: not valid JSON"),
+        ('{"shards": 1}', "--settings: shards: unknown key"),
+        ('{"shard": true}', "--settings: shard is true"),
         (str(tmp_path / "no.json"), "no.json: no such configuration file"),
         ("[1]", "[1]: no such"),
-        ('{"count": NaN}', "--settings: count: is"),
+        ('{"shard": NaN}', "--settings: shard: is"),
     ):
         with pytest.raises(UserError) as error:
             settings_argument(Targets, text)
@@ -379,13 +545,13 @@ def test_settings_argument(tmp_path: Path, one_line: Any) -> None:
 
 
 def test_settings_of_a_file_name_the_file(tmp_path: Path, one_line: Any) -> None:
-    (tmp_path / "t.yaml").write_text("count: -1\n")
+    (tmp_path / "t.yaml").write_text("shard: -1\n")
     with pytest.raises(UserError) as error:
         settings_argument(Targets, str(tmp_path / "t.yaml"))
-    assert one_line(error).startswith(f"{tmp_path / 't.yaml'}: count: is -1")
+    assert one_line(error).startswith(f"{tmp_path / 't.yaml'}: shard: is -1")
 
 
-KEYS = st.sampled_from([*Train.model_fields, "colour", ""])
+BLOCKS = (Train, Targets, Errors, StudentAxes)
 VALUES = (
     st.none()
     | st.booleans()
@@ -398,14 +564,33 @@ VALUES = (
 
 
 @settings(deadline=None, max_examples=300)
-@given(content=st.dictionaries(KEYS, VALUES, max_size=4))
-def test_anything_parses_or_gives_one_line(content: dict) -> None:
+@given(
+    case=st.sampled_from(BLOCKS).flatmap(
+        lambda block: st.tuples(
+            st.just(block),
+            st.dictionaries(st.sampled_from([*block.model_fields, "colour", ""]), VALUES, max_size=4),
+        )
+    )
+)
+def test_anything_parses_or_gives_one_line(case: tuple[Any, dict]) -> None:
+    block, content = case
     try:
-        made = parse(Train, content)
+        made = parse(block, content)
     except UserError as error:
         assert len(str(error).splitlines()) == 1
     else:
-        assert parse(Train, json.loads(made.model_dump_json())) == made
+        assert parse(block, json.loads(made.model_dump_json())) == made
+
+
+@settings(deadline=None, max_examples=150)
+@given(line=st.dictionaries(st.sampled_from([*StudentAxes.model_fields, "colour"]), VALUES, max_size=3))
+def test_any_line_of_students_parses_or_gives_one_line(line: dict) -> None:
+    try:
+        config = parse(Config, {"students": [line]})
+    except UserError as error:
+        assert len(str(error).splitlines()) == 1
+    else:
+        assert all(config.sets(run) for run in config.runs())
 
 
 @settings(deadline=None, max_examples=100)
@@ -432,6 +617,13 @@ def test_schema_is_a_schema_and_takes_the_defaults() -> None:
         validator.validate(yaml.safe_load(path.read_text()))
     for wrong in ({"presett": 1}, {"ode": {"solver": "rk4"}}, {"train": {"lr": 0}}):
         assert not validator.is_valid(wrong)
+
+
+def test_resolutions_of_the_vae() -> None:
+    assert [MicroVae(channels=(16,) * n).factor for n in (2, 3, 4)] == [2, 4, 8]
+    base = {"kind": "photos", "resolution": 32, "held_out": 0.1}
+    config = parse(Config, {"data": base, "teacher": {"micro_sdxl": {"vae": {"channels": [32, 32, 64]}}}})
+    assert config.teacher.micro_sdxl.vae.factor == 4
 
 
 def test_data_model_alone() -> None:

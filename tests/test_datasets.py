@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from PIL import Image
 
 from directcm import datasets
 from directcm.artifacts import open_artifact
-from directcm.config import Data
+from directcm.config import Config, Data, embedded_images, parse
 from directcm.datasets import Item, split, write
 from directcm.datasets.digits import WORDS
 from directcm.errors import UserError
@@ -70,6 +71,136 @@ def test_resolution(tmp_path: Path) -> None:
     datasets.make(Data(resolution=8), 24, tmp_path / "d")
     with Image.open(tmp_path / "d" / "images" / "00000.png") as image:
         assert image.size == (8, 8)
+
+
+# Photographs
+
+
+def photographs() -> dict[str, np.ndarray]:
+    from sklearn.datasets import load_sample_image
+
+    return {name: np.asarray(load_sample_image(f"{name}.jpg")) for name in ("china", "flower")}
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    out = tmp_path_factory.mktemp("photos") / "data"
+    datasets.make(Data(kind="photos", resolution=32, held_out=0.1), 24, out)
+    return open_artifact(out, "data")
+
+
+def corners(side: int) -> list[tuple[str, int, int, int, int]]:
+    """(photograph, tile row, tile column, y, x) as the tiles of twice the side and 5×5 crops in each have it."""
+    steps = [round(i * side / 4) for i in range(5)]
+    return [
+        (name, row, column, 2 * side * row + dy, 2 * side * column + dx)
+        for name in ("china", "flower")
+        for row in range(427 // (2 * side))
+        for column in range(640 // (2 * side))
+        for dy in steps
+        for dx in steps
+    ]
+
+
+def test_photos(photos: Any) -> None:
+    rows, where, pictures = photos.csv("images.csv"), corners(32), photographs()
+    assert len(rows) == len(where) == 3000 == photos.counts["n"]
+    assert photos.json("data.json")["labels"] == ["china", "flower"]
+    assert [r["label"] for r in rows] == [w[0] for w in where]
+    for i in range(0, 3000, 97):
+        name, _, _, y, x = where[i]
+        with Image.open(photos.file(rows[i]["file_name"])) as image:
+            assert image.mode == "RGB" and image.size == (32, 32)
+            assert np.array_equal(np.asarray(image), pictures[name][y : y + 32, x : x + 32]), (i, where[i])
+    # Nothing of a photograph is asked for beyond its border, and crops are no copies of each other.
+    assert max(w[3] for w in where) + 32 <= 427 and max(w[4] for w in where) + 32 <= 640
+    assert len({photos.checksums[r["file_name"]][1] for r in rows}) == 3000
+
+
+def test_captions_of_photos_name_photograph_and_region(photos: Any) -> None:
+    words: dict[str, set[str]] = {}
+    for row, (name, _, _, y, x) in zip(photos.csv("images.csv"), corners(32), strict=True):
+        down = ("top", "middle", "bottom")[int((y + 16) * 3 // 427)]
+        across = ("left", "centre", "right")[int((x + 16) * 3 // 640)]
+        assert row["text"] == f"a detail of the photograph {name}, {down} {across}"
+        words.setdefault(name, set()).add(row["text"])
+    assert {name: len(found) for name, found in words.items()} == {"china": 9, "flower": 9}
+
+
+def test_nothing_held_out_of_photos_shares_a_pixel_with_what_is_trained_on(photos: Any) -> None:
+    seen = {name: {part: np.zeros((427, 640), bool) for part in ("train", "held_out")} for name in ("china", "flower")}
+    tiles: dict[tuple, set[str]] = {}
+    for row, (name, down, across, y, x) in zip(photos.csv("images.csv"), corners(32), strict=True):
+        seen[name][row["split"]][y : y + 32, x : x + 32] = True
+        tiles.setdefault((name, down, across), set()).add(row["split"])
+    for name, parts in seen.items():
+        assert not (parts["train"] & parts["held_out"]).any()
+        # The tiles are covered whole, and nothing beyond them.
+        assert int(parts["train"].sum() + parts["held_out"].sum()) == 60 * 64 * 64, name
+    assert len(tiles) == 120 and all(len(parts) == 1 for parts in tiles.values())
+    assert sum(parts == {"held_out"} for parts in tiles.values()) == 12
+    assert photos.counts == {"n": 3000, "n_train": 2700, "n_held_out": 300}
+
+
+def test_a_split_keeps_groups_together() -> None:
+    groups = [7, 7, 7, 2, 2, 9, 9, 9, 9, 4]
+    for seed in range(20):
+        parts = split(10, 0.5, seed, groups)
+        by_group = {g: {p for p, own in zip(parts, groups, strict=True) if own == g} for g in groups}
+        assert all(len(found) == 1 for found in by_group.values())
+        assert sum(found == {"held_out"} for found in by_group.values()) == 2
+    assert len({tuple(split(10, 0.5, s, groups)) for s in range(20)}) > 1
+    assert split(10, 0.5, 3, groups) == split(10, 0.5, 3, groups)
+    # One group on either side at least; single items are groups of their own.
+    assert set(split(10, 0.01, 0, groups)) == set(split(10, 0.99, 0, groups)) == {"train", "held_out"}
+    assert split(10, 0.3, 5, list(range(10))) == split(10, 0.3, 5)
+
+
+@pytest.mark.parametrize("held_out", [0.1, 0.2, 0.35])
+@pytest.mark.parametrize("resolution", [8, 16, 24, 32, 64])
+@pytest.mark.parametrize("kind", ["digits", "photos"])
+def test_the_configuration_knows_how_many_images_there_are(kind: str, resolution: int, held_out: float) -> None:
+    """Without making them: embedded_images, and the training images that evaluation.samples is held against."""
+    settings = Data(kind=kind, resolution=resolution, held_out=held_out)
+    module = import_module(f"directcm.datasets.{kind}")
+    count, items = module.items(settings)
+    groups = module.groups(settings) if kind == "photos" else list(range(count))
+    assert (count, len(set(groups))) == embedded_images(kind, resolution) and len(groups) == count
+    assert len({groups.count(g) for g in set(groups[:50])}) == 1
+    first = next(iter(items))
+    assert first.image.size == (resolution, resolution) and first.image.mode == "RGB"
+    trained = split(count, held_out, 24, groups).count("train")
+    limit = {"data": settings.model_dump(), "metrics": ["ode_error"], "evaluation": {"samples": trained}}
+    unet = {"unet": {"channels": [16]}}
+    assert parse(Config, {**limit, "teacher": {"micro_sdxl": unet}}).evaluation.samples == trained
+    limit["evaluation"] = {"samples": trained + 1}
+    with pytest.raises(UserError, match=f"more than the {trained} training images"):
+        parse(Config, {**limit, "teacher": {"micro_sdxl": unet}})
+
+
+@pytest.mark.parametrize("held_out", [0.01, 0.99])
+def test_the_configuration_knows_that_neither_part_is_empty(held_out: float) -> None:
+    trained = split(750, held_out, 24, [i // 25 for i in range(750)]).count("train")
+    for samples, fits in ((trained, True), (trained + 1, False)):
+        content = {
+            "data": {"kind": "photos", "resolution": 64, "held_out": held_out},
+            "evaluation": {"samples": samples, "batch_size": 2, "shards": 1},
+            "metrics": ["ode_error"],
+        }
+        try:
+            parse(Config, content)
+        except UserError:
+            assert not fits
+        else:
+            assert fits
+
+
+def test_photos_of_a_run_are_the_same_again(tmp_path: Path) -> None:
+    fingerprints = set()
+    for name in "ab":
+        datasets.make(Data(kind="photos", resolution=64), 24, tmp_path / name)
+        fingerprints.add(open_artifact(tmp_path / name, "data").fingerprint)
+    assert len(fingerprints) == 1
 
 
 def test_one_image_is_too_few(tmp_path: Path, one_line: Any) -> None:

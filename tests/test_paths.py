@@ -2,31 +2,211 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
 import pandas as pd
+import pytest
 from snakemake.utils import Paramspace
 
 from directcm import paths
-from directcm.config import ODE_AXES, RUN_AXES, Config, number, parse
+from directcm.analysis.selection import main_runs
+from directcm.config import ODE_AXES, RUN_AXES, SETTING_AXES, Config, load_config, number, parse
+
+ROOT = Path(__file__).parents[1]
+
+
+def kinds(folders: list[str]) -> Counter[str]:
+    return Counter(folder.split("/")[0].removesuffix(".tsv") for folder in folders)
+
+
+def instances(runs: list[dict[str, Any]], names: tuple[str, ...]) -> list[str]:
+    """The keys as Snakemake spells them."""
+    rows = [{n: number(run[n]) if isinstance(run[n], float) else str(run[n]) for n in names} for run in runs]
+    space = Paramspace(pd.DataFrame(rows, columns=list(names)), filename_params="*", filename_sep=",")
+    return list(space.instance_patterns)
 
 
 def test_keys_are_paramspace_instances() -> None:
-    config = parse(Config, {"students": [{"N": [10, 50], "w": [1, 2.5], "lr": [1e-5], "seed": [0, 3]}]})
-    rows = [{k: number(v) if isinstance(v, float) else str(v) for k, v in run.items()} for run in config.runs()]
-    space = Paramspace(pd.DataFrame(rows, columns=list(RUN_AXES)), filename_params="*", filename_sep=",")
-    assert list(space.instance_patterns) == paths.runs(config)
-    assert "lr~0.00001," in paths.runs(config)[0] and "w~2.5," in paths.runs(config)[-1]
+    config = parse(Config, {"students": [{"N": [10, 50], "w": [1, 2.5], "lr": [1e-5], "pool": [64], "seed": [0, 3]}]})
+    runs = config.runs()
+    own = [paths.key(run, RUN_AXES) for run in runs]
+    assert instances(runs, RUN_AXES) == own
+    assert "lr~0.00001," in own[0] and "w~2.5," in own[-1] and ",pool~64,steps~250,seed~3" in own[-1]
+    assert instances(runs, SETTING_AXES) == [paths.key(run, SETTING_AXES) for run in runs]
+    assert "seed" not in paths.key(runs[0], SETTING_AXES) and "method" not in paths.key(runs[0], SETTING_AXES)
+
+
+DEFAULT = "solver~ddim,N~50,w~3"
 
 
 def test_the_embedded_default() -> None:
     config = Config()
-    assert paths.key(paths.default_ode(config), ODE_AXES) == "solver~ddim,N~50,w~3"
-    assert paths.odes(config) == paths.target_odes(config) == ["solver~ddim,N~50,w~3"]
-    assert paths.sets(config)[0] == "teacher/solver~ddim,N~50,w~3" and len(paths.sets(config)) == 7
-    # data, teacher, latents, noise, an extractor, 2 + 2 shards, 6 students, 7 evaluations
-    assert len(paths.artefacts(config)) == len(set(paths.artefacts(config))) == 22
+    runs = config.runs()
+    assert paths.key(paths.default_ode(config), ODE_AXES) == DEFAULT
+    odes = paths.odes(config, runs)
+    assert odes == [
+        DEFAULT,
+        *(f"solver~ddim,N~{n},w~3" for n in (10, 20, 100)),
+        *(f"solver~ddim,N~50,w~{w}" for w in (1, 5, 8)),
+        *(f"solver~{s},N~50,w~3" for s in ("euler", "heun")),
+    ]
+    # Pools of 4,000 in shards of 2,000; the long runs of the main ODE need 16,000.
+    assert paths.pools(config, runs) == {ode: 8 if ode == DEFAULT else 2 for ode in odes}
+    found = paths.measured(config, runs)
+    assert {name: len(folders) for name, folders in found.items()} == {
+        "metrics": 2 * 9 + 118,
+        "students": 118,
+        "targets": 8 * 2 + 8,
+        "errors": 40,
+        "comparisons": 15,
+    }
+    assert found["metrics"][0] == f"metrics/teacher/{DEFAULT}" and f"metrics/floor/{odes[-1]}" in found["metrics"]
+    assert found["targets"][:8] == [f"targets/{DEFAULT}/shard~{i}" for i in range(8)]
+    assert found["comparisons"][0] == (
+        "comparisons/solver~ddim,N~50,w~3,adapter~lora4,loss~mse,lr~0.0001,batch_size~16,pool~4000,steps~250.csv"
+    )
+    folders = paths.artefacts(config, runs)
+    # Two shards of 9 teachers under either noise; features of data, teachers and students; the ends of four ODEs and the
+    # refined one, 1,000 start points in one shard.
+    assert kinds(folders) == {
+        **dict.fromkeys(("data", "teacher", "latents", "noise", "floor_noise", "trajectories", "extractors"), 1),
+        **{"reference": 18, "floor": 18, "targets": 24, "endpoints": 5, "students": 118, "errors": 40, "samples": 118},
+        **{"features": 1 + 18 + 118, "metrics": 136},
+    }
+    refined = f"solver~{config.errors.refined.solver},N~{config.errors.refined.N},w~3"
+    assert [f for f in folders if f.startswith("endpoints/")] == [
+        f"endpoints/{ode}/shard~0" for ode in (DEFAULT, refined, *odes[1:4])
+    ]
+
+
+def test_the_main_comparison_is_a_part_of_it() -> None:
+    config = Config()
+    main = main_runs(config)
+    assert len(main) == 10
+    found = paths.measured(config, main)
+    assert found["metrics"][:2] == [f"metrics/teacher/{DEFAULT}", f"metrics/floor/{DEFAULT}"]
+    assert {name: len(folders) for name, folders in found.items()} == {
+        "metrics": 12,
+        "students": 10,
+        "targets": 2,
+        "errors": 10,
+        "comparisons": 1,
+    }
+    some, everything = paths.artefacts(config, main), paths.artefacts(config, config.runs())
+    assert set(some) < set(everything)
+    # In the order they are made: what a folder is made from comes before it.
+    assert [f for f in everything if f in set(some)] == sorted(some, key=everything.index)
+    assert set(paths.benchmarks(config, main, "main")) - set(paths.benchmarks(config, config.runs(), "paper")) == {
+        f"{step}/main.tsv" for step in ("collect", "claims", "gallery")
+    }
+
+
+def test_the_smoke_preset() -> None:
+    config = load_config(ROOT / "config.yaml", ROOT / "workflow/presets/smoke.yaml")
+    runs = config.runs()
+    assert len(runs) == 18
+    found = paths.measured(config, runs)
+    assert {name: len(folders) for name, folders in found.items()} == {
+        "metrics": 2 * 4 + 18,
+        "students": 18,
+        "targets": 3 + 3 * 2,
+        "errors": 6,
+        "comparisons": 8,
+    }
+    # The pool of 96 takes three shards of 32 of the one ODE that it is trained on.
+    assert paths.pools(config, runs) == {
+        "solver~ddim,N~10,w~3": 3,
+        "solver~ddim,N~20,w~3": 2,
+        "solver~ddim,N~10,w~1": 2,
+        "solver~euler,N~10,w~3": 2,
+    }
+    # 5 × 4 start points in shards of 10, of two ODEs and the refined one.
+    assert paths.error_shards(config) == 2
+    assert [f for f in paths.artefacts(config, runs) if f.startswith("endpoints/")] == [
+        f"endpoints/{ode},w~3/shard~{i}"
+        for ode in ("solver~ddim,N~10", "solver~edm_heun,N~50", "solver~ddim,N~20")
+        for i in range(2)
+    ]
+    assert kinds(paths.artefacts(config, runs))["reference"] == 4 * 2
+
+
+@pytest.mark.parametrize("preset", [None, "smoke", "paper"])
+def test_nothing_is_named_twice(preset: str | None) -> None:
+    config = load_config(ROOT / "config.yaml", *([ROOT / f"workflow/presets/{preset}.yaml"] if preset else []))
+    for scope, runs in (("main", main_runs(config)), ("paper", config.runs())):
+        whole = paths.artefacts(config, runs)
+        assert len(whole) == len(set(whole))
+        files = paths.benchmarks(config, runs, scope)
+        assert len(files) == len(set(files)) and all(f.endswith(".tsv") for f in files)
+        found = paths.measured(config, runs)
+        for folders in found.values():
+            assert len(folders) == len(set(folders))
+        # What tables are collected from is among what is made.
+        made = set(whole)
+        assert all(set(found[name]) <= made for name in ("metrics", "students", "targets", "errors"))
+        assert {f"compare/{p[len('comparisons/') : -4]}.tsv" for p in found["comparisons"]} <= set(files)
+        # One benchmark file per artefact, per card, per comparison, and for the analysis.
+        assert len(files) == len(whole) + len(runs) + len(found["comparisons"]) + 3 + len(paths.ANALYSIS)
+
+
+def test_benchmarks_are_named_after_their_rules() -> None:
+    config = load_config(ROOT / "config.yaml", ROOT / "workflow/presets/smoke.yaml")
+    files = paths.benchmarks(config, config.runs(), "paper")
+    rules = (ROOT / "workflow" / "rules").glob("*.smk")
+    text = "\n".join(path.read_text(encoding="utf-8") for path in rules)
+    named = {f for f in text.split('"') if f.startswith("{OUT}/benchmarks/")}
+    for kind in kinds(files):
+        # {draw} is reference or floor, {noise} is noise or floor_noise, {axis} what is swept.
+        spelled = {
+            **dict.fromkeys(("reference", "floor"), "{{draw}}"),
+            **dict.fromkeys(("noise", "floor_noise"), "{{noise}}"),
+            **dict.fromkeys(("figure_sweep_N", "figure_sweep_w"), "figure_sweep_{{axis}}"),
+        }.get(kind, kind)
+        assert any(
+            f.startswith((f"{{OUT}}/benchmarks/{spelled}/", f"{{OUT}}/benchmarks/{spelled}.tsv")) for f in named
+        ), kind
+    assert kinds(files)["card"] == kinds(files)["sample"] == kinds(files)["train"] == 18
 
 
 def test_targets_are_for_methods_that_want_them() -> None:
     config = parse(Config, {"students": [{"method": ["cm"], "N": [10]}, {"method": ["direct_cm"], "N": [20]}]})
-    assert paths.target_odes(config) == ["solver~ddim,N~20,w~3"]
-    assert paths.odes(config) == [f"solver~ddim,N~{n},w~3" for n in (50, 10, 20)]
+    runs = config.runs()
+    assert paths.pools(config, runs) == {"solver~ddim,N~20,w~3": 2}
+    assert paths.odes(config, runs) == [f"solver~ddim,N~{n},w~3" for n in (50, 10, 20)]
+    assert paths.odes(config, []) == [DEFAULT]
+
+
+def test_the_largest_pool_of_an_ode_decides_its_shards() -> None:
+    config = parse(
+        Config, {"targets": {"shard": 100, "block": 50, "batch_size": 50}, "students": [{"pool": [101, 40, 300, 100]}]}
+    )
+    assert paths.pools(config, config.runs()) == {DEFAULT: 3}
+    assert paths.pools(config, config.runs()[:1]) == {}, "CM alone needs none"
+    assert [paths.count(n, 100) for n in (1, 99, 100, 101, 300)] == [1, 1, 1, 2, 3]
+    assert [f for f in paths.artefacts(config, config.runs()) if f.startswith("targets")] == [
+        f"targets/{DEFAULT}/shard~{i}" for i in range(3)
+    ]
+
+
+def test_errors_are_measured_where_a_line_asks_for_them() -> None:
+    config = parse(
+        Config,
+        {
+            "errors": {"points": 130, "refined": {"N": 50}},
+            "students": [{"seed": [0, 1]}, {"seed": [1], "errors": True}, {"w": [2], "errors": True, "method": ["cm"]}],
+        },
+    )
+    runs = config.runs()
+    wanted = [r for r in runs if (r["w"], r["seed"]) == (3.0, 1) or r["w"] == 2.0]
+    assert paths.measured(config, runs)["errors"] == [f"errors/{paths.key(r, RUN_AXES)}" for r in wanted]
+    # 1,300 start points in shards of 1,000; the refined ODE of each guidance.
+    assert [f for f in paths.artefacts(config, runs) if f.startswith("endpoints")] == [
+        f"endpoints/solver~{solver},N~50,w~{w}/shard~{i}"
+        for w in (3, 2)
+        for solver in ("ddim", "edm_heun")
+        for i in range(2)
+    ]
+    plain = parse(Config, {"students": [{}]})
+    assert not any(f.startswith(("errors", "endpoints")) for f in paths.artefacts(plain, plain.runs()))

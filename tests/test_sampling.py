@@ -48,6 +48,22 @@ def test_noise_and_prompts(tiny: Any, tmp_path: Path) -> None:
     assert more.counts == {"samples": 70, "images": n}
 
 
+def test_the_floor_has_the_same_prompts_and_other_noise(tiny: Any, tmp_path: Path) -> None:
+    noise_verb.make(6, "floor", tiny.data, tiny.latents, tiny.seed, tmp_path / "floor")
+    floor = open_artifact(tmp_path / "floor", "noise")
+    assert floor.file("prompts.csv").read_bytes() == tiny.noise.file("prompts.csv").read_bytes()
+    x, y = (n.tensors("noise.safetensors")["noise"] for n in (floor, tiny.noise))
+    assert torch.equal(x, rng.normal(tiny.seed, "floor_noise", range(6), (4, 8, 8)))
+    # No row of either is a row of the other, and they are as unlike as chance has it: |r| < 4/√1536.
+    assert not any(torch.equal(a, b) for a in x for b in y)
+    assert abs(float(torch.corrcoef(torch.stack([x.flatten(), y.flatten()]))[0, 1])) < 4 / 1536**0.5
+    assert (floor.settings["purpose"], tiny.noise.settings["purpose"]) == ("floor", "evaluation")
+    assert floor.fingerprint != tiny.noise.fingerprint
+    with pytest.raises(KeyError):
+        noise_verb.make(6, "both", tiny.data, tiny.latents, tiny.seed, tmp_path / "both")
+    assert not (tmp_path / "both").exists()
+
+
 def conditioning(tiny: Any) -> Any:
     return TextEncoders.load(tiny.teacher)([r["text"] for r in tiny.noise.csv("prompts.csv")])
 
@@ -155,6 +171,83 @@ def test_a_student_of_another_teacher_is_refused(tiny: Any, tmp_path: Path, one_
     with pytest.raises(UserError) as error:
         tiny.sample_student(tmp_path / "s", student, 1)
     assert "another teacher" in one_line(error)
+
+
+@pytest.fixture(scope="module")
+def kept(tiny: Any, tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """A student with a snapshot after step 2, which is as a student trained for 2 steps."""
+    root = tmp_path_factory.mktemp("kept")
+    return {
+        "long": tiny.train(root / "long", "direct_cm", snapshots=[2], lr=1e-2),
+        "short": tiny.train(root / "short", "direct_cm", steps=2, lr=1e-2),
+    }
+
+
+SETS = [(4, 1), (4, 3), (2, 1)]
+
+
+def test_sets_are_what_each_would_be_alone(tiny: Any, kept: Any, tmp_path: Path) -> None:
+    parts = tiny.sample_sets(tmp_path / "s", kept["long"], SETS)
+    assert list(parts) == [sampling.set_name(*one) for one in SETS]
+    assert list(parts)[2] == "step~2,sampling_steps~1"
+    alone = [
+        tiny.sample_student(tmp_path / "a", kept["long"], 1),
+        tiny.sample_student(tmp_path / "b", kept["long"], 3),
+        tiny.sample_student(tmp_path / "c", kept["short"], 1),
+    ]
+    for (step, steps), got, want in zip(SETS, parts.values(), alone, strict=True):
+        assert got.verify().fingerprint == want.fingerprint, (step, steps)
+        assert (got.settings["step"], got.settings["steps"]) == (step, steps)
+        assert got.counts == {"samples": 6, "student_forwards": 6 * steps}
+        assert got.manifest["inputs"]["student"] == kept["long"].fingerprint
+    assert len({p.fingerprint for p in parts.values()}) == 3
+    assert not (tmp_path / "s-scratch").exists()
+
+
+def test_sets_killed_between_two_resume_to_the_same_bytes(
+    tiny: Any, kept: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = tiny.sample_sets(tmp_path / "whole", kept["long"], SETS)
+    real, calls = sampling.sample_student, []
+
+    def dies(*args: Any) -> Any:
+        calls.append(args[4])
+        if len(calls) == 7:
+            raise KeyboardInterrupt
+        return real(*args)
+
+    monkeypatch.setattr(sampling, "sample_student", dies)
+    with pytest.raises(KeyboardInterrupt):
+        tiny.sample_sets(tmp_path / "s", kept["long"], SETS)
+    # Rows 0–2 and 3–5 in batches of 2: four calls a set; the second set was under way.
+    assert calls == [1, 1, 1, 1, 3, 3, 3] and not (tmp_path / "s" / "manifest.json").exists()
+    resumed = tiny.sample_sets(tmp_path / "s", kept["long"], SETS)
+    assert calls[7:] == [3, 3, 1, 1, 1, 1], "the first set's blocks and the first block of the second are there"
+    assert {n: a.fingerprint for n, a in resumed.items()} == {n: a.fingerprint for n, a in whole.items()}
+    assert (tmp_path / "s" / "manifest.json").read_bytes() == (tmp_path / "whole" / "manifest.json").read_bytes()
+
+
+def test_fewer_sets_leave_nothing_of_the_others(tiny: Any, kept: Any, tmp_path: Path) -> None:
+    tiny.sample_sets(tmp_path / "s", kept["long"], SETS)
+    assert list(tiny.sample_sets(tmp_path / "s", kept["long"], SETS[:1])) == ["step~4,sampling_steps~1"]
+    assert sorted(p.name for p in (tmp_path / "s").iterdir() if p.is_dir()) == ["step~4,sampling_steps~1"]
+
+
+def test_a_step_that_was_not_kept_is_a_users_line(tiny: Any, kept: Any, tmp_path: Path, one_line: Any) -> None:
+    with pytest.raises(UserError) as error:
+        tiny.sample_sets(tmp_path / "s", kept["long"], [(4, 1), (3, 1)])
+    assert "no snapshot of step 3" in one_line(error)
+    assert not (tmp_path / "s" / "manifest.json").exists()
+
+
+def test_other_noise_gives_other_samples_of_the_same_prompts(tiny: Any, tmp_path: Path) -> None:
+    noise_verb.make(6, "floor", tiny.data, tiny.latents, tiny.seed, tmp_path / "floor")
+    floor = tiny.sample(tmp_path / "s", noise=open_artifact(tmp_path / "floor", "noise"))
+    same = tiny.sample(tmp_path / "t")
+    a, b = (s.tensors("latents.safetensors") for s in (floor, same))
+    assert torch.equal(a["rows"], b["rows"]) and not torch.equal(a["latents"], b["latents"])
+    assert floor.counts == same.counts and floor.settings == same.settings
+    assert floor.manifest["inputs"]["noise"] != same.manifest["inputs"]["noise"]
 
 
 def test_shards_that_are_not_there(tiny: Any, tmp_path: Path, one_line: Any) -> None:

@@ -36,6 +36,22 @@ def test_a_methods_closure_holds_itself_alone_among_methods() -> None:
     assert names("training", "methods.cm") ^ found == {"methods/cm.py", "methods/direct_cm.py"}
 
 
+@pytest.mark.parametrize("verb", ["targets", "endpoints", "trajectories", "error_by_time", "sampling"])
+def test_what_solves_and_samples_depends_on_no_method(verb: str) -> None:
+    found = names(verb)
+    assert {f"{verb}.py", "artifacts.py", "encode.py", "rng.py", "processes.py", "solvers.py"} <= found
+    assert not any(f.startswith(("methods/", "metrics/", "analysis/", "datasets/")) for f in found)
+    assert "training.py" not in found and "teachers/micro_sdxl.py" not in found
+    assert ("students.py" in found) is (verb in ("error_by_time", "sampling"))
+
+
+def test_each_data_set_depends_on_itself_alone() -> None:
+    assert names("datasets", "datasets.photos") ^ names("datasets", "datasets.digits") == {
+        "datasets/photos.py",
+        "datasets/digits.py",
+    }
+
+
 def test_the_teachers_closure_holds_no_method() -> None:
     found = names("teachers.micro_sdxl")
     assert {"teachers/micro_sdxl.py", "teachers/__init__.py", "loop.py", "processes.py", "artifacts.py"} <= found

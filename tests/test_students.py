@@ -196,6 +196,63 @@ def test_saved_and_loaded_students_are_the_same(tiny: Any, tmp_path: Path, adapt
         torch.testing.assert_close(eps(stock), eps(student.teacher.network), rtol=0, atol=1e-6)
 
 
+@pytest.mark.parametrize("adapter", ["lora4", "full"])
+def test_a_student_as_it_was_after_a_step(tiny: Any, tmp_path: Path, adapter: str, one_line: Any) -> None:
+    art = tiny.train(tmp_path / "s", "direct_cm", adapter=adapter, snapshots=[1, 3], lr=1e-2)
+    short = {s: tiny.train(tmp_path / f"{s}", "direct_cm", adapter=adapter, steps=s, lr=1e-2) for s in (1, 3)}
+    short[4] = art
+    teacher = load(tiny.teacher)
+    outputs = {}
+    for step, expected in short.items():
+        got = students.load(teacher, art, step).teacher.network.state_dict()
+        want = students.load(teacher, expected).teacher.network.state_dict()
+        assert got.keys() == want.keys() and all(torch.equal(v, want[k]) for k, v in got.items()), step
+        with torch.no_grad():
+            outputs[step] = students.load(teacher, art, step)(*points(), cond())
+    assert not torch.equal(outputs[1], outputs[3]) and not torch.equal(outputs[3], outputs[4])
+    for step in (2, 5, 0):
+        with pytest.raises(UserError) as error:
+            students.load(teacher, art, step)
+        assert f"no snapshot of step {step};" in one_line(error) and str(art.folder) in str(error.value)
+
+
+@pytest.mark.parametrize("adapter", ["lora4", "full"])
+def test_a_damaged_snapshot_is_a_users_line_and_the_finished_student_is_not(
+    tiny: Any, tmp_path: Path, adapter: str, one_line: Any
+) -> None:
+    art = tiny.train(tmp_path / "s", "direct_cm", adapter=adapter, snapshots=[1])
+    (path,) = (art.folder / "snapshots" / "step~1").rglob("*.safetensors")
+    path.write_bytes(path.read_bytes()[:-9])
+    students.load(load(tiny.teacher), open_artifact(art.folder, "student"))
+    with pytest.raises(UserError) as error:
+        students.load(load(tiny.teacher), open_artifact(art.folder, "student"), 1)
+    assert str(path) in one_line(error)
+
+
+@pytest.mark.parametrize("adapter", ["lora4", "full"])
+def test_loading_leaves_the_teacher_as_it_is(tiny: Any, tmp_path: Path, adapter: str) -> None:
+    """One teacher is loaded with many students in turn: none may see the one before, nor the teacher change."""
+    trained = tiny.train(tmp_path / "s", "direct_cm", adapter=adapter, snapshots=[1], lr=1e-2)
+    teacher = load(tiny.teacher)
+    network, before = teacher.network, {k: v.clone() for k, v in teacher.network.state_dict().items()}
+    with torch.no_grad():
+        alone = teacher.predict(*points(), cond(), 3.0).eps
+        first = students.load(teacher, trained)
+        expected = first(*points(), cond())
+        second = students.load(teacher, trained, 1)
+        other = students.load(teacher, tiny.cm)
+        for student in (second, other):
+            assert student.teacher is not teacher and student.teacher.network is not network
+            assert not torch.equal(student(*points(), cond()), expected)
+        assert torch.equal(first(*points(), cond()), expected)
+        assert torch.equal(teacher.predict(*points(), cond(), 3.0).eps, alone)
+    assert teacher.network is network and not loras(network)
+    after = network.state_dict()
+    assert before.keys() == after.keys() and all(torch.equal(v, after[k]) for k, v in before.items())
+    # Two predictions of three rows with guidance: what students do is counted elsewhere.
+    assert teacher.rows_evaluated == 12
+
+
 def test_a_lora_of_another_teacher_is_refused(tiny: Any, tmp_path: Path, one_line: Any) -> None:
     from safetensors.torch import load_file, save_file
 

@@ -9,6 +9,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from directcm import targets as module
 from directcm.artifacts import new_artifact, open_artifact, save_tensors
@@ -16,7 +18,7 @@ from directcm.encode import Latents
 from directcm.errors import UserError
 from directcm.processes import VariancePreserving
 from directcm.solvers import make_solver, solve
-from directcm.targets import Starts, join
+from directcm.targets import Starts, blocks_of, join
 from directcm.teachers import load
 
 
@@ -112,6 +114,39 @@ def test_other_settings_do_not_reuse_scratch(tiny: Any, tmp_path: Path) -> None:
     tiny.solve(tmp_path / "a", 0, scratch=tmp_path / "scratch")
     other = tiny.solve(tmp_path / "b", 0, scratch=tmp_path / "scratch", w=1.0)
     assert other.fingerprint == tiny.solve(tmp_path / "c", 0, w=1.0).fingerprint != tiny.targets[0].fingerprint
+
+
+def test_the_pool_is_a_prefix_of_an_endless_one(tiny: Any, tmp_path: Path) -> None:
+    """Whatever pool is asked for, its first points are the same: their images, times, noise, and endpoints."""
+    whole = join(tiny.targets)
+    first = join(tiny.targets, count=8)
+    assert all(len(v) == 8 and torch.equal(v, whole[k][:8]) for k, v in first.items())
+    assert all(torch.equal(v, first[k]) for k, v in join(tiny.targets[:1]).items())
+    odd = join(tiny.targets[::-1], count=11)
+    assert odd["index"].tolist() == list(range(11)) and torch.equal(odd["endpoint"], whole["endpoint"][:11])
+    assert not torch.equal(whole["endpoint"][8:], whole["endpoint"][:8])
+    # The pool goes on where it is: shard 2 is 16 … 23, whether or not anything solved the ones before.
+    third = tiny.solve(tmp_path / "t", 2).tensors("targets.safetensors")
+    assert third["index"].tolist() == list(range(16, 24))
+    starts = Starts(Latents(tiny.latents), VariancePreserving.scaled_linear(), tiny.N, tiny.seed)
+    assert torch.equal(third["id"], starts.ids(range(24))[16:])
+
+
+def test_blocks_of_shards() -> None:
+    assert blocks_of(0, 8, 4) == [range(0, 4), range(4, 8)] and blocks_of(3, 8, 4) == [range(24, 28), range(28, 32)]
+    # The last shard of a list of 15, and one that ends with it.
+    assert blocks_of(1, 8, 4, 15) == [range(8, 12), range(12, 15)] and blocks_of(1, 8, 4, 16) == blocks_of(1, 8, 4)
+
+
+@settings(max_examples=60)
+@given(block=st.integers(1, 7), blocks=st.integers(1, 4), total=st.integers(1, 60))
+def test_shards_partition_what_there_is(block: int, blocks: int, total: int) -> None:
+    size = block * blocks
+    shards = [blocks_of(i, size, block, total) for i in range(-(-total // size))]
+    assert [j for shard in shards for rows in shard for j in rows] == list(range(total))
+    assert all(shard and all(0 < len(rows) <= block for rows in shard) for shard in shards)
+    # Blocks decide bytes, and so must not depend on the size of the shards.
+    assert [rows for shard in shards for rows in shard] == blocks_of(0, total * block, block, total)
 
 
 @pytest.mark.parametrize("change", [{"w": 2.0}, {"seed": 25}, {"solver": "euler"}, {"batch_size": 2}])

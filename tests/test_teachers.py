@@ -271,6 +271,46 @@ def test_unet_has_one_resolution_or_three() -> None:
         assert out.shape == (1, 4, 8, 8)
 
 
+def test_a_vae_of_three_resolutions_gives_latents_of_a_quarter_of_the_side(tiny: Any, tmp_path: Path) -> None:
+    """Each resolution after the first halves the side; the latents, the U-Net and the noise follow the VAE."""
+    from directcm import datasets, encode, noise
+    from directcm.config import Data, Encode, MicroVae
+    from directcm.encode import Latents
+
+    source = Data(kind="folder", path=tiny.data_settings.path, resolution=16)
+    datasets.make(source, 24, tmp_path / "data")
+    data = open_artifact(tmp_path / "data", "data")
+    small = MicroSdxl.model_validate(
+        {
+            "vae": {"channels": [16, 16, 32], "steps": 3, "batch_size": 4},
+            "text": {"width": 16, "layers": 2, "length": 8},
+            "unet": {"channels": [16, 32], "steps": 2, "batch_size": 4},
+        }
+    )
+    assert small.vae.factor == 4 and MicroVae().factor == 2
+    micro_sdxl.make(small, Process(), data, 24, tmp_path / "s", tmp_path / "teacher")
+    art = open_artifact(tmp_path / "teacher", "teacher").verify()
+    vae, teacher = load_vae(art), load(art)
+    assert tuple(vae.config.block_out_channels) == (16, 16, 32) and teacher.shape == (4, 4, 4)
+    assert teacher.network.config.sample_size == 4
+    x = images(tiny, "held_out")[:2]
+    latents = encode_images(vae, x, None)
+    assert latents.shape == (2, 4, 4, 4)
+    assert [image.size for image in decode(vae, latents)] == [(16, 16)] * 2
+    encode.make(Encode(), art, data, 24, "cpu", "no", tmp_path / "e", tmp_path / "latents")
+    pool = Latents(open_artifact(tmp_path / "latents", "latents"))
+    assert pool.shape == (4, 4, 4) and pool.latents(torch.arange(3)).shape == (3, 4, 4, 4)
+    # The scale is that of these latents: unit variance over the training images' means.
+    mean = encode_images(vae, images(tiny, "train"), None)
+    assert float(mean.std()) == pytest.approx(1.0, rel=1e-4)
+    noise.make(3, "evaluation", data, pool.artifact, 24, tmp_path / "noise")
+    drawn = open_artifact(tmp_path / "noise", "noise").tensors("noise.safetensors")["noise"]
+    assert drawn.shape == (3, 4, 4, 4)
+    with torch.no_grad():
+        eps = teacher.predict(drawn, torch.full((3,), 500.0), pool.conditioning(torch.arange(3)), 3.0).eps
+    assert eps.shape == drawn.shape and bool(torch.isfinite(eps).all())
+
+
 # Pinning
 
 

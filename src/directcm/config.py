@@ -18,7 +18,7 @@ from typing import Annotated, Any, Literal, TypeVar
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from directcm.errors import UserError
-from directcm.specs import EXTRACTORS, METHODS, METRICS, SOLVERS
+from directcm.specs import CROPS_ACROSS, EXTRACTORS, METHODS, METRICS, PHOTO_SIZE, SOLVERS
 
 # Strict: a whole number is not text, and not a number with a point.
 Positive = Annotated[int, Field(ge=1, strict=True)]
@@ -32,10 +32,6 @@ Method = Literal["cm", "direct_cm"]
 Loss = Literal["mse", "pseudo_huber"]
 ADAPTER = r"^(full|lora[1-9][0-9]*)$"
 Adapter = Annotated[str, Field(pattern=ADAPTER)]
-
-# Side in pixels of scikit-learn's two photographs, and of the tiles that crops of a resolution are taken from.
-PHOTO_SIZE = (427, 640)
-CROPS_ACROSS = 5
 
 
 def embedded_images(kind: str, resolution: int) -> tuple[int, int]:
@@ -393,6 +389,8 @@ class Config(Block):
     @model_validator(mode="after")
     def _check(self) -> Config:
         total = self.process.timesteps
+        if total % self.ode.N:
+            raise ValueError(f"ode.N = {self.ode.N} does not divide process.timesteps = {total}")
         for axes in self.students:
             for n in axes.N or []:
                 if total % n:
@@ -403,8 +401,6 @@ class Config(Block):
                         raise ValueError(
                             f"errors.times = {self.errors.times} does not divide N = {n} of a line with errors"
                         )
-        if total % self.ode.N:
-            raise ValueError(f"ode.N = {self.ode.N} does not divide process.timesteps = {total}")
         for block, key, limit_key, limit in (
             (self.targets, "targets.batch_size", "targets.block", self.targets.block),
             (self.evaluation, "evaluation.batch_size", "evaluation.samples", self.evaluation.samples),
@@ -451,7 +447,8 @@ class Config(Block):
             if self.data.resolution > 64:
                 raise ValueError(f"data.resolution: {self.data.kind} come at 8, 16, 24 … 64 pixels")
             whole, groups = embedded_images(self.data.kind, self.data.resolution)
-            images = whole - round(groups * self.data.held_out) * (whole // groups)
+            held_out = min(max(round(groups * self.data.held_out), 1), groups - 1)
+            images = whole - held_out * (whole // groups)
             if self.evaluation.samples > images:
                 raise ValueError(
                     f"evaluation.samples = {self.evaluation.samples} is more than the {images} training images that are the data reference"

@@ -71,7 +71,7 @@ class Fitted(NamedTuple):
 
     `curve`: one row per step (step, loss, grad_norm, lr). `average`: the weight average by name, empty without `ema`.
     `snapshots`: optimiser step → the trained weights by name, as they were after it. `seconds`: wall seconds of training
-    up to each snapshot and to the end, over all of the run's attempts.
+    up to each snapshot and to the end; of an attempt that was stopped, up to its last checkpoint.
     """
 
     curve: list[dict[str, float]]
@@ -248,6 +248,8 @@ def fit(job: Job, accelerator: Any) -> Fitted:
             raise UserError(f"{job.name}: the snapshot of step {step} in {job.scratch} is damaged; run again")
         kept[step] = snapshot.tensors("weights.safetensors")
         seconds[step] = float(snapshot.tensors("seconds.safetensors")["seconds"])
+    # What was read is removed by whoever writes the student: not before every process has it.
+    accelerator.wait_for_everyone()
     return Fitted(curve, average, kept, dict(sorted(seconds.items())))
 
 

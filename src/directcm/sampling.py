@@ -194,6 +194,10 @@ def sample_students(
     """A run's sets (optimiser step, sampling steps), each a samples artefact in a collection; the times are on `ode`'s grid of N."""
     if student.manifest["inputs"]["teacher"] != what.teacher.fingerprint:
         raise UserError(f"{student.folder}: distilled from another teacher; train it again")
+    if len(set(sets)) != len(sets):
+        raise UserError("sample: a set is named twice; name each optimiser step and number of sampling steps once")
+    if any(steps > ode["N"] for _, steps in sets):
+        raise UserError(f"sample: more sampling steps than the N = {ode['N']} intervals of the grid that they lie on")
     blocks = block_ranges(len(what.initial), what.settings.block, 0, 1)
     rows_all = len(what.initial)
     progress = Progress("sample: student", rows_all * len(sets), "sample")

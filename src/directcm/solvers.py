@@ -69,8 +69,9 @@ class Heun(Solver):
 class EdmHeun(Solver):
     """Heun in u = σ/α on x/α, where the ODE is d(x/α)/du = ε̂ (Karras et al. 2206.00364, Algorithm 1 without noise).
 
-    DDIM is Euler's method in the same variables, so this is its second-order refinement: the high-accuracy reference.
-    The last step, to σ = 0, is DDIM's, as in the paper.
+    DDIM is Euler's method in the same variables, so this is its second-order refinement. The paper ends with an Euler step
+    to σ = 0; u falls as √t there, which would leave an error of first order. So the last step is Heun's as far as the last
+    time at which ε̂ is defined, and DDIM's from there: as many evaluations, and order 2 down to the end.
     """
 
     order = 2
@@ -78,12 +79,13 @@ class EdmHeun(Solver):
 
     def step(self, teacher: Teacher, x: Tensor, t: Tensor, s: Tensor, cond: Conditioning | None, w: float) -> Tensor:
         process = teacher.process
+        inner = process.inner(s)
         p = teacher.predict(x, t, cond, w)
-        guess = process.diffuse(p.x0, p.eps, s)
-        # Rows at the end are evaluated with the rest and put back after: the count of forwards stays evaluations_per_step.
-        second = teacher.predict(guess, process.inner(s), cond, w).eps
-        slope = torch.where(expand(process.sigma(s) > 0, x).bool(), 0.5 * (p.eps + second), p.eps)
-        return process.diffuse(process.clean(x, slope, t), slope, s)
+        second = teacher.predict(process.diffuse(p.x0, p.eps, inner), inner, cond, w).eps
+        slope = 0.5 * (p.eps + second)
+        there = process.diffuse(process.clean(x, slope, t), slope, inner)
+        end = process.diffuse(process.clean(there, second, inner), second, s)
+        return torch.where(expand((inner == s).double(), x).bool(), there, end)
 
 
 SOLVERS: dict[str, type[Solver]] = {"ddim": Ddim, "euler": Euler, "heun": Heun, "edm_heun": EdmHeun}

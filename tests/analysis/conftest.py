@@ -13,8 +13,8 @@ from directcm.analysis.collect import COMPARISONS_COLUMNS, METRICS_COLUMNS
 from directcm.analysis.selection import FLOOR, TEACHER
 from directcm.artifacts import Artifact, new_artifact, new_collection, open_artifact, write_csv, write_json
 from directcm.config import ODE_AXES, RUN_AXES, SETTING_AXES, Config, load_config, number
-from directcm.sampling import set_name as part
 from directcm.rng import generator
+from directcm.sampling import set_name as part
 from directcm.specs import METHODS, METRICS
 
 RUN: dict[str, Any] = {
@@ -101,13 +101,15 @@ class Factory:
             out.provenance = {} if seconds is None else {"seconds_at": dict(seconds)}
         return folder / "manifest.json"
 
-    def targets(self, ode: Mapping[str, Any], solved: int, forwards: int, seconds: float | None = 1.0) -> Artifact:
+    def targets(
+        self, ode: Mapping[str, Any], solved: int, forwards: int, seconds: float | None = 1.0, **provenance: Any
+    ) -> Artifact:
         """A shard of targets."""
         folder = self.folder("targets")
         with new_artifact(folder, "targets", settings=dict(ode)) as out:
             write_json(out / "targets.json", self.count)
             out.counts = {"targets": solved, "teacher_forwards": forwards, "teacher_forwards_minimum": forwards}
-            out.provenance = {"seconds": seconds}
+            out.provenance = {"seconds": seconds, **provenance}
         return open_artifact(folder, "targets")
 
     def errors(self, run: Mapping[str, Any], lines: list[dict[str, Any]]) -> Path:

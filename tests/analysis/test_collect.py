@@ -112,7 +112,7 @@ def test_what_is_no_metrics_is_an_error(make, run, tmp_path):
 
 def test_costs_of_students_at_every_step(make, run):
     """CM: two student rows a pair and the solver's evaluations, doubled by guidance. Direct CM: one, and solved targets."""
-    shards = [make.targets(ODE, 2000, 2000 * 50, 10.0), make.targets(ODE, 2000, 2000 * 52, 30.0)]
+    shards = [make.targets(ODE, 2000, 2000 * 50, 10.0), make.targets(ODE, 2000, 2000 * 52, 77.0, solving_seconds=30.0)]
     elsewhere = make.targets(ODE, 2000, 2000 * 999, 999.0)
     cm = make.student(run, snapshots=[62], forwards=4000 * 2, seconds={"62": 1.5, "250": 6.0})
     direct = make.student({**run, "method": "direct_cm", "steps": 500}, targets=shards, seconds={"500": 8.0})

@@ -77,7 +77,9 @@ def test_every_fd_carries_n_and_d_and_stands_beside_its_floor(smoke: Path) -> No
     fd = [r for r in metrics if r["metric"] == "fd_tiny"]
     assert fd and all(int(r["n"]) == int(r["n_reference"]) and int(r["dim"]) == 32 for r in fd)
     odes = {(r["solver"], r["N"], r["w"]) for r in fd if r["row"] == "CM"}
-    floors = {(r["solver"], r["N"], r["w"]) for r in fd if r["row"] == "Teacher, other noise" and r["reference"] == "teacher"}
+    floors = {
+        (r["solver"], r["N"], r["w"]) for r in fd if r["row"] == "Teacher, other noise" and r["reference"] == "teacher"
+    }
     assert odes == floors and len(odes) == 4
 
 
@@ -257,7 +259,9 @@ def test_stock_diffusers_gives_the_students_own_sample(smoke: Path) -> None:
         assert not any(name.startswith("directcm") for name in sys.modules)
         """
     )
-    folders = sorted((smoke / "results/smoke/students").glob("*N~10,w~3,adapter~lora4,loss~mse,lr~0.0001,*steps~6,seed~0"))
+    folders = sorted(
+        (smoke / "results/smoke/students").glob("*N~10,w~3,adapter~lora4,loss~mse,lr~0.0001,*steps~6,seed~0")
+    )
     assert len(folders) == 4  # both methods, two solvers
     for folder in folders:
         done = subprocess.run(

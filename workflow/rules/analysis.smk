@@ -1,49 +1,3 @@
-# What the tables read of the configuration: nothing about how teacher and extractors were trained.
-READ = json.dumps(
-    CONFIG.model_dump(
-        mode="json",
-        exclude={
-            "teacher": {"micro_sdxl"},
-            "encode": True,
-            "extractors": True,
-            "figures": True,
-        },
-    ),
-    sort_keys=True,
-)
-TABLES = f"{OUT}/tables"
-FIGURES = f"{OUT}/figures"
-BY_SETTING = {}
-for _run in ALL_RUNS:
-    BY_SETTING.setdefault(key(_run, SETTING_AXES), []).append(key(_run, RUN_AXES))
-
-
-def students_of(wildcards, pattern):
-    """A path per student of a setting."""
-    setting = ",".join(f"{n}~{getattr(wildcards, n)}" for n in SETTING_AXES)
-    return [pattern.format(run) for run in BY_SETTING[setting]]
-
-
-def of_scope(scope, *kinds):
-    """What a scope's tidy tables are collected from."""
-    found = paths.measured(CONFIG, SCOPES[scope])
-    return [
-        f"{OUT}/{path}" if path.endswith(".csv") else f"{OUT}/{path}/manifest.json"
-        for kind in kinds
-        for path in found[kind]
-    ]
-
-
-def named(names, found):
-    """EXTRACTOR=FOLDER for paths features/<extractor>/…"""
-    return [
-        f"{name}={path}"
-        for path in found
-        for name in names
-        if f"/features/{name}/" in path
-    ]
-
-
 rule compare:
     input:
         metrics=lambda wildcards: students_of(
@@ -111,7 +65,7 @@ rule collect:
         runtime=10,
     params:
         settings=READ,
-        results=OUT,
+        results=subpath(output[0], ancestor=3),
         out=subpath(output[0], parent=True),
     message:
         "collect: the tidy tables, scope {wildcards.scope}"
@@ -341,19 +295,6 @@ rule figure_supervision:
         "directcm figure supervision --trajectories {input.trajectories} --out {output.pdf} --log {log}"
 
 
-# The first training seed of each method stands for it.
-FIRST = {}
-for _run in MAIN_RUNS:
-    FIRST.setdefault(METHODS[_run["method"]], key(_run, RUN_AXES))
-
-
-def rows_of(wildcards, input):
-    """ROW=FOLDER of teacher and students."""
-    return [f"Teacher={p}" for p in input.teacher] + [
-        f"{row}={p}" for row, p in zip(FIRST, input.students)
-    ]
-
-
 rule figure_samples:
     input:
         noise=f"{OUT}/noise/manifest.json",
@@ -474,26 +415,6 @@ rule figure_results:
         "directcm figure results --table {input.table} --out {output.pdf} --log {log}"
 
 
-# Figures over the grid: what differs from the main setting, read from the tidy tables. A rule has the tables it reads.
-MAIN_SETTING = json.dumps(main_setting(CONFIG))
-PAPER_SCALE = [m for m in CONFIG.metric_names() if same_scale(m, CONFIG)]
-
-
-def tables_of(wildcards, input):
-    """--metrics FILE … for the tidy tables among a rule's inputs."""
-    flags = {
-        "metrics": "metrics",
-        "comparisons": "comparisons",
-        "students": "students-table",
-        "errors": "errors",
-    }
-    return " ".join(
-        f"--{flag} {input[name]}"
-        for name, flag in flags.items()
-        if name in input.keys()
-    )
-
-
 rule figure_frontier:
     input:
         metrics=f"{OUT}/collected/paper/metrics.csv",
@@ -530,9 +451,6 @@ rule figure_frontier:
     shell:
         "directcm figure {params.name} {params.tables} --setting {params.setting:q} --paper-scale {params.paper}"
         " --alpha {params.alpha} --out {output.pdf} --log {log}"
-
-
-SWEEPS = {"N": "Figure 3, sweep over N", "w": "Figure 4, sweep over ω"}
 
 
 use rule figure_frontier as figure_sweep with:
@@ -687,47 +605,6 @@ use rule figure_frontier as figure_map with:
         alpha=CONFIG.statistics.alpha,
 
 
-def along(adapters):
-    """Whether a run with snapshots has one of these adapters."""
-    return any(CONFIG.snapshots(run) and run["adapter"] in adapters for run in ALL_RUNS)
-
-
-ANY = {run["adapter"] for run in ALL_RUNS}
-OWN = {main_setting(CONFIG)["adapter"]}
-MAIN_TABLES = [name for name in available(CONFIG) if name != "table2"]
-MAIN_FIGURES = {
-    "supervision": "Figure 1. The two supervisions",
-    "samples": "Figure 2. Samples from the same noise",
-    "gallery": "Figure 5. Samples over all prompts",
-    "results": "Table 1 as a figure",
-    "curves": "Training curves",
-}
-PAPER_TABLES = [name for name in available(CONFIG) if name == "table2"]
-PAPER_FIGURES = {
-    name: title
-    for name, title, there in (
-        ("sweep_N", "Figure 3. Discretisation N", len(swept(CONFIG, "N")) > 1),
-        ("sweep_w", "Figure 4. Guidance ω", len(swept(CONFIG, "w")) > 1),
-        ("frontier", "The frontier along training", along(OWN)),
-        ("compute", "Matched compute", along(OWN)),
-        (
-            "error",
-            "Where the error is",
-            any(CONFIG.measures_errors(run) for run in MAIN_RUNS),
-        ),
-        ("budget", "Budget and capacity", along(ANY)),
-        (
-            "sensitivity",
-            "Loss and learning rate",
-            len(swept(CONFIG, "loss")) > 1 or len(swept(CONFIG, "lr")) > 1,
-        ),
-        ("map", "Who is better where", along(ANY) or len(swept(CONFIG, "w")) > 1),
-    )
-    if there
-}
-FIGURES_OF = {"main": MAIN_FIGURES, "paper": MAIN_FIGURES | PAPER_FIGURES}
-
-
 rule gallery:
     input:
         pictures=lambda wildcards: [
@@ -771,33 +648,6 @@ rule gallery:
         "directcm gallery --pictures {params.pictures:q} --title {params.title:q} --out {output} --log {log}"
 
 
-def others_of(scope):
-    """What a scope makes beside its artefacts, pages on costs and provenance apart."""
-    tables = MAIN_TABLES + (PAPER_TABLES if scope == "paper" else [])
-    return [
-        *(
-            f"{TABLES}/{name}.{suffix}"
-            for name in tables
-            for suffix in ("csv", "tex", "html")
-        ),
-        *(
-            f"{FIGURES}/{name}.{suffix}"
-            for name in FIGURES_OF[scope]
-            for suffix in ("pdf", "png", "csv")
-        ),
-        *(
-            f"{OUT}/claims/{scope}.{suffix}"
-            for suffix in ("csv", "tex", "html", "json", "rst")
-        ),
-        *(
-            f"{OUT}/collected/{scope}/{name}.csv"
-            for name in ("metrics", "students", "errors", "comparisons")
-        ),
-        *(f"{OUT}/students/{key(run, RUN_AXES)}/README.md" for run in SCOPES[scope]),
-        f"{OUT}/gallery/{scope}.html",
-    ]
-
-
 rule costs:
     input:
         artifacts=lambda wildcards: [
@@ -832,7 +682,7 @@ rule costs:
         runtime=10,
     params:
         settings=settings(CONFIG),
-        results=OUT,
+        results=subpath(output[0], ancestor=2),
     message:
         "costs: what each step cost, scope {wildcards.scope}"
     shell:
@@ -868,19 +718,9 @@ rule provenance:
         runtime=10,
     params:
         settings=settings(CONFIG),
-        results=OUT,
+        results=subpath(output[0], ancestor=2),
     message:
         "provenance: what ran, and from what, scope {wildcards.scope}"
     shell:
         "directcm provenance --settings {params.settings:q} --results {params.results}"
         " --scope {wildcards.scope} --out {output.html} --log {log}"
-
-
-def results_of(scope):
-    """Everything a scope makes that someone opens."""
-    return [
-        *others_of(scope),
-        f"{OUT}/costs/{scope}.html",
-        f"{OUT}/costs/{scope}.csv",
-        f"{OUT}/provenance/{scope}.html",
-    ]

@@ -245,7 +245,9 @@ class _Targets:
         solved = sum(_count(shard, "targets") for shard in shards)
         if not solved:
             raise UserError(f"{shards[0].folder}: holds no targets; delete the folder and run again")
-        clocks = [_seconds(_provenance(shard).get("seconds")) for shard in shards]
+        recorded = [_provenance(shard) for shard in shards]
+        # A process's own seconds hold its start-up too, which a student's do not.
+        clocks = [_seconds(found.get("solving_seconds", found.get("seconds"))) for found in recorded]
         known = [c for c in clocks if c is not None]
         seconds = math.fsum(known) / solved if len(known) == len(clocks) else None
         return sum(_count(shard, "teacher_forwards") for shard in shards) / solved, seconds
@@ -260,8 +262,8 @@ def students_rows(
 
     Forwards and backwards count rows through a network. The teacher's in training are the manifest's count, scaled to the
     step: each pair takes the solver's evaluations per step, twice under guidance. Those behind solved targets are the distinct
-    pairs used so far times the mean over the targets of the shards trained on, and the same for the seconds, which are those of
-    the solving processes. A step is listed if the student's manifest or `evaluated` (rows of metrics.csv) names it.
+    pairs used so far times the mean over the targets of the shards trained on, and the same for the seconds: "solving_seconds"
+    of the shards' provenance, else the whole processes'. A step is listed if the student's manifest or `evaluated` (rows of metrics.csv) names it.
     """
     solved = _Targets(targets)
     steps_of: dict[tuple[str, ...], set[int]] = {}

@@ -181,7 +181,9 @@ def draw(
         entries: list[Any] = [
             Patch(facecolor=palette(0.8), label="> 0: Direct CM better"),
             Patch(facecolor=palette(0.2), label="< 0: CM better"),
-            Patch(facecolor="white", edgecolor="#8a8a8a", hatch="/////", linewidth=0.3, label=f"p ≥ {alpha:g}, unadjusted"),
+            Patch(
+                facecolor="white", edgecolor="#8a8a8a", hatch="/////", linewidth=0.3, label=f"p ≥ {alpha:g}, unadjusted"
+            ),
         ]
         if several:
             text = "the paper's inversion" if found else "the paper's inversion: no such cell"

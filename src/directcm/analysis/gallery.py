@@ -89,7 +89,7 @@ body:has(.toggle:checked) { overflow: hidden; }
 <figure>
 <input class="toggle" type="checkbox" id="zoom{{ picture.number }}" aria-label="Enlarge: {{ picture.title }}">
 <label class="zoom" for="zoom{{ picture.number }}" style="--natural: {{ picture.width }}px"><span class="close" aria-hidden="true">✕ close</span>
-<img src="{{ picture.source }}" width="{{ picture.width }}" height="{{ picture.height }}" alt="{{ picture.title }}" loading="lazy" decoding="async"></label>
+<img src="{{ picture.source }}" width="{{ picture.width }}" height="{{ picture.height }}" alt="{{ picture.title }}"></label>
 <figcaption><strong>{{ picture.title }}</strong>{% for paragraph in picture.caption %}<span>{{ paragraph }}</span>{% if not loop.last %}<br>{% endif %}{% endfor %}</figcaption>
 </figure>
 {% endfor %}

@@ -394,5 +394,5 @@ def provenance_page(config: Config, artifacts: Sequence[str | Path], out_html: s
     write_page(
         out_html, BODY, title="Provenance", preset=config.preset, warnings=warnings, facts=_facts(records),
         groups=_groups(records), count=len(records),
-        yaml=yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, allow_unicode=True, width=100),
+        yaml=yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, allow_unicode=True, width=100, default_flow_style=None),
     )  # fmt: skip

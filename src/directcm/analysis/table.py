@@ -377,17 +377,22 @@ def _notes(lines: Sequence[_Line], config: Config, tested: int) -> list[str]:
         "is the floor: how far apart two equal models are at this n. Its distance to the data is that of the teacher once more.",
     ]
     sizes: dict[str, list[str]] = {}
-    for metric, reference in _columns(lines):
-        cell = next(c for c in cells if (c.metric, c.reference) == (metric, reference))
-        if cell.dim is not None:
-            own = sizes.setdefault(f"{METRICS[metric].title}: D = {cell.dim}", [])
-            if cell.n_reference is not None:
-                own.append(f"{cell.n_reference:,} {REFERENCE[reference].removeprefix('to ')}")
+    for metric in dict.fromkeys(metric for metric, _ in _columns(lines)):
+        own = {c.reference: c for c in cells if c.metric == metric and c.dim is not None}
+        if own:
+            against = [
+                f"{own[r].n_reference:,} {REFERENCE[r].removeprefix('to ')}"
+                for r in METRICS[metric].references
+                if r in own and own[r].n_reference is not None
+            ]
+            size = f"D = {next(iter(own.values())).dim}" + (
+                f", reference of {' and '.join(against)}" if against else ""
+            )
+            sizes.setdefault(size, []).append(METRICS[metric].title)
     if sizes:
-        listed = [name + (", reference of " + " and ".join(own) if own else "") for name, own in sizes.items()]
         notes.append(
             "Dimension D of what is compared: "
-            + "; ".join(listed)
+            + "; ".join(f"{size} ({_listed(names)})" for size, names in sizes.items())
             + ". Distances at another n or D are not comparable."
         )
     tiny = [METRICS[m].title for m in dict.fromkeys(c.metric for c in cells) if METRICS[m].extractor == "clip_tiny"]
@@ -404,9 +409,13 @@ def _notes(lines: Sequence[_Line], config: Config, tested: int) -> list[str]:
             "beside ours for orientation; “another scale” means that the two must not be compared."
         )
     if any(cell is None or cell.mean is None for line in lines for cell in map(line.cells.get, _columns(lines))):
+        other = (
+            "; the floor's other noise has no sample-by-sample error"
+            if any(c.metric == "ode_error" for c in cells)
+            else ""
+        )
         notes.append(
-            "–: not defined. The teacher is its own reference, so it has no distance to its own samples; the floor's other noise "
-            "has no sample-by-sample error."
+            f"–: not defined. The teacher is its own reference, so it has no distance to its own samples{other}."
         )
     flagged: dict[str, dict[str, None]] = {}
     for cell in cells:
@@ -907,7 +916,7 @@ def table_comparison(metrics: str | Path, comparisons: str | Path, config: Confi
 def _comparison_notes(rows: Sequence[Mapping[str, Any]], config: Config) -> list[str]:
     seeds = sorted({row["n_seeds"] for row in rows})
     notes = [
-        "Difference: CM minus Direct CM of the mean over training seeds; the two share start points, order and LoRA start, and "
+        "Difference: CM minus Direct CM of the mean over training seeds; the two share start points, their order and the starting weights, and "
         "are paired by seed and by prompt. Number of pairs of seeds: " + " or ".join(map(str, seeds)) + ".",
         "Interval and p: seeds × prompts, crossed. Both other seeds and other prompts are allowed for (Clark 1973), with "
         "Satterthwaite's degrees of freedom. “Seeds agree” counts the seeds whose own difference has the sign of the mean one.",
@@ -922,16 +931,16 @@ def _comparison_notes(rows: Sequence[Mapping[str, Any]], config: Config) -> list
     notes += [
         f"Bold: p < {config.statistics.alpha:g} in both columns; the better mean is bold then. The p-values are not adjusted for "
         "the number of metrics; the claims page adjusts its own (Holm).",
-        "Floor: the teacher's own distance to its samples from a second draw of noise. Two models that far from the teacher or "
-        "nearer cannot be told from it at this n.",
+        "Floor: what the teacher itself scores against its own samples, from a second draw of noise. By this metric and at this n, a "
+        "student at the floor cannot be told from the teacher.",
     ]
-    sizes = dict.fromkeys(
-        f"{METRICS[r['metric']].title}: D = {r['dim']}"
-        for r in rows
-        if r["dim"] is not None and r["reference"] in ("teacher", "data")
-    )
-    if sizes:
-        notes.append("n counts prompts. Dimension D: " + "; ".join(sizes) + ".")
+    sizes: dict[str, list[str]] = {}
+    for metric in dict.fromkeys(r["metric"] for r in rows):
+        dims = [r["dim"] for r in rows if r["metric"] == metric and r["dim"] is not None]
+        if dims:
+            sizes.setdefault(f"D = {dims[0]}", []).append(METRICS[metric].title)
+    listed = "; ".join(f"{size} ({_listed(names)})" for size, names in sizes.items())
+    notes.append("n counts prompts." + (f" Dimension of what is compared: {listed}." if listed else ""))
     tiny = [METRICS[m].title for m in dict.fromkeys(r["metric"] for r in rows) if METRICS[m].extractor == "clip_tiny"]
     if tiny:
         notes.append(

@@ -11,8 +11,9 @@ from collections.abc import Iterator
 import numpy as np
 from PIL import Image
 
-from directcm.config import CROPS_ACROSS, PHOTO_SIZE, Data
+from directcm.config import Data
 from directcm.datasets import Item
+from directcm.specs import CROPS_ACROSS, PHOTO_SIZE
 
 PHOTOGRAPHS = ("china", "flower")
 ROWS, COLUMNS = ("top", "middle", "bottom"), ("left", "centre", "right")

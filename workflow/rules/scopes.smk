@@ -1,0 +1,160 @@
+"""What the analysis rules share: the scopes (`snakemake` makes "main", `snakemake paper` everything), and what each makes."""
+
+# What the tables read of the configuration: nothing about how teacher and extractors were trained.
+READ = json.dumps(
+    CONFIG.model_dump(
+        mode="json",
+        exclude={
+            "teacher": {"micro_sdxl"},
+            "encode": True,
+            "extractors": True,
+            "figures": True,
+        },
+    ),
+    sort_keys=True,
+)
+TABLES = f"{OUT}/tables"
+FIGURES = f"{OUT}/figures"
+BY_SETTING = {}
+for _run in ALL_RUNS:
+    BY_SETTING.setdefault(key(_run, SETTING_AXES), []).append(key(_run, RUN_AXES))
+
+
+def students_of(wildcards, pattern):
+    """A path per student of a setting."""
+    setting = ",".join(f"{n}~{getattr(wildcards, n)}" for n in SETTING_AXES)
+    return [pattern.format(run) for run in BY_SETTING[setting]]
+
+
+def of_scope(scope, *kinds):
+    """What a scope's tidy tables are collected from."""
+    found = paths.measured(CONFIG, SCOPES[scope])
+    return [
+        f"{OUT}/{path}" if path.endswith(".csv") else f"{OUT}/{path}/manifest.json"
+        for kind in kinds
+        for path in found[kind]
+    ]
+
+
+def named(names, found):
+    """EXTRACTOR=FOLDER for paths features/<extractor>/…"""
+    return [
+        f"{name}={path}"
+        for path in found
+        for name in names
+        if f"/features/{name}/" in path
+    ]
+
+
+# The first training seed of each method stands for it.
+FIRST = {}
+for _run in MAIN_RUNS:
+    FIRST.setdefault(METHODS[_run["method"]], key(_run, RUN_AXES))
+
+
+def rows_of(wildcards, input):
+    """ROW=FOLDER of teacher and students."""
+    return [f"Teacher={p}" for p in input.teacher] + [
+        f"{row}={p}" for row, p in zip(FIRST, input.students)
+    ]
+
+
+# Figures over the grid: what differs from the main setting, read from the tidy tables. A rule has the tables it reads.
+MAIN_SETTING = json.dumps(main_setting(CONFIG))
+PAPER_SCALE = [m for m in CONFIG.metric_names() if same_scale(m, CONFIG)]
+
+
+def tables_of(wildcards, input):
+    """--metrics FILE … for the tidy tables among a rule's inputs."""
+    flags = {
+        "metrics": "metrics",
+        "comparisons": "comparisons",
+        "students": "students-table",
+        "errors": "errors",
+    }
+    return " ".join(
+        f"--{flag} {input[name]}"
+        for name, flag in flags.items()
+        if name in input.keys()
+    )
+
+
+SWEEPS = {"N": "Figure 3, sweep over N", "w": "Figure 4, sweep over ω"}
+
+
+def along(adapters):
+    """Whether a run with snapshots has one of these adapters."""
+    return any(CONFIG.snapshots(run) and run["adapter"] in adapters for run in ALL_RUNS)
+
+
+ANY = {run["adapter"] for run in ALL_RUNS}
+OWN = {main_setting(CONFIG)["adapter"]}
+MAIN_TABLES = [name for name in available(CONFIG) if name != "table2"]
+MAIN_FIGURES = {
+    "supervision": "Figure 1. The two supervisions",
+    "samples": "Figure 2. Samples from the same noise",
+    "gallery": "Figure 5. Samples over all prompts",
+    "results": "Table 1 as a figure",
+    "curves": "Training curves",
+}
+PAPER_TABLES = [name for name in available(CONFIG) if name == "table2"]
+PAPER_FIGURES = {
+    name: title
+    for name, title, there in (
+        ("sweep_N", "Figure 3. Discretisation N", len(swept(CONFIG, "N")) > 1),
+        ("sweep_w", "Figure 4. Guidance ω", len(swept(CONFIG, "w")) > 1),
+        ("frontier", "The frontier along training", along(OWN)),
+        ("compute", "Matched compute", along(OWN)),
+        (
+            "error",
+            "Where the error is",
+            any(CONFIG.measures_errors(run) for run in MAIN_RUNS),
+        ),
+        ("budget", "Budget and capacity", along(ANY)),
+        (
+            "sensitivity",
+            "Loss and learning rate",
+            len(swept(CONFIG, "loss")) > 1 or len(swept(CONFIG, "lr")) > 1,
+        ),
+        ("map", "Who is better where", along(ANY) or len(swept(CONFIG, "w")) > 1),
+    )
+    if there
+}
+FIGURES_OF = {"main": MAIN_FIGURES, "paper": MAIN_FIGURES | PAPER_FIGURES}
+
+
+def others_of(scope):
+    """What a scope makes beside its artefacts, pages on costs and provenance apart."""
+    tables = MAIN_TABLES + (PAPER_TABLES if scope == "paper" else [])
+    return [
+        *(
+            f"{TABLES}/{name}.{suffix}"
+            for name in tables
+            for suffix in ("csv", "tex", "html")
+        ),
+        *(
+            f"{FIGURES}/{name}.{suffix}"
+            for name in FIGURES_OF[scope]
+            for suffix in ("pdf", "png", "csv")
+        ),
+        *(
+            f"{OUT}/claims/{scope}.{suffix}"
+            for suffix in ("csv", "tex", "html", "json", "rst")
+        ),
+        *(
+            f"{OUT}/collected/{scope}/{name}.csv"
+            for name in ("metrics", "students", "errors", "comparisons")
+        ),
+        *(f"{OUT}/students/{key(run, RUN_AXES)}/README.md" for run in SCOPES[scope]),
+        f"{OUT}/gallery/{scope}.html",
+    ]
+
+
+def results_of(scope):
+    """Everything a scope makes that someone opens."""
+    return [
+        *others_of(scope),
+        f"{OUT}/costs/{scope}.html",
+        f"{OUT}/costs/{scope}.csv",
+        f"{OUT}/provenance/{scope}.html",
+    ]
