@@ -18,7 +18,7 @@ from typing import Annotated, Any, Literal, TypeVar
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from directcm.errors import UserError
-from directcm.specs import CROPS_ACROSS, EXTRACTORS, METHODS, METRICS, PHOTO_SIZE, SOLVERS
+from directcm.specs import EXTRACTORS, METHODS, METRICS, SOLVERS
 
 # Strict: a whole number is not text, and not a number with a point.
 Positive = Annotated[int, Field(ge=1, strict=True)]
@@ -38,8 +38,9 @@ def embedded_images(kind: str, resolution: int) -> tuple[int, int]:
     """(images, groups that a split keeps together) of an embedded data set; groups are single images where there are none."""
     if kind == "digits":
         return 1797, 1797
-    tiles = 2 * (PHOTO_SIZE[0] // (2 * resolution)) * (PHOTO_SIZE[1] // (2 * resolution))
-    return tiles * CROPS_ACROSS**2, tiles
+    # As datasets/photos.py cuts them: two photographs of 427×640 pixels in tiles of twice the resolution, 5×5 crops a tile.
+    tiles = 2 * (427 // (2 * resolution)) * (640 // (2 * resolution))
+    return 25 * tiles, tiles
 
 
 class Block(BaseModel):

@@ -174,9 +174,5 @@ METRICS = {
     )
 }
 
-# Height and width in pixels of scikit-learn's two photographs, and how many crops a side a tile of them gives.
-PHOTO_SIZE = (427, 640)
-CROPS_ACROSS = 5
-
 METHODS = {"cm": "CM", "direct_cm": "Direct CM"}
 SOLVERS = {"ddim": "DDIM", "euler": "Euler", "heun": "Heun", "edm_heun": "Heun (EDM)"}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from directcm.analysis.selection import (
+    base_setting,
     describe,
     main_runs,
     main_setting,
@@ -83,3 +84,15 @@ def test_lines_of_a_table_are_selected_as_numbers_spell_them(make, configure):
     assert select_axis(rows, {**main, "w": 4.0}) == []
     with pytest.raises(ValueError, match="no axes"):
         select_axis(rows, main, "seed")
+
+
+def test_a_sweep_may_have_a_base_of_its_own(configure) -> None:
+    """The paper's: main comparison at N = 100, ω swept at N = 50, N swept around the main setting."""
+    config = configure(
+        ode={"N": 100, "w": 9},
+        students=[{"seed": [0]}, {"N": [10, 50]}, {"N": [50], "w": [1, 3]}],
+    )
+    assert base_setting(config, "N") == main_setting(config) and swept(config, "N") == [10, 50, 100]
+    assert base_setting(config, "w") == main_setting(config) | {"N": 50} and swept(config, "w") == [1, 3, 9]
+    alone = configure(students=[{"seed": [0]}])
+    assert base_setting(alone, "w") == main_setting(alone) and swept(alone, "w") == [3.0]

@@ -474,7 +474,13 @@ use rule figure_frontier as figure_sweep with:
     params:
         name=lambda wildcards: f"sweep --axis {wildcards.axis}",
         tables=tables_of,
-        setting=MAIN_SETTING,
+        setting=lambda wildcards: json.dumps(base_setting(CONFIG, wildcards.axis)),
+        # For the caption: what stays the same.
+        fixed=lambda wildcards: ", ".join(
+            f"{name} = {base_setting(CONFIG, wildcards.axis)[name]:g}"
+            for name in ("N", "w")
+            if name != wildcards.axis
+        ),
         paper=PAPER_SCALE,
         alpha=CONFIG.statistics.alpha,
 

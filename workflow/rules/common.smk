@@ -8,7 +8,7 @@ import pandas as pd
 from snakemake.utils import Paramspace
 
 from directcm import paths, preflight
-from directcm.analysis.selection import main_runs, main_setting, swept
+from directcm.analysis.selection import base_setting, main_runs, main_setting, swept
 from directcm.analysis.table import available, same_scale
 from directcm.config import ODE_AXES, RUN_AXES, SETTING_AXES, Config, number
 from directcm.config import parse as validated

@@ -26,7 +26,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from directcm.analysis.page import plain, write_page
-from directcm.analysis.selection import describe, main_setting, sampling_numbers
+from directcm.analysis.selection import base_setting, describe, main_setting, sampling_numbers
 from directcm.analysis.table import latex
 from directcm.analysis.tidy import same
 from directcm.artifacts import read_csv, write_csv, write_json, write_text
@@ -319,9 +319,14 @@ def _step(row: Mapping[str, str]) -> float:
         ) from None
 
 
+def _base(claim: Claim, config: Config) -> dict[str, Any]:
+    """The setting that a claim's settings differ from in its own axes."""
+    return base_setting(config, claim.over[0]) if claim.over in (["N"], ["w"]) else main_setting(config)
+
+
 def _candidates(claim: Claim, rows: Sequence[Mapping[str, str]], config: Config) -> list[Mapping[str, str]]:
     """The lines that belong to a claim's settings, of all metrics."""
-    main = main_setting(config)
+    main = _base(claim, config)
     pair = (CM, DIRECT) if claim.what == METHOD else (claim.tests[0].method,) * 2
     out = [
         row
@@ -348,7 +353,7 @@ def _candidates(claim: Claim, rows: Sequence[Mapping[str, str]], config: Config)
 
 def _expected(claim: Claim, config: Config) -> list[dict[str, Any]]:
     """The settings of the whole grid that a claim is about: those whose comparison the grid makes possible."""
-    main = main_setting(config)
+    main = _base(claim, config)
     seeds: dict[tuple[Any, ...], dict[str, set[int]]] = {}
     for run in config.runs():
         if claim.what == ALONG and not config.snapshots(run):

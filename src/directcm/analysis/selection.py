@@ -14,7 +14,7 @@ from directcm.errors import UserError
 from directcm.specs import METHODS, SOLVERS
 
 __all__ = [
-    "FLOOR", "ROWS", "TEACHER", "describe", "main_runs", "main_setting", "sampling_numbers", "select_axis", "spell",
+    "FLOOR", "ROWS", "TEACHER", "base_setting", "describe", "main_runs", "main_setting", "sampling_numbers", "select_axis", "spell",
     "steps_label", "swept",
 ]  # fmt: skip
 
@@ -66,6 +66,21 @@ def main_setting(config: Config) -> dict[str, Any]:
     return {name: run[name] for name in SETTING_AXES}
 
 
+def base_setting(config: Config, axis: str) -> dict[str, Any]:
+    """The setting that a sweep over an axis varies: the main one, or, where nothing is swept around it, the one of most values.
+
+    The paper sweeps ω at N = 50 while its main comparison has N = 100.
+    """
+    main = main_setting(config)
+    groups: dict[tuple[Any, ...], list[dict[str, Any]]] = {}
+    for run in config.runs():
+        groups.setdefault(tuple(run[name] for name in SETTING_AXES if name != axis), []).append(run)
+    own = groups[tuple(main[name] for name in SETTING_AXES if name != axis)]
+    most = max(groups.values(), key=lambda runs: len({run[axis] for run in runs}))
+    chosen = own if len({run[axis] for run in own}) > 1 or len({run[axis] for run in most}) < 2 else most
+    return main if chosen is own else {name: chosen[0][name] for name in SETTING_AXES}
+
+
 def sampling_numbers(config: Config) -> list[int]:
     """The numbers of sampling steps that the main comparison's finished students are evaluated with, ascending."""
     return sorted({k for run in main_runs(config) for step, k in config.sets(run) if step == run["steps"]})
@@ -74,11 +89,13 @@ def sampling_numbers(config: Config) -> list[int]:
 def swept(config: Config, axis: str) -> list[Any]:
     """The values of an axis (or "sampling_steps") among the runs that differ from the main setting in it alone.
 
+    For N and w it is `base_setting` that they differ from.
     Solvers in their own order, numbers ascending, else as the grid has them. One value means that nothing is swept.
     """
     if axis == "sampling_steps":
         return sampling_numbers(config)
-    values = list(dict.fromkeys(run[axis] for run in select_axis(config.runs(), main_setting(config), axis)))
+    base = base_setting(config, axis) if axis in ("N", "w") else main_setting(config)
+    values = list(dict.fromkeys(run[axis] for run in select_axis(config.runs(), base, axis)))
     if axis == "solver":
         return sorted(values, key=list(SOLVERS).index)
     return sorted(values) if all(isinstance(v, int | float) for v in values) else values

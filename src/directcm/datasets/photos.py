@@ -13,9 +13,11 @@ from PIL import Image
 
 from directcm.config import Data
 from directcm.datasets import Item
-from directcm.specs import CROPS_ACROSS, PHOTO_SIZE
 
 PHOTOGRAPHS = ("china", "flower")
+# Height and width of both, pixels, and crops a side of a tile; the configuration counts the crops by the same numbers.
+PHOTO_SIZE = (427, 640)
+CROPS_ACROSS = 5
 ROWS, COLUMNS = ("top", "middle", "bottom"), ("left", "centre", "right")
 
 
