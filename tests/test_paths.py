@@ -106,14 +106,14 @@ def test_the_main_comparison_is_a_part_of_it() -> None:
 def test_the_smoke_preset() -> None:
     config = load_config(ROOT / "config.yaml", ROOT / "workflow/presets/smoke.yaml")
     runs = config.runs()
-    assert len(runs) == 18
+    assert len(runs) == 16
     found = paths.measured(config, runs)
     assert {name: len(folders) for name, folders in found.items()} == {
-        "metrics": 2 * 4 + 18,
-        "students": 18,
+        "metrics": 2 * 4 + 16,
+        "students": 16,
         "targets": 3 + 3 * 2,
         "errors": 6,
-        "comparisons": 8,
+        "comparisons": 7,
     }
     # The pool of 96 takes three shards of 32 of the one ODE that it is trained on.
     assert paths.pools(config, runs) == {
@@ -167,7 +167,7 @@ def test_benchmarks_are_named_after_their_rules() -> None:
         assert any(
             f.startswith((f"{{OUT}}/benchmarks/{spelled}/", f"{{OUT}}/benchmarks/{spelled}.tsv")) for f in named
         ), kind
-    assert kinds(files)["card"] == kinds(files)["sample"] == kinds(files)["train"] == 18
+    assert kinds(files)["card"] == kinds(files)["sample"] == kinds(files)["train"] == 16
 
 
 def test_targets_are_for_methods_that_want_them() -> None:

@@ -39,11 +39,13 @@ def test_two_lines_of_configuration(tmp_path: Path) -> None:
     make_folder(folder / "pictures")
     overlay = folder / "mine.yaml"
     overlay.write_text("data: {kind: folder, path: pictures}\npreset: mine\n")
+    (folder / "one.yaml").write_text("students: [{method: [cm, direct_cm], seed: [0]}]\n")
+    small = [*SMOKE, "one.yaml"]
     run = make_run(folder)
     # The smoke preset's small budgets under the user's own lines.
-    done = run("snakemake", "--cores", "2", *SMOKE, str(overlay))
+    done = run("snakemake", "--cores", "2", *small, str(overlay))
     assert done.returncode == 0, done.stderr[-4000:]
-    report = run("snakemake", "--quiet", "all", "--report", "report.html", *SMOKE, str(overlay))
+    report = run("snakemake", "--quiet", "all", "--report", "report.html", *small, str(overlay))
     assert report.returncode == 0, report.stderr[-3000:]
     with open(folder / "results/mine/tables/table1.csv", newline="") as file:
         table = list(csv.DictReader(file))

@@ -64,7 +64,7 @@ def test_everything_that_was_promised_is_there(smoke: Path) -> None:
     for name in [*names, "tables/table1.json", "figures/mean_curves.csv"]:
         assert (out / name).stat().st_size > 0, name
     cards = list(out.glob("students/*/README.md"))
-    assert len(cards) == 18
+    assert len(cards) == 16
     for card in cards:
         text = card.read_text(encoding="utf-8")
         for word in ("data", "teacher", "method", "budget", "FD-tiny", "from_pretrained"):
@@ -124,7 +124,7 @@ def test_every_benchmark_is_in_the_costs(smoke: Path) -> None:
         *paths.benchmarks(config, config.runs(), "paper"),
     }
     costs = {r["step"]: int(r["jobs"]) for r in rows(smoke / "results/smoke/costs/paper.csv")}
-    assert costs["evaluate"] == 18 + 2 * 4 and costs["train"] == 18 and costs["compare"] == 8
+    assert costs["evaluate"] == 16 + 2 * 4 and costs["train"] == 16 and costs["compare"] == 7
 
 
 def test_a_second_run_finds_nothing_to_do(smoke: Path) -> None:

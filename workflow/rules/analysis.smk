@@ -64,7 +64,7 @@ rule collect:
         mem_mb=1000,
         runtime=10,
     params:
-        settings=READ,
+        settings=lambda wildcards: READ[wildcards.scope],
         results=subpath(output[0], ancestor=3),
         out=subpath(output[0], parent=True),
     message:
@@ -106,7 +106,7 @@ rule table1:
         runtime=10,
     params:
         name="table1",
-        settings=READ,
+        settings=READ["main"],
     message:
         "table: {params.name}"
     shell:
@@ -139,7 +139,7 @@ use rule table1 as table2 with:
         f"{OUT}/benchmarks/table2.tsv"
     params:
         name="table2",
-        settings=READ,
+        settings=READ["paper"],
 
 
 use rule table1 as table3 with:
@@ -167,7 +167,7 @@ use rule table1 as table3 with:
         f"{OUT}/benchmarks/table3.tsv"
     params:
         name="table3",
-        settings=READ,
+        settings=READ["main"],
 
 
 use rule table1 as table_metrics with:
@@ -195,7 +195,7 @@ use rule table1 as table_metrics with:
         f"{OUT}/benchmarks/table_metrics.tsv"
     params:
         name="table_metrics",
-        settings=READ,
+        settings=READ["main"],
 
 
 use rule table1 as table_comparison with:
@@ -223,7 +223,7 @@ use rule table1 as table_comparison with:
         f"{OUT}/benchmarks/table_comparison.tsv"
     params:
         name="table_comparison",
-        settings=READ,
+        settings=READ["main"],
 
 
 rule claims:
@@ -258,7 +258,7 @@ rule claims:
         mem_mb=1000,
         runtime=10,
     params:
-        settings=READ,
+        settings=READ["paper"],
     message:
         "claims: verdicts, scope {wildcards.scope}"
     shell:

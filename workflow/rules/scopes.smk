@@ -1,8 +1,9 @@
 """What the analysis rules share: the scopes (`snakemake` makes "main", `snakemake paper` everything), and what each makes."""
 
-# What the tables read of the configuration: nothing about how teacher and extractors were trained.
-READ = json.dumps(
-    CONFIG.model_dump(
+
+def read_by_tables(students):
+    """What tables read of the configuration: nothing about how teacher and extractors were trained, and these `students`."""
+    block = CONFIG.model_dump(
         mode="json",
         exclude={
             "teacher": {"micro_sdxl"},
@@ -10,9 +11,27 @@ READ = json.dumps(
             "extractors": True,
             "figures": True,
         },
-    ),
-    sort_keys=True,
-)
+    )
+    if students is not None:
+        block["students"] = students
+    return json.dumps(block, sort_keys=True)
+
+
+def line_of(run):
+    """A run as a line of `students` of its own."""
+    return {
+        **{name: [run[name]] for name in RUN_AXES},
+        "snapshots": CONFIG.snapshots(run),
+        "sampling_steps": [k for step, k in CONFIG.sets(run) if step == run["steps"]],
+        "errors": CONFIG.measures_errors(run),
+    }
+
+
+# One more value in a sweep is no news to the main comparison's tables; the verdicts say what the grid has and was not run.
+READ = {
+    "main": read_by_tables([line_of(run) for run in MAIN_RUNS]),
+    "paper": read_by_tables(None),
+}
 TABLES = f"{OUT}/tables"
 FIGURES = f"{OUT}/figures"
 BY_SETTING = {}
