@@ -56,7 +56,8 @@ def test_trajectories_start_as_training_does(tiny: Any, made: Any) -> None:
     pool = Latents(tiny.latents)
     starts = Starts(pool, load(tiny.teacher).process, 5, tiny.seed)
     index = content["index"].tolist()
-    assert index == choose(starts.grid_index(range(256)).tolist(), 5, 4) and len(index) == 4
+    # Of the grid's five times the four noisiest: two thirds of them would be fewer than the trajectories asked for.
+    assert index == choose(starts.grid_index(range(256)).tolist(), 4, 4) and len(index) == 4
     ids, k, x = starts(index)
     assert torch.equal(content["start"], k) and k.tolist() == sorted(k.tolist())
     for row, start in enumerate(k.tolist()):

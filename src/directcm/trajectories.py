@@ -17,7 +17,7 @@ LOOK_AHEAD = 64
 
 
 def choose(grid_index: list[int], intervals: int, count: int) -> list[int]:
-    """Pool indices whose start times are spread evenly: of each of `count` equal spans of the grid the first there is.
+    """Pool indices whose start times are spread evenly: of each of `count` equal spans of [0, intervals) the first there is.
 
     `grid_index` are the grid indices of the pool's first points. Spans that hold none are left out.
     """
@@ -47,7 +47,9 @@ def make(
     model = load(teacher, device, precision)
     pool = Latents(latents)
     starts = Starts(pool, model.process, intervals, seed)
-    chosen = choose(starts.grid_index(range(LOOK_AHEAD * count)).tolist(), intervals, count)
+    # From the noisier two thirds: what starts later is at its end already, and its arrows too short to see.
+    noisy = max(count, 2 * intervals // 3)
+    chosen = choose(starts.grid_index(range(LOOK_AHEAD * count)).tolist(), min(noisy, intervals), count)
     ids, k, x = starts(chosen)
     grid = model.process.grid(intervals).to(model.device)
     method = make_solver(solver)
