@@ -171,13 +171,14 @@ def test_captions_render(configure, name, settings, axis):
     text = (REPORT / f"{name}.rst").read_text(encoding="utf-8")
     assert name == "sweep" or "wildcards" not in text
     assert "{{ claims" not in text
-    wildcards = SimpleNamespace(axis=axis)
+    wildcards, params = SimpleNamespace(axis=axis), SimpleNamespace(fixed="w = 3" if axis == "N" else "N = 50")
     template = Environment(undefined=StrictUndefined).from_string(text + "\n\n.. _Workflow: javascript:x\n")
-    text = template.render(snakemake=SimpleNamespace(config=config, wildcards=wildcards))
+    text = template.render(snakemake=SimpleNamespace(config=config, wildcards=wildcards, params=params))
     html = docutils.publish_parts(text, writer="html", settings_overrides={"halt_level": 2})["html_body"]
     words = " ".join(html.split())
     assert "system-message" not in html
     assert "**" not in words
+    assert name != "sweep" or params.fixed in words
     if settings is not REAL:
         assert "SDXL" in html
         assert "not FID" in words
