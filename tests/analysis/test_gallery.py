@@ -88,7 +88,7 @@ def test_items_come_as_json(pictures, tmp_path):
 def test_in_a_browser(pictures, tmp_path, width):
     sync = pytest.importorskip("playwright.sync_api")
     if not Path("/usr/bin/chromium").exists():
-        pytest.skip("needs Debian's Chromium")
+        pytest.skip("no Chromium on this machine (Debian: apt-get install chromium)")
     gallery(pictures, tmp_path / "g.html", "Gallery")
     with sync.sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path="/usr/bin/chromium", args=["--no-sandbox"])

@@ -125,7 +125,7 @@ def test_nan_features_name_the_row(world, tmp_path):
             return {}
 
         def _extract(self, images, texts):
-            raise NotImplementedError
+            return {}
 
         def extract(self, images, texts):
             score = np.array([np.nan if "digit 5" in text else 0.0 for text in texts], dtype=np.float32)
