@@ -34,10 +34,11 @@ $(VENV)/.installed: envs/lock.txt
 .PHONY: install
 install: $(VENV)/.installed  ## the locked environment in .venv
 
+# The target stands before flags that take several words (--quiet, --configfile).
 # $(call report,target,overlay,results folder,report): the report is written anew where something in it is newer.
 define report
 	@if [ ! -e $(4) ] || [ -n "$$(find $(addprefix $(3)/,tables figures claims gallery costs provenance) workflow/report -newer $(4) -type f -print -quit)" ]; then \
-		snakemake --quiet all $(1) --report $(4) $(2); fi
+		snakemake $(1) --quiet all --report $(4) $(2); fi
 endef
 
 .PHONY: reproduce
@@ -48,7 +49,7 @@ reproduce: install  ## the main comparison (PRESET=smoke, photos, paper …; COR
 
 .PHONY: paper
 paper: install  ## every table and figure of the paper, our own, and the verdicts; then natural images (PRESET=…: that preset alone)
-	@snakemake --cores $(CORES) $(GPUS) $(OVERLAY) paper
+	@snakemake paper --cores $(CORES) $(GPUS) $(OVERLAY)
 	$(call report,paper,$(OVERLAY),$(RESULTS),$(REPORT))
 	@$(if $(PRESET),,snakemake --cores $(CORES) $(GPUS) --configfile workflow/presets/photos.yaml)
 	$(if $(PRESET),,$(call report,all,--configfile workflow/presets/photos.yaml,results/photos,report-photos.html))
