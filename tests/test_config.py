@@ -340,7 +340,7 @@ def test_runs() -> None:
 
 def test_the_embedded_grid() -> None:
     runs = Config().runs()
-    assert len(runs) == 118 and len({tuple(r.values()) for r in runs}) == 118
+    assert len(runs) == 122 and len({tuple(r.values()) for r in runs}) == 122
     settings_ = [tuple(r[n] for n in SETTING_AXES) for r in runs]
     assert len(set(settings_)) == 15
     # Each setting has both methods with the same seeds, so that every comparison can be paired.

@@ -286,7 +286,8 @@ def paper_grid() -> list[StudentAxes]:
         StudentAxes(N=[10, 20, 100], seed=five, errors=True),
         StudentAxes(w=[1, 5, 8], seed=five),
         StudentAxes(solver=["euler", "heun"], seed=three),
-        StudentAxes(adapter=["lora4", "lora64", "full"], pool=[16000], steps=[1000], seed=three, snapshots=along),
+        StudentAxes(adapter=["lora4"], pool=[16000], steps=[1000], seed=five, snapshots=along),
+        StudentAxes(adapter=["lora64", "full"], pool=[16000], steps=[1000], seed=three, snapshots=along),
         StudentAxes(lr=[3e-4, 1e-3], seed=three),
         StudentAxes(loss=["pseudo_huber"], seed=three),
     ]

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import shutil
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
+from tests.pipeline.conftest import make_run
 
 pytestmark = [pytest.mark.pipeline, pytest.mark.browser, pytest.mark.slow]
 
@@ -29,6 +32,16 @@ def browser() -> Iterator[object]:
         running = play.chromium.launch(executable_path=chromium, args=options)
         yield running
         running.close()
+
+
+def test_make_paper_as_typed(smoke: Path) -> None:
+    """The whole grid is there already: what is left is the report and the verdicts on the screen."""
+    venv = sys.prefix
+    done = make_run(smoke)("make", "-o", f"{venv}/.installed", f"VENV={venv}", "paper", "PRESET=smoke", timeout=900)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert "Nothing to be done" in done.stdout + done.stderr
+    assert "Direct CM has a lower ODE error than CM." in done.stdout
+    assert (smoke / "report-smoke.html").stat().st_size > 1_000_000
 
 
 @pytest.mark.parametrize("width", [1400, 400])

@@ -142,7 +142,8 @@ def train_vae(
         block_out_channels=v.channels,
         layers_per_block=1,
         latent_channels=LATENT_CHANNELS,
-        norm_num_groups=16,
+        # Four channels a group, as in SDXL's VAE at full resolution: fewer lose the level and contrast of flat colours.
+        norm_num_groups=v.channels[0] // 4,
         sample_size=images.shape[-1],
     )
     side = images.shape[-1] // v.factor
