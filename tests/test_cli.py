@@ -82,6 +82,7 @@ def test_every_verb_has_help(capsys: pytest.CaptureFixture) -> None:
         "costs",
         "provenance",
         "show",
+        "trace",
         "schema",
     } == set(verbs)
     for name in verbs:

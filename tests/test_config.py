@@ -391,9 +391,9 @@ def test_sets_of_the_embedded_grid() -> None:
         ("ddim", 50, 3.0, "lora4", "mse", 1e-4, 16, 4000, 250)
     }
     long = [r for r in runs if r["steps"] == 1000]
-    assert len(long) == 18
+    assert len(long) == 22
     assert all(config.sets(r) == [(1000, 1), (62, 1), (125, 1), (250, 1), (500, 1)] for r in long)
-    assert sum(len(config.sets(r)) for r in runs) == 10 * 4 + 18 * 5 + 90
+    assert sum(len(config.sets(r)) for r in runs) == 10 * 4 + 22 * 5 + 90
     errors = [r for r in runs if config.measures_errors(r)]
     assert len(errors) == 40 and {(r["N"], r["w"]) for r in errors} == {(n, 3.0) for n in (10, 20, 50, 100)}
 

@@ -499,6 +499,19 @@ def _show(a: argparse.Namespace) -> None:
         raise UserError(f"{a.table}: neither Table 1 nor claims; show reads tables/table1.csv and claims/SCOPE.csv")
 
 
+def _trace(a: argparse.Namespace) -> None:
+    from directcm.analysis import trace
+
+    links = list(trace.chain(a.file, a.results))
+    for link in links:
+        print(trace.text(link))
+    lost = [link for link in links if link.state != trace.UNCHANGED and not link.seen]
+    if lost:
+        raise UserError(
+            f"{a.file}: {len(lost)} of its links are no longer what they were, first {lost[0].name}; run snakemake to make them again"
+        )
+
+
 def _schema(a: argparse.Namespace) -> None:
     from directcm.artifacts import write_text
     from directcm.reference import render
@@ -778,6 +791,14 @@ def parser() -> argparse.ArgumentParser:
 
     p = verb("show", _show, "print Table 1, or the verdicts", out=False)
     p.add_argument("table", type=Path, help="tables/table1.csv or claims/SCOPE.csv")
+
+    p = verb(
+        "trace", _trace, "print what a result was made from, back to the data, and what has changed since", out=False
+    )
+    p.add_argument("file", type=Path, help="an artefact's folder, or any file in it, such as metrics.json")
+    p.add_argument(
+        "--results", type=Path, help="where to look for what it was made from; default: the results around it"
+    )
 
     verb("schema", _schema, "describe the configuration: schema (.json), page (.md) or commented defaults (.yaml)")
     return top
