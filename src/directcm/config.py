@@ -280,15 +280,16 @@ class StudentAxes(Block):
 def paper_grid() -> list[StudentAxes]:
     """The grid of the embedded default: the main comparison first, then the paper's sweeps, then ours."""
     five, three = [0, 1, 2, 3, 4], [0, 1, 2]
-    along = [62, 125, 250, 500]
+    along = [62, 125, 250]
     return [
         StudentAxes(seed=five, sampling_steps=[1, 2, 4, 8], errors=True),
-        StudentAxes(N=[10, 20, 100], seed=five, errors=True),
+        StudentAxes(N=[10, 20, 100], seed=five),
+        StudentAxes(N=[10, 20, 100], seed=three, errors=True),
         StudentAxes(w=[1, 5, 8], seed=five),
         StudentAxes(solver=["euler", "heun"], seed=three),
-        StudentAxes(adapter=["lora4"], pool=[16000], steps=[1000], seed=five, snapshots=along),
-        StudentAxes(adapter=["lora64", "full"], pool=[16000], steps=[1000], seed=three, snapshots=along),
-        StudentAxes(lr=[3e-4, 1e-3], seed=three),
+        StudentAxes(adapter=["lora4"], pool=[8000], steps=[500], seed=five, snapshots=along),
+        StudentAxes(adapter=["lora64", "full"], pool=[8000], steps=[500], seed=three, snapshots=along),
+        StudentAxes(lr=[1e-3], seed=three),
         StudentAxes(loss=["pseudo_huber"], seed=three),
     ]
 
