@@ -83,6 +83,7 @@ def test_every_verb_has_help(capsys: pytest.CaptureFixture) -> None:
         "provenance",
         "show",
         "trace",
+        "warm",
         "schema",
     } == set(verbs)
     for name in verbs:

@@ -402,6 +402,7 @@ def _alive(pid: str) -> bool:
 def provenance() -> dict[str, Any]:
     """Commit, versions and machine of this process: facts that do not belong in a manifest."""
     import platform
+    import resource
     import subprocess
     from importlib.metadata import version
 
@@ -419,6 +420,8 @@ def provenance() -> dict[str, Any]:
         "machine": platform.node(),
         "platform": platform.platform(),
         "cpus": os.cpu_count(),
+        # Kilobytes on Linux.
+        "max_rss_mb": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024, 1),
         "python": platform.python_version(),
         "versions": {
             name: version(name)

@@ -1,0 +1,379 @@
+"""The verb `warm`: run a command in which every `directcm VERB` starts in a tenth of a second instead of several.
+
+    directcm warm -- snakemake --cores 2
+
+Most of a short job's time is the import of torch, diffusers and their like. A helper imports them once; each verb that is
+started beneath the command asks it, over a Unix socket, for a fork of itself, which imports our own modules afresh, runs the
+verb with the caller's arguments, folder, environment and standard streams, and ends. A job is a process of its own as
+before and makes the same bytes. The caller waits, passes signals on and returns the exit status; if it is killed, so is its
+fork. Where the helper cannot stand in for a fresh start (another environment, another copy of this package, no helper any
+more) the verb simply starts by itself.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import importlib
+import json
+import os
+import selectors
+import signal
+import socket
+import struct
+import subprocess
+import sys
+import tempfile
+import threading
+import traceback
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+SOCKET = "DIRECTCM_WARM"
+# Verbs that import torch or its like, and whose artefacts record their own memory: Snakemake's benchmark sees the caller's alone.
+VERBS = {
+    *(
+        "encode",
+        "targets",
+        "endpoints",
+        "trajectories",
+        "train",
+        "sample",
+        "error_by_time",
+        "extractor",
+        "features",
+        "evaluate",
+    ),
+}
+# Third-party modules that most of them need; none of ours, so that an edited module is read anew by the next job.
+MODULES = (
+    "torch",
+    "numpy",
+    "scipy.linalg",
+    "accelerate",
+    "safetensors.torch",
+    "diffusers.models.unets.unet_2d_condition",
+    "diffusers.models.autoencoders.autoencoder_kl",
+    "diffusers.pipelines.stable_diffusion_xl.pipeline_stable_diffusion_xl",
+    "peft",
+    "peft.tuners.lora",
+    "open_clip.model",
+)
+# Variables that libraries read while they are imported begin so: with other values a verb starts by itself.
+READ_EARLY = (
+    *(
+        "OMP_",
+        "GOMP_",
+        "KMP_",
+        "MKL_",
+        "GOTO_",
+        "OPENBLAS_",
+        "VECLIB_",
+        "NUMEXPR_",
+        "LD_",
+        "PYTHON",
+        "VIRTUAL_ENV",
+        "HOME",
+        "XDG_",
+    ),
+    *(
+        "TORCH",
+        "PYTORCH",
+        "CUDA",
+        "CUBLAS",
+        "NVIDIA",
+        "HF_",
+        "HUGGINGFACE",
+        "TRANSFORMERS",
+        "DIFFUSERS",
+        "ACCELERATE",
+        "MPL",
+        "USE_",
+    ),
+)
+# Read while libraries are imported; Snakemake sets them to a rule's threads. A verb with more than one starts by itself.
+THREADS = (
+    "OMP_NUM_THREADS",
+    "GOTO_NUM_THREADS",
+    "OPENBLAS_NUM_THREADS",
+    "MKL_NUM_THREADS",
+    "VECLIB_MAXIMUM_THREADS",
+    "NUMEXPR_NUM_THREADS",
+)
+PASSED_ON = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
+_LENGTH = struct.Struct("!I")
+
+
+def _package() -> str:
+    import directcm
+
+    return str(Path(str(directcm.__file__)).resolve().parent)
+
+
+def _early(environment: Mapping[str, str]) -> dict[str, str]:
+    """The part of an environment that a fork cannot change any more."""
+    return {name: value for name, value in environment.items() if name.startswith(READ_EARLY)}
+
+
+def _send(connection: socket.socket, message: Any, fds: Sequence[int] = ()) -> None:
+    data = json.dumps(message).encode()
+    header = _LENGTH.pack(len(data))
+    if fds:
+        socket.send_fds(connection, [header], fds)
+    else:
+        connection.sendall(header)
+    connection.sendall(data)
+
+
+def _exactly(connection: socket.socket, count: int) -> bytes:
+    data = b""
+    while len(data) < count:
+        more = connection.recv(count - len(data))
+        if not more:
+            raise EOFError
+        data += more
+    return data
+
+
+def _receive(connection: socket.socket) -> Any:
+    (length,) = _LENGTH.unpack(_exactly(connection, _LENGTH.size))
+    return json.loads(_exactly(connection, length))
+
+
+# ----------------------------------------------------------------- the caller
+
+
+def ask(argv: Sequence[str]) -> int | None:
+    """Have the helper run a verb; its exit status, or None where there is no helper that may."""
+    address = os.environ.get(SOCKET)
+    if not address or not argv or argv[0] not in VERBS:
+        return None
+    connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        connection.connect(address)
+        request = {
+            "argv": list(argv),
+            "folder": os.getcwd(),
+            "umask": _umask(),
+            "package": _package(),
+            "prefix": sys.prefix,
+            "environment": dict(os.environ),
+        }
+        _send(connection, request, [0, 1, 2])
+        answer = _receive(connection)
+    except (OSError, EOFError, ValueError):
+        connection.close()
+        return None
+    if answer.get("pid") is None:
+        connection.close()
+        return None
+    pid = int(answer["pid"])
+
+    def pass_on(number: int, frame: FrameType | None) -> None:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, number)
+
+    before = {number: signal.signal(number, pass_on) for number in PASSED_ON}
+    try:
+        status = int(_receive(connection)["status"])
+    except (OSError, EOFError, ValueError):
+        print("directcm: the warm helper ended before the job did", file=sys.stderr)
+        status = 1
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+        connection.close()
+    if status < 0:
+        # Ended by a signal: end by the same one, so that whoever waits sees what happened.
+        signal.signal(-status, signal.SIG_DFL)
+        os.kill(os.getpid(), -status)
+    return status
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
+# ----------------------------------------------------------------- the helper
+
+
+def _child(
+    connection: socket.socket, request: dict[str, Any], fds: Sequence[int], run: Callable[[Sequence[str]], int]
+) -> None:
+    """In the fork: become what a fresh interpreter would be, run the verb, end."""
+    status = 1
+    try:
+        for number in (*PASSED_ON, signal.SIGCHLD):
+            signal.signal(number, signal.SIG_DFL)
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        signal.set_wakeup_fd(-1)
+        for target, fd in enumerate(fds):
+            os.dup2(fd, target)
+            os.close(fd)
+        sys.stdin, sys.stdout, sys.stderr = (
+            open(fd, mode, encoding="utf-8", errors=errors, buffering=1, closefd=False)  # noqa: SIM115
+            for fd, mode, errors in ((0, "r", "strict"), (1, "w", "strict"), (2, "w", "backslashreplace"))
+        )
+        os.chdir(request["folder"])
+        os.umask(request["umask"])
+        os.environ.clear()
+        os.environ.update(request["environment"])
+        sys.argv = ["directcm", *request["argv"]]
+
+        def end_with_the_caller() -> None:
+            with contextlib.suppress(OSError):
+                connection.recv(1)
+            os.kill(os.getpid(), signal.SIGKILL)
+
+        threading.Thread(target=end_with_the_caller, daemon=True).start()
+        status = run(request["argv"])
+    except SystemExit as stop:
+        status = stop.code if isinstance(stop.code, int) else 1
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        with contextlib.suppress(Exception):
+            sys.stdout.flush()
+            sys.stderr.flush()
+        os._exit(status)
+
+
+def _run(argv: Sequence[str]) -> int:
+    from directcm import cli
+
+    return cli.main(argv)
+
+
+def serve(listener: socket.socket, mine: dict[str, str], run: Callable[[Sequence[str]], int] = _run) -> None:
+    """Fork for every request on the listening socket; `mine` is what it read of its environment."""
+    waiting: dict[int, socket.socket] = {}
+    woken, wake = socket.socketpair()
+    for end in (woken, wake):
+        end.setblocking(False)
+    signal.set_wakeup_fd(wake.fileno())
+    signal.signal(signal.SIGCHLD, lambda number, frame: None)
+    with selectors.DefaultSelector() as selector:
+        selector.register(listener, selectors.EVENT_READ)
+        selector.register(woken, selectors.EVENT_READ)
+        while True:
+            for key, _ in selector.select():
+                if key.fileobj is woken:
+                    with contextlib.suppress(BlockingIOError):
+                        while woken.recv(4096):
+                            pass
+                    for pid, connection in list(waiting.items()):
+                        done, status = os.waitpid(pid, os.WNOHANG)
+                        if done:
+                            with contextlib.suppress(OSError):
+                                _send(connection, {"status": os.waitstatus_to_exitcode(status)})
+                            waiting.pop(pid).close()
+                else:
+                    connection, _ = listener.accept()
+                    forked = _fork(connection, mine, run, [listener, woken, wake, *waiting.values()])
+                    if forked is None:
+                        connection.close()
+                    else:
+                        waiting[forked] = connection
+
+
+def _fork(
+    connection: socket.socket,
+    mine: dict[str, str],
+    run: Callable[[Sequence[str]], int],
+    others: Sequence[socket.socket],
+) -> int | None:
+    """The fork that serves one request; None where the request is not one for this helper."""
+    fds: list[int] = []
+    try:
+        connection.settimeout(10)
+        header, fds, _, _ = socket.recv_fds(connection, _LENGTH.size, 3)
+        header += _exactly(connection, _LENGTH.size - len(header))
+        request = json.loads(_exactly(connection, _LENGTH.unpack(header)[0]))
+        connection.settimeout(None)
+        fits = len(fds) == 3 and (request["package"], request["prefix"], _early(request["environment"])) == (
+            _package(), sys.prefix, mine,
+        )  # fmt: skip
+        if not fits:
+            _send(connection, {"pid": None})
+            return None
+        pid = os.fork()
+        if pid == 0:
+            for other in others:
+                other.close()
+            _child(connection, request, fds, run)
+        _send(connection, {"pid": pid})
+        return pid
+    except (OSError, EOFError, ValueError, KeyError):
+        return None
+    finally:
+        for fd in fds:
+            with contextlib.suppress(OSError):
+                os.close(fd)
+
+
+def _helper(address: str, ready: int, modules: Sequence[str]) -> None:
+    """The helper's process: imports, then serves. Ends with whoever started it."""
+    gc.disable()
+    mine = _early(os.environ)
+    # As every verb has them before it imports anything.
+    for name in ("HF_HUB_OFFLINE", "HF_HUB_DISABLE_PROGRESS_BARS"):
+        os.environ.setdefault(name, "1")
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    listener.bind(address)
+    listener.listen(64)
+    for name in modules:
+        with contextlib.suppress(ImportError):
+            importlib.import_module(name)
+    # What was imported is there for good: forks need not look through it, and so share its pages.
+    gc.freeze()
+    gc.enable()
+    os.close(ready)
+    serve(listener, mine)
+
+
+@contextlib.contextmanager
+def helper(modules: Sequence[str] = MODULES) -> Iterator[str]:
+    """A helper while the block lasts; yields its socket's address."""
+    with tempfile.TemporaryDirectory(prefix="directcm-") as folder:
+        address = str(Path(folder) / "socket")
+        reading, writing = os.pipe()
+        code = f"from directcm import warm; warm._helper({address!r}, {writing}, {tuple(modules)!r})"
+        process = subprocess.Popen(
+            [sys.executable, "-c", code],
+            env={**os.environ, **dict.fromkeys(THREADS, "1")},
+            pass_fds=[writing],
+            stdin=subprocess.DEVNULL,
+            # Ctrl-C is for the command; the helper ends after it.
+            start_new_session=True,
+        )
+        os.close(writing)
+        try:
+            # Until it has imported everything, or has died trying: then every verb starts by itself.
+            with open(reading, "rb") as pipe:
+                pipe.read()
+            yield address
+        finally:
+            process.terminate()
+            process.wait()
+
+
+def run(command: Sequence[str]) -> int:
+    """Run a command with a helper; its exit status."""
+    with helper() as address:
+        done = subprocess.Popen(command, env={**os.environ, SOCKET: address})
+        before = {
+            n: signal.signal(n, lambda number, frame: done.send_signal(number)) for n in (signal.SIGTERM, signal.SIGHUP)
+        }
+        # Ctrl-C reaches the command by itself; it decides how to end.
+        before[signal.SIGINT] = signal.signal(signal.SIGINT, signal.SIG_IGN)
+        try:
+            status = done.wait()
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+    return status if status >= 0 else 128 - status
