@@ -64,7 +64,7 @@ restore: install  ## bring results back from the DVC remote, and Snakemake's rec
 
 .PHONY: test
 test: install  ## all tests, with line coverage of src/
-	@python -m pytest --numprocesses 2 --dist loadgroup $(PYTEST_ARGS)
+	@python -m pytest $(PYTEST_ARGS)
 
 .PHONY: lint
 lint: install  ## ruff, snakefmt, mypy, the import contract, snakemake --lint

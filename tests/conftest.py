@@ -31,16 +31,6 @@ def pytest_configure(config: pytest.Config) -> None:
     torch.set_num_threads(1)
 
 
-def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Under xdist (`make test`) one worker has the pipeline's tests, which share a run, and has them first: they take longest."""
-    if not hasattr(config, "workerinput"):
-        return
-    for item in items:
-        if item.get_closest_marker("pipeline"):
-            item.add_marker(pytest.mark.xdist_group("pipeline"))
-    items.sort(key=lambda item: item.get_closest_marker("pipeline") is None)
-
-
 def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
     """Where all tests can run (CI), a skipped one is a failure."""
     reporter = session.config.pluginmanager.get_plugin("terminalreporter")

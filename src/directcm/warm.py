@@ -17,6 +17,7 @@ import gc
 import importlib
 import json
 import os
+import pkgutil
 import selectors
 import signal
 import socket
@@ -32,6 +33,7 @@ from types import FrameType
 from typing import Any
 
 SOCKET = "DIRECTCM_WARM"
+PROGRAM = "directcm.cli:main"
 # Verbs that import torch or its like, and whose artefacts record their own memory: Snakemake's benchmark sees the caller's alone.
 VERBS = {
     *(
@@ -243,9 +245,8 @@ def _child(
 
 
 def _run(argv: Sequence[str]) -> int:
-    from directcm import cli
-
-    return cli.main(argv)
+    # By name, in the fork: the helper itself must not hold any of our code.
+    return int(pkgutil.resolve_name(PROGRAM)(argv))
 
 
 def serve(listener: socket.socket, mine: dict[str, str], run: Callable[[Sequence[str]], int] = _run) -> None:
