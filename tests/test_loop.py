@@ -88,7 +88,9 @@ def test_the_optimiser_is_adamw() -> None:
         twin.loss(step, np.arange(4 * step, 4 * step + 4)).mean().backward()
         optimizer.step()
     _, _, weights = train(job)
-    assert all(torch.equal(v, weights[k]) for k, v in net.state_dict().items())
+    # One kernel rounds otherwise than one operation after the other.
+    for k, v in net.state_dict().items():
+        torch.testing.assert_close(weights[k], v, rtol=1e-5, atol=1e-7)
 
 
 def test_clipping() -> None:

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 
@@ -231,6 +231,8 @@ def tokenizer(tmp_path_factory: pytest.TempPathFactory) -> Any:
 def test_any_text_is_tokenised_without_loss(tokenizer: Any, text: str) -> None:
     from tokenizers import decoders, normalizers
 
+    # A caption that spells a mark means the mark, here as with SDXL's tokenizer.
+    assume(micro_sdxl.BOS not in text and micro_sdxl.EOS not in text)
     tokens = tokenizer.convert_ids_to_tokens(tokenizer(text, add_special_tokens=False).input_ids)
     assert micro_sdxl.EOS not in tokens
     # The tokens spell the text's bytes, but for case, Unicode composition and white space (Python's counts \x1c … \x1f too).

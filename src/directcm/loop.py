@@ -139,7 +139,7 @@ def fit(job: Job, accelerator: Any) -> Fitted:
     """
     names = _trainable(job)
     parameters = list(names.values())
-    # One kernel for all weights: of a small network's step the plain optimiser is a tenth.
+    # One kernel for all weights: of a small network's step the plain optimiser is a twelfth.
     optimizer = torch.optim.AdamW(parameters, lr=job.lr(0), weight_decay=job.weight_decay, fused=True)
     average = {k: p.detach().clone() for k, p in names.items()} if job.ema is not None else {}
     curve: list[dict[str, float]] = []

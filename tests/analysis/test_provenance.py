@@ -29,7 +29,8 @@ def artifact(root, name, kind, counts=None, provenance=None, settings=None, inpu
         (out / "a.txt").write_text("x")
         (out / "name.txt").write_text(name)
         out.counts = counts or {}
-        out.provenance = provenance or {}
+        # None: the memory of the process that runs the tests is no job's.
+        out.provenance = {"max_rss_mb": None} | (provenance or {})
     return root / name
 
 
@@ -45,7 +46,7 @@ def test_costs(tmp_path, config):
         artifact(tmp_path, "targets/0", "targets", forwards),
         artifact(tmp_path, "targets/1", "targets", forwards),
         artifact(tmp_path, "student", "student", {"teacher_forwards": 7}, {"seconds": 5.0}) / "manifest.json",
-        artifact(tmp_path, "noise", "noise", {}, {"seconds": 1.5}) / "provenance.json",
+        artifact(tmp_path, "noise", "noise", {}, {"seconds": 1.5, "max_rss_mb": 250.5}) / "provenance.json",
     ]
     bench = tmp_path / "benchmarks" / "targets"
     bench.mkdir(parents=True)
@@ -60,7 +61,7 @@ def test_costs(tmp_path, config):
     assert found == {
         "targets": ("2", "12.75", "300.0", "200", "160"),
         "train": ("1", "5.0", "", "7", ""),
-        "noise": ("1", "1.5", "", "", ""),
+        "noise": ("1", "1.5", "250.5", "", ""),
         "report": ("1", "4.0", "", "", ""),
     }
     html = (tmp_path / "p.html").read_text()
