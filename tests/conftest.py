@@ -8,7 +8,8 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["TOKENIZERS_PARALLELISM"] = "false"
 
 import csv
-from collections.abc import Sequence
+import shutil
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -61,6 +62,25 @@ def write_folder(folder: Path, count: int = IMAGES, side: int = 16) -> Path:
 def digit_folder() -> Any:
     """The writer above, for tests that need a folder data set of their own."""
     return write_folder
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    """Debian's Chromium; a test that needs it is skipped where there is none, which CI counts as a failure."""
+    from playwright.sync_api import sync_playwright
+
+    chromium = shutil.which("chromium") or shutil.which("chromium-browser")
+    if chromium is None:
+        pytest.skip("no Chromium on this machine (Debian: apt-get install chromium)")
+    quiet = [
+        "--no-sandbox",
+        "--disable-gpu",
+        *(f"--disable-{n}" for n in ("background-networking", "component-update", "sync")),
+    ]
+    with sync_playwright() as play:
+        running = play.chromium.launch(executable_path=chromium, args=quiet)
+        yield running
+        running.close()
 
 
 def one_line(error: Any) -> str:

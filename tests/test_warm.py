@@ -67,18 +67,7 @@ def alive(pid: int) -> bool:
         (
             [
                 "encode",
-                "--settings",
-                "{",
-                "--teacher",
-                "a",
-                "--data",
-                "b",
-                "--seed",
-                "1",
-                "--scratch",
-                "s",
-                "--out",
-                "o",
+                *["--settings", "{", "--teacher", "a", "--data", "b", "--seed", "1", "--scratch", "s", "--out", "o"],
             ],
             2,
         ),
@@ -90,7 +79,7 @@ def test_output_and_status_are_those_of_a_fresh_start(call: Any, argv: list[str]
     assert forked.returncode == status and forked.stdout + forked.stderr
 
 
-def test_folder_environment_and_arguments_are_the_callers(address: str, tmp_path: Path) -> None:
+def test_folder_environment_and_arguments_are_the_callers(tmp_path: Path) -> None:
     """What the fork sees, by a verb's place taken by one that tells."""
     told = serve_here(
         tmp_path,
@@ -112,14 +101,17 @@ def start_server(tmp_path: Path, run: Callable[[Any], int]) -> tuple[int, str]:
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     listener.bind(where)
     listener.listen()
+    life, alive = os.pipe()
     mine = warm._early({**os.environ, **dict.fromkeys(warm.THREADS, "1")})
     pid = os.fork()
     if pid == 0:
         try:
-            warm.serve(listener, mine, run)
+            os.close(alive)
+            warm.serve(listener, mine, life, run)
         finally:
             os._exit(1)
     listener.close()
+    os.close(life)
     return pid, where
 
 
@@ -178,11 +170,37 @@ def test_two_callers_at_once_and_each_its_own_status(tmp_path: Path) -> None:
         os.waitpid(server, 0)
 
 
+def test_the_helper_ends_with_whoever_started_it(tmp_path: Path) -> None:
+    code = "import sys, time\nfrom directcm import warm\nwith warm.helper(modules=()) as a:\n print(a, flush=True); time.sleep(60)"
+    starter = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
+    assert starter.stdout is not None
+    where = starter.stdout.readline().strip()
+
+    def helpers() -> list[str]:
+        lines = (p.read_bytes().decode(errors="replace") for p in Path("/proc").glob("[0-9]*/cmdline") if p.exists())
+        return [line for line in lines if where in line]
+
+    assert len(helpers()) == 1
+    starter.kill()
+    starter.wait()
+    starter.stdout.close()
+    wait_for(lambda: not helpers())
+
+
+def test_a_helper_that_cannot_start_is_told_of(capfd: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "executable", "/bin/false")
+    with warm.helper(modules=()) as where:
+        monkeypatch.setenv(warm.SOCKET, where)
+        assert warm.ask(["targets"]) is None
+    assert "did not start" in capfd.readouterr().err
+
+
 @pytest.mark.parametrize("variable", ["OMP_NUM_THREADS", "HF_HUB_CACHE", "PYTHONPATH", "CUDA_VISIBLE_DEVICES"])
 def test_another_environment_is_a_fresh_start(address: str, monkeypatch: pytest.MonkeyPatch, variable: str) -> None:
     for name in warm.THREADS:
         monkeypatch.setenv(name, "1")
     monkeypatch.setenv(warm.SOCKET, address)
+    assert warm.ask(["targets"]) == 2
     monkeypatch.setenv(variable, "2")
     assert warm.ask(["targets"]) is None
 

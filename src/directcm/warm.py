@@ -35,8 +35,8 @@ from typing import Any
 SOCKET = "DIRECTCM_WARM"
 PROGRAM = "directcm.cli:main"
 # Verbs that import torch or its like, and whose artefacts record their own memory: Snakemake's benchmark sees the caller's alone.
-VERBS = {
-    *(
+VERBS = frozenset(
+    [
         "encode",
         "targets",
         "endpoints",
@@ -47,8 +47,8 @@ VERBS = {
         "extractor",
         "features",
         "evaluate",
-    ),
-}
+    ]
+)
 # Third-party modules that most of them need; none of ours, so that an edited module is read anew by the next job.
 MODULES = (
     "torch",
@@ -65,44 +65,35 @@ MODULES = (
 )
 # Variables that libraries read while they are imported begin so: with other values a verb starts by itself.
 READ_EARLY = (
-    *(
-        "OMP_",
-        "GOMP_",
-        "KMP_",
-        "MKL_",
-        "GOTO_",
-        "OPENBLAS_",
-        "VECLIB_",
-        "NUMEXPR_",
-        "LD_",
-        "PYTHON",
-        "VIRTUAL_ENV",
-        "HOME",
-        "XDG_",
-    ),
-    *(
-        "TORCH",
-        "PYTORCH",
-        "CUDA",
-        "CUBLAS",
-        "NVIDIA",
-        "HF_",
-        "HUGGINGFACE",
-        "TRANSFORMERS",
-        "DIFFUSERS",
-        "ACCELERATE",
-        "MPL",
-        "USE_",
-    ),
+    "OMP_",
+    "GOMP_",
+    "KMP_",
+    "MKL_",
+    "GOTO_",
+    "OPENBLAS_",
+    "VECLIB_",
+    "NUMEXPR_",
+    "LD_",
+    "PYTHON",
+    "VIRTUAL_ENV",
+    "HOME",
+    "XDG_",
+    "TORCH",
+    "PYTORCH",
+    "CUDA",
+    "CUBLAS",
+    "NVIDIA",
+    "HF_",
+    "HUGGINGFACE",
+    "TRANSFORMERS",
+    "DIFFUSERS",
+    "ACCELERATE",
+    "MPL",
+    "USE_",
 )
 # Read while libraries are imported; Snakemake sets them to a rule's threads. A verb with more than one starts by itself.
-THREADS = (
-    "OMP_NUM_THREADS",
-    "GOTO_NUM_THREADS",
-    "OPENBLAS_NUM_THREADS",
-    "MKL_NUM_THREADS",
-    "VECLIB_MAXIMUM_THREADS",
-    "NUMEXPR_NUM_THREADS",
+THREADS = tuple(
+    f"{name}_THREADS" for name in ("OMP_NUM", "GOTO_NUM", "OPENBLAS_NUM", "MKL_NUM", "VECLIB_MAXIMUM", "NUMEXPR_NUM")
 )
 PASSED_ON = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
 _LENGTH = struct.Struct("!I")
@@ -249,8 +240,11 @@ def _run(argv: Sequence[str]) -> int:
     return int(pkgutil.resolve_name(PROGRAM)(argv))
 
 
-def serve(listener: socket.socket, mine: dict[str, str], run: Callable[[Sequence[str]], int] = _run) -> None:
-    """Fork for every request on the listening socket; `mine` is what it read of its environment."""
+def serve(listener: socket.socket, mine: dict[str, str], life: int, run: Callable[[Sequence[str]], int] = _run) -> None:
+    """Fork for every request on the listening socket, until the pipe `life` is closed at its other end.
+
+    `mine` is what this process read of its environment.
+    """
     waiting: dict[int, socket.socket] = {}
     woken, wake = socket.socketpair()
     for end in (woken, wake):
@@ -260,8 +254,11 @@ def serve(listener: socket.socket, mine: dict[str, str], run: Callable[[Sequence
     with selectors.DefaultSelector() as selector:
         selector.register(listener, selectors.EVENT_READ)
         selector.register(woken, selectors.EVENT_READ)
+        selector.register(life, selectors.EVENT_READ)
         while True:
             for key, _ in selector.select():
+                if key.fileobj == life:
+                    return
                 if key.fileobj is woken:
                     with contextlib.suppress(BlockingIOError):
                         while woken.recv(4096):
@@ -316,8 +313,8 @@ def _fork(
                 os.close(fd)
 
 
-def _helper(address: str, ready: int, modules: Sequence[str]) -> None:
-    """The helper's process: imports, then serves. Ends with whoever started it."""
+def _helper(address: str, ready: int, life: int, modules: Sequence[str]) -> None:
+    """The helper's process: imports, says so, serves; ends with whoever started it, however that ended."""
     gc.disable()
     mine = _early(os.environ)
     # As every verb has them before it imports anything.
@@ -333,8 +330,9 @@ def _helper(address: str, ready: int, modules: Sequence[str]) -> None:
     # What was imported is there for good: forks need not look through it, and so share its pages.
     gc.freeze()
     gc.enable()
+    os.write(ready, b"1")
     os.close(ready)
-    serve(listener, mine)
+    serve(listener, mine, life)
 
 
 @contextlib.contextmanager
@@ -342,24 +340,26 @@ def helper(modules: Sequence[str] = MODULES) -> Iterator[str]:
     """A helper while the block lasts; yields its socket's address."""
     with tempfile.TemporaryDirectory(prefix="directcm-") as folder:
         address = str(Path(folder) / "socket")
-        reading, writing = os.pipe()
-        code = f"from directcm import warm; warm._helper({address!r}, {writing}, {tuple(modules)!r})"
+        reading, ready = os.pipe()
+        life, alive = os.pipe()
+        code = f"from directcm import warm; warm._helper({address!r}, {ready}, {life}, {tuple(modules)!r})"
         process = subprocess.Popen(
             [sys.executable, "-c", code],
             env={**os.environ, **dict.fromkeys(THREADS, "1")},
-            pass_fds=[writing],
+            pass_fds=[ready, life],
             stdin=subprocess.DEVNULL,
             # Ctrl-C is for the command; the helper ends after it.
             start_new_session=True,
         )
-        os.close(writing)
+        os.close(ready)
+        os.close(life)
         try:
-            # Until it has imported everything, or has died trying: then every verb starts by itself.
             with open(reading, "rb") as pipe:
-                pipe.read()
+                if not pipe.read():
+                    print("directcm warm: the helper did not start, so every verb starts by itself", file=sys.stderr)
             yield address
         finally:
-            process.terminate()
+            os.close(alive)
             process.wait()
 
 

@@ -85,36 +85,31 @@ def test_items_come_as_json(pictures, tmp_path):
 
 @pytest.mark.browser
 @pytest.mark.parametrize("width", [1400, 400])
-def test_in_a_browser(pictures, tmp_path, width):
-    sync = pytest.importorskip("playwright.sync_api")
-    if not Path("/usr/bin/chromium").exists():
-        pytest.skip("no Chromium on this machine (Debian: apt-get install chromium)")
+def test_in_a_browser(pictures, tmp_path, browser, width):
     gallery(pictures, tmp_path / "g.html", "Gallery")
-    with sync.sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path="/usr/bin/chromium", args=["--no-sandbox"])
-        page = browser.new_page(viewport={"width": width, "height": 800})
-        messages: list[str] = []
-        page.on("console", lambda message: messages.append(message.text))
-        page.on("pageerror", lambda error: messages.append(str(error)))
-        page.goto((tmp_path / "g.html").as_uri())
-        fits = "document.documentElement.scrollWidth <= document.documentElement.clientWidth"
-        wide = "document.querySelectorAll('img')[0].getBoundingClientRect().width"
-        address = page.url
-        assert page.evaluate(fits)
-        before = page.evaluate(wide)
-        page.wait_for_function("[...document.images].every(i => i.complete && i.naturalWidth > 0)")
-        page.evaluate("scrollTo(0, 0)")
-        page.locator("img").nth(0).click()
-        assert page.evaluate(wide) >= max(1.5 * before, 900)
-        assert page.evaluate(fits)
-        assert page.locator(".close").nth(0).is_visible()
-        page.locator(".close").nth(0).click()
-        assert page.evaluate(wide) == before
-        page.keyboard.press("Space")  # the checkbox still has the focus
-        assert page.evaluate(wide) > before
-        page.keyboard.press("Space")
-        page.keyboard.press("Tab")
-        assert page.evaluate("document.activeElement.id") == "zoom1"
-        assert page.url == address
-        assert messages == []
-        browser.close()
+    page = browser.new_page(viewport={"width": width, "height": 800})
+    messages: list[str] = []
+    page.on("console", lambda message: messages.append(message.text))
+    page.on("pageerror", lambda error: messages.append(str(error)))
+    page.goto((tmp_path / "g.html").as_uri())
+    fits = "document.documentElement.scrollWidth <= document.documentElement.clientWidth"
+    wide = "document.querySelectorAll('img')[0].getBoundingClientRect().width"
+    address = page.url
+    assert page.evaluate(fits)
+    before = page.evaluate(wide)
+    page.wait_for_function("[...document.images].every(i => i.complete && i.naturalWidth > 0)")
+    page.evaluate("scrollTo(0, 0)")
+    page.locator("img").nth(0).click()
+    assert page.evaluate(wide) >= max(1.5 * before, 900)
+    assert page.evaluate(fits)
+    assert page.locator(".close").nth(0).is_visible()
+    page.locator(".close").nth(0).click()
+    assert page.evaluate(wide) == before
+    page.keyboard.press("Space")  # the checkbox still has the focus
+    assert page.evaluate(wide) > before
+    page.keyboard.press("Space")
+    page.keyboard.press("Tab")
+    assert page.evaluate("document.activeElement.id") == "zoom1"
+    assert page.url == address
+    assert messages == []
+    page.close()
