@@ -52,18 +52,18 @@ def test_the_embedded_default() -> None:
         *(f"solver~ddim,N~50,w~{w}" for w in (1, 5, 8)),
         *(f"solver~{s},N~50,w~3" for s in ("euler", "heun")),
     ]
-    # Pools of 4,000 in shards of 2,000; the long runs of the main ODE need 16,000.
-    assert paths.pools(config, runs) == {ode: 8 if ode == DEFAULT else 2 for ode in odes}
+    # Pools of 4,000 in shards of 2,000; the long runs of the main ODE need 8,000.
+    assert paths.pools(config, runs) == {ode: 4 if ode == DEFAULT else 2 for ode in odes}
     found = paths.measured(config, runs)
     assert {name: len(folders) for name, folders in found.items()} == {
-        "metrics": 2 * 9 + 118,
-        "students": 118,
-        "targets": 8 * 2 + 8,
-        "errors": 40,
-        "comparisons": 15,
+        "metrics": 2 * 9 + 116,
+        "students": 116,
+        "targets": 8 * 2 + 4,
+        "errors": 28,
+        "comparisons": 14,
     }
     assert found["metrics"][0] == f"metrics/teacher/{DEFAULT}" and f"metrics/floor/{odes[-1]}" in found["metrics"]
-    assert found["targets"][:8] == [f"targets/{DEFAULT}/shard~{i}" for i in range(8)]
+    assert found["targets"][:4] == [f"targets/{DEFAULT}/shard~{i}" for i in range(4)]
     assert found["comparisons"][0] == (
         "comparisons/solver~ddim,N~50,w~3,adapter~lora4,loss~mse,lr~0.0001,batch_size~16,pool~4000,steps~250.csv"
     )
@@ -72,8 +72,8 @@ def test_the_embedded_default() -> None:
     # refined one, 1,000 start points in one shard.
     assert kinds(folders) == {
         **dict.fromkeys(("data", "teacher", "latents", "noise", "floor_noise", "trajectories", "extractors"), 1),
-        **{"reference": 18, "floor": 18, "targets": 24, "endpoints": 5, "students": 118, "errors": 40, "samples": 118},
-        **{"features": 1 + 18 + 118, "metrics": 136},
+        **{"reference": 18, "floor": 18, "targets": 20, "endpoints": 5, "students": 116, "errors": 28, "samples": 116},
+        **{"features": 1 + 18 + 116, "metrics": 134},
     }
     refined = f"solver~{config.errors.refined.solver},N~{config.errors.refined.N},w~3"
     assert [f for f in folders if f.startswith("endpoints/")] == [
