@@ -271,7 +271,7 @@ def references(panels: Sequence[Axes], lines: Sequence[Reference]) -> None:
         if max(heights) < low - 0.7 * span or min(heights) > high + 0.7 * span:
             ends = (min(line.y), max(line.y))
             values = sorted({f"{y:g}" if line.decimals is None else f"{y:.{line.decimals}f}" for y in ends}, key=float)
-            notes["↓" if max(heights) < low else "↑"].append(f"{line.name} {'–'.join(values).replace('-', '−')}")
+            notes["↓" if max(heights) < low else "↑"].append(f"{line.name} {' to '.join(values).replace('-', '−')}")
             continue
         least, most = min(least, min(heights) - 0.06 * span), max(most, max(heights) + 0.06 * span)
         look = line.look
