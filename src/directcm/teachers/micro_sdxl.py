@@ -142,7 +142,7 @@ def train_vae(
         block_out_channels=v.channels,
         layers_per_block=1,
         latent_channels=LATENT_CHANNELS,
-        # Four channels a group, as in SDXL's VAE at full resolution: fewer lose the level and contrast of flat colours.
+        # Four channels a group, as in SDXL's VAE at full resolution: a group of one would normalise the level of each away.
         norm_num_groups=v.channels[0] // 4,
         sample_size=images.shape[-1],
     )
