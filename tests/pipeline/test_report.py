@@ -45,6 +45,24 @@ def test_report_opens_offline_without_an_error(smoke: Path, browser, width: int)
     context.close()
 
 
+@pytest.mark.parametrize("width", [1400, 400])
+def test_report_opens_with_the_verdicts(smoke: Path, browser, width: int) -> None:
+    """Snakemake centres its first page, so that the top of a long one would lie above the window, out of reach."""
+    page = browser.new_page(viewport={"width": width, "height": 900})
+    page.goto((smoke / "report.html").as_uri())
+    claim = page.locator("th", has_text="Direct CM has a lower ODE error than CM.").first
+    claim.wait_for()
+    if width == 400:
+        # The menu lies over half of a phone's screen until it is closed.
+        page.mouse.click(206, 14)
+        page.wait_for_timeout(800)
+    assert 0 <= claim.bounding_box()["y"] < 900
+    fits = """() => { const box = document.querySelector(".h-screen.overflow-auto.items-center");
+        return box.scrollTop === 0 && box.scrollWidth <= box.clientWidth; }"""
+    assert page.evaluate(fits)
+    page.close()
+
+
 def test_every_picture_and_page_in_the_report_is_whole(smoke: Path, browser) -> None:
     """The report's results, decoded from where Snakemake packs them: each picture loads in the browser."""
     context = browser.new_context(offline=True)
