@@ -13,6 +13,10 @@ REPORT := $(if $(PRESET),report-$(PRESET).html,report.html)
 GPUS := $(shell n=$$(nvidia-smi -L 2>/dev/null | wc -l); [ "$$n" = 0 ] || echo --resources gpu=$$n)
 # On a CPU most of a short job is the import of torch: a helper does it once (`directcm warm --help`).
 WARM := $(if $(GPUS),,directcm warm --)
+# What DVC keeps of a run: dvc.yaml of the default preset, one made from it of any other.
+RECORD := $(if $(PRESET),records/$(PRESET)/)dvc.yaml
+CONFIGS := config.yaml$(if $(PRESET), workflow/presets/$(PRESET).yaml)
+WITHOUT ?=
 BIN := $(VENV)/bin
 export PATH := $(abspath $(BIN)):$(PATH)
 
@@ -37,34 +41,66 @@ $(VENV)/.installed: envs/lock.txt
 install: $(VENV)/.installed  ## the locked environment in .venv
 
 # The target stands before flags that take several words (--quiet, --configfile).
-# $(call report,target,overlay,results folder,report): the report is written anew where something in it is newer.
+# $(call written,target,overlay,results folder,report): the report is written anew where something in it is newer.
+written = if [ ! -e $(4) ] || [ -n "$$(find $(addprefix $(3)/,tables figures claims gallery costs provenance) workflow/report -newer $(4) -type f -print -quit)" ]; then \
+	snakemake $(1) --quiet all --report $(4) $(2); fi
 define report
-	@if [ ! -e $(4) ] || [ -n "$$(find $(addprefix $(3)/,tables figures claims gallery costs provenance) workflow/report -newer $(4) -type f -print -quit)" ]; then \
-		snakemake $(1) --quiet all --report $(4) $(2); fi
+	@$(call written,$(1),$(2),$(3),$(4))
 endef
+
+# $(call made,target,overlay): what is missing is made. Looking first costs two seconds, starting the helper for nothing seven.
+made = if grep -q '^Nothing to be done' <<< "$$(snakemake $(1) --dry-run $(2) 2>&1)"; then \
+	echo "Nothing to be done: every file is there and up to date."; \
+	else $(WARM) snakemake $(1) --cores $(CORES) $(GPUS) $(2); fi
 
 .PHONY: reproduce
 reproduce: install  ## the main comparison (PRESET=smoke, photos, paper …; CORES=2), the report, Table 1 on the screen
-	@$(WARM) snakemake --cores $(CORES) $(GPUS) $(OVERLAY)
+	@$(call made,all,$(OVERLAY))
 	$(call report,all,$(OVERLAY),$(RESULTS),$(REPORT))
 	@echo; directcm show $(RESULTS)/tables/table1.csv; echo; echo "Report: $(CURDIR)/$(REPORT)"; echo "Tables and figures: $(CURDIR)/$(RESULTS)"
 
 .PHONY: paper
 paper: install  ## every table and figure of the paper, our own, and the verdicts; then natural images (PRESET=…: that preset alone)
-	@$(WARM) snakemake paper --cores $(CORES) $(GPUS) $(OVERLAY)
+	@$(call made,paper,$(OVERLAY))
 	$(call report,paper,$(OVERLAY),$(RESULTS),$(REPORT))
-	@$(if $(PRESET),,$(WARM) snakemake --cores $(CORES) $(GPUS) --configfile workflow/presets/photos.yaml)
+	@$(if $(PRESET),,$(call made,all,--configfile workflow/presets/photos.yaml))
 	$(if $(PRESET),,$(call report,all,--configfile workflow/presets/photos.yaml,results/photos,report-photos.html))
 	@echo; directcm show $(RESULTS)/claims/paper.csv; echo; echo "Report: $(CURDIR)/$(REPORT)$(if $(PRESET),, and $(CURDIR)/report-photos.html)"; echo "Tables and figures: $(CURDIR)/$(RESULTS)"
 
+.PHONY: drill
+drill: install  ## verbs killed with -9 at random moments, 24 times; their artefacts come out byte for byte (KILLS=4 a verb, SEED=0)
+	@python -m tests.faults.drill --kills $(or $(KILLS),4) --seed $(or $(SEED),0)
+
+# $(call finished,target): Snakemake finds nothing to do. Not piped, for a pipe that closes early ends Snakemake with an error.
+finished = grep -q '^Nothing to be done' <<< "$$(snakemake $(1) --dry-run $(OVERLAY) 2>&1)"
+
+.PHONY: record
+record: install  ## have DVC take over what a run made, on a cluster perhaps (PRESET=paper; WITHOUT="targets samples"): then git commit, dvc push
+	@$(if $(and $(WITHOUT),$(if $(PRESET),,default)),echo "make: WITHOUT goes with PRESET; of the default preset delete its two lines in dvc.yaml" >&2; exit 2,:)
+	@if $(call finished,paper); then scope=paper target=paper; \
+	elif $(call finished,all); then scope=main target=all; \
+	else echo "make: $(RESULTS) is not finished: snakemake --dry-run $(OVERLAY) says what is left; finish it, then record it" >&2; exit 2; fi; \
+	$(call written,$$target,$(OVERLAY),$(RESULTS),$(REPORT)); \
+	$(if $(PRESET),directcm stages $$scope --configfile $(CONFIGS) $(if $(WITHOUT),--without $(WITHOUT));) \
+	directcm record $(RESULTS); \
+	dvc commit --quiet --force $(RECORD) || { echo "make: DVC could not take it (above); where an output is missing that dvc.yaml names, this is not the default's shape of results:" \
+		"put the configuration into workflow/presets/NAME.yaml and say make record PRESET=NAME" >&2; exit 2; }
+	@echo "Recorded: git add $(RECORD) $(RECORD:.yaml=.lock) && git commit, then dvc push."
+
 .PHONY: restore
-restore: install  ## bring results back from the DVC remote, and Snakemake's record of them
-	@dvc pull
-	@snakemake --quiet all --touch --forceall --cores 1 $(OVERLAY)
+restore: install  ## bring results back from the DVC remote (PRESET=paper), and what Snakemake knows of them
+	@test -f $(RECORD:.yaml=.lock) || { echo "make: nothing is recorded here, there is no $(RECORD:.yaml=.lock); check out a commit that has it, or make the results: make reproduce" >&2; exit 2; }
+	@lost=; dvc pull $(RECORD) || lost=1; \
+	if [ -e $(RESULTS)/record/snakemake.json ]; then directcm restore $(RESULTS); fi; \
+	if [ -n "$$lost" ]; then \
+		echo >&2; echo "make: the DVC remote does not have all of it (above). What is missing here, and what making it again costs:" >&2; \
+		directcm plan $$(grep -q 'snakemake paper' $(RECORD) && echo paper || echo main) --configfile $(CONFIGS) >&2; \
+		echo "Make it again: make reproduce$(if $(PRESET), PRESET=$(PRESET)). Name a remote: dvc remote add --default store /where/it/lies" >&2; exit 2; \
+	fi
 
 .PHONY: test
-test: install  ## all tests, with line coverage of src/
-	@python -m pytest $(PYTEST_ARGS)
+test: install  ## all tests on CORES workers, with line coverage of src/ (PYTEST_ARGS='-k name': some of them, one by one)
+	@python -m pytest $(or $(PYTEST_ARGS),-n $(CORES) --no-loadscope-reorder)
 
 .PHONY: lint
 lint: install  ## ruff, snakefmt, mypy, the import contract, snakemake --lint

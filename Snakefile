@@ -12,7 +12,9 @@ include: "workflow/rules/teacher.smk"
 include: "workflow/rules/targets.smk"
 include: "workflow/rules/train.smk"
 include: "workflow/rules/sample.smk"
+include: "workflow/rules/edit.smk"
 include: "workflow/rules/metrics.smk"
+include: "workflow/rules/theory.smk"
 include: "workflow/rules/scopes.smk"
 include: "workflow/rules/analysis.smk"
 
@@ -23,7 +25,7 @@ report: "workflow/report/workflow.rst"
 rule all:
     default_target: True
     input:
-        results_of("main"),
+        results_of(DEFAULT_SCOPE),
     message:
         f"all: the results are in {OUT}"
 

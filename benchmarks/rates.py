@@ -1,5 +1,8 @@
 """Rates of the three things that cost: teacher forwards, CM and Direct CM training steps. Prints a Markdown table.
 
+With --csv benchmarks/rates.csv the rates are written there too, which `directcm plan` reads; older ones of the same device and
+teacher are replaced.
+
     python benchmarks/rates.py [--results results/embedded] [--rows 250] [--batch-size 32] [--repeats 20] [--threads 1]
 
 On a GPU the same command measures the GPU. Needs a finished run (its teacher and latents).
@@ -17,8 +20,9 @@ from pathlib import Path
 import torch
 
 from directcm import methods, students
-from directcm.artifacts import open_artifact, provenance
+from directcm.artifacts import open_artifact, provenance, write_csv
 from directcm.encode import Latents
+from directcm.plan import COLUMNS, read_rates
 from directcm.solvers import make_solver
 from directcm.targets import Starts
 from directcm.teachers import load
@@ -49,10 +53,13 @@ def main() -> None:
     p.add_argument("--threads", type=int, default=1)
     p.add_argument("--adapter", default="lora64")
     p.add_argument("--precision", default="no", choices=["no", "fp16", "bf16"])
+    p.add_argument("--csv", type=Path, help="file of rates to write to")
+    p.add_argument("--device", help="what the device is called there; default: what it calls itself")
     a = p.parse_args()
     torch.set_num_threads(a.threads)
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    teacher = load(open_artifact(a.results / "teacher", "teacher"), device, a.precision)
+    artefact = open_artifact(a.results / "teacher", "teacher")
+    teacher = load(artefact, device, a.precision)
     pool = Latents(open_artifact(a.results / "latents", "latents"))
     starts = Starts(pool, teacher.process, 50, 0)
     ids, k, x = starts(list(range(a.rows)))
@@ -62,11 +69,12 @@ def main() -> None:
         with torch.no_grad():
             teacher.predict(x, t, cond, 3.0)
 
-    table = []
+    table, rates = [], []
     middle, spread = seconds(forward, a.repeats, device)
     table.append(
         (f"teacher, guided forward of {a.rows} rows", middle, spread, f"{2 * a.rows / middle:,.0f} U-Net rows/s")
     )
+    rates.append(("teacher", 2 * a.rows / middle, f"guided forward of {a.rows} rows"))
     student = students.make_student(teacher, a.adapter, 0)
     optimizer = torch.optim.AdamW([p for p in student.teacher.network.parameters() if p.requires_grad], lr=1e-4)
     rows = slice(0, a.batch_size)
@@ -83,6 +91,7 @@ def main() -> None:
 
         middle, spread = seconds(step, a.repeats, device)
         table.append((f"{name}, one step of {a.batch_size}", middle, spread, f"{a.batch_size / middle:,.0f} pairs/s"))
+        rates.append((name, a.batch_size / middle, f"one step of {a.batch_size}, {a.adapter}"))
     facts = provenance()
     where = (
         torch.cuda.get_device_name()
@@ -95,6 +104,19 @@ def main() -> None:
     print("| what | median s | IQR s | rate |\n|---|---|---|---|")
     for name, middle, spread, rate in table:
         print(f"| {name} | {middle:.4f} | {spread:.4f} | {rate} |")
+    if a.csv is not None:
+        own = {
+            "date": facts["date"][:10],
+            "commit": (facts["commit"] or "?")[:12],
+            "device": a.device or where,
+            "teacher": f"{artefact.settings['kind']}, {artefact.json('teacher.json')['resolution']} px",
+        }
+        kept = [r for r in read_rates(a.csv) if (r["device"], r["teacher"]) != (own["device"], own["teacher"])]
+        new = [
+            {**own, "what": what, "per_second": f"{rate:.4g}", "n": a.repeats, "note": f"{note}, {a.precision}"}
+            for what, rate, note in rates
+        ]
+        write_csv(a.csv, [*kept, *new], COLUMNS)
 
 
 if __name__ == "__main__":

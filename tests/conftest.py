@@ -6,8 +6,13 @@ import os
 
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["TOKENIZERS_PARALLELISM"] = "false"
+# Before NumPy is imported: two workers of two BLAS threads each wait for one another on two cores.
+os.environ["OMP_NUM_THREADS"] = os.environ["OPENBLAS_NUM_THREADS"] = os.environ["MKL_NUM_THREADS"] = "1"
+# Jobs of two threads do not spin while one of them waits for a core.
+os.environ["OMP_WAIT_POLICY"] = "PASSIVE"
 
 import csv
+import functools
 import shutil
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -15,6 +20,9 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+
+# Fixtures of the pipeline's runs, for tests in several folders: made once.
+from tests.runs import repository, smoke  # noqa: F401
 
 WORDS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
 IMAGES = 40
@@ -30,6 +38,38 @@ def pytest_configure(config: pytest.Config) -> None:
     import torch
 
     torch.set_num_threads(1)
+
+
+def _scope(nodeid: str) -> str:
+    """What stays on one worker: all that reads the smoke run, which is made once then; each file of the pipeline's tests."""
+    name = nodeid.partition("::")[0]
+    if _reads_smoke(name):
+        return "smoke"
+    return name if name.startswith("tests/pipeline/") else nodeid
+
+
+@functools.cache
+def _reads_smoke(name: str) -> bool:
+    return "smoke: Path" in (Path(__file__).parents[1] / name).read_text(encoding="utf-8")
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """For `-n`. Marks and `--dist loadgroup` would say the same, but xdist 3.8 has no effect on the names of pytest 9.2's items."""
+    from xdist.scheduler import LoadScopeScheduling
+
+    class Scheduling(LoadScopeScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            return _scope(nodeid)
+
+    return Scheduling(config, log)
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """On workers the long tests come first, so that none is left alone at the end."""
+    if hasattr(config, "workerinput"):
+        order = {"smoke": 0}
+        items.sort(key=lambda item: order.get(_scope(item.nodeid), 1 if "pipeline" in item.keywords else 2))
 
 
 def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:

@@ -123,11 +123,15 @@ def test_leftovers_of_dead_processes_go_and_of_living_ones_stay(tmp_path: Path) 
     if pid == 0:
         os._exit(0)
     os.waitpid(pid, 0)
-    for name in (f".a.tmp-{pid}", f".a.tmp-old-{pid}", ".a.tmp-1", f".b.tmp-{pid}"):
+    here = artifacts._NODE
+    own, other = f".a.tmp-{here}-{pid}", f".a.tmp-elsewhere-{pid}"
+    for name in (own, f"{own}-old", f".a.tmp-{here}-1", f".b.tmp-{here}-{pid}", other, f"{other}-old"):
         (tmp_path / name).mkdir()
         (tmp_path / name / "x").write_text("x")
+    # Of another machine nobody knows what lives; after a day it is given up.
+    os.utime(tmp_path / f"{other}-old", (0, 0))
     make(tmp_path / "a")
-    assert listing(tmp_path) == [".a.tmp-1", f".b.tmp-{pid}", "a"]
+    assert listing(tmp_path) == sorted([f".a.tmp-{here}-1", f".b.tmp-{here}-{pid}", other, "a"])
 
 
 def test_settings_that_are_no_json_leave_nothing(tmp_path: Path) -> None:

@@ -4,21 +4,27 @@ from __future__ import annotations
 
 import copy
 import json
+import re
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from directcm import registry
 from directcm.config import (
     RUN_AXES,
     SETTING_AXES,
     Config,
     Data,
+    Edm,
     Errors,
     MicroVae,
+    Mixture,
+    PixelUnet,
     StudentAxes,
     Targets,
     Train,
@@ -58,6 +64,35 @@ def test_presets(path: Path) -> None:
     assert load_config(path).model_dump() == config.model_dump()
 
 
+def test_pixels_under_karras() -> None:
+    c = parse(Config, {**PIXELS, "students": [{"N": [7, 18]}]})
+    assert [r["N"] for r in c.runs()][:2] == [7, 18] and c.latent() == (3, 16)
+    # Of the two kinds' keys those of this one are written, and they say the same again.
+    assert c.model_dump()["process"].keys() == {"kind", "karras"}
+    assert parse(Config, c.model_dump(mode="json")) == c
+    exact = {**PIXELS, "teacher": {"kind": "mixture"}, "ode": {"N": 50}}
+    for process in ("vp", "karras"):
+        assert parse(Config, {**exact, "process": {"kind": process}}).teacher.pixel_unet == PixelUnet()
+
+
+def test_what_was_made_before_these_keys_existed_is_made_with_the_same_settings() -> None:
+    written = Config().model_dump(mode="json")
+    assert written["process"] == {"kind": "vp", "timesteps": 1000, "time_input": "zero_based"}
+    assert written["teacher"].keys() == {"kind", "micro_sdxl", "diffusers"}
+    assert "editing" not in written and "editing" in parse(Config, {"editing": {"images": 8}}).model_dump()
+
+
+def test_who_edits_images() -> None:
+    """On pixels the first student of each method of the main comparison, whatever comes first in the grid; on latents none."""
+    grid = {"students": [{"w": [1], "seed": [5]}, {"seed": [7, 0]}, {"method": ["cm"], "seed": [9]}]}
+    config = parse(Config, {**PIXELS, **grid})
+    assert [(r["method"], r["seed"], r["w"]) for r in config.edited()] == [("cm", 7, 3.0), ("direct_cm", 7, 3.0)]
+    assert {r["seed"] for r in config.main()} == {7, 0, 9}
+    assert parse(Config, grid).edited() == []
+    # No run has the values of `ode`: the grid's first run's are the main ones.
+    assert {r["w"] for r in parse(Config, {**PIXELS, "students": [{"w": [1]}, {"w": [5]}]}).edited()} == {1.0}
+
+
 def test_the_papers_preset_is_the_papers() -> None:
     c = load_config(ROOT / "config.yaml", ROOT / "workflow/presets/paper.yaml")
     assert (c.ode.solver, c.ode.N, c.ode.w) == ("ddim", 100, 9.0)
@@ -77,6 +112,14 @@ def test_the_papers_preset_is_the_papers() -> None:
     assert t.pool == 4000 == t.batch_size * t.steps
     assert all(r["pool"] == r["batch_size"] * r["steps"] for r in c.runs())
 
+
+PIXELS: dict[str, Any] = {
+    "process": {"kind": "karras"},
+    "teacher": {"kind": "edm"},
+    "ode": {"N": 18},
+    "students": [{}],
+}
+DEEP = {"kind": "edm", "edm": {"unet": {"channels": [16] * 5}}}
 
 CASES: list[tuple[dict[str, Any], str]] = [
     # One key alone
@@ -108,9 +151,41 @@ CASES: list[tuple[dict[str, Any], str]] = [
     ({"teacher": {"diffusers": {"revision": "main"}}}, 'teacher.diffusers.revision: is "main"'),
     ({"teacher": {"micro_sdxl": {"unet": {"channels": [30, 64]}}}}, "channels are [30, 64], expected multiples of 16"),
     ({"teacher": {"micro_sdxl": {"vae": {"channels": [16]}}}}, "teacher.micro_sdxl.vae.channels"),
+    ({"teacher": {"edm": {"unet": {"channels": [20]}}}}, "teacher.edm.unet.channels"),
+    (
+        {"teacher": {"edm": {"unet": {"attention": [0, 3]}}}},
+        "attention names resolution 3, channels has those from 0 to 2",
+    ),
+    ({"teacher": {"edm": {"dropout": 1}}}, "teacher.edm.dropout: is 1"),
+    ({"data": {"layout": "cifar100"}}, 'data.layout: is "cifar100"'),
+    ({"teacher": {"mixture": {"scale": -0.1}}}, "teacher.mixture.scale: is -0.1"),
+    ({"process": {"karras": {"sigma_min": 80}}}, "sigma_min = 80.0 is not below sigma_max = 80.0"),
+    ({"process": {"karras": {"rho": 0}}}, "process.karras.rho: is 0"),
+    ({"process": {"kind": "karras"}}, "process.kind is karras, but teacher.kind micro_sdxl needs vp"),
+    ({"teacher": {"kind": "edm"}}, "process.kind is vp, but teacher.kind edm needs karras"),
+    ({**PIXELS, "data": {"resolution": 8}, "teacher": DEEP}, "teacher.edm: channels has 5 resolutions, too many for"),
+    ({**PIXELS, "editing": {"patch": 3}}, "editing.patch = 3 does not divide data.resolution = 16"),
+    ({"editing": {"patch": 1}}, "editing.patch: is 1"),
+    ({"editing": {"start": 1.0}}, "editing.start: is 1"),
+    ({"editing": {"levels": [0]}}, "editing.levels.0: is 0"),
+    ({"editing": {"points": 2}}, "editing.points: is 2"),
+    ({**PIXELS, "students": [{"errors": True}]}, "errors.times = 10 does not divide N = 18"),
     ({"teacher": {"micro_sdxl": {"text": {"vocabulary": 500}}}}, "vocabulary: is 500"),
     # Between keys
     ({"data": {"kind": "folder"}}, "data: path is missing: data.kind folder needs"),
+    ({"data": {"kind": "archive", "sha256": "a" * 64}}, "data: url and path are missing: data.kind archive needs one"),
+    ({"data": {"kind": "archive", "path": "a.tar"}}, "data: sha256 is missing: data.kind archive needs"),
+    ({"data": {"kind": "archive", "url": "https://example.org/a.tar"}}, "data: sha256 is missing"),
+    ({"data": {"sha256": "a" * 63}}, 'data.sha256: is "aaa'),
+    ({"data": {"sha256": "g" * 64}}, 'data.sha256: is "ggg'),
+    ({"data": {"sha256": 12}}, "data.sha256: is 12"),
+    ({"data": {"url": "ftp://example.org/a.tar"}}, 'data.url: is "ftp://example.org/a.tar"'),
+    ({"data": {"url": "example.org/a.tar"}}, "data.url: is"),
+    ({"data": {"url": "https://example.org/a b.tar"}}, "data.url: is"),
+    ({"data": {"url": "file:a.tar"}}, "data.url: is"),
+    ({"data": {"url": "https://:80/a.tar"}}, "data.url: has no host"),
+    ({"data": {"url": "https://example.org:99999/a.tar"}}, "data.url: Port out of range"),
+    ({"data": {"url": "https://me:secret@example.org/a.tar"}}, "data.url: holds a user's name"),
     ({"data": {"resolution": 20}}, "resolution is 20, expected a multiple of 8"),
     ({"data": {"resolution": 72}}, "data.resolution: digits come at 8, 16, 24"),
     ({"data": {"kind": "photos", "resolution": 72}}, "data.resolution: photos come at 8, 16, 24"),
@@ -154,6 +229,13 @@ CASES: list[tuple[dict[str, Any], str]] = [
     ({"students": [{"sampling_steps": [2, 2]}]}, "students: sampling_steps names a number twice"),
     ({"students": [{"sampling_steps": [1, 51]}]}, "sampling steps: 51 are more than the grid's N = 50"),
     ({"figures": {"trajectories": 0}}, "figures.trajectories: is 0"),
+    ({"convergence": {"N": [10, 20]}}, "convergence.N: "),
+    ({"convergence": {"N": [10, 50, 20]}}, "convergence: N = [10, 50, 20] is not ascending"),
+    ({"convergence": {"gaps": [20, 30, 50]}}, "convergence: gaps: 30 is not a multiple of 5 that divides 1000"),
+    (
+        {"convergence": {"fit_from": 100}},
+        "convergence: fit_from = 100 leaves fewer than 3 of N = [10, 20, 50, 100, 200]",
+    ),
     ({"statistics": {"permutations": 10}}, "statistics.permutations: is 10"),
     ({"statistics": {"alpha": 0}}, "statistics.alpha: is 0"),
     ({"evaluation": {"samples": 100}}, "evaluation.batch_size = 256 is larger than evaluation.samples = 100"),
@@ -236,6 +318,13 @@ def test_booleans_are_no_numbers_or_names(key: str, value: bool, one_line: Any) 
 )
 def test_booleans_in_lists(content: dict, one_line: Any) -> None:
     refused(content, one_line)
+
+
+def test_an_unquoted_no_is_a_precision(tmp_path: Path) -> None:
+    """PyYAML reads it as false; tools that follow YAML 1.2, DVC's editor among them, write it so."""
+    (tmp_path / "c.yaml").write_text("train: {precision: no}\nevaluation: {precision: no}\n")
+    config = load_config(tmp_path / "c.yaml")
+    assert config == Config() and config.train.precision == "no"
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
@@ -458,6 +547,24 @@ def test_metrics_that_need_labels() -> None:
     assert paper.extractor_names() == ["inception_clean", "aesthetic_laion"]
 
 
+def test_keys_that_came_later_are_not_written_where_nobody_set_them() -> None:
+    """What was made before there were any is not made anew."""
+    new = {"layout", "attention", "dropout", "warm_up"}
+    for block in (Data(), Data(kind="archive", path="x", sha256="a" * 64), Edm(), Mixture().student, PixelUnet()):
+        text = block.model_dump_json()
+        assert not any(f'"{key}"' in text for key in new), text
+    assert (
+        '"warm_up":0' in Edm(warm_up=0).model_dump_json()
+        and '"attention":[1]' in PixelUnet(attention=(1,)).model_dump_json()
+    )
+
+
+def test_own_images_may_have_labels_for_a_teacher_on_pixels() -> None:
+    """Whether they do is in their metadata.csv: preflight and the teacher's verb look."""
+    config = parse(Config, {**PIXELS, "data": {"kind": "folder", "path": "x"}})
+    assert config.latent() == (3, 16) and "prompt_accuracy" not in config.metric_names()
+
+
 TREE = st.recursive(
     st.integers() | st.text(max_size=2) | st.none() | st.lists(st.integers(), max_size=2),
     lambda inner: st.dictionaries(st.sampled_from("abc"), inner, min_size=1, max_size=3),
@@ -628,3 +735,73 @@ def test_resolutions_of_the_vae() -> None:
 
 def test_data_model_alone() -> None:
     assert Data(kind="folder", path="x", resolution=1024).resolution == 1024
+
+
+def test_an_archive() -> None:
+    found = Data(kind="archive", url="https://example.org/a.tar", sha256="AB" * 32)
+    assert found.sha256 == "ab" * 32
+    assert Data.model_validate_json(found.model_dump_json()) == found
+
+
+def test_data_that_are_no_archive_are_written_as_before_there_were_archives() -> None:
+    """Else Snakemake would make them anew: they are the parameters of a rule."""
+    assert Data().model_dump(mode="json") == {"kind": "digits", "path": None, "resolution": 16, "held_out": 0.2}
+    assert Config().model_dump(mode="json")["data"] == Data().model_dump(mode="json")
+
+
+@settings(deadline=None, max_examples=300)
+@given(
+    url=st.none() | st.text(max_size=8).map("https://".__add__) | st.text(max_size=12) | st.integers(),
+    path=st.none() | st.text(max_size=3),
+    sha256=st.none() | st.text("0123456789abcdefABCDEF", min_size=63, max_size=65) | st.text(max_size=3),
+)
+def test_any_archive_is_taken_or_refused_in_one_line(url: Any, path: Any, sha256: Any) -> None:
+    content = {"kind": "archive", "url": url, "path": path, "sha256": sha256}
+    try:
+        found = parse(Data, content)
+    except UserError as error:
+        assert len(str(error).splitlines()) == 1
+    else:
+        assert (found.url or found.path) and re.fullmatch("[0-9a-f]{64}", found.sha256 or "")
+        assert found.url is None or (found.url.isascii() and found.url.isprintable() and urlsplit(found.url).hostname)
+
+
+# ----------------------------------------------------------------- methods
+
+KARRAS = {"process": {"kind": "karras"}, "teacher": {"kind": "edm"}, "ode": {"solver": "heun", "N": 16}}
+
+
+def of_methods(*names: str, **changes: Any) -> dict[str, Any]:
+    return {**KARRAS, "students": [{"method": list(names)}], **changes}
+
+
+def test_every_method_on_karras_process() -> None:
+    config = parse(Config, of_methods(*registry.methods()))
+    assert {run["method"] for run in config.runs()} == set(registry.methods())
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        ({"students": [{"method": ["ct"]}]}, "method ct needs process.kind karras, it is vp"),
+        (of_methods("pd", ode={"N": 18}), "method pd halves N until it is 1, but N = 18"),
+        (of_methods("pd", ode={"N": 1}, errors={"times": 1}), "N = 1 is not 2, 4, 8"),
+        (of_methods("cd", methods={"gan": {}}), "methods: unknown method 'gan'"),
+        (of_methods("cd", methods={"cd": {"nu": 1}}), "methods.cd: unknown setting 'nu'; it has mu"),
+        (of_methods("cm", methods={"cm": {"mu": 1}}), "which has none of its own"),
+    ],
+)
+def test_what_a_method_cannot(content: dict[str, Any], words: str, one_line: Any) -> None:
+    with pytest.raises(UserError) as error:
+        parse(Config, content)
+    assert words in one_line(error)
+
+
+def test_a_methods_own_numbers() -> None:
+    config = parse(Config, of_methods("ct", "cd", methods={"ct": {"s1": 40, "mu0": 1}}))
+    assert config.method_settings("ct") == {"s0": 2, "s1": 40, "mu0": 1.0}
+    assert [type(v) for v in config.method_settings("ct").values()] == [int, int, float]
+    assert config.method_settings("cd") == {"mu": 0.95} and config.method_settings("cm") == {}
+    # A configuration that changes none says nothing of them: what was made before stays.
+    assert "methods" not in Config().model_dump(mode="json")
+    assert config.model_dump(mode="json")["methods"] == {"ct": {"s1": 40, "mu0": 1}}

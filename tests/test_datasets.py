@@ -15,6 +15,7 @@ from directcm import datasets
 from directcm.artifacts import open_artifact
 from directcm.config import Config, Data, embedded_images, parse
 from directcm.datasets import Item, split, write
+from directcm.datasets import folder as folder_kind
 from directcm.datasets.digits import WORDS
 from directcm.errors import UserError
 
@@ -239,6 +240,41 @@ def test_a_folder(tmp_path: Path) -> None:
     assert art.json("data.json")["labels"] == []
     for i in range(2):
         assert Image.open(art.file(f"images/{i:05d}.png")).size == (16, 16)
+
+
+def labelled(path: Path, lines: list[str]) -> Data:
+    settings = folder(path)
+    (path / "metadata.csv").write_text("\n".join(lines) + "\n")
+    return settings
+
+
+def test_labels_of_a_folder(tmp_path: Path) -> None:
+    settings = labelled(tmp_path / "d", ["file_name,label,text", "a.png,cat,one", 'b.png,"dog, small",two'])
+    folder_kind.check_labels(settings)
+    datasets.make(settings, 0, tmp_path / "out")
+    art = open_artifact(tmp_path / "out", "data").verify()
+    assert [(r["text"], r["label"]) for r in art.csv("images.csv")] == [("one", "cat"), ("two", "dog, small")]
+    assert art.json("data.json")["labels"] == ["cat", "dog, small"]
+
+
+@pytest.mark.parametrize(
+    ("lines", "words"),
+    [
+        (["file_name,text", "a.png,one", "b.png,two"], ["2 image(s) of 2, 'a.png', 'b.png'", "column label"]),
+        (["file_name,text,label", "a.png,one,cat", "b.png,two,"], ["1 image(s) of 2, 'b.png'", "column label"]),
+        (["file_name,text,label", "a.png,one,cat", "b.png,two"], ["1 image(s) of 2, 'b.png'", "column label"]),
+        (["file_name,text,label", "a.png,one,cat", "b.png,one,dog"], ["'one'", "'cat' and 'dog'"]),
+    ],
+)
+def test_what_a_teacher_on_pixels_asks_of_labels(
+    lines: list[str], words: list[str], tmp_path: Path, one_line: Any
+) -> None:
+    settings = labelled(tmp_path / "d", lines)
+    with pytest.raises(UserError) as error:
+        folder_kind.check_labels(settings)
+    assert all(word in one_line(error) for word in [str(tmp_path / "d" / "metadata.csv"), *words])
+    # Others read no labels: the same folder is data for them.
+    datasets.make(settings, 0, tmp_path / "out")
 
 
 def test_images_are_cropped_to_their_centre(tmp_path: Path) -> None:

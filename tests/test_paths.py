@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 from snakemake.utils import Paramspace
 
-from directcm import paths
+from directcm import paths, plan
 from directcm.analysis.selection import main_runs
 from directcm.config import ODE_AXES, RUN_AXES, SETTING_AXES, Config, load_config, number, parse
 
@@ -132,7 +132,20 @@ def test_the_smoke_preset() -> None:
     assert kinds(paths.artefacts(config, runs))["reference"] == 4 * 2
 
 
-@pytest.mark.parametrize("preset", [None, "smoke", "paper"])
+def test_on_pixels_images_are_edited() -> None:
+    config = load_config(ROOT / "config.yaml", ROOT / "workflow/presets/smoke_edm.yaml")
+    found = [f for f in paths.artefacts(config, config.runs()) if f.startswith("edits/")]
+    assert found == [f for f in paths.artefacts(config, main_runs(config)) if f.startswith("edits/")]
+    first = [run for run in main_runs(config) if run["seed"] == 0]
+    assert found == [
+        "edits/teacher/solver~heun,N~8,w~3",
+        *(f"edits/students/{paths.key(run, RUN_AXES)}" for run in first),
+    ]
+    assert kinds(paths.benchmarks(config, config.runs(), "paper"))["edit"] == 1 + len(first)
+    assert paths.edits(config, config.runs()[1:2]) == []
+
+
+@pytest.mark.parametrize("preset", [None, "smoke", "smoke_edm", "paper"])
 def test_nothing_is_named_twice(preset: str | None) -> None:
     config = load_config(ROOT / "config.yaml", *([ROOT / f"workflow/presets/{preset}.yaml"] if preset else []))
     for scope, runs in (("main", main_runs(config)), ("paper", config.runs())):
@@ -148,11 +161,25 @@ def test_nothing_is_named_twice(preset: str | None) -> None:
         assert all(set(found[name]) <= made for name in ("metrics", "students", "targets", "errors"))
         assert {f"compare/{p[len('comparisons/') : -4]}.tsv" for p in found["comparisons"]} <= set(files)
         # One benchmark file per artefact, per card, per comparison, and for the analysis.
-        assert len(files) == len(whole) + len(runs) + len(found["comparisons"]) + 3 + len(paths.ANALYSIS)
+        tables = len(paths.ANALYSIS) + (config.search is not None)
+        assert len(files) == len(whole) + len(runs) + len(found["comparisons"]) + 3 + tables
 
 
-def test_benchmarks_are_named_after_their_rules() -> None:
-    config = load_config(ROOT / "config.yaml", ROOT / "workflow/presets/smoke.yaml")
+def test_one_student_per_method_of_the_main_setting_is_searched() -> None:
+    config = parse(Config, {"search": {}, "students": [{"N": [10]}, {"seed": [7, 2], "N": [50, 10]}, {"lr": [1e-3]}]})
+    first: dict[str, str] = {}
+    for run in main_runs(config):
+        first.setdefault(run["method"], paths.key(run, RUN_AXES))
+    for runs in (main_runs(config), config.runs()):
+        assert paths.searched(config, runs) == list(first.values()) and "seed~7" in first["cm"]
+        found = kinds(paths.artefacts(config, runs))
+        assert (found["search"], found["search_noise"]) == (2, 1)
+    assert not {"search", "search_noise"} & kinds(paths.artefacts(Config(), Config().runs())).keys()
+
+
+@pytest.mark.parametrize("preset", ["smoke", "smoke_edm"])
+def test_benchmarks_are_named_after_their_rules(preset: str) -> None:
+    config = load_config(ROOT / "config.yaml", ROOT / f"workflow/presets/{preset}.yaml")
     files = paths.benchmarks(config, config.runs(), "paper")
     rules = (ROOT / "workflow" / "rules").glob("*.smk")
     text = "\n".join(path.read_text(encoding="utf-8") for path in rules)
@@ -161,13 +188,13 @@ def test_benchmarks_are_named_after_their_rules() -> None:
         # {draw} is reference or floor, {noise} is noise or floor_noise, {axis} what is swept.
         spelled = {
             **dict.fromkeys(("reference", "floor"), "{{draw}}"),
-            **dict.fromkeys(("noise", "floor_noise"), "{{noise}}"),
+            **dict.fromkeys(("noise", "floor_noise", "search_noise"), "{{noise}}"),
             **dict.fromkeys(("figure_sweep_N", "figure_sweep_w"), "figure_sweep_{{axis}}"),
         }.get(kind, kind)
         assert any(
             f.startswith((f"{{OUT}}/benchmarks/{spelled}/", f"{{OUT}}/benchmarks/{spelled}.tsv")) for f in named
         ), kind
-    assert kinds(files)["card"] == kinds(files)["sample"] == kinds(files)["train"] == 16
+    assert kinds(files)["card"] == kinds(files)["sample"] == kinds(files)["train"] == len(config.runs())
 
 
 def test_targets_are_for_methods_that_want_them() -> None:
@@ -210,3 +237,21 @@ def test_errors_are_measured_where_a_line_asks_for_them() -> None:
     ]
     plain = parse(Config, {"students": [{}]})
     assert not any(f.startswith(("errors", "endpoints")) for f in paths.artefacts(plain, plain.runs()))
+
+
+def test_each_coupling_has_its_own_pool_of_targets() -> None:
+    content = {
+        "process": {"kind": "karras"}, "teacher": {"kind": "edm"}, "ode": {"solver": "heun", "N": 16, "w": 2},
+        "targets": {"shard": 1000}, "train": {"pool": 2000},
+        "students": [{"method": ["direct_cm", "straight", "cmt", "direct_cm_trajectory", "ct"]}],
+    }  # fmt: skip
+    config = parse(Config, content)
+    ode = "solver~heun,N~16,w~2"
+    assert paths.pools(config, config.runs()) == {
+        ode: 2, f"{ode},coupling~prior": 2, f"{ode},coupling~trajectory": 2,
+    }  # fmt: skip
+    found = {job.folder: job.forwards for job in plan.jobs(config, config.runs()) if job.kind == "targets"}
+    # Heun under guidance: four rows a step; 8.5 steps on average, 16 from pure noise, one for each point of a trajectory.
+    assert found[f"targets/{ode}/shard~0"] == 1000 * 8.5 * 4
+    assert found[f"targets/{ode},coupling~prior/shard~1"] == 1000 * 16 * 4
+    assert found[f"targets/{ode},coupling~trajectory/shard~1"] == 1000 * 4

@@ -28,6 +28,15 @@ def test_a_folder_that_is_not(tmp_path: Path, one_line: Any) -> None:
     assert "data.path" in one_line(error) and "metadata.csv" in str(error.value)
 
 
+def test_labels_that_a_teacher_on_pixels_needs(tiny: Any, tmp_path: Path, one_line: Any) -> None:
+    pixels = {"process": {"kind": "karras"}, "teacher": {"kind": "edm"}, "ode": {"N": 18}, "students": [{}]}
+    with pytest.raises(UserError) as error:
+        preflight.check(parse(Config, {**pixels, "data": {"kind": "folder", "path": tiny.data_settings.path}}))
+    assert "metadata.csv" in one_line(error) and "column label" in str(error.value)
+    (tmp_path / "metadata.csv").write_text("file_name,text,label\na.png,an a,a\nb.png,a b,b\n")
+    preflight.check(parse(Config, {**pixels, "data": {"kind": "folder", "path": str(tmp_path)}}))
+
+
 def test_a_teacher_that_is_not(tmp_path: Path, one_line: Any) -> None:
     with pytest.raises(UserError) as error:
         preflight.check(
@@ -42,7 +51,7 @@ def test_a_teacher_that_is_not(tmp_path: Path, one_line: Any) -> None:
 
 @pytest.mark.parametrize("metric", ["fid", "fd_dino", "clip_score", "aesthetic"])
 def test_weights_that_are_not(metric: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, one_line: Any) -> None:
-    from directcm.metrics import weights
+    from directcm import weights
     from directcm.specs import EXTRACTORS, METRICS
 
     asked: list[str] = []

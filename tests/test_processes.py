@@ -6,8 +6,9 @@ import pytest
 import torch
 
 from directcm import rng
+from directcm.config import Karras, Process
 from directcm.errors import UserError
-from directcm.processes import VariancePreserving, expand
+from directcm.processes import VarianceExploding, VariancePreserving, expand, make
 
 SDXL = {"num_train_timesteps": 1000, "beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear"}
 
@@ -114,3 +115,119 @@ def test_velocity_by_hand(process: VariancePreserving) -> None:
 def test_expand_keeps_dtype_of_what_it_scales() -> None:
     out = expand(torch.tensor([1.0, 2.0], dtype=torch.float64), torch.zeros(2, 3, 4, 4))
     assert out.shape == (2, 1, 1, 1) and out.dtype == torch.float32
+
+
+# ----------------------------------------------------------------- variance exploding
+
+
+@pytest.fixture(scope="module")
+def exploding() -> VarianceExploding:
+    return VarianceExploding()
+
+
+def test_karras_grid_is_that_of_diffusers(exploding: VarianceExploding) -> None:
+    import diffusers
+
+    scheduler = diffusers.EDMEulerScheduler(sigma_min=0.002, sigma_max=80.0, rho=7.0)
+    scheduler.set_timesteps(18)
+    grid = exploding.grid(17)
+    torch.testing.assert_close(grid, scheduler.sigmas[:-1].double(), rtol=1e-5, atol=0)
+    assert float(grid[0]) == 80.0 and float(grid[-1]) == 0.002 and bool((grid.diff() < 0).all())
+
+
+def test_karras_grid_by_hand() -> None:
+    # ρ = 1 is even spacing; ρ = 2 spaces the square roots evenly.
+    assert VarianceExploding(9.0, 1.0, rho=1.0).grid(4).tolist() == [9, 7, 5, 3, 1]
+    torch.testing.assert_close(VarianceExploding(9.0, 1.0, rho=2.0).grid(2), torch.tensor([9.0, 4, 1]).double())
+
+
+@pytest.mark.parametrize("intervals", [0, -1])
+def test_karras_grid_needs_an_interval(exploding: VarianceExploding, intervals: int) -> None:
+    with pytest.raises(UserError):
+        exploding.grid(intervals)
+
+
+def test_karras_boundary_holds_at_epsilon_and_not_at_zero(exploding: VarianceExploding) -> None:
+    skip, out = exploding.boundary(torch.tensor([0.002, 0.502, 80.0], dtype=torch.float64))
+    assert (float(skip[0]), float(out[0])) == (1.0, 0.0)
+    # t − ε = σ_d: half and half.
+    assert float(skip[1]) == pytest.approx(0.5, abs=1e-7)
+    assert float(out[1]) == pytest.approx(0.5 * 0.5 / (0.502**2 + 0.25) ** 0.5, rel=1e-6)
+    assert float(skip[2]) == pytest.approx(0.25 / (79.998**2 + 0.25)) and float(out[2]) == pytest.approx(
+        0.49998, rel=1e-4
+    )
+
+
+def test_karras_preconditioning_is_that_of_diffusers(exploding: VarianceExploding) -> None:
+    import diffusers
+
+    scheduler = diffusers.EDMEulerScheduler()
+    t = torch.tensor([0.002, 0.5, 3.0, 80.0]).double()
+    x, f = torch.ones(4, 1).double() * 2, torch.ones(4, 1).double() * 3
+    skip, out = exploding.denoiser(t)
+    for i in range(4):
+        theirs = scheduler.precondition_outputs(x[i], f[i], t[i])
+        torch.testing.assert_close(skip[i] * x[i] + out[i] * f[i], theirs, rtol=1e-6, atol=0)
+        torch.testing.assert_close(exploding.input_scale(t)[i] * x[i], scheduler.precondition_inputs(x[i], t[i]))
+        # Theirs is Karras's ¼ ln t; Song et al. multiply it with 1000.
+        torch.testing.assert_close(
+            exploding.network_time(t)[i], 1000 * torch.as_tensor(scheduler.precondition_noise(t[i]))
+        )
+
+
+def test_karras_input_has_unit_variance(exploding: VarianceExploding) -> None:
+    t = torch.tensor([0.002, 1.0, 80.0])
+    variance = exploding.sigma_data**2 + exploding.sigma(t) ** 2
+    torch.testing.assert_close(exploding.input_scale(t) ** 2 * variance, torch.ones(3).double())
+    x0, eps = rng.normal(0, "a", range(3), (2,)), rng.normal(0, "b", range(3), (2,))
+    x = exploding.diffuse(x0, eps, t)
+    torch.testing.assert_close(x, x0 + t[:, None] * eps)
+    torch.testing.assert_close(exploding.clean(x, eps, t), x0, rtol=1e-5, atol=1e-4)
+    torch.testing.assert_close(exploding.velocity(x, eps, t), (x - x0) / t[:, None], rtol=1e-3, atol=1e-3)
+    torch.testing.assert_close(exploding.prior(eps), 80 * eps)
+
+
+def test_a_time_that_two_karras_grids_share_is_one_number(exploding: VarianceExploding) -> None:
+    """Errors by start time are joined over N by their time."""
+    for coarse, fine in ((9, 18), (18, 72), (10, 1000), (7, 49)):
+        assert torch.equal(exploding.grid(fine)[:: fine // coarse], exploding.grid(coarse))
+
+
+def test_noise_between_two_steps(process: VariancePreserving, exploding: VarianceExploding) -> None:
+    x, eps = rng.normal(0, "a", range(3), (2,)), rng.normal(0, "b", range(3), (2,))
+    t = torch.tensor([0.002, 0.5, 80.0], dtype=torch.float64)
+    got = exploding.renoise(x, eps, t)
+    # Algorithm 1 of 2303.01469: at ε nothing is added, above it √(t² − ε²)·z.
+    assert torch.equal(got[0], x[0])
+    torch.testing.assert_close(got[1], x[1] + (0.25 - 4e-6) ** 0.5 * eps[1])
+    steps = torch.tensor([1.0, 500.0, 1000.0])
+    assert torch.equal(process.renoise(x, eps, steps), process.diffuse(x, eps, steps))
+
+
+def test_output_scales_are_the_denoisers(process: VariancePreserving, exploding: VarianceExploding) -> None:
+    """ε̂ = (x − D)/t with D = c_skip·x + c_out·F; where that does not cancel, the same numbers."""
+    t = torch.tensor([0.3, 2.0, 80.0], dtype=torch.float64)
+    (own, network), (skip, out) = exploding.output_scales(t), exploding.denoiser(t)
+    torch.testing.assert_close(own, (1 - skip) / t)
+    torch.testing.assert_close(network, -out / t)
+    assert [s.tolist() for s in process.output_scales(torch.tensor([0.0, 7.0]))] == [[0, 0], [1, 1]]
+
+
+def test_configured_processes() -> None:
+    made = make(Process(kind="karras", karras=Karras(sigma_min=0.01, sigma_max=50, rho=5, sigma_data=0.7)))
+    assert isinstance(made, VarianceExploding)
+    assert (made.start, made.end, made.rho, made.sigma_data) == (50, 0.01, 5, 0.7)
+    other = make(Process(timesteps=500, time_input="one_based"))
+    assert isinstance(other, VariancePreserving) and other.start == 500 and other.time_input == "one_based"
+
+
+def test_a_karras_student_is_song_s_parameterisation_of_the_network(exploding: VarianceExploding) -> None:
+    """f = c_skip·x + c_out·F, where the network's F gives D = c_skip'·x + c_out'·F (Song et al., Appendix C; Karras et al., Table 1)."""
+    t = torch.tensor([0.002, 0.1, 1.0, 80.0], dtype=torch.float64)
+    x, network = torch.tensor([0.3, -1.0, 2.0, 50.0]).double(), torch.tensor([0.7, 0.2, -0.4, 1.1]).double()
+    skip, out = exploding.denoiser(t)
+    clean = skip * x + out * network
+    own, b = exploding.student(t)
+    c_skip, c_out = exploding.boundary(t)
+    torch.testing.assert_close(own * x + b * clean, c_skip * x + c_out * network, rtol=1e-12, atol=1e-12)
+    assert float(own[0]) == 1 and float(b[0]) == 0

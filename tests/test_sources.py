@@ -36,13 +36,13 @@ def test_a_methods_closure_holds_itself_alone_among_methods() -> None:
     assert names("training", "methods.cm") ^ found == {"methods/cm.py", "methods/direct_cm.py"}
 
 
-@pytest.mark.parametrize("verb", ["targets", "endpoints", "trajectories", "error_by_time", "sampling"])
+@pytest.mark.parametrize("verb", ["targets", "endpoints", "trajectories", "error_by_time", "sampling", "editing"])
 def test_what_solves_and_samples_depends_on_no_method(verb: str) -> None:
     found = names(verb)
     assert {f"{verb}.py", "artifacts.py", "encode.py", "rng.py", "processes.py", "solvers.py"} <= found
     assert not any(f.startswith(("methods/", "metrics/", "analysis/", "datasets/")) for f in found)
     assert "training.py" not in found and "teachers/micro_sdxl.py" not in found
-    assert ("students.py" in found) is (verb in ("error_by_time", "sampling"))
+    assert ("students.py" in found) is (verb in ("error_by_time", "sampling", "editing"))
 
 
 def test_each_data_set_depends_on_itself_alone() -> None:
@@ -94,12 +94,3 @@ def test_the_digest_follows_the_code(tmp_path: Path, monkeypatch: pytest.MonkeyP
     path.write_text(path.read_text() + "\n# edited\n")
     assert sources_module.digest("training", "methods.cm") != before
     assert sources_module.digest("training", "methods.direct_cm") == other != before
-
-
-@pytest.mark.parametrize(("method", "teacher", "targets"), [("cm", True, False), ("direct_cm", False, True)])
-def test_what_methods_declare(method: str, teacher: bool, targets: bool) -> None:
-    root = str(sources_module.PACKAGE_ROOT)
-    assert sources_module.declares(method, "TEACHER", root) is teacher
-    assert sources_module.declares(method, "TARGETS", root) is targets
-    with pytest.raises(ValueError, match="declares no COLOUR"):
-        sources_module.declares(method, "COLOUR", root)

@@ -8,15 +8,18 @@ small, free of times and machine names, and covers `checksums.csv`; equal bytes 
 from __future__ import annotations
 
 import csv
+import errno
 import hashlib
 import io
 import json
 import os
+import platform
+import re
 import shutil
 import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -31,10 +34,13 @@ if TYPE_CHECKING:
 csv.field_size_limit(2**31 - 1)
 FORMAT = 1
 _STARTED = time.time()
+_NODE = re.sub(r"[^A-Za-z0-9]+", "", platform.node()) or "here"
 MANIFEST = "manifest.json"
 CHECKSUMS = "checksums.csv"
 PROVENANCE = "provenance.json"
 LOCATION = "location.json"
+# The variable that says where this process's log lies, for its provenance.
+LOG = "DIRECTCM_LOG"
 # Not covered by the manifest: where files outside the folder lie on this machine, and a student's model card, which is
 # written into its folder later, when its metrics are known.
 _UNCOVERED = {MANIFEST, CHECKSUMS, PROVENANCE, LOCATION, "README.md"}
@@ -285,9 +291,9 @@ def new_artifact(
     folder = Path(folder)
     folder.parent.mkdir(parents=True, exist_ok=True)
     for stale in folder.parent.glob(f".{folder.name}.tmp-*"):
-        if not _alive(stale.name.rsplit("-", 1)[1]):
+        if not _alive(stale):
             shutil.rmtree(stale, ignore_errors=True)
-    temporary = folder.parent / f".{folder.name}.tmp-{os.getpid()}"
+    temporary = folder.parent / f".{folder.name}.tmp-{_NODE}-{os.getpid()}"
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir()
     writer = Writer(temporary)
@@ -319,12 +325,8 @@ def new_artifact(
         )
         for name in names:
             _sync(temporary / name)
-        trash = folder.parent / f".{folder.name}.tmp-old-{os.getpid()}"
-        if folder.exists():
-            os.rename(folder, trash)
-        os.rename(temporary, folder)
+        _put(temporary, folder)
         _sync(folder.parent)
-        shutil.rmtree(trash, ignore_errors=True)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
 
@@ -389,7 +391,29 @@ def open_collection(path: str | Path, of: str) -> dict[str, Artifact]:
     return {name: open_artifact(whole.file(f"{name}/{MANIFEST}"), of) for name in names}
 
 
-def _alive(pid: str) -> bool:
+def _put(made: Path, folder: Path) -> None:
+    """Rename a finished folder to its place; what is there, put there a moment ago by another process perhaps, makes way."""
+    trash = made.with_name(f"{made.name}-old")
+    while True:
+        try:
+            os.rename(made, folder)
+            return
+        except OSError as error:
+            if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+                raise
+        with suppress(FileNotFoundError):
+            os.rename(folder, trash)
+        shutil.rmtree(trash, ignore_errors=True)
+
+
+def _alive(temporary: Path) -> bool:
+    """Whether a temporary folder's process may still be writing it. Another machine's is given a day."""
+    node, _, pid = temporary.name.partition(".tmp-")[2].removesuffix("-old").rpartition("-")
+    if node != _NODE:
+        try:
+            return time.time() - temporary.stat().st_mtime < 86_400
+        except OSError:
+            return False
     try:
         os.kill(int(pid), 0)
     except (ValueError, ProcessLookupError):
@@ -401,7 +425,6 @@ def _alive(pid: str) -> bool:
 
 def provenance() -> dict[str, Any]:
     """Commit, versions and machine of this process: facts that do not belong in a manifest."""
-    import platform
     import resource
     import subprocess
     from importlib.metadata import version
@@ -420,6 +443,9 @@ def provenance() -> dict[str, Any]:
         "machine": platform.node(),
         "platform": platform.platform(),
         "cpus": os.cpu_count(),
+        "log": os.environ.get(LOG),
+        "slurm_job": os.environ.get("SLURM_JOB_ID"),
+        "slurm_node": os.environ.get("SLURMD_NODENAME"),
         # Kilobytes on Linux.
         "max_rss_mb": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024, 1),
         "python": platform.python_version(),

@@ -2,17 +2,49 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from directcm.artifacts import Artifact, read_json, write_text
 from directcm.config import lora_rank, number
-from directcm.specs import METHODS, METRICS, SOLVERS
+from directcm.specs import METHODS, METRICS, SOLVERS, TEACHERS
 
 
 def _escape(text: str) -> str:
     """Text that cannot open markup, a link or a table cell in Markdown."""
     return "".join("\\" + c if c in r"\`*_{}[]<>()#+!|$" else c for c in " ".join(text.split()))
+
+
+def _use(latent: bool, lora: bool) -> list[str]:
+    """Lines of Python with which stock diffusers loads a student."""
+    if not latent:
+        return [
+            "from diffusers import UNet2DModel",
+            'unet = UNet2DModel.from_pretrained("<this folder>", subfolder="unet")',
+        ]
+    return [
+        "from diffusers import StableDiffusionXLPipeline" + ("" if lora else ", UNet2DConditionModel"),
+        'pipe = StableDiffusionXLPipeline.from_pretrained("<teacher folder>")',
+        'pipe.load_lora_weights("<this folder>")'
+        if lora
+        else 'pipe.unet = UNet2DConditionModel.from_pretrained("<this folder>", subfolder="unet")',
+    ]
+
+
+_ON_CLEAN = "One step from noise x at t = T: f(x, T) = c_skip·x + c_out·(x − σ·ε̂)/α, without guidance."
+
+
+def _formula(process: Mapping[str, Any]) -> str:
+    """How a network on pixels makes an image under a process's settings (processes.py)."""
+    if process["kind"] == "vp":
+        return f"{_ON_CLEAN} The noise is ε̂ = unet(x, t − 1, class_labels); pixels in [−1, 1], the classes in order, the last is none."
+    k = process["karras"]
+    return (
+        f"One step from noise x at t = T = {number(k['sigma_max'])}: f(x, T) = c_skip·x + c_out·F, without guidance; "
+        f"with σ_d = {number(k['sigma_data'])}: F = unet(x/√(t² + σ_d²), 250·ln t, class_labels); "
+        "pixels in [−1, 1], the classes in order, the last is none."
+    )
 
 
 def make(student: Artifact, teacher: Artifact, data: Artifact, metrics: Sequence[Artifact], out: Path) -> None:
@@ -22,13 +54,8 @@ def make(student: Artifact, teacher: Artifact, data: Artifact, metrics: Sequence
     made = read_json(student.folder / "provenance.json")
     about = data.json("data.json")
     lora = lora_rank(run["adapter"]) is not None
-    use = (
-        'pipe.load_lora_weights("<this folder>")'
-        if lora
-        else 'pipe.unet = UNet2DConditionModel.from_pretrained("<this folder>", subfolder="unet")'
-    )
     kind = teacher.settings["kind"]
-    pinned = kind != "micro_sdxl"
+    pinned = kind == "diffusers"
     origin = kind
     if pinned:
         origin = teacher.settings["path"] or f"{teacher.settings['id']} at revision {teacher.settings['revision']}"
@@ -58,12 +85,10 @@ def make(student: Artifact, teacher: Artifact, data: Artifact, metrics: Sequence
         "## Use",
         "",
         "```python",
-        "from diffusers import StableDiffusionXLPipeline" + ("" if lora else ", UNet2DConditionModel"),
-        'pipe = StableDiffusionXLPipeline.from_pretrained("<teacher folder>")',
-        use,
+        *_use(TEACHERS[kind].latent, lora),
         "```",
         "",
-        "One step from noise x at t = T: f(x, T) = c_skip·x + c_out·(x − σ·ε̂)/α, without guidance.",
+        _ON_CLEAN if TEACHERS[kind].latent else _formula(teacher.settings["process"]),
         "",
         "## Metrics of this student",
         "",

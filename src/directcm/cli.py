@@ -12,24 +12,32 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import IO, Any
 
+from directcm import stop
 from directcm.config import (
     ADAPTER,
+    SETTING_AXES,
     ClipTiny,
     Config,
+    Convergence,
     Data,
     Diffusers,
+    Editing,
+    Edm,
     Encode,
     Errors,
     Evaluation,
     MicroSdxl,
+    Mixture,
     Process,
+    Search,
     Statistics,
     Targets,
     Train,
     settings_argument,
 )
 from directcm.errors import UserError
-from directcm.specs import EXTRACTORS, METHODS, METRICS, SOLVERS
+from directcm.registry import COUPLINGS, FIRST
+from directcm.specs import DISTANCES, EXTRACTORS, METHODS, METRICS, SOLVERS, TEACHERS
 
 
 class _Tee:
@@ -103,6 +111,14 @@ def _teacher(a: argparse.Namespace) -> None:
         micro_sdxl.make(
             settings_argument(MicroSdxl, a.settings), process, _artifact(a.data, "data"), a.seed, a.scratch, a.out
         )
+    elif a.kind == "edm":
+        from directcm.teachers import edm
+
+        edm.make(settings_argument(Edm, a.settings), process, _artifact(a.data, "data"), a.seed, a.scratch, a.out)
+    elif a.kind == "mixture":
+        from directcm.teachers import mixture
+
+        mixture.make(settings_argument(Mixture, a.settings), process, _artifact(a.data, "data"), a.seed, a.out)
     else:
         from directcm.teachers import diffusers
 
@@ -149,6 +165,7 @@ def _targets(a: argparse.Namespace) -> None:
         a.precision,
         a.scratch,
         a.out,
+        a.coupling,
     )
 
 
@@ -207,7 +224,48 @@ def _train(a: argparse.Namespace) -> None:
         a.scratch,
         a.tensorboard,
         a.out,
+        _own(a.own),
     )
+
+
+def _methods(text: str) -> tuple[str, str]:
+    """Two methods."""
+    first, _, second = text.partition(":")
+    if first not in METHODS or second not in METHODS:
+        raise argparse.ArgumentTypeError(f"{text}: expected METHOD:METHOD of {', '.join(METHODS)}")
+    return first, second
+
+
+def _claimed(text: str) -> tuple[str, str]:
+    """A metric and one of its references."""
+    metric, _, reference = text.partition(":")
+    if metric not in METRICS or reference not in METRICS[metric].references:
+        raise argparse.ArgumentTypeError(f"{text}: expected METRIC:REFERENCE, such as fd_tiny:data")
+    return metric, reference
+
+
+def _across(text: str) -> tuple[str, str, str]:
+    """A method, an axis and a value of it."""
+    method, _, rest = text.partition(":")
+    axis, _, value = rest.partition("~")
+    if method not in METHODS or axis not in SETTING_AXES or not value:
+        raise argparse.ArgumentTypeError(
+            f"{text}: expected METHOD:AXIS~VALUE, the axis one of {', '.join(SETTING_AXES)}"
+        )
+    return method, axis, value
+
+
+def _own(text: str | None) -> dict[str, float]:
+    """A method's own numbers as JSON."""
+    try:
+        found = json.loads(text or "{}")
+    except json.JSONDecodeError:
+        found = None
+    if not isinstance(found, dict) or any(
+        not isinstance(v, int | float) or isinstance(v, bool) for v in found.values()
+    ):
+        raise UserError(f"--own is {text}, expected a JSON object of numbers, such as '{{\"mu\": 0.9}}'")
+    return found
 
 
 def _sample(a: argparse.Namespace) -> None:
@@ -231,6 +289,28 @@ def _sample(a: argparse.Namespace) -> None:
         sampling.sample_students(what, ode, _artifact(a.student, "student"), a.sets, a.scratch, a.out)
 
 
+def _search(a: argparse.Namespace) -> None:
+    _threads(a.threads)
+    from directcm import search
+
+    search.make(
+        settings_argument(Search, a.settings),
+        settings_argument(Statistics, a.statistics),
+        settings_argument(Evaluation, a.evaluation),
+        _artifact(a.student, "student"),
+        _artifact(a.teacher, "teacher"),
+        _artifact(a.latents, "latents"),
+        _artifact(a.noise, "noise"),
+        _artifact(a.search_noise, "noise"),
+        _artifact(a.reference, "features"),
+        _artifact(a.extractor, "extractor") if a.extractor else None,
+        a.seed,
+        _device(),
+        a.scratch,
+        a.out,
+    )
+
+
 def _error_by_time(a: argparse.Namespace) -> None:
     _threads(a.threads)
     from directcm import error_by_time
@@ -248,6 +328,34 @@ def _error_by_time(a: argparse.Namespace) -> None:
         _device(),
         a.out,
     )
+
+
+def _edit(a: argparse.Namespace) -> None:
+    _threads(a.threads)
+    from directcm import editing
+
+    editing.make(
+        settings_argument(Editing, a.settings),
+        a.solver,
+        a.N,
+        a.w,
+        a.batch_size,
+        a.precision,
+        _artifact(a.teacher, "teacher"),
+        _artifact(a.latents, "latents"),
+        _artifact(a.student, "student") if a.student else None,
+        _artifact(a.reference, "edits") if a.reference else None,
+        a.seed,
+        _device(),
+        a.out,
+    )
+
+
+def _convergence(a: argparse.Namespace) -> None:
+    _threads(a.threads)
+    from directcm import convergence
+
+    convergence.make(settings_argument(Convergence, a.settings), a.seed, a.out)
 
 
 def _extractor(a: argparse.Namespace) -> None:
@@ -344,9 +452,18 @@ def _evaluate(a: argparse.Namespace) -> None:
 
 
 def _table(a: argparse.Namespace) -> None:
+    config = settings_argument(Config, a.settings)
+    if a.name == "table_search":
+        from directcm.analysis.table_search import table_search
+
+        table_search(_artifacts(a.searches, "search"), config, a.out)
+        return
     from directcm.analysis import table
 
-    table.table(a.name, a.metrics, a.comparisons, settings_argument(Config, a.settings), a.out)
+    for name in ("metrics", "comparisons"):
+        if getattr(a, name) is None:
+            raise UserError(f"table {a.name}: --{name} is missing")
+    table.table(a.name, a.metrics, a.comparisons, config, a.out, a.students_table)
 
 
 def _compare(a: argparse.Namespace) -> None:
@@ -371,6 +488,12 @@ def _compare(a: argparse.Namespace) -> None:
         settings_argument(Statistics, a.settings),
         a.seed,
         a.out,
+        pairs=a.pairs,
+        stepwise=a.stepwise,
+        along=a.along,
+        others=a.others,
+        claimed=a.claimed,
+        threads=a.threads,
         progress=show,
     )
 
@@ -405,9 +528,13 @@ def _figure(a: argparse.Namespace) -> None:
 
     if a.name == "supervision":
         draw(_artifact(given("trajectories")[0], "trajectories"), *out)
+    elif a.name == "convergence":
+        draw(_artifact(given("convergence")[0], "convergence"), *out)
     elif a.name == "samples":
         noise, samples = given("noise", "samples")
         draw(_artifact(noise, "noise"), _samples_of(samples), a.columns, *out)
+    elif a.name == "editing":
+        draw({row: _artifact(path, "edits") for row, path in given("edits")[0]}, a.columns, *out)
     elif a.name == "curves":
         from directcm.analysis.figure_curves import mean_table, read_curve
 
@@ -424,14 +551,16 @@ def _figure(a: argparse.Namespace) -> None:
     else:
         paper: dict[str, Any] = {"paper": a.paper_scale}
         alpha: dict[str, Any] = {"alpha": a.alpha}
+        space: dict[str, Any] = {"space": a.space}
         inputs: dict[str, tuple[str, dict[str, Any]]] = {
-            "sweep": ("metrics comparisons axis", paper | alpha),
-            "frontier": ("metrics", paper),
-            "compute": ("metrics students_table", paper),
-            "budget": ("metrics", paper),
+            "sweep": ("metrics comparisons axis", paper | alpha | space),
+            "frontier": ("metrics", paper | space),
+            "compute": ("metrics students_table", paper | space),
+            "budget": ("metrics", paper | space),
             "error": ("errors", {}),
-            "sensitivity": ("comparisons", alpha),
+            "sensitivity": ("comparisons", alpha | space),
             "map": ("comparisons", alpha),
+            "training": ("metrics", {}),
         }
         names, more = inputs[a.name]
         draw(*given(*names.split(), "setting"), *out, **more)
@@ -521,6 +650,45 @@ def _warm(a: argparse.Namespace) -> None:
     if not command:
         raise UserError("warm: no command given; say for example directcm warm -- snakemake --cores 2")
     sys.exit(warm.run(command))
+
+
+def _plan(a: argparse.Namespace) -> None:
+    from directcm import plan
+    from directcm.config import load_config
+
+    config = load_config(*a.configfile)
+    results = a.results or Path("results") / config.preset
+    print(plan.plan(config, _scope(config, a.scope), results, a.rates))
+
+
+def _record(a: argparse.Namespace) -> None:
+    from directcm import record
+
+    record.save(a.results)
+
+
+def _restore(a: argparse.Namespace) -> None:
+    from directcm import record
+
+    if text := record.restore(a.results, a.changed):
+        print(text)
+
+
+def _stages(a: argparse.Namespace) -> None:
+    from directcm import record
+    from directcm.config import load_config
+
+    config = load_config(*a.configfile)
+    record.write_stages(config, _scope(config, a.scope), a.configfile[-1], a.scope, a.without)
+
+
+def _launch(a: argparse.Namespace) -> None:
+    from directcm import launch
+
+    argv = a.verb_and_flags[1:] if a.verb_and_flags[:1] == ["--"] else a.verb_and_flags
+    if not argv:
+        raise UserError("launch: no verb given; say for example directcm launch --processes 2 -- train …")
+    launch.launch(a.processes, a.nodes, argv)
 
 
 def _schema(a: argparse.Namespace) -> None:
@@ -631,9 +799,9 @@ def parser() -> argparse.ArgumentParser:
     settings(p, "data")
     p.add_argument("--seed", type=INDEX, required=True, help="the run's seed")
 
-    p = verb("teacher", _teacher, "train the small teacher, or record an existing one")
+    p = verb("teacher", _teacher, "train a small teacher, record an existing one, or make the exact one")
     settings(p, "teacher.<kind>")
-    p.add_argument("--kind", choices=["micro_sdxl", "diffusers"], required=True)
+    p.add_argument("--kind", choices=list(TEACHERS), required=True)
     p.add_argument("--process", required=True, metavar="JSON", help="the block process of the configuration")
     common(p, "data")
 
@@ -644,12 +812,13 @@ def parser() -> argparse.ArgumentParser:
 
     p = verb("noise", _noise, "draw the evaluation's noise and prompts")
     p.add_argument("--samples", type=NATURAL, required=True)
-    p.add_argument("--purpose", choices=["evaluation", "floor"], default="evaluation")
+    p.add_argument("--purpose", choices=["evaluation", "floor", "search"], default="evaluation")
     common(p, "data", "latents", scratch=False)
 
     p = verb("targets", _targets, "solve the ODE from a shard of the start points")
     settings(p, "targets")
     ode(p)
+    p.add_argument("--coupling", choices=COUPLINGS, default=COUPLINGS[0], help="where start points come from")
     p.add_argument("--shard", type=INDEX, required=True)
     p.add_argument("--precision", **precision)  # type: ignore[arg-type]
     common(p, "teacher", "latents")
@@ -673,7 +842,7 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--method", choices=list(METHODS), required=True)
     ode(p)
     p.add_argument("--adapter", required=True, help=f"full or loraR ({ADAPTER})")
-    p.add_argument("--loss", choices=["mse", "pseudo_huber"], required=True)
+    p.add_argument("--loss", choices=list(DISTANCES), required=True)
     p.add_argument("--lr", type=float, required=True)
     p.add_argument("--batch-size", type=NATURAL, required=True)
     p.add_argument("--steps", type=NATURAL, required=True)
@@ -682,6 +851,7 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--snapshots", nargs="*", type=NATURAL, help="steps after which the student is kept too")
     p.add_argument("--targets", nargs="*", help="the shards of solved targets")
     p.add_argument("--tensorboard", type=Path, help="folder for TensorBoard's events")
+    p.add_argument("--own", help="numbers of the method's own as JSON, where not its file's")
     common(p, "teacher", "latents")
 
     p = verb("sample", _sample, "sample teacher or student from the shared noise")
@@ -693,6 +863,15 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--sets", nargs="*", type=_set, metavar="STEP:STEPS", help="student: optimiser step:sampling steps")
     common(p, "teacher", "latents", "noise")
 
+    p = verb("search", _search, "find a student's sampling times by a greedy ternary search")
+    settings(p, "search")
+    for block in ("statistics", "evaluation"):
+        p.add_argument(f"--{block}", required=True, metavar="JSON", help=f"the block {block} of the configuration")
+    p.add_argument("--search-noise", required=True, help="the noise that times are chosen on; --noise is held out")
+    p.add_argument("--reference", required=True, help="features of the data, or of the teacher's samples")
+    p.add_argument("--extractor", help="the trained extractor, where it is trained here")
+    common(p, "student", "teacher", "latents", "noise")
+
     p = verb("error_by_time", _error_by_time, "measure a student's ODE error by start time, in latents and pixels")
     settings(p, "errors")
     p.add_argument("--batch-size", type=NATURAL, required=True)
@@ -700,6 +879,19 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--endpoints", nargs="+", required=True, help="shards of the student's own ODE")
     p.add_argument("--refined", nargs="+", required=True, help="shards of the refined ODE")
     common(p, "student", "teacher", "latents", scratch=False)
+
+    p = verb("edit", _edit, "edit held-out images without training: inpainting, colourisation, super-resolution …")
+    settings(p, "editing")
+    ode(p)
+    p.add_argument("--batch-size", type=NATURAL, required=True, help="rows of one evaluation")
+    p.add_argument("--precision", **precision)  # type: ignore[arg-type]
+    p.add_argument("--student", help="the student; without it the teacher's solved ODE takes its place")
+    p.add_argument("--reference", help="student: the teacher's edits under its ODE")
+    common(p, "teacher", "latents", scratch=False)
+
+    p = verb("convergence", _convergence, "measure what theory predicts as N grows, on exact teachers of its own")
+    settings(p, "convergence")
+    common(p, scratch=False)
 
     p = verb("card", _card, "write a student's model card")
     for name in ("student", "teacher", "data"):
@@ -742,13 +934,47 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--reference-features", nargs="*")
 
     p = verb("table", _table, "write a table as CSV, LaTeX and HTML; Table 1 as JSON too")
-    p.add_argument("name", choices=["table1", "table2", "table3", "table_metrics", "table_comparison"])
+    tables = ("table1", "table2", "table3", "table4", "table_metrics", "table_comparison", "table_search")
+    p.add_argument("name", choices=tables)
+    p.add_argument("--students-table", type=Path, metavar="CSV", help="table4: the tidy table students.csv")
     settings(p, "configuration")
-    tidy(p, "metrics", "comparisons", required=True)
+    tidy(p, "metrics", "comparisons", required=False)
+    p.add_argument("--searches", nargs="*", help="table_search: the searches of sampling times")
 
-    p = verb("compare", _compare, "compare the students of one setting: CM with Direct CM, later with earlier")
+    p = verb(
+        "compare", _compare, "compare students: methods, later with earlier, more steps with few, two values of an axis"
+    )
     settings(p, "statistics")
     p.add_argument("--setting", type=_json, required=True, metavar="JSON", help="all axes but method and seed")
+    p.add_argument(
+        "--pairs", nargs="*", type=_methods, default=[FIRST], metavar="METHOD:METHOD", help="the methods to compare"
+    )
+    p.add_argument(
+        "--stepwise",
+        nargs="*",
+        choices=list(METHODS),
+        default=[],
+        help="methods to compare in more steps with the fewest",
+    )
+    p.add_argument(
+        "--along", nargs="*", choices=list(METHODS), default=list(METHODS), help="methods to compare along training"
+    )
+    p.add_argument(
+        "--claimed",
+        nargs="*",
+        type=_claimed,
+        metavar="METRIC:REFERENCE",
+        help="what is compared of other pairs than the paper's; all without",
+    )
+    p.add_argument("--threads", type=NATURAL, default=1, help="tests at once")
+    p.add_argument(
+        "--others",
+        nargs="*",
+        type=_across,
+        default=[],
+        metavar="METHOD:AXIS~VALUE",
+        help="settings of another value of one axis, whose students of a method are compared with this setting's",
+    )
     p.add_argument("--metrics", nargs="+", required=True, help="collections of metrics of the setting's students")
     p.add_argument("--features", nargs="*", type=_pair, default=[], metavar="EXTRACTOR=FOLDER", help="their features")
     p.add_argument(
@@ -768,12 +994,26 @@ def parser() -> argparse.ArgumentParser:
     tidy(p, "comparisons", required=True)
 
     p = verb("figure", _figure, "draw a figure as PDF, PNG and the CSV of what is drawn")
-    names = ("supervision", "samples", "sweep", "frontier", "compute", "error", "budget", "sensitivity", "map")
-    p.add_argument("name", choices=[*names, "curves", "results"])
+    names = (
+        "supervision",
+        "samples",
+        "sweep",
+        "frontier",
+        "compute",
+        "error",
+        "budget",
+        "sensitivity",
+        "map",
+        "training",
+        "editing",
+    )
+    p.add_argument("name", choices=[*names, "curves", "results", "convergence"])
     p.add_argument("--trajectories", help="supervision: the artefact")
+    p.add_argument("--convergence", help="convergence: the artefact")
     p.add_argument("--noise", help="samples: the noise artefact")
     p.add_argument("--samples", nargs="*", type=_pair, metavar="ROW=FOLDER", help="samples: whose samples lie where")
-    p.add_argument("--columns", type=NATURAL, default=10, help="samples: how many")
+    p.add_argument("--edits", nargs="*", type=_pair, metavar="ROW=FOLDER", help="editing: whose edits lie where")
+    p.add_argument("--columns", type=NATURAL, default=10, help="samples, editing: how many")
     p.add_argument("--students", nargs="*", help="curves: the students")
     p.add_argument("--table", type=Path, help="results: table1.csv")
     tidy(p, "metrics", "comparisons", "errors", required=False)
@@ -781,6 +1021,7 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--axis", choices=["N", "w"], help="sweep: what is swept")
     p.add_argument("--setting", type=_json, metavar="JSON", help="the main setting: all axes but method and seed")
     p.add_argument("--alpha", type=float, default=0.05, help="sweep, sensitivity, map: level of significance")
+    p.add_argument("--space", choices=["latent", "pixel"], default="latent", help="what the teacher diffuses")
     p.add_argument("--paper-scale", nargs="*", default=[], metavar="METRIC", help="metrics on the paper's own scale")
 
     p = verb("gallery", _gallery, "write a page of pictures that a click enlarges")
@@ -816,12 +1057,56 @@ def parser() -> argparse.ArgumentParser:
     )
     p.add_argument("command", nargs=argparse.REMAINDER, help="the command, after --")
 
+    p = verb("plan", _plan, "print what a configuration costs, and what of it is done", out=False)
+    p.add_argument("scope", nargs="?", choices=["main", "paper"], default="paper", help="default: paper, everything")
+    p.add_argument(
+        "--configfile", nargs="+", type=Path, default=[Path("config.yaml")], help="one over the other, later ones win"
+    )
+    p.add_argument("--results", type=Path, help="default: results/<preset>")
+    p.add_argument("--rates", type=Path, default=Path("benchmarks/rates.csv"), help="measured rates")
+
+    p = verb("record", _record, "put Snakemake's records of results among them, for DVC to version", out=False)
+    p.add_argument("results", type=Path, help="results/<preset>, from the repository's top")
+
+    p = verb("restore", _restore, "give Snakemake its records of results back", out=False)
+    p.add_argument("results", type=Path, help="results/<preset>, from the repository's top")
+
+    p.add_argument(
+        "--changed", action="store_true", help="only where DVC has brought another record than the last here"
+    )
+
+    p = verb("stages", _stages, "derive records/<preset>/dvc.yaml from dvc.yaml", out=False)
+    p.add_argument("scope", choices=["main", "paper"], help="what was run: the main comparison, or the whole grid")
+    p.add_argument("--configfile", nargs="+", type=Path, required=True, help="config.yaml and the preset's overlay")
+    p.add_argument(
+        "--without",
+        nargs="*",
+        default=[],
+        metavar="KIND",
+        help="steps between whose bytes are left out: targets, samples …",
+    )
+
+    p = verb("launch", _launch, "run a verb as several processes that train together", out=False)
+    p.add_argument("--processes", type=NATURAL, required=True, help="of all nodes together; one a GPU")
+    p.add_argument("--nodes", type=NATURAL, default=1, help="nodes of the SLURM job")
+    p.add_argument("verb_and_flags", nargs=argparse.REMAINDER, metavar="-- VERB …", help="train with its flags")
+
     verb("schema", _schema, "describe the configuration: schema (.json), page (.md) or commented defaults (.yaml)")
     return top
 
 
+def _of_the_system(error: Exception, out: Path | None) -> str | None:
+    """What the system refused, as a user's line; None where it is something else."""
+    # Libraries pass a full disk on in errors of their own, without a file's name.
+    if any(word in str(error) for word in ("No space left on device", "Disk quota exceeded")):
+        return f"{getattr(error, 'filename', None) or out}: the disk is full; make room and run again, what is finished stays"
+    if isinstance(error, OSError) and error.filename is not None and not isinstance(error, ConnectionError):
+        return f"{error.filename}: {error.strerror}"
+    return None
+
+
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run a verb; 0 on success, 2 on a user's mistake (one line), 1 on anything else (traceback)."""
+    """Run a verb; 0 on success, 2 on a user's mistake (one line), 75 when told to stop, 1 on anything else (traceback)."""
     # torch and diffusers make a million objects while they are imported: looking for garbage among them every 700 is a
     # quarter of a job's start.
     gc.set_threshold(200_000)
@@ -829,26 +1114,30 @@ def main(argv: Sequence[str] | None = None) -> int:
     plain = sys.stderr
     log = None
     try:
-        if arguments.log is not None:
+        # Of several processes the first writes the log; the others' lines come through their launcher.
+        if arguments.log is not None and os.environ.get("RANK", "0") == "0":
             arguments.log.parent.mkdir(parents=True, exist_ok=True)
             log = open(arguments.log, "w", encoding="utf-8")  # noqa: SIM115
+            os.environ["DIRECTCM_LOG"] = str(arguments.log)
             sys.stderr = _Tee(plain, log)
-        arguments.call(arguments)
+        with stop.listening():
+            arguments.call(arguments)
         return 0
+    except stop.Stopped as stopped:
+        print(f"directcm {arguments.verb}: {stopped}", file=sys.stderr, flush=True)
+        return stop.leave()
     except UserError as error:
         print(f"directcm {arguments.verb}: error: {error}", file=sys.stderr)
         return 2
     except BrokenPipeError:
         return 1
-    except OSError as error:
-        if error.filename is None or isinstance(error, ConnectionError):
+    except Exception as error:
+        line = _of_the_system(error, getattr(arguments, "out", None))
+        if line is None:
             traceback.print_exc(file=sys.stderr)
             return 1
-        print(f"directcm {arguments.verb}: error: {error.filename}: {error.strerror}", file=sys.stderr)
+        print(f"directcm {arguments.verb}: error: {line}", file=sys.stderr)
         return 2
-    except Exception:
-        traceback.print_exc(file=sys.stderr)
-        return 1
     finally:
         sys.stderr = plain
         if log is not None:

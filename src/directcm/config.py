@@ -13,12 +13,24 @@ import re
 from collections.abc import Iterator, Mapping
 from decimal import Decimal
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar, get_args
+from urllib.parse import urlsplit
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    SerializerFunctionWrapHandler,
+    ValidationError,
+    field_validator,
+    model_serializer,
+    model_validator,
+)
 
 from directcm.errors import UserError
-from directcm.specs import EXTRACTORS, METHODS, METRICS, SOLVERS
+from directcm.registry import methods
+from directcm.specs import DISTANCES, EXTRACTORS, METHODS, METRICS, SOLVERS, TEACHERS
 
 # Strict: a whole number is not text, and not a number with a point.
 Positive = Annotated[int, Field(ge=1, strict=True)]
@@ -26,10 +38,14 @@ Count = Annotated[int, Field(ge=0, strict=True)]
 Rate = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Fraction = Annotated[float, Field(ge=0, lt=1)]
-Precision = Literal["no", "fp16", "bf16"]
+# An unquoted `no` is false to PyYAML and text to others; `dvc exp run --set-param` takes the quotes away.
+Precision = Annotated[Literal["no", "fp16", "bf16"], BeforeValidator(lambda value: "no" if value is False else value)]
 Solver = Literal["ddim", "euler", "heun", "edm_heun"]
-Method = Literal["cm", "direct_cm"]
-Loss = Literal["mse", "pseudo_huber"]
+if TYPE_CHECKING:
+    Method = str
+else:
+    Method = Literal[tuple(METHODS)]
+Loss = Literal["mse", "pseudo_huber", "l1", "lpips"]
 ADAPTER = r"^(full|lora[1-9][0-9]*)$"
 Adapter = Annotated[str, Field(pattern=ADAPTER)]
 
@@ -55,6 +71,8 @@ class Block(BaseModel):
             for key, value in data.items():
                 info = cls.model_fields.get(key)
                 inside = value if isinstance(value, list | tuple) else [value]
+                if value is False and info is not None and "no" in get_args(info.annotation):
+                    continue
                 if info is not None and info.annotation is not bool and any(isinstance(v, bool) for v in inside):
                     value = next(v for v in inside if isinstance(v, bool))
                     raise ValueError(f"{key} is {str(value).lower()}, expected a number or text")
@@ -64,37 +82,121 @@ class Block(BaseModel):
 class Data(Block):
     """Images and captions."""
 
-    kind: Literal["digits", "photos", "folder"] = Field(
+    kind: Literal["digits", "photos", "folder", "archive"] = Field(
         "digits",
         description="digits: scikit-learn's 1,797 handwritten digits; photos: crops of its two photographs; "
-        "folder: images with a metadata.csv (file_name,text)",
+        "folder: images with a metadata.csv (file_name,text, and label, the class, which teachers on pixels need); "
+        "archive: the same in a tar (also .gz, .bz2, .xz) or zip",
     )
-    path: str | None = Field(None, description="folder only: the folder with metadata.csv")
+    path: str | None = Field(
+        None,
+        description="folder: the folder with metadata.csv; archive: the archive, placed by hand or where the download is kept, "
+        "downloads/ and a name of its own where it is null",
+    )
+    # Left out of what is written where they are null: data that were made before these keys existed are not made anew.
+    url: str | None = Field(
+        None,
+        pattern=r"^(https?://|file:///)[!-~]+$",
+        exclude_if=lambda value: value is None,
+        description="archive only: where it is fetched from, http, https or file; null where it is placed by hand",
+    )
+    sha256: str | None = Field(
+        None,
+        pattern=r"^[0-9a-fA-F]{64}$",
+        exclude_if=lambda value: value is None,
+        description="archive only: SHA-256 of the archive, 64 hex digits, as sha256sum prints it",
+    )
+    layout: Literal["folder", "cifar10"] = Field(
+        "folder",
+        exclude_if=lambda value: value == "folder",
+        description="archive only: what it holds: folder, as data.kind folder has it, or cifar10, CIFAR-10's binary version, "
+        "whose test batch is what is held out",
+    )
     resolution: Positive = Field(
-        16, description="side of the square RGB images, pixels; a folder's images are resized to it after a centre crop"
+        16,
+        description="side of the square RGB images, pixels; a folder's or an archive's are resized to it after a centre crop",
     )
     held_out: Annotated[float, Field(gt=0, lt=1)] = Field(
         0.2, description="share of the images kept from all training, for checks"
     )
 
+    @field_validator("url")
+    @classmethod
+    def _check_url(cls, value: str | None) -> str | None:
+        if value is None:
+            return None
+        # Both raise ValueError themselves where host or port cannot be read.
+        parts = urlsplit(value)
+        if (parts.hostname is None or parts.port == 0) and parts.scheme != "file":
+            raise ValueError("has no host, or no port there")
+        if "@" in parts.netloc:
+            raise ValueError("holds a user's name; settings are printed in the report, so fetch the archive by hand")
+        return value
+
+    @field_validator("sha256")
+    @classmethod
+    def _lower(cls, value: str | None) -> str | None:
+        return value and value.lower()
+
     @model_validator(mode="after")
     def _check(self) -> Data:
         if self.kind == "folder" and not self.path:
             raise ValueError("path is missing: data.kind folder needs the folder that holds metadata.csv")
+        if self.kind == "archive" and not (self.url or self.path):
+            raise ValueError("url and path are missing: data.kind archive needs one, to fetch it from or to find it at")
+        if self.kind == "archive" and not self.sha256:
+            raise ValueError("sha256 is missing: data.kind archive needs that of the archive, as sha256sum prints it")
+        if self.kind == "archive" and self.layout == "cifar10" and self.resolution > 32:
+            raise ValueError(f"resolution is {self.resolution}, but data.layout cifar10 has images of 32 pixels")
         if self.resolution % 8:
             raise ValueError(f"resolution is {self.resolution}, expected a multiple of 8")
+        return self
+
+    @property
+    def embedded(self) -> bool:
+        """Whether the images come with scikit-learn: their number is known beforehand, and they have labels."""
+        return self.kind in ("digits", "photos")
+
+
+class Karras(Block):
+    """The process of Karras et al.: data plus noise whose standard deviation is the time."""
+
+    sigma_min: Rate = Field(0.002, description="time of the ODE's end")
+    sigma_max: Rate = Field(80.0, description="time of pure noise")
+    rho: Rate = Field(7.0, description="bends the grid towards small times; 1 is even spacing")
+    sigma_data: Rate = Field(
+        0.5, description="standard deviation of the data, pixels in [-1, 1]; used as it stands here"
+    )
+
+    @model_validator(mode="after")
+    def _check(self) -> Karras:
+        if self.sigma_min >= self.sigma_max:
+            raise ValueError(f"sigma_min = {self.sigma_min} is not below sigma_max = {self.sigma_max}")
         return self
 
 
 class Process(Block):
     """The noise process of the teacher."""
 
-    kind: Literal["vp"] = Field("vp", description="vp: the discrete DDPM process of Stable Diffusion")
-    timesteps: Positive = Field(1000, description="number of training time steps of the teacher")
+    kind: Literal["vp", "karras"] = Field(
+        "vp", description="vp: the discrete DDPM process of Stable Diffusion; karras: variance-exploding, as EDM's"
+    )
+    timesteps: Positive = Field(1000, description="vp: number of training time steps of the teacher")
     time_input: Literal["zero_based", "one_based"] = Field(
         "zero_based",
-        description="what the U-Net is told at time s: s-1 (as diffusers trains it) or s (as the paper's release feeds it)",
+        description="vp: what the U-Net is told at time s: s-1 (as diffusers trains it) or s (as the paper's release feeds it)",
     )
+    karras: Karras = Karras()
+
+    @model_serializer(mode="wrap")
+    def _own(self, everything: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Of both kinds' keys those of this one: what is made under one kind does not depend on the other's."""
+        other = ("timesteps", "time_input") if self.kind == "karras" else ("karras",)
+        return {key: value for key, value in everything(self).items() if key not in other}
+
+    def divides(self, intervals: int) -> bool:
+        """Whether there is a grid of so many intervals: of the discrete process's steps it takes every so-manieth."""
+        return self.kind != "vp" or self.timesteps % intervals == 0
 
 
 def multiples_of_16(channels: tuple[int, ...]) -> tuple[int, ...]:
@@ -186,14 +288,76 @@ class Diffusers(Block):
     )
 
 
+class PixelUnet(Block):
+    """A small UNet2DModel on pixels, told the class of what it denoises."""
+
+    channels: tuple[Positive, ...] = Field(
+        (16, 32, 64), min_length=1, description="channels per resolution, multiples of 16"
+    )
+    layers_per_block: Positive = Field(1, description="residual blocks per resolution")
+    head_dim: Positive = Field(16, description="size of an attention head")
+    # Left out of what is written where it is null, as other keys below where they are as they stand here: what was made
+    # before they existed stays.
+    attention: tuple[Count, ...] | None = Field(
+        None,
+        exclude_if=lambda value: value is None,
+        description="resolutions with attention, 0 is the full one; null: the lowest alone",
+    )
+
+    @field_validator("channels")
+    @classmethod
+    def _check(cls, value: tuple[int, ...]) -> tuple[int, ...]:
+        return multiples_of_16(value)
+
+    @model_validator(mode="after")
+    def _check_attention(self) -> PixelUnet:
+        if max(self.attention or (0,)) >= len(self.channels):
+            raise ValueError(
+                f"attention names resolution {max(self.attention or (0,))}, channels has those from 0 to {len(self.channels) - 1}"
+            )
+        return self
+
+
+class Edm(Block):
+    """A class-conditional EDM on pixels, trained here."""
+
+    unet: PixelUnet = PixelUnet()
+    steps: Positive = Field(1400, description="optimiser steps")
+    batch_size: Positive = Field(128, description="images a step")
+    lr: Rate = Field(2e-3, description="peak learning rate, after a linear warm-up")
+    warm_up: Count = Field(50, exclude_if=lambda value: value == 50, description="optimiser steps of the warm-up")
+    schedule: Literal["cosine", "constant"] = Field("cosine", description="what the learning rate does from there on")
+    p_mean: float = Field(-1.2, allow_inf_nan=False, description="mean of ln(sigma) in training")
+    p_std: Rate = Field(1.2, description="standard deviation of ln(sigma) in training")
+    label_dropout: Fraction = Field(0.1, description="share of labels replaced by the class of guidance's no class")
+    dropout: Fraction = Field(
+        0.0,
+        exclude_if=lambda value: value == 0,
+        description="dropout of the U-Net's features while it is trained; students of it have none",
+    )
+    ema: Fraction = Field(0.995, description="decay of the weight average that is saved")
+
+
+class Mixture(Block):
+    """The exact teacher: every training image is the middle of a Gaussian, and nothing is learnt."""
+
+    scale: NonNegative = Field(0.0, description="standard deviation of each Gaussian, pixels in [-1, 1]; 0: the images")
+    student: PixelUnet = PixelUnet()
+
+
 class Teacher(Block):
     """The diffusion model that is distilled."""
 
-    kind: Literal["micro_sdxl", "diffusers"] = Field(
-        "micro_sdxl", description="micro_sdxl: trained here; diffusers: an existing SDXL-type pipeline"
+    kind: Literal["micro_sdxl", "diffusers", "edm", "mixture"] = Field(
+        "micro_sdxl",
+        description="micro_sdxl: trained here; diffusers: an existing SDXL-type pipeline; edm: on pixels, trained here; "
+        "mixture: the exact score of the training images",
     )
     micro_sdxl: MicroSdxl = MicroSdxl()
     diffusers: Diffusers = Diffusers()
+    # Left out of what is written where they are as they stand here, so that what was made before they existed stays.
+    edm: Edm = Field(default=Edm(), exclude_if=lambda value: value == Edm())
+    mixture: Mixture = Field(default=Mixture(), exclude_if=lambda value: value == Mixture())
 
     @model_validator(mode="after")
     def _check(self) -> Teacher:
@@ -203,6 +367,11 @@ class Teacher(Block):
         if d.vae_id and not d.vae_revision:
             raise ValueError("diffusers.vae_revision is missing: a hub id is used at a pinned commit only")
         return self
+
+    @property
+    def pixel_unet(self) -> PixelUnet:
+        """The network on pixels that students are: the teacher's own, or the one given to a teacher that has none."""
+        return self.edm.unet if self.kind == "edm" else self.mixture.student
 
 
 class Encode(Block):
@@ -218,7 +387,7 @@ class Ode(Block):
     """How the teacher's probability-flow ODE is solved unless a line of `students` says otherwise."""
 
     solver: Solver = Field("ddim", description="ddim, euler, heun or edm_heun")
-    N: Positive = Field(50, description="intervals from pure noise to data; divides process.timesteps")
+    N: Positive = Field(50, description="intervals from pure noise to data; on vp it divides process.timesteps")
     w: Annotated[float, Field(ge=0, le=100)] = Field(3.0, description="guidance scale, Imagen form: 1 is unguided")
 
 
@@ -237,7 +406,9 @@ class Train(Block):
     """Students. adapter, loss, lr, batch_size, pool and steps are axes that lines of `students` can vary."""
 
     adapter: Adapter = Field("lora4", description="loraR (LoRA of rank and alpha R) or full (all U-Net weights)")
-    loss: Loss = Field("mse", description="mse, or pseudo_huber: mean(sqrt(d² + c²) - c)")
+    loss: Loss = Field(
+        "mse", description="mse, pseudo_huber: mean(sqrt(d² + c²) - c), l1: mean|d|, or lpips, of pixels alone"
+    )
     lr: Rate = Field(1e-4, description="AdamW's learning rate, constant")
     batch_size: Positive = Field(16, description="start points a step, over all processes")
     pool: Positive = Field(
@@ -256,7 +427,7 @@ class Train(Block):
 class StudentAxes(Block):
     """One line of the grid: the product of these lists; what is left out comes from `ode` and `train`."""
 
-    method: list[Method] = Field(["cm", "direct_cm"], min_length=1, description="cm, direct_cm")
+    method: list[Method] = Field(["cm", "direct_cm"], min_length=1, description=", ".join(METHODS))
     solver: list[Solver] | None = Field(None, min_length=1)
     N: list[Positive] | None = Field(None, min_length=1)
     w: list[Annotated[float, Field(ge=0, le=100)]] | None = Field(None, min_length=1)
@@ -309,7 +480,7 @@ class Refined(Block):
     """The high-accuracy solution that splits a student's error from its solver's."""
 
     solver: Solver = Field("edm_heun", description="ddim, euler, heun or edm_heun")
-    N: Positive = Field(200, description="intervals; divides process.timesteps")
+    N: Positive = Field(200, description="intervals; on vp it divides process.timesteps")
 
 
 class Errors(Block):
@@ -342,6 +513,30 @@ class Extractors(Block):
     clip_tiny: ClipTiny | None = ClipTiny()
 
 
+# What `search` can minimise: distances of one number each; FD∞ is not defined at every n.
+FRECHET = ("fd_tiny", "fid", "fid_legacy_pytorch", "fd_dino")
+SOUGHT = (*FRECHET, "kid_tiny", "kid", "cmmd_tiny", "cmmd")
+
+
+class Search(Block):
+    """Sampling times of one student per method of the main setting, found by a greedy ternary search."""
+
+    steps: list[Annotated[int, Field(ge=2, strict=True)]] = Field(
+        [2, 4],
+        min_length=1,
+        description="numbers of student steps whose times are searched; the first is always pure noise",
+    )
+    samples: Annotated[int, Field(ge=2, strict=True)] = Field(
+        512, description="samples a probe, of a noise and prompts that are not the evaluation's"
+    )
+    metric: str | None = Field(
+        None, description=f"what is minimised: {', '.join(SOUGHT)}; null: the first Fréchet distance among metrics"
+    )
+    reference: Literal["data", "teacher"] = Field(
+        "data", description="distance to the data's images or to the teacher's samples of the evaluation"
+    )
+
+
 class Statistics(Block):
     """Intervals and tests."""
 
@@ -353,12 +548,64 @@ class Statistics(Block):
     )
 
 
+class Editing(Block):
+    """Editing without training, where the teacher works on pixels: the finished students of the main comparison, first seeds."""
+
+    images: Positive = Field(64, description="held-out images that are edited, at most")
+    steps: Positive = Field(4, description="student steps of an edit")
+    patch: Annotated[int, Field(ge=2, strict=True)] = Field(
+        4, description="super-resolution knows the means of patches of this side, pixels; divides data.resolution"
+    )
+    start: Fraction = Field(
+        0.5,
+        description="SDEdit starts after this share of the grid: 0 is pure noise, 0.9 leaves the strokes nearly as they are",
+    )
+    levels: list[Rate] = Field(
+        [0.5, 2.0],
+        min_length=1,
+        description="standard deviations of the noise that denoising starts from; the nearest time of the grid is taken",
+    )
+    points: Annotated[int, Field(ge=3, strict=True)] = Field(
+        7, description="points of an interpolation, its ends included"
+    )
+
+
 class Figures(Block):
     """Figures and tables."""
 
     samples: Positive = Field(10, description="columns of Figure 2, samples from the same noise")
     gallery: Positive = Field(30, description="columns of Figure 5, samples over all prompts; the prompts come first")
     trajectories: Positive = Field(8, description="trajectories of Figure 1, the two supervisions")
+    editing: Positive = Field(4, description="images of each edit in the figure on editing, at most")
+
+
+class Convergence(Block):
+    """What theory predicts as N grows, measured on exact teachers of its own: no data, no network."""
+
+    N: list[Positive] = Field(
+        [10, 20, 50, 100, 200],
+        min_length=3,
+        description="numbers of ODE intervals, ascending; multiples of 5 that divide 1000",
+    )
+    gaps: list[Positive] = Field(
+        [20, 50, 100, 200, 500, 1000],
+        min_length=3,
+        description="the same where CT is compared with CD at a student as it stands",
+    )
+    fit_from: Positive = Field(20, description="slopes are fitted over these N from here on, 3 or more of them")
+    points: Annotated[int, Field(ge=2)] = Field(400, description="points that an error is measured at, per start time")
+
+    @model_validator(mode="after")
+    def _check(self) -> Convergence:
+        for key, sizes in (("N", self.N), ("gaps", self.gaps)):
+            if sizes != sorted(set(sizes)):
+                raise ValueError(f"{key} = {sizes} is not ascending")
+            for n in sizes:
+                if n % 5 or 1000 % n:
+                    raise ValueError(f"{key}: {n} is not a multiple of 5 that divides 1000")
+            if sum(n >= self.fit_from for n in sizes) < 3:
+                raise ValueError(f"fit_from = {self.fit_from} leaves fewer than 3 of {key} = {sizes}")
+        return self
 
 
 class Config(Block):
@@ -375,6 +622,12 @@ class Config(Block):
     ode: Ode = Ode()
     targets: Targets = Targets()
     train: Train = Train()
+    # Left out of what is written where it is empty, so that what was made before it existed stays.
+    methods: dict[str, dict[str, float]] = Field(
+        {},
+        exclude_if=lambda value: not value,
+        description="numbers of a method's own (SETTINGS in its file) where they are to be others: {ct: {s1: 40}}",
+    )
     students: list[StudentAxes] = Field(default_factory=lambda: paper_grid(), min_length=1)
     evaluation: Evaluation = Evaluation()
     metrics: list[str] = Field(
@@ -386,17 +639,31 @@ class Config(Block):
     )
     extractors: Extractors = Extractors()
     errors: Errors = Errors()
+    # Left out of what is written where it is null: tables that were made before this key existed are not made anew.
+    search: Search | None = Field(
+        None,
+        exclude_if=lambda value: value is None,
+        description="search sampling times too: a block of steps, samples, metric and reference; null: even times alone",
+    )
     statistics: Statistics = Statistics()
+    # As the teachers' own blocks: what was made before it existed stays.
+    editing: Editing = Field(default=Editing(), exclude_if=lambda value: value == Editing())
     figures: Figures = Figures()
+    # Left out of what is written where it is null: what was made before it existed stays.
+    convergence: Convergence | None = Field(
+        None,
+        exclude_if=lambda value: value is None,
+        description="null: not measured; a preset that wants it names at least one of its keys",
+    )
 
     @model_validator(mode="after")
     def _check(self) -> Config:
-        total = self.process.timesteps
-        if total % self.ode.N:
+        total, divides = self.process.timesteps, self.process.divides
+        if not divides(self.ode.N):
             raise ValueError(f"ode.N = {self.ode.N} does not divide process.timesteps = {total}")
         for axes in self.students:
             for n in axes.N or []:
-                if total % n:
+                if not divides(n):
                     raise ValueError(f"students: N = {n} does not divide process.timesteps = {total}")
             if axes.errors:
                 for n in [self.errors.refined.N, *(axes.N or [self.ode.N])]:
@@ -419,7 +686,7 @@ class Config(Block):
         for key, sized in (("targets", self.targets), ("errors", self.errors)):
             if sized.shard % sized.block:
                 raise ValueError(f"{key}.block = {sized.block} does not divide {key}.shard = {sized.shard}")
-        if total % self.errors.refined.N:
+        if not divides(self.errors.refined.N):
             raise ValueError(f"errors.refined.N = {self.errors.refined.N} does not divide process.timesteps = {total}")
         for run in self.runs():
             if run["batch_size"] > run["pool"]:
@@ -446,7 +713,7 @@ class Config(Block):
             raise ValueError(
                 f"metrics: {', '.join(self.metrics)} need labelled images (data.kind digits or photos); name others too"
             )
-        if self.data.kind != "folder":
+        if self.data.embedded:
             if self.data.resolution > 64:
                 raise ValueError(f"data.resolution: {self.data.kind} come at 8, 16, 24 … 64 pixels")
             whole, groups = embedded_images(self.data.kind, self.data.resolution)
@@ -456,6 +723,9 @@ class Config(Block):
                 raise ValueError(
                     f"evaluation.samples = {self.evaluation.samples} is more than the {images} training images that are the data reference"
                 )
+        self._check_teacher()
+        self._check_methods()
+        self._check_search()
         if self.teacher.kind == "micro_sdxl":
             factor = self.teacher.micro_sdxl.vae.factor
             if self.data.resolution % factor:
@@ -480,6 +750,97 @@ class Config(Block):
             )
         return self
 
+    def _check_teacher(self) -> None:
+        """What a kind of teacher asks of process, data and students."""
+        kind = TEACHERS[self.teacher.kind]
+        if self.process.kind not in kind.processes:
+            raise ValueError(
+                f"process.kind is {self.process.kind}, but teacher.kind {kind.name} needs {' or '.join(kind.processes)}"
+            )
+        if kind.latent:
+            for loss in {run["loss"] for run in self.runs()}:
+                if DISTANCES[loss].images:
+                    others = ", ".join(d.name for d in DISTANCES.values() if not d.images)
+                    raise ValueError(
+                        f"loss {loss} compares images, but what teacher.kind {kind.name} diffuses are latents; use {others}, "
+                        "or a teacher on pixels"
+                    )
+            return
+        levels = len(self.teacher.pixel_unet.channels)
+        if self.data.resolution % 2 ** (levels - 1):
+            raise ValueError(
+                f"teacher.{kind.name}: channels has {levels} resolutions, too many for data.resolution = {self.data.resolution}"
+            )
+        if self.data.resolution % self.editing.patch:
+            raise ValueError(
+                f"editing.patch = {self.editing.patch} does not divide data.resolution = {self.data.resolution}"
+            )
+
+    def _check_methods(self) -> None:
+        """What methods ask of process and grid, and that their settings are theirs."""
+        for name, given in self.methods.items():
+            if name not in methods():
+                raise ValueError(f"methods: unknown method {name!r}; there are {', '.join(methods())}")
+            known = methods()[name].settings
+            for key in given:
+                if key not in known:
+                    own = f"; it has {', '.join(known)}" if known else ", which has none of its own"
+                    raise ValueError(f"methods.{name}: unknown setting {key!r}{own}")
+        for run in self.runs():
+            method = methods()[run["method"]]
+            if self.process.kind not in method.processes:
+                raise ValueError(
+                    f"students: method {run['method']} needs process.kind {' or '.join(method.processes)}, it is {self.process.kind}"
+                )
+            if method.halves and (run["N"] == 1 or run["N"].bit_count() != 1):
+                raise ValueError(
+                    f"students: method {run['method']} halves N until it is 1, but N = {run['N']} is not 2, 4, 8 …"
+                )
+
+    def method_settings(self, name: str) -> dict[str, float]:
+        """A method's own numbers: its file's, with those of `methods` in their place; whole ones stay whole."""
+        own = {**methods()[name].settings, **self.methods.get(name, {})}
+        return {
+            k: int(v) if v == int(v) and isinstance(methods()[name].settings[k], int) else v for k, v in own.items()
+        }
+
+    def _check_search(self) -> None:
+        """What a search of sampling times asks of grid, metrics and evaluation."""
+        search = self.search
+        if search is None:
+            return
+        if len(set(search.steps)) != len(search.steps):
+            raise ValueError("search.steps names a number twice")
+        for run in self.searched():
+            if max(search.steps) > run["N"]:
+                raise ValueError(f"search.steps: {max(search.steps)} are more than the grid's N = {run['N']}")
+        if search.samples > self.evaluation.samples:
+            raise ValueError(
+                f"search.samples = {search.samples} is more than evaluation.samples = {self.evaluation.samples}, the reference's"
+            )
+        there = [m for m in self.metric_names() if m in SOUGHT]
+        if search.metric is None and not set(there) & set(FRECHET):
+            raise ValueError(
+                f"search.metric is null, and metrics has no Fréchet distance; there are {', '.join(FRECHET)}"
+            )
+        if search.metric is not None and search.metric not in there:
+            raise ValueError(
+                f"search.metric is {search.metric!r}, expected a distance among metrics: {', '.join(there) or 'it has none'}"
+            )
+
+    def search_metric(self) -> str:
+        """What the search of sampling times minimises."""
+        assert self.search is not None
+        return self.search.metric or next(m for m in self.metric_names() if m in FRECHET)
+
+    def latent(self) -> tuple[int, int]:
+        """(channels, side) of what the teacher diffuses."""
+        if not TEACHERS[self.teacher.kind].latent:
+            return 3, self.data.resolution
+        # SDXL's VAE and its likes have 4 channels of an eighth of the side.
+        factor = self.teacher.micro_sdxl.vae.factor if self.teacher.kind == "micro_sdxl" else 8
+        return 4, self.data.resolution // factor
+
     def runs(self) -> list[dict[str, Any]]:
         """The grid of students: one dictionary of axes per run, without repetitions, in the order of `students`."""
         seen: dict[tuple[Any, ...], dict[str, Any]] = {}
@@ -487,6 +848,22 @@ class Config(Block):
             for run in self._product(axes):
                 seen.setdefault(tuple(run.values()), run)
         return list(seen.values())
+
+    def searched(self) -> list[dict[str, Any]]:
+        """The runs whose sampling times are searched: of the main setting, the first of each method; none without `search`.
+
+        The main setting is that of `ode` and `train`, or of the first run where no run has it.
+        """
+        runs = self.runs() if self.search is not None else []
+        main = {axis: self._default(axis) for axis in SETTING_AXES}
+        chosen = [run for run in runs if main.items() <= run.items()]
+        if runs and not chosen:
+            main = {axis: runs[0][axis] for axis in SETTING_AXES}
+            chosen = [run for run in runs if main.items() <= run.items()]
+        first: dict[str, dict[str, Any]] = {}
+        for run in chosen:
+            first.setdefault(run["method"], run)
+        return list(first.values())
 
     def _values(self, axes: StudentAxes, name: str) -> list[Any]:
         given = getattr(axes, name)
@@ -514,6 +891,23 @@ class Config(Block):
         )
         return [(run["steps"], k) for k in numbers] + [(s, numbers[0]) for s in self.snapshots(run)]
 
+    def main(self) -> list[dict[str, Any]]:
+        """The runs of the main comparison: their axes but method and seed are `ode`'s and `train`'s, or else the first run's."""
+        runs = self.runs()
+        for axes in ({name: self._default(name) for name in SETTING_AXES}, runs[0]):
+            if chosen := [run for run in runs if all(run[name] == axes[name] for name in SETTING_AXES)]:
+                break
+        return chosen
+
+    def edited(self) -> list[dict[str, Any]]:
+        """The runs whose students edit images: where the teacher works on pixels, of the main comparison's methods the first of each."""
+        if TEACHERS[self.teacher.kind].latent:
+            return []
+        first: dict[str, dict[str, Any]] = {}
+        for run in self.main():
+            first.setdefault(run["method"], run)
+        return list(first.values())
+
     def measures_errors(self, run: Mapping[str, Any]) -> bool:
         """Whether some line asks for this run's error by start time."""
         return any(axes.errors for axes in self._lines(run))
@@ -523,7 +917,7 @@ class Config(Block):
 
     def metric_names(self) -> list[str]:
         """The metrics that this run's data allow: those that need labels only where the data set has them."""
-        return [m for m in self.metrics if not METRICS[m].needs_labels or self.data.kind != "folder"]
+        return [m for m in self.metrics if not METRICS[m].needs_labels or self.data.embedded]
 
     def extractor_names(self) -> list[str]:
         """The extractors that the metrics need, in the registry's order."""
@@ -535,9 +929,10 @@ ODE_AXES = ("solver", "N", "w")
 RUN_AXES = ("method", *ODE_AXES, "adapter", "loss", "lr", "batch_size", "pool", "steps", "seed")
 SETTING_AXES = tuple(axis for axis in RUN_AXES if axis not in ("method", "seed"))
 
-# A Literal cannot be built from a table; this keeps the two from drifting.
-assert set(METHODS) == set(Method.__args__)  # type: ignore[attr-defined]
+# Solvers are classes with torch beneath them: their names stand here, and this keeps the two from drifting.
 assert set(SOLVERS) == set(Solver.__args__)  # type: ignore[attr-defined]
+assert set(DISTANCES) == set(Loss.__args__)  # type: ignore[attr-defined]
+assert set(TEACHERS) == set(Teacher.model_fields["kind"].annotation.__args__)  # type: ignore[union-attr]
 
 B = TypeVar("B", bound=BaseModel)
 

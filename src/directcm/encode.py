@@ -1,7 +1,8 @@
-"""The verb `encode`: VAE latents of all images and embeddings of all captions, once."""
+"""The verb `encode`: what the teacher diffuses of all images, and the conditioning of all captions, once."""
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -14,8 +15,8 @@ from directcm.config import Encode
 from directcm.errors import UserError
 from directcm.progress import Progress
 from directcm.sources import digest
-from directcm.teachers import Conditioning
-from directcm.teachers.latent_diffusion import TextEncoders, encode_images, load_vae, to_tensor
+from directcm.teachers import Conditioning, load_codec, loader
+from directcm.teachers.codec import to_tensor
 
 SHARD = 1024
 
@@ -33,14 +34,18 @@ def make(
     """Write the latents artefact.
 
     `latents-00000.safetensors` …: "latents" (rows, c, h, w) float32, scaled, in the order of images.csv, 1,024 rows a file;
-    `captions.csv`: caption, text; `images.csv`: id, caption, split; `captions-00000.safetensors` …: prompt_embeds, pooled.
+    `captions.csv`: caption, text; `images.csv`: id, caption, split; `captions-00000.safetensors` …: the conditioning, such as
+    prompt_embeds and pooled, or label. A UserError where images of one caption have several labels and the teacher reads labels.
     """
     from PIL import Image
 
     rows = data.csv("images.csv")
     texts = sorted({r["text"] for r in rows})
     index = {text: i for i, text in enumerate(texts)}
-    vae = load_vae(teacher, device, precision)
+    codec = load_codec(teacher, device, precision)
+    labels: dict[str, set[str]] = {}
+    for r in rows:
+        labels.setdefault(r["text"], set()).add(r["label"])
     progress = Progress("encode: images", len(rows), "image")
 
     def images(block: range) -> dict[str, Tensor]:
@@ -48,16 +53,13 @@ def make(
         for start in range(block.start, block.stop, settings.batch_size):
             ids = range(start, min(start + settings.batch_size, block.stop))
             pixels = to_tensor([Image.open(data.file(rows[i]["file_name"])) for i in ids])
-            noise = None
-            if settings.posterior == "sample":
-                size = pixels.shape[-1] // 2 ** (len(vae.config.block_out_channels) - 1)
-                noise = rng.normal(seed, "posterior", ids, (vae.config.latent_channels, size, size))
-            parts.append(encode_images(vae, pixels, noise))
+            draw = partial(rng.normal, seed, "posterior", ids) if settings.posterior == "sample" else None
+            parts.append(codec.encode(pixels, draw))
             progress.update(len(ids))
         return {"latents": torch.cat(parts)}
 
     key = {
-        "code": digest("encode"),
+        "code": digest("encode", loader(teacher)),
         "settings": settings.model_dump(),
         "teacher": teacher.fingerprint,
         "data": data.fingerprint,
@@ -71,13 +73,13 @@ def make(
         raise UserError(
             f"{data.folder / rows[broken[0]]['file_name']}: its latent is not finite; use evaluation.precision no or bf16"
         )
-    encoders = TextEncoders.load(teacher, device, precision)
 
     def captions(block: range) -> dict[str, Tensor]:
-        parts = [
-            encoders(texts[i : min(i + settings.batch_size, block.stop)])
-            for i in range(block.start, block.stop, settings.batch_size)
-        ]
+        parts = []
+        for i in range(block.start, block.stop, settings.batch_size):
+            some = texts[i : min(i + settings.batch_size, block.stop)]
+            # A caption's images may differ in their class: whoever reads labels is told them all and finds none of that name.
+            parts.append(codec.condition(some, [" or ".join(sorted(labels[text])) for text in some]))
         return {k: torch.cat([p.tensors[k].cpu() for p in parts]) for k in parts[0].tensors}
 
     text_blocks = [range(i, min(i + SHARD, len(texts))) for i in range(0, len(texts), SHARD)]

@@ -1,4 +1,4 @@
-"""The verb `error_by_time`: where a student's error is: by start time, in latents and pixels, against its own ODE and a refined one.
+"""The verb `error_by_time`: where a student's error is: by start time, in latents and pixels (where the teacher diffuses pixels, in these alone and as they are, unclamped), against its own ODE and a refined one.
 
 With f the student, e its own ODE's endpoint and r the refined one: E‖f − r‖² = E‖f − e‖² + E‖e − r‖² + 2 E⟨f − e, e − r⟩:
 total = student error + solver error + a cross term, which says whether the two point the same way.
@@ -20,8 +20,7 @@ from directcm.endpoints import ErrorStarts
 from directcm.errors import UserError
 from directcm.progress import Progress
 from directcm.targets import join
-from directcm.teachers import load
-from directcm.teachers.latent_diffusion import decode_pixels, load_vae
+from directcm.teachers import load, load_codec
 
 COLUMNS = ["time", "space", "student", "solver", "total", "cross", "n"]
 
@@ -63,9 +62,10 @@ def make(
     pool = Latents(latents)
     starts = ErrorStarts(pool, model.process, run["N"], settings.times, settings.points, seed)
     who = students.load(model, student)
-    vae = load_vae(teacher, device, precision)
+    codec = load_codec(teacher, device, precision)
     progress = Progress("error_by_time", total, "start point")
-    latent, pixel = [], []
+    latent: list[Tensor] = []
+    pixel: list[Tensor] = []
     with torch.no_grad():
         for start in range(0, total, batch_size):
             index = list(range(start, min(start + batch_size, total)))
@@ -77,11 +77,12 @@ def make(
             cond = pool.conditioning(ids).to(device)
             f = who(x.to(device), starts.grid[k].to(device), cond).float().cpu()
             three = (f, own["endpoint"][index], fine["endpoint"][index])
-            latent.append(split(*three))
-            pixel.append(split(*(decode_pixels(vae, z) for z in three)))
+            if codec.latent:
+                latent.append(split(*three))
+            pixel.append(split(*(codec.decode(z) if codec.latent else z for z in three)))
             progress.update(len(index))
     times = [float(t) for t in own["time"]]
-    spaces = {"latent": torch.cat(latent), "pixel": torch.cat(pixel)}
+    spaces = {name: torch.cat(parts) for name, parts in (("latent", latent), ("pixel", pixel)) if parts}
     rows, points = [], []
     for space, values in spaces.items():
         if not bool(torch.isfinite(values).all()):

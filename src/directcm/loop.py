@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import math
 import shutil
+import signal
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -19,6 +20,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from directcm import stop
 from directcm.artifacts import Artifact, new_artifact, open_artifact, save_tensors, write_json
 from directcm.errors import UserError
 from directcm.progress import Progress
@@ -29,6 +31,11 @@ CURVE = ["step", "loss", "grad_norm", "lr"]
 def constant(lr: float) -> Callable[[int], float]:
     """The same learning rate at every step."""
     return lambda step: lr
+
+
+def warmed(lr: float, steps: int, warmup: int = 0) -> Callable[[int], float]:
+    """Linear warm-up over `warmup` steps, then the same learning rate."""
+    return lambda step: lr * min(1.0, (step + 1) / max(1, warmup))
 
 
 def cosine(lr: float, steps: int, warmup: int = 0) -> Callable[[int], float]:
@@ -42,12 +49,17 @@ def cosine(lr: float, steps: int, warmup: int = 0) -> Callable[[int], float]:
     return schedule
 
 
+SCHEDULES = {"cosine": cosine, "constant": warmed}
+
+
 @dataclass
 class Job:
     """What to train and how.
 
     `loss(step, rows)`: per-row losses (B,) for the batch positions `rows` (B,) int64 of this process;
     position p = step·batch_size + offset counts through the whole training.
+    `ema`: how much of the weight average stays after a step, a number or a function of the step; `average`: tensors by the
+    weights' names ("module.weight") that hold the average while it forms, for a loss that reads it.
     """
 
     name: str
@@ -58,7 +70,8 @@ class Job:
     lr: Callable[[int], float]
     weight_decay: float = 0.0
     grad_clip: float = math.inf
-    ema: float | None = None
+    ema: float | Callable[[int], float] | None = None
+    average: Mapping[str, Tensor] | None = None
     checkpoint_every: int = 200
     scratch: Path | None = None
     key: Mapping[str, Any] = field(default_factory=dict)
@@ -101,7 +114,7 @@ def _whole(path: Path) -> bool:
     return True
 
 
-def _restore(job: Job) -> Artifact | None:
+def _restore(job: Job, remove: bool) -> Artifact | None:
     """The newest whole checkpoint that belongs to this job; damaged ones are passed over, foreign ones refused."""
     if job.scratch is None:
         return None
@@ -117,8 +130,9 @@ def _restore(job: Job) -> Artifact | None:
                 return found
             print(f"{job.name}: {path} is passed over, the snapshot of step {lost[0]} before it is missing", flush=True)
             continue
-        print(f"{job.name}: {path} was made with other settings; starting afresh", flush=True)
-        shutil.rmtree(path)
+        if remove:
+            print(f"{job.name}: {path} was made with other settings; starting afresh", flush=True)
+            shutil.rmtree(path)
     return None
 
 
@@ -132,16 +146,28 @@ def _snapshot(job: Job, step: int) -> Artifact | None:
     return found if found.settings == json.loads(json.dumps(dict(job.key))) else None
 
 
+def _agreed(loss: Tensor, accelerator: Any) -> tuple[float, bool]:
+    """The loss over all processes, and whether any of them was told to stop: all end after the same step."""
+    told = stop.asked() is not None
+    if accelerator.num_processes == 1:
+        return float(loss), told
+    value, stopping = accelerator.reduce(torch.stack([loss, loss.new_tensor(float(told))]), reduction="mean").tolist()
+    return value, stopping > 0
+
+
 def fit(job: Job, accelerator: Any) -> Fitted:
     """Train a job; see Fitted.
 
     Snapshots lie in `scratch` until the training ends, so that a run that was stopped has them when it goes on. Ends at once with a UserError that names the step where the loss is not finite; the last checkpoint stays.
+    Told to stop (directcm.stop) it ends after its step with a checkpoint of it.
     """
     names = _trainable(job)
     parameters = list(names.values())
     # One kernel for all weights: of a small network's step the plain optimiser is a twelfth.
     optimizer = torch.optim.AdamW(parameters, lr=job.lr(0), weight_decay=job.weight_decay, fused=True)
-    average = {k: p.detach().clone() for k, p in names.items()} if job.ema is not None else {}
+    average: dict[str, Tensor] = {}
+    if job.ema is not None:
+        average = {k: p.detach().clone() if job.average is None else job.average[k] for k, p in names.items()}
     curve: list[dict[str, float]] = []
     before = 0.0
     kept: dict[int, dict[str, Tensor]] = {}
@@ -149,7 +175,7 @@ def fit(job: Job, accelerator: Any) -> Fitted:
     if job.snapshots and job.scratch is None:
         raise ValueError("snapshots need a scratch folder")
 
-    found = _restore(job)
+    found = _restore(job, remove=accelerator.is_main_process)
     if found is not None:
         state = found.tensors("state.safetensors")
         with torch.no_grad():
@@ -192,53 +218,55 @@ def fit(job: Job, accelerator: Any) -> Fitted:
         writer = SummaryWriter(str(job.tensorboard), purge_step=len(curve))
 
     started = time.perf_counter()
-    for step in range(len(curve), job.steps):
-        lr = job.lr(step)
-        for group in optimizer.param_groups:
-            group["lr"] = lr
-        rows = np.arange(step * job.batch_size + first, step * job.batch_size + first + share, dtype=np.int64)
-        with accelerator.autocast():
-            loss = job.loss(step, rows).float().mean()
-        accelerator.backward(loss)
-        if distributed:
-            for p in parameters:
-                if p.grad is not None:
-                    p.grad = accelerator.reduce(p.grad, reduction="mean")
-        value = float(accelerator.reduce(loss.detach(), reduction="mean"))
-        if scaler is not None:
-            accelerator.unscale_gradients(optimizer)
-        norm = float(nn.utils.clip_grad_norm_(parameters, job.grad_clip))
-        if not math.isfinite(value) or (scaler is None and not math.isfinite(norm)):
-            where = f"; the last checkpoint is in {job.scratch}" if job.scratch else ""
-            raise UserError(
-                f"{job.name}: loss {value}, gradient norm {norm} at step {step}: training stops; lower the learning rate{where}"
-            )
-        optimizer.step()
-        optimizer.zero_grad(set_to_none=True)
-        if average:
-            with torch.no_grad():
-                torch._foreach_lerp_(
-                    list(average.values()), [p.detach() for p in parameters], 1 - float(job.ema or 0.0)
+    with stop.deferred():
+        for step in range(len(curve), job.steps):
+            lr = job.lr(step)
+            for group in optimizer.param_groups:
+                group["lr"] = lr
+            rows = np.arange(step * job.batch_size + first, step * job.batch_size + first + share, dtype=np.int64)
+            with accelerator.autocast():
+                loss = job.loss(step, rows).float().mean()
+            accelerator.backward(loss)
+            if distributed:
+                for p in parameters:
+                    if p.grad is not None:
+                        p.grad = accelerator.reduce(p.grad, reduction="mean")
+            value, stopping = _agreed(loss.detach(), accelerator)
+            if scaler is not None:
+                accelerator.unscale_gradients(optimizer)
+            norm = float(nn.utils.clip_grad_norm_(parameters, job.grad_clip))
+            if not math.isfinite(value) or (scaler is None and not math.isfinite(norm)):
+                where = f"; the last checkpoint is in {job.scratch}" if job.scratch else ""
+                raise UserError(
+                    f"{job.name}: loss {value}, gradient norm {norm} at step {step}: training stops; lower the learning rate{where}"
                 )
-        curve.append({"step": step, "loss": value, "grad_norm": norm, "lr": lr})
-        progress.update(1, f"loss {value:.4g}")
-        if writer is not None:
-            for tag in CURVE[1:]:
-                writer.add_scalar(tag, curve[-1][tag], step)
-        done = step + 1
-        spent = before + time.perf_counter() - started
-        if done in job.snapshots and accelerator.is_main_process:
-            assert job.scratch is not None
-            with new_artifact(job.scratch / f"snapshot-{done:08d}", "snapshot", settings=job.key) as art:
-                save_tensors(art / "weights.safetensors", names)
-                save_tensors(art / "seconds.safetensors", {"seconds": torch.tensor(spent, dtype=torch.float64)})
-        if (
-            job.scratch is not None
-            and accelerator.is_main_process
-            and done < job.steps
-            and done % job.checkpoint_every == 0
-        ):
-            _save(job, done, names, average, optimizer, scaler, curve, spent)
+            optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
+            if average:
+                keep = job.ema(step) if callable(job.ema) else float(job.ema or 0.0)
+                with torch.no_grad():
+                    torch._foreach_lerp_(list(average.values()), [p.detach() for p in parameters], 1 - keep)
+            curve.append({"step": step, "loss": value, "grad_norm": norm, "lr": lr})
+            progress.update(1, f"loss {value:.4g}")
+            if writer is not None:
+                for tag in CURVE[1:]:
+                    writer.add_scalar(tag, curve[-1][tag], step)
+            done = step + 1
+            spent = before + time.perf_counter() - started
+            if done in job.snapshots and accelerator.is_main_process:
+                assert job.scratch is not None
+                with new_artifact(job.scratch / f"snapshot-{done:08d}", "snapshot", settings=job.key) as art:
+                    save_tensors(art / "weights.safetensors", names)
+                    save_tensors(art / "seconds.safetensors", {"seconds": torch.tensor(spent, dtype=torch.float64)})
+            if done == job.steps:
+                break
+            if stopping or done % job.checkpoint_every == 0:
+                if job.scratch is not None and accelerator.is_main_process:
+                    _save(job, done, names, average, optimizer, scaler, curve, spent)
+                if stopping:
+                    accelerator.wait_for_everyone()
+                    kept_in = f"with a checkpoint of step {done} in {job.scratch}" if job.scratch else ""
+                    raise stop.Stopped(stop.asked() or signal.SIGTERM, kept_in)
     seconds[job.steps] = before + time.perf_counter() - started
     if writer is not None:
         writer.close()

@@ -7,18 +7,25 @@ from pathlib import Path
 from directcm import rng
 from directcm.artifacts import Artifact, new_artifact, save_tensors, write_csv
 
-PURPOSES = {"evaluation": "evaluation_noise", "floor": "floor_noise"}
+# Of the noise, and of the prompts' order.
+PURPOSES = {
+    "evaluation": ("evaluation_noise", "evaluation_prompts"),
+    "floor": ("floor_noise", "evaluation_prompts"),
+    "search": ("search_noise", "search_prompts"),
+}
 
 
 def make(samples: int, purpose: str, data: Artifact, latents: Artifact, seed: int, out: Path) -> None:
     """Row i: standard normal noise (c, h, w), and the caption of the (i mod n_train)-th shuffled training image.
 
     Teacher and students start from this tensor; the images behind the prompts are the data reference. The "floor" is
-    another draw for the same prompts: what the teacher makes of it is as near to its own samples as samples can be.
+    another draw for the same prompts: what the teacher makes of it is as near to its own samples as samples can be. The
+    "search" is a draw, and an order of the prompts, for what is chosen and must not be chosen on the evaluation's own.
     """
     rows = data.csv("images.csv")
     train = [r for r in rows if r["split"] == "train"]
-    order = rng.permutation(seed, "evaluation_prompts", len(train))
+    draw, prompts = PURPOSES[purpose]
+    order = rng.permutation(seed, prompts, len(train))
     chosen = [train[order[i % len(train)]] for i in range(samples)]
     shape = tuple(latents.counts["shape"])
     with new_artifact(
@@ -27,7 +34,7 @@ def make(samples: int, purpose: str, data: Artifact, latents: Artifact, seed: in
         settings={"samples": samples, "seed": seed, "purpose": purpose},
         inputs={"data": data, "latents": latents},
     ) as art:
-        save_tensors(art / "noise.safetensors", {"noise": rng.normal(seed, PURPOSES[purpose], range(samples), shape)})
+        save_tensors(art / "noise.safetensors", {"noise": rng.normal(seed, draw, range(samples), shape)})
         write_csv(
             art / "prompts.csv",
             [{"row": i, "id": r["id"], "text": r["text"], "label": r["label"]} for i, r in enumerate(chosen)],

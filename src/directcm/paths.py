@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from directcm.config import ODE_AXES, RUN_AXES, SETTING_AXES, Config, number
-from directcm.sources import PACKAGE_ROOT, declares
+from directcm.registry import methods
 from directcm.specs import EXTRACTORS
 
 
@@ -43,14 +43,20 @@ def trained_extractors(config: Config) -> list[str]:
     return [name for name in config.extractor_names() if not EXTRACTORS[name].weights]
 
 
+def solved(run: Mapping[str, Any]) -> str:
+    """Where a run's solved targets lie below targets/: its ODE, and the coupling where it is not that of noised images; or ""."""
+    coupling = methods()[run["method"]].targets
+    if not coupling:
+        return ""
+    return key(run, ODE_AXES) + ("" if coupling == "forward" else f",coupling~{coupling}")
+
+
 def pools(config: Config, runs: Sequence[Mapping[str, Any]]) -> dict[str, int]:
-    """Key of each ODE that some method of these runs needs solved targets of → how many shards its largest pool takes."""
-    root = str(PACKAGE_ROOT)
+    """Name of each pool of solved targets that these runs need (`solved`) → how many shards its largest takes."""
     out: dict[str, int] = {}
     for run in runs:
-        if declares(run["method"], "TARGETS", root=root):
-            ode = key(run, ODE_AXES)
-            out[ode] = max(out.get(ode, 0), count(run["pool"], config.targets.shard))
+        if name := solved(run):
+            out[name] = max(out.get(name, 0), count(run["pool"], config.targets.shard))
     return out
 
 
@@ -68,7 +74,7 @@ def measured(config: Config, runs: Sequence[Mapping[str, Any]]) -> dict[str, lis
             *(f"metrics/students/{name}" for name in names),
         ],
         "students": [f"students/{name}" for name in names],
-        "targets": [f"targets/{ode}/shard~{i}" for ode, shards in pools(config, runs).items() for i in range(shards)],
+        "targets": [f"targets/{pool}/shard~{i}" for pool, shards in pools(config, runs).items() for i in range(shards)],
         "errors": [f"errors/{key(run, RUN_AXES)}" for run in runs if config.measures_errors(run)],
         "comparisons": [f"comparisons/{setting}.csv" for setting in unique(key(run, SETTING_AXES) for run in runs)],
     }
@@ -81,8 +87,10 @@ def artefacts(config: Config, runs: Sequence[Mapping[str, Any]]) -> list[str]:
     wanted = [run for run in runs if config.measures_errors(run)]
     error_odes = unique(key(axes, ODE_AXES) for run in wanted for axes in (run, refined(config, run["w"])))
     names = [key(run, RUN_AXES) for run in runs]
+    found = searched(config, runs)
     return [
         *("data", "teacher", "latents", "noise", "floor_noise", "trajectories"),
+        *(["search_noise"] if found else []),
         *(f"extractors/{name}" for name in trained_extractors(config)),
         *(
             f"{draw}/{ode}/shard~{i}"
@@ -104,7 +112,24 @@ def artefacts(config: Config, runs: Sequence[Mapping[str, Any]]) -> list[str]:
         ),
         *(f"features/{e}/students/{name}" for e in extractors for name in names),
         *own["metrics"],
+        *edits(config, runs),
+        *(["convergence"] if config.convergence else []),
+        *(f"search/{name}" for name in found),
     ]
+
+
+def edits(config: Config, runs: Sequence[Mapping[str, Any]]) -> list[str]:
+    """The edits of the students among some runs that edit images, below the results folder, and before them their teacher's."""
+    mine = [run for run in config.edited() if run in runs]
+    return [
+        *unique(f"edits/teacher/{key(run, ODE_AXES)}" for run in mine),
+        *(f"edits/students/{key(run, RUN_AXES)}" for run in mine),
+    ]
+
+
+def searched(config: Config, runs: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Keys of those of some runs whose sampling times are searched."""
+    return [key(run, RUN_AXES) for run in config.searched() if run in runs]
 
 
 def error_shards(config: Config) -> int:
@@ -120,14 +145,16 @@ _STEPS = {
     "errors": "error_by_time",
     "samples": "sample",
     "metrics": "evaluate",
+    "edits": "edit",
 }
 
 
 # Rules that read tidy tables alone; each is run once, where it is run.
 ANALYSIS = (
-    *("table1", "table2", "table3", "table_metrics", "table_comparison"),
+    *("table1", "table2", "table3", "table4", "table_metrics", "table_comparison"),
     *(f"figure_{name}" for name in ("supervision", "samples", "gallery", "results", "curves", "sweep_N", "sweep_w")),
     *(f"figure_{name}" for name in ("frontier", "compute", "error", "budget", "sensitivity", "map")),
+    *(f"figure_{name}" for name in ("training", "editing", "convergence")),
 )
 
 
@@ -147,4 +174,5 @@ def benchmarks(config: Config, runs: Sequence[Mapping[str, Any]], scope: str) ->
         for path in measured(config, runs)["comparisons"]
     ]
     names += [f"{step}/{scope}" for step in ("collect", "claims", "gallery")]
+    names += ["table_search"] if searched(config, runs) else []
     return [f"{name}.tsv" for name in (*names, *ANALYSIS)]

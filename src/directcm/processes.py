@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from directcm import config
 from directcm.errors import UserError
 
 
@@ -42,9 +43,24 @@ class Process(ABC):
     def boundary(self, t: Tensor) -> tuple[Tensor, Tensor]:
         """(c_skip, c_out) of the consistency parameterisation at times (B,); (1, 0) at `end`."""
 
+    def student(self, t: Tensor) -> tuple[Tensor, Tensor]:
+        """(a, b) at times (B,): the student f = a·x + b·x̂₀ with the x̂₀ of its network; (1, 0) at `end`.
+
+        Where c_out scales x̂₀, as on the VP process, that is `boundary` itself.
+        """
+        return self.boundary(t)
+
     @abstractmethod
     def network_time(self, t: Tensor) -> Tensor:
         """What the network is told instead of t, (B,)."""
+
+    @abstractmethod
+    def output_scales(self, t: Tensor) -> tuple[Tensor, Tensor]:
+        """(a, b) at times (B,): a pixel network's output F means the noise ε̂ = a·x + b·F."""
+
+    def level(self, t: Tensor) -> Tensor:
+        """The noise at times (B,) beyond what is left at `end`: x on a straight step to the end is α·x_end + level·slope."""
+        return self.sigma(t)
 
     def inner(self, t: Tensor) -> Tensor:
         """The nearest times (B,) at which dx/dt is defined: where σ = 0 the slope of an ε̂ is not."""
@@ -57,6 +73,14 @@ class Process(ABC):
     def clean(self, x: Tensor, eps: Tensor, t: Tensor) -> Tensor:
         """x̂₀ = (x − σ(t)·ε̂)/α(t), row by row."""
         return (x - expand(self.sigma(t), x) * eps) / expand(self.alpha(t), x)
+
+    def input_scale(self, t: Tensor) -> Tensor:
+        """c_in: what a network's input is multiplied with at times (B,), so that it has about unit variance."""
+        return torch.ones_like(t, dtype=torch.float64)
+
+    def renoise(self, x: Tensor, eps: Tensor, t: Tensor) -> Tensor:
+        """x_t from x at `end` and fresh noise, row by row: what stands between two steps of a student."""
+        return self.diffuse(x, eps, t)
 
     def prior(self, noise: Tensor) -> Tensor:
         """x at `start` from standard normal noise: σ(start)·noise for VE, the noise itself for VP."""
@@ -128,3 +152,97 @@ class VariancePreserving(Process):
 
     def network_time(self, t: Tensor) -> Tensor:
         return (t - 1).clamp(min=0) if self.time_input == "zero_based" else t
+
+    def output_scales(self, t: Tensor) -> tuple[Tensor, Tensor]:
+        """(0, 1): the network predicts the noise itself (Ho et al.)."""
+        one = torch.ones_like(t, dtype=torch.float64)
+        return 0 * one, one
+
+
+class VarianceExploding(Process):
+    """Karras's process x_t = x₀ + t·ε, whose time is the noise level itself (Karras et al. 2206.00364; METHODS.md).
+
+    From T = `start` down to ε = `end`, where the ODE's endpoint x_ε lies; `rho` bends the grid towards small times,
+    `sigma_data` is the data's standard deviation.
+    """
+
+    def __init__(self, start: float = 80.0, end: float = 0.002, rho: float = 7.0, sigma_data: float = 0.5) -> None:
+        if not 0 < end < start or rho <= 0 or sigma_data <= 0:
+            raise ValueError("expected 0 < end < start, rho > 0 and sigma_data > 0")
+        self.start, self.end, self.rho, self.sigma_data = start, end, rho, sigma_data
+
+    def alpha(self, t: Tensor) -> Tensor:
+        return torch.ones_like(t, dtype=torch.float64)
+
+    def sigma(self, t: Tensor) -> Tensor:
+        return t.double()
+
+    def grid(self, intervals: int) -> Tensor:
+        """(T^(1/ρ) + i/N·(ε^(1/ρ) − T^(1/ρ)))^ρ for i = 0 … N: what Song et al. call N is one more, the number of times."""
+        if intervals < 1:
+            raise UserError(f"N = {intervals} is not a number of intervals, 1 or more")
+        first, last = self.start ** (1 / self.rho), self.end ** (1 / self.rho)
+        # One by one from the fraction i/N, so that a time two grids share is the same number in both.
+        inner = [(first + i / intervals * (last - first)) ** self.rho for i in range(1, intervals)]
+        # Rounding must not put the ends beside themselves: the boundary holds at exactly ε.
+        return torch.tensor([self.start, *inner, self.end], dtype=torch.float64)
+
+    def level(self, t: Tensor) -> Tensor:
+        """t − ε: the endpoint is x_ε."""
+        return t.double() - self.end
+
+    def velocity(self, x: Tensor, eps: Tensor, t: Tensor) -> Tensor:
+        """dx/dt = (x − x̂₀)/t = ε̂."""
+        return eps
+
+    def boundary(self, t: Tensor) -> tuple[Tensor, Tensor]:
+        """c_skip = σ_d²/((t − ε)² + σ_d²), c_out = σ_d (t − ε)/√(t² + σ_d²) (Song et al. 2303.01469, Appendix C)."""
+        t = t.double()
+        off, data = t - self.end, self.sigma_data
+        return data**2 / (off**2 + data**2), data * off / (t**2 + data**2).sqrt()
+
+    def student(self, t: Tensor) -> tuple[Tensor, Tensor]:
+        """f = c_skip·x + c_out·F, where x̂₀ = D has the F of `denoiser`: b = (t − ε)/t, a = c_skip − b·σ_d²/(t² + σ_d²).
+
+        So that a student that starts as its teacher's twin starts as about the teacher's D.
+        """
+        skip, _ = self.boundary(t)
+        b = (t.double() - self.end) / t.double()
+        return skip - b * self.denoiser(t)[0], b
+
+    def denoiser(self, t: Tensor) -> tuple[Tensor, Tensor]:
+        """(c_skip, c_out) of the teacher's own parameterisation, D = c_skip·x + c_out·F (Karras et al., Table 1)."""
+        t, data = t.double(), self.sigma_data
+        return data**2 / (t**2 + data**2), data * t / (t**2 + data**2).sqrt()
+
+    def output_scales(self, t: Tensor) -> tuple[Tensor, Tensor]:
+        """(t/(t² + σ_d²), −σ_d/√(t² + σ_d²)): ε̂ = (x − D)/t with the D of `denoiser`, without its cancellation at small t."""
+        t, data = t.double(), self.sigma_data
+        return t / (t**2 + data**2), -data / (t**2 + data**2).sqrt()
+
+    def loss_weight(self, t: Tensor) -> Tensor:
+        """λ(t) = (t² + σ_d²)/(t σ_d)² of ‖D − x₀‖², which makes the weight of ‖F − F*‖² one (Karras et al., Table 1)."""
+        t, data = t.double(), self.sigma_data
+        return (t**2 + data**2) / (t * data) ** 2
+
+    def input_scale(self, t: Tensor) -> Tensor:
+        return 1 / (t.double() ** 2 + self.sigma_data**2).sqrt()
+
+    def network_time(self, t: Tensor) -> Tensor:
+        """250·ln t, as Song et al. rescale Karras's ¼ ln t: diffusers' sinusoids turn once in 2π to 2π·10⁴ of it, as for DDPM's steps."""
+        return 250 * t.double().log()
+
+    def renoise(self, x: Tensor, eps: Tensor, t: Tensor) -> Tensor:
+        """x + √(t² − ε²)·z: x at ε has that much noise already (Song et al., Algorithm 1)."""
+        return x + expand((t.double() ** 2 - self.end**2).clamp(min=0).sqrt(), x) * eps
+
+    def prior(self, noise: Tensor) -> Tensor:
+        return self.start * noise
+
+
+def make(settings: config.Process) -> Process:
+    """The process that a configuration's block names."""
+    if settings.kind == "karras":
+        k = settings.karras
+        return VarianceExploding(k.sigma_max, k.sigma_min, k.rho, k.sigma_data)
+    return VariancePreserving.scaled_linear(steps=settings.timesteps, time_input=settings.time_input)

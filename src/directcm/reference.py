@@ -27,7 +27,7 @@ def _flow(value: Any) -> str:
         return "{" + ", ".join(f"{k}: {_flow(v)}" for k, v in value.items()) + "}"
     if isinstance(value, list):
         return "[" + ", ".join(_flow(v) for v in value) + "]"
-    if isinstance(value, float) and value < 1e-3 and value:
+    if isinstance(value, float) and 0 < abs(value) < 1e-3:
         mantissa, exponent = f"{value:e}".split("e")
         return f"{float(mantissa):.1f}e{int(exponent)}"
     # A bare "no" is a boolean to YAML 1.1.
@@ -50,7 +50,7 @@ def _yaml(block: BaseModel, indent: int) -> Iterator[str]:
             yield f"{pad}{name}:  # {(StudentAxes.__doc__ or '').strip().splitlines()[0].rstrip('.')}"
             yield from (f"{pad}  - {_flow(_plain(axes))}" for axes in value)
         else:
-            if indent == 0 and name == "metrics":
+            if indent == 0 and name in ("metrics", "search"):
                 yield ""
             note = f"  # {info.description}" if info.description else ""
             yield f"{pad}{name}: {_flow(_plain(value))}{note}"

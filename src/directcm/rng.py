@@ -36,6 +36,13 @@ def generator(seed: int, purpose: str, *index: int) -> np.random.Generator:
     return np.random.Generator(np.random.Philox(key=np.frombuffer(key, dtype=np.uint64)))
 
 
+def seed_torch(seed: int, purpose: str, *index: int) -> None:
+    """Seed torch's own generator, which the libraries' weight initialisations and dropout draw from; nothing else uses it."""
+    import torch
+
+    torch.manual_seed(int(generator(seed, purpose, *index).integers(2**63)))
+
+
 def normal(seed: int, purpose: str, indices: Iterable[int], shape: Sequence[int], *prefix: int) -> torch.Tensor:
     """Standard normal float32 tensor (len(indices), *shape); row i depends on (prefix, indices[i]) only."""
     import torch

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -22,8 +22,8 @@ from directcm.progress import Progress
 from directcm.solvers import make_solver, solve
 from directcm.sources import digest
 from directcm.students import Student
-from directcm.teachers import Conditioning, Teacher, load
-from directcm.teachers.latent_diffusion import decode, load_vae
+from directcm.teachers import Conditioning, Teacher, load, load_codec, loader
+from directcm.teachers.codec import Codec, to_images
 
 
 def set_name(step: int, sampling_steps: int) -> str:
@@ -36,21 +36,38 @@ def step_indices(intervals: int, steps: int) -> list[int]:
     return [int(i) for i in np.round(np.linspace(0, intervals, steps, endpoint=False))]
 
 
-@torch.no_grad()
 def sample_student(
     student: Student, noise: Tensor, cond: Conditioning, intervals: int, steps: int, seed: int, rows: range
 ) -> Tensor:
-    """Latents (B, …) of `steps` student steps from noise (B, …): between two steps, fresh noise α x̂ + σ ε, keyed by row."""
+    """Latents (B, …) of `steps` student steps from noise (B, …), at even times (`step_indices`)."""
+    return sample_at(student, noise, cond, intervals, step_indices(intervals, steps), seed, rows)
+
+
+@torch.no_grad()
+def sample_at(
+    student: Student,
+    noise: Tensor,
+    cond: Conditioning,
+    intervals: int,
+    indices: Sequence[int],
+    seed: int,
+    rows: range,
+    purpose: str = "step_noise",
+) -> Tensor:
+    """Latents (B, …) of student steps from noise (B, …) at the times of these grid indices, the first 0, ascending.
+
+    Between two steps, fresh noise, keyed by purpose, row, number of steps and step: whatever the times are.
+    """
     device = student.teacher.device
     process = student.process
     grid = process.grid(intervals).to(device)
     x = process.prior(noise).to(device)
     out = x
-    for n, index in enumerate(step_indices(intervals, steps)):
+    for n, index in enumerate(indices):
         t = grid[index].expand(len(x))
         if n:
-            eps = rng.normal(seed, "step_noise", rows, x.shape[1:], steps, n).to(device)
-            x = process.diffuse(out, eps, t)
+            eps = rng.normal(seed, purpose, rows, x.shape[1:], len(indices), n).to(device)
+            x = process.renoise(out, eps, t)
         out = student(x, t, cond)
     return out
 
@@ -70,13 +87,19 @@ class Evaluated:
         if self.noise.manifest["inputs"].get("latents") != self.latents.fingerprint:
             raise UserError(f"{self.noise.folder}: made for other latents; delete it and run again")
 
+    def under(self, noise: Artifact) -> Evaluated:
+        """The same under another noise; what has been loaded is shared."""
+        other = replace(self, noise=noise)
+        vars(other).update({name: getattr(self, name) for name in ("model", "codec", "pool")})
+        return other
+
     @cached_property
     def model(self) -> Teacher:
         return load(self.teacher, self.device, self.settings.precision)
 
     @cached_property
-    def vae(self) -> Any:
-        return load_vae(self.teacher, self.device, self.settings.precision)
+    def codec(self) -> Codec:
+        return load_codec(self.teacher, self.device, self.settings.precision)
 
     @cached_property
     def pool(self) -> Latents:
@@ -120,7 +143,7 @@ def _finish(
     counts: Callable[[int, int], dict[str, int]],
 ) -> None:
     """Work through the blocks, decode, and write the samples artefact."""
-    whole = {**key, "code": digest("sampling"), **{k: v.fingerprint for k, v in inputs.items()}}
+    whole = {**key, "code": digest("sampling", loader(what.teacher)), **{k: v.fingerprint for k, v in inputs.items()}}
 
     def block(rows: range) -> dict[str, Tensor]:
         made = make_block(rows)
@@ -141,7 +164,7 @@ def _finish(
             for start in range(rows.start, rows.stop, what.settings.batch_size):
                 some = range(start, min(start + what.settings.batch_size, rows.stop))
                 latents = done["latents"][some.start - first : some.stop - first]
-                for row, image in zip(some, decode(what.vae, latents), strict=True):
+                for row, image in zip(some, to_images(what.codec.decode(latents)), strict=True):
                     image.save(art / f"images/{row:05d}.png")
                 drawn.update(len(some))
         art.counts = {"samples": rows_here, **counts(*forwards)}

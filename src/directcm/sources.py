@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ast
 import functools
 import hashlib
 from pathlib import Path
@@ -52,23 +51,10 @@ def sources(*modules: str, root: str) -> list[str]:
     return paths
 
 
-def digest(*modules: str) -> str:
-    """SHA-256 over the files of `sources`: unfinished work of other code than this is not resumed."""
+def digest(*modules: str, root: str | None = None) -> str:
+    """SHA-256 over the files of `sources`: what other code than this has made is not up to date, or not resumed."""
+    top = str(PACKAGE_ROOT) if root is None else root
     total = hashlib.sha256()
-    for path in sources(*modules, root=str(PACKAGE_ROOT)):
-        total.update(path.encode() + b"\0" + (PACKAGE_ROOT / path).read_bytes() + b"\0")
+    for path in sources(*modules, root=top):
+        total.update(path.encode() + b"\0" + Path(top, path).read_bytes() + b"\0")
     return total.hexdigest()
-
-
-def declares(method: str, what: str, root: str) -> bool:
-    """What a method's file says it needs ("TEACHER", "TARGETS"), read from its source, so that planning imports no torch.
-
-    Raises ValueError where the file says nothing of it.
-    """
-    path = Path(root, "src", "directcm", "methods", f"{method}.py")
-    for node in ast.parse(path.read_text(encoding="utf-8")).body:
-        if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Tuple):
-            names = [getattr(target, "id", "") for target in node.targets[0].elts]
-            if what in names:
-                return bool(ast.literal_eval(node.value)[names.index(what)])
-    raise ValueError(f"{path} declares no {what}")

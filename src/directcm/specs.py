@@ -1,4 +1,4 @@
-"""What each metric is: its extractor, its references, which way is better, what the paper reports.
+"""What each metric, distance and kind of teacher is. Of a metric: its extractor, its references, which way is better, what the paper reports.
 
 A metric on a stand-in network bears its own name (fd_tiny), never the real one's (fid).
 """
@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+
+from directcm import registry
 
 
 @dataclass(frozen=True)
@@ -174,5 +176,59 @@ METRICS = {
     )
 }
 
-METHODS = {"cm": "CM", "direct_cm": "Direct CM"}
+METHODS = {name: method.label for name, method in registry.methods().items()}
 SOLVERS = {"ddim": "DDIM", "euler": "Euler", "heun": "Heun", "edm_heun": "Heun (EDM)"}
+
+
+@dataclass(frozen=True)
+class Distance:
+    """What a student's loss compares by. `weights` names files of the weights cache; `images`: it compares RGB images alone."""
+
+    name: str
+    title: str
+    weights: tuple[str, ...] = ()
+    images: bool = False
+
+
+DISTANCES = {
+    d.name: d
+    for d in (
+        Distance("mse", "MSE"),
+        Distance("pseudo_huber", "pseudo-Huber"),
+        Distance("l1", "ℓ1"),
+        Distance("lpips", "LPIPS", ("vgg16-397923af.pth",), images=True),
+    )
+}
+
+
+@dataclass(frozen=True)
+class TeacherKind:
+    """A kind of teacher.
+
+    `loader`: the module of directcm.teachers that reads its artefact. `latent`: it diffuses a VAE's latents of captioned
+    images, else pixels of labelled ones. `learns`: making it is training, which asks for a GPU.
+    """
+
+    name: str
+    title: str
+    loader: str
+    processes: tuple[str, ...]
+    latent: bool
+    learns: bool
+
+
+TEACHERS = {
+    k.name: k
+    for k in (
+        TeacherKind("micro_sdxl", "small SDXL trained here", "latent_diffusion", ("vp",), latent=True, learns=True),
+        TeacherKind(
+            "diffusers", "an existing SDXL-type pipeline", "latent_diffusion", ("vp",), latent=True, learns=False
+        ),
+        TeacherKind(
+            "edm", "small EDM on pixels trained here", "pixel_diffusion", ("karras",), latent=False, learns=True
+        ),
+        TeacherKind(
+            "mixture", "the exact score of the training images", "mixture", ("vp", "karras"), latent=False, learns=False
+        ),
+    )
+}

@@ -36,7 +36,10 @@ LORA_LAYERS = (
 
 
 class Student:
-    """f(x, t) = c_skip(t)·x + c_out(t)·x̂₀(x, t), unguided; f(x, end) = x exactly (METHODS.md, "Student")."""
+    """f(x, t) = c_skip(t)·x + c_out(t)·F, unguided; f(x, end) = x exactly (METHODS.md, "Student"; Song et al. 2303.01469, (5)).
+
+    F is x̂₀ on the VP process (the paper), the EDM network's own output on Karras's (Song et al., Appendix C).
+    """
 
     def __init__(self, teacher: Teacher) -> None:
         self.teacher = teacher
@@ -44,8 +47,26 @@ class Student:
 
     def __call__(self, x: Tensor, t: Tensor, cond: Conditioning | None) -> Tensor:
         """f at x (B, …), times t (B,), float32 (B, …)."""
-        c_skip, c_out = self.process.boundary(t)
-        return expand(c_skip, x) * x + expand(c_out, x) * self.teacher.predict(x, t, cond, 1.0).x0
+        own, clean = self.process.student(t)
+        return expand(own, x) * x + expand(clean, x) * self.teacher.predict(x, t, cond, 1.0).x0
+
+
+def _reads_lora(unet: Any) -> bool:
+    """Whether diffusers adds a LoRA to networks of this class, and loads it again; to a UNet2DModel it does not."""
+    return hasattr(unet, "load_lora_adapter")
+
+
+def merged(unet: Any) -> Any:
+    """A copy of a network with its LoRA, W + B·A in the place of W."""
+    from peft.tuners.tuners_utils import BaseTunerLayer
+
+    whole = copy.deepcopy(unet)
+    for name, module in list(whole.named_modules()):
+        if isinstance(module, BaseTunerLayer):
+            module.merge()
+            parent, _, own = name.rpartition(".")
+            setattr(whole.get_submodule(parent), own, module.get_base_layer())
+    return whole
 
 
 def adapt(unet: Any, adapter: str, seed: int) -> Any:
@@ -57,9 +78,13 @@ def adapt(unet: Any, adapter: str, seed: int) -> Any:
     rank = lora_rank(adapter)
     unet.requires_grad_(rank is None)
     if rank is not None:
-        from peft import LoraConfig
+        from peft import LoraConfig, inject_adapter_in_model
 
-        unet.add_adapter(LoraConfig(r=rank, lora_alpha=rank, target_modules=list(LORA_LAYERS), init_lora_weights=True))
+        settings = LoraConfig(r=rank, lora_alpha=rank, target_modules=list(LORA_LAYERS), init_lora_weights=True)
+        if _reads_lora(unet):
+            unet.add_adapter(settings)
+        else:
+            inject_adapter_in_model(settings, unet)
         with torch.no_grad():
             for i, (name, p) in enumerate(sorted(unet.named_parameters())):
                 if "lora_A" in name:
@@ -74,17 +99,20 @@ def adapt(unet: Any, adapter: str, seed: int) -> Any:
 
 
 def make_student(teacher: Teacher, adapter: str, seed: int) -> Student:
-    """A student that starts as the teacher: its network is a copy, so the teacher stays as it is."""
-    twin = copy.copy(teacher)
-    twin.network = adapt(copy.deepcopy(teacher.network), adapter, seed)
-    twin.rows_evaluated = 0
+    """A student that starts as a twin of its teacher, so the teacher stays as it is."""
+    twin = teacher.start.twin()
+    adapt(twin.network, adapter, seed)
     return Student(twin)
 
 
 def save(unet: Any, adapter: str, folder: Path) -> None:
-    """Save so that stock diffusers reads it: `load_lora_weights(folder)`, or `UNet2DConditionModel.from_pretrained(folder/unet)`."""
-    if lora_rank(adapter) is None:
-        unet.save_pretrained(folder / "unet", safe_serialization=True)
+    """Save so that stock diffusers reads it: `load_lora_weights(folder)`, or the U-Net's `from_pretrained(folder/unet)`.
+
+    The latter of a network of all free weights, and of a LoRA that diffusers could not load: it is merged.
+    """
+    if lora_rank(adapter) is None or not _reads_lora(unet):
+        whole = unet if lora_rank(adapter) is None else merged(unet)
+        whole.save_pretrained(folder / "unet", safe_serialization=True)
         return
     from diffusers import StableDiffusionXLPipeline
     from peft.utils import get_peft_model_state_dict
@@ -105,27 +133,25 @@ def load(teacher: Teacher, student: Artifact, step: int | None = None) -> Studen
     """A saved student on a copy of its teacher, frozen; `step`: what it was after that optimiser step (None: the finished one)."""
     from safetensors.torch import load_file
 
-    assert teacher.network is not None
     about = student.json("student.json")
-    adapter = about["run"]["adapter"]
     folder = ""
     if step is not None and step != about["run"]["steps"]:
         folder = snapshot_folder(step) + "/"
         if step not in about["snapshots"]:
             raise UserError(f"{student.folder}: has no snapshot of step {step}; train it again with this snapshot")
-    teacher = copy.copy(teacher)
-    if lora_rank(adapter) is None:
-        for name in student.checksums:
-            if name.startswith(f"{folder}unet/"):
-                student.file(name)
-        unet = type(teacher.network).from_pretrained(
+    start = teacher.start
+    whole = [name for name in student.checksums if name.startswith(f"{folder}unet/")]
+    if whole:
+        for name in whole:
+            student.file(name)
+        unet = type(start.network).from_pretrained(
             student.folder / folder / "unet",
-            torch_dtype=teacher.network.dtype,
+            torch_dtype=start.network.dtype,
             use_safetensors=True,
             local_files_only=True,
         )
     else:
-        unet = copy.deepcopy(teacher.network)
+        unet = start.twin().network
         state = load_file(student.file(f"{folder}pytorch_lora_weights.safetensors"))
         unet.load_lora_adapter(state, prefix="unet")
         loaded = sum("lora_" in name for name in unet.state_dict())
@@ -133,5 +159,4 @@ def load(teacher: Teacher, student: Artifact, step: int | None = None) -> Studen
             raise UserError(
                 f"{student.folder}: {loaded} of {len(state)} LoRA weights fit this teacher; it was distilled from another"
             )
-    teacher.network = unet.requires_grad_(False).eval().to(teacher.device)
-    return Student(teacher)
+    return Student(start.twin(unet.requires_grad_(False).eval().to(teacher.device)))

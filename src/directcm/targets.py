@@ -7,7 +7,7 @@ points has no end: a student uses its first so many, and a shard is so many in a
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,9 +24,9 @@ from directcm.encode import Latents
 from directcm.errors import UserError
 from directcm.processes import Process
 from directcm.progress import Progress
-from directcm.solvers import make_solver, solve
+from directcm.solvers import Count, Solver, make_solver, solve
 from directcm.sources import digest
-from directcm.teachers import Teacher, load
+from directcm.teachers import Teacher, load, loader
 
 
 class Starts:
@@ -52,12 +52,73 @@ class Starts:
         """Indices into the grid (B,): 0 is pure noise, N − 1 the last time above the end."""
         return torch.from_numpy(np.floor(rng.uniform(self.seed, "start_time", index) * self.intervals).astype(np.int64))
 
+    def pairs(self, index: Sequence[int]) -> tuple[Tensor, Tensor, Tensor]:
+        """(image ids (B,), images x₀ (B, c, h, w), noises ε of the same shape)."""
+        ids = self.ids(index)
+        x0 = self.latents.latents(ids)
+        return ids, x0, rng.normal(self.seed, "start_noise", index, x0.shape[1:])
+
     def __call__(self, index: Sequence[int]) -> tuple[Tensor, Tensor, Tensor]:
         """(image ids (B,), grid indices (B,), x_s = α_s x₀ + σ_s ε (B, c, h, w))."""
-        ids, k = self.ids(index), self.grid_index(index)
-        x0 = self.latents.latents(ids)
-        eps = rng.normal(self.seed, "start_noise", index, x0.shape[1:])
+        (ids, x0, eps), k = self.pairs(index), self.grid_index(index)
         return ids, k, self.process.diffuse(x0, eps, self.grid[k])
+
+
+class FromPrior(Starts):
+    """Start points of `coupling: prior`: pure noise at the first time, under the conditioning of the j-th image."""
+
+    def grid_index(self, index: Sequence[int]) -> Tensor:
+        return torch.zeros(len(index), dtype=torch.int64)
+
+    def __call__(self, index: Sequence[int]) -> tuple[Tensor, Tensor, Tensor]:
+        ids, _, eps = self.pairs(index)
+        return ids, self.grid_index(index), self.process.prior(eps)
+
+
+class OnTrajectories(FromPrior):
+    """Start points of `coupling: trajectory`: index j is the point j mod N of the teacher's trajectory j div N from pure noise."""
+
+    def trajectories(self, index: Sequence[int]) -> list[int]:
+        """The trajectories (B,) on which these start points lie."""
+        return [j // self.intervals for j in index]
+
+    def grid_index(self, index: Sequence[int]) -> Tensor:
+        return torch.tensor([j % self.intervals for j in index])
+
+
+STARTS = {"forward": Starts, "prior": FromPrior, "trajectory": OnTrajectories}
+
+
+def follow(
+    starts: OnTrajectories,
+    solver: Solver,
+    rows: Sequence[int],
+    model: Teacher,
+    w: float,
+    batch_size: int,
+    progress: Callable[[int], None],
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Count]:
+    """(image ids, grid indices, x, endpoints) of start points on trajectories, each trajectory solved once from pure noise."""
+    numbers = sorted(set(starts.trajectories(rows)))
+    place = {number: i for i, number in enumerate(numbers)}
+    ids, _, x = FromPrior.__call__(starts, numbers)
+    grid, before = starts.grid.to(model.device), model.rows_evaluated
+    states = torch.empty((starts.intervals + 1, *x.shape))
+    states[0] = x
+    with torch.no_grad():
+        for first in range(0, len(numbers), batch_size):
+            own = slice(first, first + batch_size)
+            cond = starts.latents.conditioning(ids[own]).to(model.device)
+            state = x[own].to(model.device)
+            for step in range(starts.intervals):
+                t, s = (grid[i].expand(len(state)) for i in (step, step + 1))
+                state = solver.step(model, state, t, s, cond, w).float()
+                states[step + 1, own] = state.cpu()
+                progress(len(state))
+    k = starts.grid_index(rows)
+    which = torch.tensor([place[number] for number in starts.trajectories(rows)])
+    made = model.rows_evaluated - before
+    return ids[which], k, states[k, which], states[-1, which], Count(made, made)
 
 
 @dataclass(frozen=True)
@@ -80,7 +141,8 @@ def solve_starts(
     scratch: Path,
     out: Path,
 ) -> None:
-    """Solve the ODE (solver, N, w) from a shard of start points: `<kind>.safetensors` with index, id, time (B,), endpoint (B, c, h, w).
+    """Solve the ODE (solver, N, w) from a shard of start points: `<kind>.safetensors` with index, id, time (B,), endpoint (B, c, h, w);
+    and x (B, c, h, w) where the start points are the teacher's own, on trajectories.
 
     `starts(index)` gives (image ids, grid indices, x), `starts.latents` the conditioning by image id. `key` holds all else that
     the result depends on; it becomes the artefact's settings, and with the code and the inputs the key of unfinished work.
@@ -89,18 +151,25 @@ def solve_starts(
         raise UserError(f"{kind}: {shard.label} is beyond the last; there are fewer start points")
     method, intervals = make_solver(ode["solver"]), ode["N"]
     grid = model.process.grid(intervals)
+    whole_trajectories = isinstance(starts, OnTrajectories)
 
     def steps_of(rows: range) -> int:
+        if whole_trajectories:
+            return intervals * len(set(starts.trajectories(rows)))
         return int((intervals - starts.grid_index(list(rows))).sum())
 
     progress = Progress(f"{kind}: {shard.label}", sum(map(steps_of, shard.blocks)), "ODE step")
 
     def block(rows: range) -> dict[str, Tensor]:
         begun = time.perf_counter()
-        ids, k, x = starts(list(rows))
-        ends, made = solve(
-            model, method, x, k, intervals, starts.latents.conditioning(ids), ode["w"], batch_size, progress.update
-        )
+        found: dict[str, Tensor] = {}
+        if whole_trajectories:
+            ids, k, found["x"], ends, made = follow(starts, method, rows, model, ode["w"], batch_size, progress.update)
+        else:
+            ids, k, x = starts(list(rows))
+            ends, made = solve(
+                model, method, x, k, intervals, starts.latents.conditioning(ids), ode["w"], batch_size, progress.update
+            )
         if not bool(torch.isfinite(ends).all()):
             bad = int(torch.nonzero(~torch.isfinite(ends).flatten(1).all(1))[0])
             raise UserError(
@@ -111,12 +180,17 @@ def solve_starts(
             "id": ids,
             "time": grid[k],
             "endpoint": ends,
+            **found,
             "forwards": torch.tensor([[made.made, made.minimum]]),
             "seconds": torch.tensor([time.perf_counter() - begun], dtype=torch.float64),
         }
 
     settings = {**key, **ode, "batch_size": batch_size}
-    whole = {**settings, "code": digest(kind), **{name: item.fingerprint for name, item in inputs.items()}}
+    whole = {
+        **settings,
+        "code": digest(kind, loader(inputs["teacher"])),
+        **{name: item.fingerprint for name, item in inputs.items()},
+    }
     done = work(scratch, whole, shard.blocks, block, lambda rows: progress.update(steps_of(rows)))
     forwards = done.pop("forwards").sum(0).tolist()
     seconds = float(done.pop("seconds").sum())
@@ -151,17 +225,20 @@ def make(
     precision: str,
     scratch: Path,
     out: Path,
+    coupling: str = "forward",
 ) -> None:
-    """Solve one shard's targets: start points shard·size … (shard + 1)·size − 1 of the endless pool."""
+    """Solve one shard's targets: start points shard·size … (shard + 1)·size − 1 of a coupling's endless pool (STARTS)."""
     model = load(teacher, device, precision)
+    # Of noised images, the default, artefacts say what they always said.
+    own = {} if coupling == "forward" else {"coupling": coupling}
     solve_starts(
         "targets",
-        Starts(Latents(latents), model.process, intervals, seed),
+        STARTS[coupling](Latents(latents), model.process, intervals, seed),
         Shard(blocks_of(shard, settings.shard, settings.block), f"shard {shard}"),
         {"solver": solver, "N": intervals, "w": w},
         model,
         settings.batch_size,
-        {"block": settings.block, "seed": seed, "precision": precision},
+        {"block": settings.block, "seed": seed, "precision": precision, **own},
         {"teacher": teacher, "latents": latents},
         scratch,
         out,

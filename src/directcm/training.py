@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from directcm import methods, rng, students
+from directcm import distances, methods, rng, students
 from directcm.artifacts import Artifact, new_artifact, write_csv, write_json
 from directcm.config import Train
 from directcm.encode import Latents
@@ -19,8 +19,8 @@ from directcm.errors import UserError
 from directcm.loop import CURVE, Job, constant, fit, make_accelerator
 from directcm.solvers import make_solver
 from directcm.sources import digest
-from directcm.targets import Starts, join
-from directcm.teachers import load
+from directcm.targets import STARTS, Starts, join
+from directcm.teachers import load, loader
 
 
 def make(
@@ -34,11 +34,12 @@ def make(
     scratch: Path,
     tensorboard: Path | None,
     out: Path,
+    own: Mapping[str, float] | None = None,
 ) -> None:
     """Train one student.
 
     `run` holds the axes (method, solver, N, w, adapter, loss, lr, batch_size, pool, steps, seed), `settings` the rest;
-    `snapshots` are the optimiser steps after which the student is kept as well, in snapshots/step~<step>. `seed` draws the
+    `own` are the method's SETTINGS where they differ from its file's. `snapshots` are the optimiser steps after which the student is kept as well, in snapshots/step~<step>. `seed` draws the
     pool, run["seed"] its order and the LoRA's start. Writes the weights, `curve.csv` and `student.json`. Checkpoints stay in `scratch`; only a run of the same settings, inputs and code resumes from one.
     """
     method, pool = methods.load(run["method"]), run["pool"]
@@ -54,46 +55,74 @@ def make(
     if settings.gradient_checkpointing:
         unet.enable_gradient_checkpointing()
     data = Latents(latents)
-    starts = Starts(data, frozen.process, run["N"], seed)
-    endpoints = None
+    coupling = method.TARGETS or "forward"
+    images = Starts(data, frozen.process, run["N"], seed)
+    starts = STARTS[coupling](data, frozen.process, run["N"], seed)
+    solved = None
     if method.TARGETS:
         if not targets:
             raise UserError(f"train: {run['method']} needs --targets, the solved endpoints of its start points")
         solved = join(targets, count=pool)
-        want = {"solver": run["solver"], "N": run["N"], "w": run["w"], "seed": seed}
-        have = {k: targets[0].settings[k] for k in want}
+        want = {"solver": run["solver"], "N": run["N"], "w": run["w"], "seed": seed, "coupling": coupling}
+        have = {k: targets[0].settings.get(k, "forward") for k in want}
         if have != want:
             raise UserError(f"{targets[0].folder}: holds targets for {have}, this student needs {want}")
         if targets[0].manifest["inputs"] != {"teacher": teacher.fingerprint, "latents": latents.fingerprint}:
             raise UserError(
                 f"{targets[0].folder}: solved by another teacher or on other latents; delete it and run again"
             )
-        endpoints = solved["endpoint"]
-    distance = methods.mse if run["loss"] == "mse" else methods.pseudo_huber(settings.huber_c)
-    setting = methods.Setting(frozen if method.TEACHER else None, make_solver(run["solver"]), run["w"], distance)
+    distance = distances.make(run["loss"], settings.huber_c, device)
+    own = {**getattr(method, "SETTINGS", {}), **(own or {})}
+    decay = getattr(method, "decay", None)
+    average = students.Student(student.teacher.twin()) if decay else None
+    setting = methods.Setting(
+        frozen if method.TEACHER else None, make_solver(run["solver"]), run["w"], distance, run["N"], own, average
+    )
     grid = starts.grid.to(device)
+    drops = any(isinstance(m, torch.nn.Dropout) and m.p > 0 for m in unet.modules())
 
     def loss(step: int, rows: np.ndarray) -> Tensor:
         index = rng.stream(run["seed"], "train_order", int(rows[0]), len(rows), pool)
-        ids, k, x = starts(index.tolist())
+        ids, x0, eps = images.pairs(index.tolist())
+        k = starts.grid_index(index.tolist())
+        cond = data.conditioning(ids).to(device)
+        rows_solved = None if solved is None else {n: v[torch.from_numpy(index)] for n, v in solved.items()}
+        if coupling == "trajectory":
+            assert rows_solved is not None
+            x, cond_x = rows_solved["x"], data.conditioning(rows_solved["id"]).to(device)
+        else:
+            x = frozen.process.prior(eps) if coupling == "prior" else frozen.process.diffuse(x0, eps, starts.grid[k])
+            cond_x = cond
+        draws = rng.generator(run["seed"], "method_draws", step).random((run["batch_size"], 2))
+        u, v = torch.from_numpy(draws[rows - step * run["batch_size"]]).to(device).unbind(1)
         k = k.to(device)
         batch = methods.Batch(
             x.to(device),
             grid[k],
             grid[k + 1],
-            data.conditioning(ids).to(device),
-            None if endpoints is None else endpoints[torch.from_numpy(index)].to(device),
+            cond_x,
+            None if rows_solved is None else rows_solved["endpoint"].to(device),
+            x0.to(device),
+            eps.to(device),
+            cond,
+            u,
+            v,
+            step,
+            run["steps"],
         )
+        if drops:
+            rng.seed_torch(run["seed"], "dropout", step, accelerator.process_index)
         return method.loss(student, batch, setting)
 
     key = {
-        "code": digest("training", f"methods.{run['method']}"),
+        "code": digest("training", loader(teacher), f"methods.{run['method']}"),
         "run": dict(run),
         "settings": settings.model_dump(mode="json"),
         "seed": seed,
         "teacher": teacher.fingerprint,
         "latents": latents.fingerprint,
         "targets": [t.fingerprint for t in targets],
+        **({"own": own} if own else {}),
     }
     fitted = fit(
         Job(
@@ -110,6 +139,8 @@ def make(
             key=key,
             tensorboard=tensorboard,
             snapshots=snapshots,
+            ema=None if decay is None else lambda step: decay(step, run["steps"], setting),
+            average=None if average is None else _free(average, unet),
         ),
         accelerator,
     )
@@ -119,7 +150,13 @@ def make(
     with new_artifact(
         out,
         "student",
-        settings={"run": dict(run), **settings.model_dump(mode="json"), "seed": seed, "snapshots": snapshots},
+        settings={
+            "run": dict(run),
+            **settings.model_dump(mode="json"),
+            "seed": seed,
+            "snapshots": snapshots,
+            **({"own": own} if own else {}),
+        },
         inputs=inputs,
     ) as art:
         students.save(unet, run["adapter"], art.path)
@@ -138,7 +175,10 @@ def make(
         forwards = 0
         if method.TEACHER:
             # By count, not by counter: a resumed run has not made the forwards before its checkpoint itself.
-            forwards = drawn * setting.solver.evaluations_per_step * frozen.rows_per_prediction(run["w"])
+            each = getattr(method, "teacher_steps", lambda *_: 1)
+            solver_steps = sum(each(step, run["steps"], setting) for step in range(run["steps"]))
+            rows = setting.solver.evaluations_per_step * frozen.rows_per_prediction(run["w"])
+            forwards = solver_steps * run["batch_size"] * rows
         art.counts = {
             "pairs_drawn": drawn,
             "distinct_pairs": min(drawn, pool),
@@ -150,3 +190,12 @@ def make(
         art.provenance["seconds_at"] = {str(step): round(value, 3) for step, value in fitted.seconds.items()}
     for path in scratch.glob("snapshot-*"):
         shutil.rmtree(path)
+
+
+def _free(average: students.Student, unet: Any) -> dict[str, Tensor]:
+    """The weights of an average by the names of the trained ones that they follow; none of them has a gradient."""
+    twin = average.teacher.network
+    twin.requires_grad_(False)
+    twin.train()
+    weights = dict(twin.named_parameters())
+    return {f"unet.{name}": weights[name] for name, p in unet.named_parameters() if p.requires_grad}

@@ -8,6 +8,7 @@ import torch
 
 from directcm.artifacts import Artifact, new_artifact, save_tensors
 from directcm.encode import Latents
+from directcm.processes import expand
 from directcm.solvers import make_solver
 from directcm.targets import Starts
 from directcm.teachers import load
@@ -43,7 +44,10 @@ def make(
     out: Path,
 ) -> None:
     """Write `trajectories.safetensors`: states (m, N+1, c, h, w), zero before a trajectory's start; start (m,) grid indices;
-    times (N+1,); index (m,) in the pool; x0 (m, c, h, w); background (q, c, h, w), other training latents."""
+    times (N+1,); index (m,) in the pool; x0 (m, c, h, w); background (q, c, h, w), other training latents.
+
+    All are scaled as the network sees them, by the process's c_in at their time (data at its end): 1 on VP, and where noise
+    grows to many times the data it keeps both in one picture."""
     model = load(teacher, device, precision)
     pool = Latents(latents)
     starts = Starts(pool, model.process, intervals, seed)
@@ -64,6 +68,8 @@ def make(
             s = grid[step + 1].expand(len(rows))
             after = method.step(model, here, t, s, cond.rows(rows).to(model.device), w)
             states[rows, step + 1] = after.float().cpu()
+    seen = model.process.input_scale(grid).cpu()
+    states *= expand(seen, states[0])[None].to(states)
     settings = {
         "count": count,
         "solver": solver,
@@ -80,8 +86,8 @@ def make(
                 "start": k,
                 "times": grid.cpu(),
                 "index": torch.tensor(chosen),
-                "x0": pool.latents(ids),
-                "background": pool.latents(torch.tensor(pool.train[:BACKGROUND])),
+                "x0": pool.latents(ids) * float(seen[-1]),
+                "background": pool.latents(torch.tensor(pool.train[:BACKGROUND])) * float(seen[-1]),
             },
         )
         art.counts = {"trajectories": len(chosen)}

@@ -44,9 +44,11 @@ VERBS = frozenset(
         "train",
         "sample",
         "error_by_time",
+        "edit",
         "extractor",
         "features",
         "evaluate",
+        "convergence",
     ]
 )
 # Third-party modules that most of them need; none of ours, so that an edited module is read anew by the next job.
@@ -368,7 +370,8 @@ def run(command: Sequence[str]) -> int:
     with helper() as address:
         done = subprocess.Popen(command, env={**os.environ, SOCKET: address})
         before = {
-            n: signal.signal(n, lambda number, frame: done.send_signal(number)) for n in (signal.SIGTERM, signal.SIGHUP)
+            n: signal.signal(n, lambda number, frame: done.send_signal(number))
+            for n in (signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1)
         }
         # Ctrl-C reaches the command by itself; it decides how to end.
         before[signal.SIGINT] = signal.signal(signal.SIGINT, signal.SIG_IGN)

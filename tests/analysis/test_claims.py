@@ -19,6 +19,7 @@ from directcm.analysis.compare import COLUMNS as COMPARISONS
 from directcm.artifacts import read_csv, write_csv
 from directcm.config import SETTING_AXES, Config, load_config, parse
 from directcm.errors import UserError
+from directcm.registry import FIRST
 from directcm.specs import METHODS, METRICS
 
 SHIPPED = Path(__file__).resolve().parents[2] / "workflow" / "claims.yaml"
@@ -53,13 +54,13 @@ def table(
             continue
         seeds = {
             m: {r["seed"] for r in config.runs() if r["method"] == m and all(r[a] == setting[a] for a in setting)}
-            for m in METHODS
+            for m in FIRST
         }
         sets = config.sets(run)
         pairs: list[tuple[str, str, str, int, int, int, int]] = []
         if both := seeds["cm"] & seeds["direct_cm"]:
             pairs += [("method", "CM", "Direct CM", step, step, k, len(both)) for step, k in sets]
-        for method, label in METHODS.items():
+        for method, label in ((m, METHODS[m]) for m in FIRST):
             if seeds[method]:
                 pairs += [
                     ("along", label, label, run["steps"], s, k, len(seeds[method]))
@@ -563,7 +564,7 @@ def test_shipped_claims_follow_the_signs(desk):
         ({"tests": [{"metric": "fid", "reference": "data"}]}, "either better, or method"),
         ({"tests": [{"metric": "fid", "reference": "data", "better": "CM", "method": "CM", "direction": "falls"}]}, "either better"),
         ({"tests": [{"metric": "fid", "reference": "data", "method": "CM"}]}, "either better"),
-        ({"tests": [{"metric": "fid", "reference": "data", "better": "GAN"}]}, "tests.0.better"),
+        ({"tests": [{"metric": "fid", "reference": "data", "better": "GAN"}]}, "unknown method .GAN."),
         ({"tests": [{"metric": "fid", "reference": "data", "better": "CM", "p": 1}]}, "tests.0.p: unknown key"),
         ({"tests": [{"metric": "fid", "reference": "data", "better": "CM"}, {"metric": "fid", "reference": "data", "method": "CM", "direction": "falls"}]}, "one kind"),
         ({"tests": [{"metric": "fid", "reference": "data", "method": m, "direction": "falls"} for m in ("CM", "Direct CM")]}, "of one method"),
@@ -653,3 +654,138 @@ def test_comparisons_twice_or_of_other_columns(desk, one_line):
     with pytest.raises(UserError, match="lacks the columns a, b") as error:
         claims(SHIPPED, desk.root / "comparisons.csv", config, **desk.files())
     one_line(error)
+
+
+# ----------------------------------------------------------------- claims of other papers
+
+OTHERS = [
+    {
+        "id": "gc", "says": "GC is better.", "source": "others",
+        "tests": [{"metric": "fd_tiny", "reference": "data", "better": "GC (CT)", "than": "CT"}],
+    },
+    {
+        "id": "steps", "says": "CT's FD falls.", "source": "others",
+        "tests": [
+            {"metric": "fd_tiny", "reference": "data", "method": "CT", "direction": "falls", "along": "sampling_steps"}
+        ],
+    },
+]  # fmt: skip
+TWO = {"process": {"kind": "karras"}, "teacher": {"kind": "edm"}, "ode": {"solver": "heun", "N": 16}}
+
+
+def lines(config: Config, ct_minus_gc: float, more_minus_one: float) -> list[dict[str, Any]]:
+    """Comparisons of CT with GC, and of CT in two and four steps with one."""
+    setting = {axis: config.runs()[0][axis] for axis in SETTING_AXES}
+    steps = setting["steps"]
+    common = {
+        **setting, "a_step": steps, "b_step": steps, "metric": "fd_tiny", "reference": "data", "mean_b": 2.0, "level": 0.95,
+        "se_seeds": 1e-4, "se_prompts": 1e-4, "df": 9, "p": 1e-6, "test": "permutation", "p_prompts": 1e-6, "n": 1024,
+        "n_seeds": 3, "dim": 64, "seeds_agree": 3,
+    }  # fmt: skip
+
+    def line(what: str, a: str, b: str, k: int, difference: float) -> dict[str, Any]:
+        ends = {"low": difference - 0.01, "high": difference + 0.01, "mean_a": 2 + difference}
+        return {**common, "what": what, "a": a, "b": b, "sampling_steps": k, "difference": difference, **ends}
+
+    return [
+        line("method", "CT", "GC (CT)", 1, ct_minus_gc),
+        line("sampling", "CT", "CT", 2, -more_minus_one),
+        line("sampling", "CT", "CT", 4, more_minus_one),
+    ]
+
+
+def test_claims_of_other_papers(tmp_path: Path) -> None:
+    students = [{"method": ["ct", "gc_ct"], "seed": [0, 1, 2], "sampling_steps": [1, 2, 4]}]
+    config = parse(Config, {**TWO, "students": students})
+    own = Desk(tmp_path)
+    found = own.judge(OTHERS, lines(config, 0.3, -0.3), config)
+    # CT − GC is above 0, so GC's is the lower; and from one step to the most, not to those between.
+    assert (found["gc"].verdict, found["steps"].verdict) == (module.HOLDS, module.HOLDS)
+    assert "CT 2.300, GC (CT) 2.000" in own.text("html") and "more steps" in own.text("html")
+    found = own.judge(OTHERS, lines(config, -0.3, 0.3), config)
+    assert (found["gc"].verdict, found["steps"].verdict) == (module.FAILS, module.FAILS)
+    read = module.read_claims(tmp_path / "claims.yaml")
+    assert module.compared(read, config) == module.Compared(("ct:gc_ct",), (), ("ct",), ("fd_tiny:data",))
+
+
+def test_what_a_grid_has_not_is_left_out_of_the_others_claims(tmp_path: Path) -> None:
+    config = parse(Config, {**TWO, "students": [{"method": ["ct"], "seed": [0, 1, 2], "sampling_steps": [1, 2]}]})
+    assert list(Desk(tmp_path).judge(OTHERS, lines(config, 0.3, -0.3)[:2], config)) == ["steps"]
+
+
+SOLVER = {
+    "id": "heun", "says": "Heun is better.", "source": "others",
+    "tests": [
+        {"metric": "fd_tiny", "reference": "data", "method": "CT", "axis": "solver", "better": "heun", "than": "euler"}
+    ],
+}  # fmt: skip
+
+
+def test_a_claim_about_two_values_of_an_axis(tmp_path: Path) -> None:
+    """Heun − Euler below 0 is Heun's lower distance; the setting is Heun's, wherever the grid's own ODE is."""
+    both = [{"method": ["ct"], "solver": ["euler", "heun"], "seed": [0, 1, 2]}]
+    config = parse(Config, {**TWO, "ode": {"solver": "euler", "N": 16}, "students": both})
+    own = Desk(tmp_path)
+    for difference, verdict in ((-0.3, module.HOLDS), (0.3, module.FAILS)):
+        (line, *_) = lines(config, difference, 0.1)
+        row = line | {"what": "solver~euler", "b": "CT", "solver": "heun"}
+        found = own.judge([SOLVER], [row], config)
+        assert found["heun"].verdict == verdict
+        assert f"Heun {2 + difference:.3f}, Euler 2.000" in own.text("html")
+        assert "solver = Heun against Euler" in own.text("html")
+    # The other way round it is another line, which nobody made.
+    turned = {**SOLVER["tests"][0], "better": "euler", "than": "heun"}
+    found = own.judge([{**SOLVER, "tests": [turned]}], [row], config)
+    assert found["heun"].verdict == module.NOT_RUN
+
+
+def test_which_runs_a_claim_about_an_axis_needs(tmp_path: Path) -> None:
+    students = [
+        {"method": ["ct"], "solver": ["heun", "euler"], "seed": [0, 1]},
+        {"method": ["ct"], "solver": ["euler"], "loss": ["l1"], "seed": [0]},
+        {"method": ["cd"], "seed": [0]},
+    ]
+    config = parse(Config, {**TWO, "students": students})
+    path = tmp_path / "claims.yaml"
+    path.write_text(yaml.safe_dump({"claims": [SOLVER]}))
+    pairs = module.beside(module.read_claims(path), config)
+    assert [(a["solver"], b["solver"], a["seed"], b["seed"], other) for a, b, other in pairs] == [
+        ("heun", "euler", seed, seed, ("ct", "solver", "euler")) for seed in (0, 1)
+    ]
+    assert all({**a, "solver": "euler"} == b for a, b, _ in pairs)
+    # Another's claim about what a grid has not is none of its claims.
+    one = parse(Config, {**TWO, "students": [{"method": ["ct"], "seed": [0]}]})
+    assert module.about(module.read_claims(path), one) == [] and module.beside(module.read_claims(path), one) == []
+
+
+def test_every_claim_s_pair_is_of_methods_there_are() -> None:
+    read = module.read_claims(Path(__file__).parents[2] / "workflow/claims.yaml")
+    assert {claim.source for claim in read} == {"paper", "ours", "others"}
+    assert all(claim.pair[0] in METHODS.values() and claim.pair[1] in METHODS.values() for claim in read)
+
+
+@pytest.mark.parametrize(
+    ("test", "words"),
+    [
+        ({"better": "CT"}, "better: CT needs than"),
+        ({"better": "CT", "than": "CT"}, "is another method"),
+        ({"method": "CT", "direction": "falls", "than": "CM"}, "than goes with better"),
+        ({"method": "CT", "axis": "colour", "better": "red", "than": "blue"}, "unknown axis 'colour'"),
+        ({"method": "CT", "axis": "solver", "better": "heun", "than": "rk45"}, "unknown solver 'rk45'"),
+        ({"method": "CT", "axis": "loss", "better": "mse", "than": "mse"}, "two values of the axis"),
+        ({"method": "XY", "axis": "loss", "better": "mse", "than": "l1"}, "unknown method 'XY'"),
+        ({"axis": "loss", "better": "mse", "than": "l1"}, "has method, better and than"),
+        ({"method": "CT", "axis": "N", "better": 16, "than": 4, "reference": "teacher"}, "are two ODEs"),
+    ],
+)
+def test_mistakes_in_a_pair(tmp_path: Path, test: dict[str, Any], words: str) -> None:
+    path = tmp_path / "claims.yaml"
+    item = {
+        "id": "c",
+        "says": "It is so.",
+        "source": "others",
+        "tests": [{"metric": "fd_tiny", "reference": "data", **test}],
+    }
+    path.write_text(yaml.safe_dump({"claims": [item]}))
+    with pytest.raises(UserError, match=words):
+        module.read_claims(path)

@@ -19,6 +19,7 @@ from directcm.errors import UserError
 from directcm.metrics import evaluate
 from directcm.metrics.frechet import frechet_distance
 from directcm.metrics.kernel import cmmd, kernel_distance
+from directcm.registry import FIRST
 from directcm.rng import generator
 from directcm.specs import METHODS, METRICS
 
@@ -61,10 +62,10 @@ class World:
         offset = (0.5 if method == "cm" else 1.1) + (0.8 if step < 250 else 0.0)
         return self.prompt + offset + 0.05 * seed + 0.2 * g.standard_normal((N, DIM))
 
-    def ode_error(self, method: str, seed: int, step: int, sampling: int) -> np.ndarray:
+    def ode_error(self, method: str, seed: int, step: int, sampling: int, loss: str = "mse") -> np.ndarray:
         g = generator(seed, f"ode {method}", step, sampling)
         hard = 0.3 * np.abs(self.prompt[:, 0])
-        level = (0.3 if method == "cm" else 0.2) + (0.4 if step < 250 else 0.0)
+        level = (0.3 if method == "cm" else 0.2) + (0.4 if step < 250 else 0.0) + (0.0 if loss == "mse" else 0.1)
         return level + hard + 0.02 * seed + 0.02 * g.standard_normal(N)
 
     def add(
@@ -78,15 +79,17 @@ class World:
         per_sample: Callable[[list[dict[str, Any]]], list[dict[str, Any]]] = lambda rows: rows,
         own: Callable[..., Artifact] | None = None,
         noise: str = "n" * 64,
+        name: str | None = None,
+        teacher: str | None = None,
     ) -> None:
         run = {"method": method, **(SETTING if setting is None else setting), "seed": seed}
-        key = f"{method}{seed}"
+        key = name or f"{method}{seed}"
         for step, sampling in sets:
             part = f"step~{step},sampling_steps~{sampling}"
             image = self.image(method, seed, step, sampling).astype(np.float32)
-            name = f"students/{key}/{part}"
-            features = self.features(name, image) if own is None else own(name, image)
-            error = self.ode_error(method, seed, step, sampling)
+            folder = f"students/{key}/{part}"
+            features = self.features(folder, image) if own is None else own(folder, image)
+            error = self.ode_error(method, seed, step, sampling, run["loss"])
             items = [self.item("ode_error", "teacher", error.mean(), N)]
             for against, reference in (("teacher", self.teacher), ("data", self.data)):
                 other = reference.arrays("features.safetensors")["image"]
@@ -97,7 +100,7 @@ class World:
                 "row": METHODS[method], "step": step, "steps": sampling, "run": run, "metrics": items,
                 "fingerprints": {
                     "noise": noise, "features_samples_clip_tiny": features.fingerprint,
-                    "features_teacher_clip_tiny": self.teacher.fingerprint, "features_data_clip_tiny": self.data.fingerprint,
+                    "features_teacher_clip_tiny": teacher or self.teacher.fingerprint, "features_data_clip_tiny": self.data.fingerprint,
                 },
             }  # fmt: skip
             if edit is not None:
@@ -138,7 +141,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> World:
     """Two methods, three seeds, one snapshot; Direct CM has a fourth seed and another number of sampling steps."""
     world = World(tmp_path_factory.mktemp("whole"))
     for seed in (0, 1, 2):
-        for method in METHODS:
+        for method in FIRST:
             world.add(method, seed, ((250, 1), (62, 1), *(((250, 4),) if method == "direct_cm" else ())))
     world.add("direct_cm", 7)
     world.rows = world.compare()  # type: ignore[attr-defined]
@@ -187,7 +190,7 @@ def test_differences_are_first_minus_second(whole):
     assert (to_teacher["seeds_agree"], to_data["seeds_agree"]) == (3, 3)
     assert (to_teacher["n"], to_data["n"], to_teacher["dim"]) == (N, N_DATA, DIM)
     # Later minus earlier: training has brought both nearer.
-    for row in METHODS.values():
+    for row in map(METHODS.get, FIRST):
         assert one(rows, "ode_error", what="along", a=row)["difference"] == pytest.approx(-0.4, abs=0.03)
         assert one(rows, "fd_tiny", what="along", a=row)["high"] < 0
 
@@ -231,7 +234,7 @@ def test_metrics_without_a_test_over_prompts_have_seeds_only(whole):
 
 
 def test_one_seed(world):
-    for method in METHODS:
+    for method in FIRST:
         world.add(method, 0)
     rows = world.compare()
     ode, precision = one(rows, "ode_error", a_step=250), one(rows, "precision_tiny", a_step=250)
@@ -266,7 +269,7 @@ def test_a_value_that_is_not_defined_has_no_row(world):
     def edit(content):
         content["metrics"][1]["value"] = None
 
-    for method in METHODS:
+    for method in FIRST:
         world.add(method, 0, ((250, 1),), edit=edit)
     rows = world.compare()
     assert not [r for r in rows if (r["metric"], r["reference"]) == ("fd_tiny", "teacher")]
@@ -274,7 +277,7 @@ def test_a_value_that_is_not_defined_has_no_row(world):
 
 
 def test_progress(world):
-    for method in METHODS:
+    for method in FIRST:
         world.add(method, 0, ((250, 1),))
     seen: list[tuple[int, int]] = []
     world.compare(progress=lambda done, total: seen.append((done, total)))
@@ -300,7 +303,7 @@ def refused(world: World, match: str, one_line: Any, **changes: Any) -> None:
 
 
 def test_teacher_and_data_swapped(world, one_line):
-    for method in METHODS:
+    for method in FIRST:
         world.add(method, 0, ((250, 1),))
     refused(world, "swapped", one_line, teacher={"clip_tiny": world.data.folder})
     refused(world, "swapped", one_line, data={"clip_tiny": world.teacher.folder})
@@ -361,14 +364,14 @@ def test_other_rows(world, one_line):
 )  # fmt: skip
 @pytest.mark.parametrize("method", ["cm", "direct_cm"])
 def test_per_sample_files_that_do_not_hold(world, one_line, change, match, method):
-    for own in METHODS:
+    for own in FIRST:
         world.add(own, 0, ((250, 1),), **({"per_sample": change} if own == method else {}))
     refused(world, match, one_line)
 
 
 def test_rows_pair_by_their_number_not_their_order(world, tmp_path):
     other = World(tmp_path / "other")
-    for method in METHODS:
+    for method in FIRST:
         world.add(method, 0, ((250, 1),))
         other.add(method, 0, ((250, 1),), per_sample=lambda rows: rows[::-1])
     assert world.compare() == other.compare()
@@ -405,3 +408,92 @@ def test_settings_and_runs(world, one_line):
     refused(world, "lacks solver", one_line, setting={k: v for k, v in SETTING.items() if k != "solver"})
     refused(world, "no metrics were given", one_line, metrics=[])
     refused(world, "the same set as", one_line, metrics=world.metrics * 2)
+
+
+# ----------------------------------------------------------------- other pairs, more sampling steps
+
+
+def test_any_pair_and_more_sampling_steps(world):
+    for seed in (0, 1):
+        world.add("direct_cm", seed, ((250, 1), (250, 2), (250, 4)))
+        world.add("cm", seed, ((250, 1),))
+    rows = world.compare(pairs=[("direct_cm", "cm"), ("ct", "cm")], stepwise=["direct_cm", "cm"])
+    sets = {(r["what"], r["a"], r["b"], r["a_step"], r["b_step"], r["sampling_steps"], r["n_seeds"]) for r in rows}
+    assert sets == {
+        ("method", "Direct CM", "CM", 250, 250, 1, 2),
+        ("sampling", "Direct CM", "Direct CM", 250, 250, 2, 2),
+        ("sampling", "Direct CM", "Direct CM", 250, 250, 4, 2),
+    }
+    other = world.compare()
+    assert one(rows, "ode_error")["difference"] == pytest.approx(-one(other, "ode_error")["difference"])
+    assert not [r for r in other if r["what"] == "sampling"]
+
+
+def test_what_is_left_out_changes_nothing_else(world):
+    """Along training and in other pairs, what claims are about alone; two threads make the bytes of one."""
+    for seed in (0, 1):
+        world.add("cm", seed, ((250, 1), (62, 1), (250, 2)))
+        world.add("direct_cm", seed)
+    asked = {"pairs": [FIRST, ("direct_cm", "cm")], "stepwise": ["cm"]}
+    every = world.compare(**asked)
+    written = (world.root / "comparisons.csv").read_bytes()
+    assert world.compare(**asked, threads=2) == every and (world.root / "comparisons.csv").read_bytes() == written
+    fewer = world.compare(**asked, along=["cm"], claimed=[("fd_tiny", "data")])
+    assert fewer == [
+        row
+        for row in every
+        if (row["what"] == "along" and row["a"] == "CM")
+        or (row["what"] == "method" and row["a"] == "CM")
+        or (row["what"] != "along" and (row["metric"], row["reference"]) == ("fd_tiny", "data"))
+    ]
+    assert {(r["what"], r["a"], r["b"]) for r in fewer} == {
+        ("method", "CM", "Direct CM"),
+        ("method", "Direct CM", "CM"),
+        ("along", "CM", "CM"),
+        ("sampling", "CM", "CM"),
+    }
+
+
+# ----------------------------------------------------------------- across settings
+
+
+def test_two_values_of_an_axis(world):
+    """A loss and another: the first minus the second, of finished students with a seed in common."""
+    huber = {**SETTING, "loss": "pseudo_huber"}
+    for seed in (0, 1, 2):
+        world.add("cm", seed)
+    named = len(world.metrics)
+    for seed in (1, 2, 3):
+        world.add("cm", seed, ((250, 1), (62, 1), (250, 2)), setting=huber, name=f"huber{seed}")
+    rows = world.compare(others=[("cm", "loss", "pseudo_huber")])
+    across = [r for r in rows if r["what"] == "loss~pseudo_huber"]
+    assert {
+        (r["a"], r["b"], r["loss"], r["a_step"], r["b_step"], r["sampling_steps"], r["n_seeds"]) for r in across
+    } == {("CM", "CM", "mse", 250, 250, 1, 2)}
+    row = one(rows, "ode_error", what="loss~pseudo_huber")
+    mine, theirs = (
+        world.compare(metrics=world.metrics[:named]),
+        world.compare(metrics=world.metrics[named:], setting=huber),
+    )
+    # Nothing else of the setting changes.
+    assert [r for r in rows if r not in across] == mine
+    assert {r["loss"] for r in theirs} == {"pseudo_huber"}
+    errors = [
+        [world.ode_error("cm", s, 250, 1, **more).mean() for s in (1, 2)] for more in ({}, {"loss": "pseudo_huber"})
+    ]
+    assert row["mean_a"] == pytest.approx(np.mean(errors[0])) and row["mean_b"] == pytest.approx(np.mean(errors[1]))
+    assert row["difference"] == pytest.approx(np.mean(errors[0]) - np.mean(errors[1])) and row["difference"] < -0.05
+
+
+def test_two_odes_have_no_teacher_in_common(world):
+    """Each student's reference is its own ODE's samples: what is measured against them cannot be compared."""
+    for seed in (0, 1):
+        world.add("cm", seed)
+        world.add("cm", seed, setting={**SETTING, "solver": "heun"}, name=f"heun{seed}", teacher="another")
+    rows = world.compare(others=[("cm", "solver", "heun")])
+    assert {r["reference"] for r in rows if r["what"] == "solver~heun"} == {"data"}
+    # Not asked for, it is a run of another setting.
+    with pytest.raises(UserError, match="solver is heun, but the setting compared has ddim"):
+        world.compare()
+    with pytest.raises(UserError, match="solver is heun, but the setting compared has ddim"):
+        world.compare(others=[("direct_cm", "solver", "heun"), ("cm", "N", "50")])

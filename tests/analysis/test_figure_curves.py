@@ -8,6 +8,7 @@ import pytest
 from directcm.analysis import figure_curves as figure
 from directcm.artifacts import read_csv, write_csv
 from directcm.errors import UserError
+from directcm.specs import METHODS
 from tests.analysis.tidy_tables import alike, outputs, spy
 
 
@@ -74,3 +75,10 @@ def test_a_broken_curve_is_an_error(tmp_path, rows, message):
     write_csv(tmp_path / "curve.csv", rows, ["step", "loss", "grad_norm"])
     with pytest.raises(UserError, match=message):
         figure.read_curve("CM", 0, tmp_path / "curve.csv")
+
+
+def test_with_every_method_all_text_is_on_the_page(make, tmp_path, monkeypatch):
+    saved = spy(monkeypatch)
+    rows = list(METHODS.values())
+    figure.draw([figure.read_curve(row, 0, make.curve(row, 20, 0.1, 0)) for row in rows], *outputs(tmp_path, "all"))
+    assert {f"{row} (1 seed)" for row in rows} <= set(saved[0].words)

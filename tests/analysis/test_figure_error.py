@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from directcm.analysis import figure_error
-from directcm.artifacts import read_csv
+from directcm.artifacts import read_csv, write_csv
 from directcm.errors import UserError
 from tests.analysis import tidy_tables as tables
 from tests.analysis.tidy_tables import MAIN, alike, outputs, spy
@@ -60,3 +60,17 @@ def test_no_errors_of_the_main_setting(tmp_path):
     e = tables.errors(tmp_path / "e.csv", [50], [0])
     with pytest.raises(UserError, match=r"no errors of the main setting.*key students of config.yaml"):
         figure_error.draw(e, {**MAIN, "lr": 1.0}, *outputs(tmp_path, "f"))
+
+
+def test_times_that_bunch_towards_the_data_have_a_log_axis(tmp_path, monkeypatch):
+    e = tables.errors(tmp_path / "e.csv", [50], [3])
+    rows = read_csv(e)
+    for r in rows:
+        r["time"] = str(80 * (int(r["time"]) / 1000) ** 7)
+    write_csv(tmp_path / "karras.csv", [r for r in rows if r["space"] == "pixel"], list(rows[0]))
+    saved = spy(monkeypatch)
+    figure_error.draw(tmp_path / "karras.csv", MAIN, *outputs(tmp_path, "k"))
+    figure_error.draw(e, MAIN, *outputs(tmp_path, "v"))
+    assert [a.get_xscale() for a in saved[0].axes] == ["log", "log"]
+    assert saved[0].axes[0].get_ylabel().startswith("error in pixels")
+    assert {a.get_xscale() for a in saved[1].axes} == {"linear"}

@@ -10,6 +10,7 @@ from directcm.analysis import figure_samples as figure
 from directcm.analysis.page import plain
 from directcm.artifacts import read_csv
 from directcm.errors import UserError
+from directcm.specs import METHODS
 from tests.analysis.tidy_tables import alike, outputs, spy
 
 CAPTIONS = [
@@ -77,6 +78,14 @@ def test_over_all_prompts_every_band_is_a_round(make, tmp_path, monkeypatch):
     assert {(r["column"], r["prompt"]) for r in rows} == {(str(i), f"digit {i}") for i in range(10)}
     assert saved[0].get_figheight() <= 9.0
     assert sorted(w for w in saved[0].words if w.startswith("digit")) == [f"digit {i}" for i in range(10)]
+
+
+def test_with_every_method_all_names_are_on_the_page(make, tmp_path, monkeypatch):
+    saved = spy(monkeypatch)
+    noise = make.noise([f"digit {i}" for i in range(10)])
+    held = {row: [make.samples(row, list(range(10)))] for row in ("Teacher", *METHODS.values())}
+    figure.draw(noise, held, 10, *outputs(tmp_path, "all"))
+    assert set(held) <= set(saved[0].words) and saved[0].get_figwidth() <= 6.75
 
 
 def test_small_pictures_are_enlarged_pixel_by_pixel(make):

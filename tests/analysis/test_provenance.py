@@ -18,6 +18,7 @@ from directcm.analysis.provenance import (
     step_of_benchmark,
 )
 from directcm.artifacts import new_artifact, new_collection, open_artifact, read_csv
+from directcm.config import Convergence, Editing
 from directcm.errors import UserError
 
 HEADER = "s\th:m:s\tmax_rss\tmax_vms\n"
@@ -146,9 +147,9 @@ CAPTIONS = sorted(path.stem for path in REPORT.glob("*.rst"))
 def test_every_result_has_a_caption():
     assert sorted(
         [
-            "budget", "claims", "compute", "costs", "curves", "error", "frontier", "gallery", "gallery_page", "map", "provenance",
-            "results", "samples", "sensitivity", "supervision", "sweep", "table1", "table2", "table3", "table_comparison",
-            "table_metrics", "workflow",
+            "budget", "claims", "compute", "convergence", "costs", "curves", "editing", "error", "frontier", "gallery", "gallery_page", "map", "provenance",
+            "results", "samples", "search", "sensitivity", "supervision", "sweep", "table1", "table2", "table3", "table4",
+            "table_comparison", "table_metrics", "training", "workflow",
         ]
     ) == CAPTIONS  # fmt: skip
 
@@ -168,7 +169,10 @@ def test_captions_render(configure, name, settings, axis):
     docutils = pytest.importorskip("docutils.core")
     from jinja2 import Environment, StrictUndefined
 
-    config = configure(**settings).model_dump(mode="json") | {"verdicts": None}
+    more = {name: {}} if name == "search" else {}
+    config = configure(**settings, **more).model_dump(mode="json") | {"verdicts": None, "space": "latent"}
+    config["convergence"] = Convergence().model_dump(mode="json")
+    config["editing"] = Editing().model_dump(mode="json")
     text = (REPORT / f"{name}.rst").read_text(encoding="utf-8")
     assert name == "sweep" or "wildcards" not in text
     assert "{{ claims" not in text
@@ -180,8 +184,18 @@ def test_captions_render(configure, name, settings, axis):
     assert "system-message" not in html
     assert "**" not in words
     assert name != "sweep" or params.fixed in words
-    if settings is not REAL:
+    if name == "convergence":
+        assert "exact teachers" in words
+    elif settings is not REAL:
         assert "SDXL" in html
         assert "not FID" in words
     else:
         assert "FD-tiny" not in words
+
+
+def test_the_page_says_where_logs_lie_and_which_slurm_jobs_they_were(tmp_path, config):
+    here = {"log": "results/x/logs/train/a.log", "slurm_job": "17", "slurm_node": "node2"}
+    folders = [artifact(tmp_path, "a", "student", provenance=here), artifact(tmp_path, "b", "data")]
+    provenance_page(config, folders, tmp_path / "p.html")
+    page = (tmp_path / "p.html").read_text(encoding="utf-8")
+    assert "results/x/logs/train/a.log; SLURM job 17 on node2" in page

@@ -12,11 +12,15 @@ from tests.analysis import tidy_tables as tables
 
 
 def test_looks_differ_in_grey_and_without_colour():
-    assert tuple(LOOKS) == tidy.ROWS == ("Teacher", "Teacher, other noise", "CM", "Direct CM")
-    for (a, first), (b, second) in itertools.combinations(LOOKS.items(), 2):
+    papers = dict(itertools.islice(LOOKS.items(), 4))
+    assert tuple(papers) == tidy.ROWS[:4] == ("Teacher", "Teacher, other noise", "CM", "Direct CM")
+    for (a, first), (b, second) in itertools.combinations(papers.items(), 2):
         # The floor is a teacher's, never a student's: marker and dash tell it apart where its grey is near an orange's.
         assert abs(luminance(first.color) - luminance(second.color)) > (12 if tidy.FLOOR in (a, b) else 20)
-    assert len({look.marker for look in LOOKS.values()}) == len({look.line for look in LOOKS.values()}) == 4
+    # Further methods are too many for greys: each has a colour, a marker and a dash of its own.
+    assert set(LOOKS) == set(tidy.ROWS)
+    for part in ("color", "marker", "line"):
+        assert len({getattr(look, part) for look in LOOKS.values()}) == len(LOOKS), part
     assert luminance("#ffffff") == pytest.approx(100, abs=0.1)
     assert luminance("#777777") == pytest.approx(50, abs=1)
 

@@ -412,10 +412,10 @@ def test_latex_escapes():
 
 
 def test_numbers_as_shown():
-    assert module._shown(-0.00004, 4) == "0.0000"
-    assert module._shown(-0.25, 2, True) == "−0.25"
-    assert module._shown(0.25, 2, True) == "+0.25"
-    assert module._shown(math.nan, 2) == "–"
+    assert module.fixed(-0.00004, 4) == "0.0000"
+    assert module.fixed(-0.25, 2, True) == "−0.25"
+    assert module.fixed(0.25, 2, True) == "+0.25"
+    assert module.fixed(math.nan, 2) == "–"
     assert [module.shown_p(p) for p in (0.0004, 0.0123, 1.0, math.nan)] == ["< 0.001", "0.012", "1.000", "–"]
 
 

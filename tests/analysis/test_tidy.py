@@ -77,6 +77,7 @@ def test_adapters_are_ordered_by_capacity():
 def test_titles_say_which_way_is_better():
     assert tidy.title("fd_tiny", "teacher") == "FD-tiny to teacher ↓"
     assert tidy.title("ode_error", "teacher") == "ODE error (latent MSE) ↓"
+    assert tidy.title("ode_error", "teacher", "pixel") == "ODE error (pixel MSE) ↓"
     assert tidy.title("clip_tiny", "prompt") == "CLIP-tiny ↑"
 
 

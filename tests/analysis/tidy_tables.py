@@ -13,9 +13,12 @@ from typing import Any
 
 from directcm.artifacts import Artifact, new_artifact, open_artifact, write_csv
 from directcm.config import SETTING_AXES
+from directcm.registry import FIRST
 from directcm.rng import generator
 from directcm.specs import METHODS, METRICS
 
+# The paper's two methods.
+PAPERS = {name: METHODS[name] for name in FIRST}
 MAIN: dict[str, Any] = {
     "solver": "ddim", "N": 50, "w": 3.0, "adapter": "lora64", "loss": "mse", "lr": 1e-4, "batch_size": 16, "pool": 4000,
     "steps": 250,
@@ -118,7 +121,7 @@ def metrics(
                         "reference": reference, "value": v + (shift if metric == "fd_tiny" and reference == "data" else 0), "n": 1024,
                     }
                 )  # fmt: skip
-    for (setting, seeds, steps), (method, label) in itertools.product(sets, METHODS.items()):
+    for (setting, seeds, steps), (method, label) in itertools.product(sets, PAPERS.items()):
         for seed, step, (metric, reference) in itertools.product(seeds, steps, pairs):
             for k in sampling if step == setting["steps"] else [min(sampling)]:
                 v = value(method, setting, seed, step, metric, reference) + 100 * (k > 1)
@@ -176,7 +179,7 @@ def students(
 ) -> Path:
     """students.csv."""
     rows = []
-    for (setting, seeds, steps), method in itertools.product(default_sets() if sets is None else sets, METHODS):
+    for (setting, seeds, steps), method in itertools.product(default_sets() if sets is None else sets, PAPERS):
         for seed, step in itertools.product(seeds, steps):
             pairs = step * setting["batch_size"]
             cm = method == "cm"
@@ -200,7 +203,7 @@ def errors(path: Path, values: Iterable[int] = (10, 20, 50, 100), seeds: Iterabl
     rows = []
     settings = [{**MAIN, "N": N} for N in values] + [{**MAIN, "adapter": "full"}]
     for setting, method, seed, time, space in itertools.product(
-        settings, METHODS, seeds, range(100, 1001, 100), ("latent", "pixel")
+        settings, FIRST, seeds, range(100, 1001, 100), ("latent", "pixel")
     ):
         scale = (1.0 if space == "latent" else 0.06) * (9 if setting["adapter"] == "full" else 1)
         t = time / 1000

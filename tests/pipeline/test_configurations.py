@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from tests.pipeline.conftest import make_run, planned
+from tests.cifar10 import make_files, pack
+from tests.runs import make_run, planned
 
 pytestmark = pytest.mark.pipeline
 
@@ -23,12 +24,16 @@ MALFORMED = {
     "students: [{snapshots: [50, 50]}]": "snapshots",
     "students: [{N: [5], errors: true}]": "errors.times",
     "targets: {block: 300}": "targets.block",
-    "train: {precision: no}": "precision",
+    "train: {precision: half}": "train.precision",
     "train: {adapter: lora0}": "train.adapter",
-    "students: [{method: [pd]}]": "students.0.method",
+    "students: [{method: [gan]}]": "students.0.method",
+    "students: [{method: [pd]}]": "halves N",
     "students: [{N: [7]}]": "students",
     "data: {kind: folder}": "data",
+    "data: {kind: archive, url: 'https://example.org/a.tar'}": "sha256",
     "teacher: {kind: diffusers}": "teacher",
+    "teacher: {kind: edm}": "process.kind is vp, but teacher.kind edm needs karras",
+    "process: {kind: karras}": "process.kind",
     "metrics: [fidd]": "fidd",
     "extractors: {clip_tiny: null}": "extractors.clip_tiny",
     "evaluation: {samples: 5000}": "evaluation.samples",
@@ -43,7 +48,8 @@ MALFORMED = {
 def test_malformed_configurations_end_in_one_line(repository: Path, tmp_path: Path, text: str, key: str) -> None:
     overlay = tmp_path / "overlay.yaml"
     overlay.write_text(text + "\n")
-    done = make_run(repository)("snakemake", "--cores", "1", "--configfile", str(overlay))
+    # Not so long that a run that does begin goes far.
+    done = make_run(repository)("snakemake", "--cores", "1", "--configfile", str(overlay), timeout=60)
     assert done.returncode == 2, done.stderr
     # Snakemake says which profile and which files it reads before the Snakefile is run; the rest is ours.
     lines = [
@@ -61,7 +67,12 @@ def test_the_paper_preset_plans_offline(repository: Path) -> None:
     jobs = planned(done.stdout + done.stderr)
     # 4,000 start points in shards of 80; 64 shards of samples, and as many of the floor; four networks.
     assert jobs["train"] == 10 and jobs["targets"] == 50 and jobs["reference"] == 128
-    assert jobs["features"] == 5 * 13 and "extractor" not in jobs
+    assert (
+        jobs["features"] == 5 * 10
+        and jobs["features_teacher"] == 5 * 2
+        and jobs["features_data"] == 5
+        and "extractor" not in jobs
+    )
 
 
 def test_the_papers_sweeps_plan_offline(repository: Path) -> None:
@@ -78,11 +89,49 @@ def test_natural_images_plan_with_the_same_rules(repository: Path) -> None:
     assert "train" in jobs and jobs <= set(planned(digits.stdout + digits.stderr))
 
 
+def test_cifar10_plans_offline_with_the_same_rules(repository: Path, tmp_path: Path) -> None:
+    """As it stands, and on an archive placed by hand, whose missing weights are named before anything is made."""
+    run = make_run(repository)
+    done = run("snakemake", "--configfile", "workflow/presets/cifar10.yaml", "-n")
+    assert done.returncode == 0, done.stderr
+    jobs = planned(done.stdout + done.stderr)
+    # Three seeds of eleven methods, and CM and Direct CM under two more distances; a pool for each of three couplings.
+    assert jobs["data"] == jobs["teacher"] == 1 and jobs["train"] == 3 * (11 + 2 * 2) and jobs["targets"] == 3 * 40
+    assert jobs["reference"] == 2 * 10 and "extractor" not in jobs
+    overlay, archive = tmp_path / "mine.yaml", tmp_path / "cifar.tar.gz"
+    digest = pack(make_files()[0], archive)
+    overlay.write_text(
+        f"data: {{url: null, path: '{archive}', sha256: {digest}}}\nevaluation: {{samples: 8, shards: 1, batch_size: 8}}\n"
+    )
+    files = ["--configfile", "workflow/presets/cifar10.yaml", str(overlay)]
+    planning = run("snakemake", "paper", *files, "-n")
+    assert planning.returncode == 0, planning.stderr
+    found = planned(planning.stdout + planning.stderr)
+    assert found["train"] == jobs["train"] and found["reference"] == 2
+    pixels = run("snakemake", "--configfile", "workflow/presets/smoke_edm.yaml", "-n")
+    assert set(found) <= set(planned(pixels.stdout + pixels.stderr)) | {"figure_sensitivity"}
+    done = run("snakemake", *files, "--cores", "1", DIRECTCM_WEIGHTS=str(tmp_path / "weights"))
+    assert done.returncode == 2, done.stderr
+    errors = [line for line in done.stderr.splitlines() if "error:" in line]
+    assert len(errors) == 1 and "missing weights" in errors[0] and "sha256" in errors[0]
+    assert not (repository / "results").exists()
+
+
 def test_missing_data_of_the_paper_preset_is_named_before_any_job(repository: Path) -> None:
     done = make_run(repository)("snakemake", "--configfile", "workflow/presets/paper.yaml", "--cores", "1")
     assert done.returncode == 2
     errors = [line for line in done.stderr.splitlines() if "error:" in line]
     assert len(errors) == 1 and "data/laion-aesthetics" in errors[0]
+    assert not (repository / "results").exists()
+
+
+def test_a_missing_archive_is_named_before_any_job(repository: Path, tmp_path: Path) -> None:
+    overlay = tmp_path / "archive.yaml"
+    overlay.write_text(f"data: {{kind: archive, path: none.tar, sha256: '{'0' * 64}'}}\n")
+    done = make_run(repository)("snakemake", "--configfile", str(overlay), "--cores", "1")
+    assert done.returncode == 2
+    errors = [line for line in done.stderr.splitlines() if "error:" in line]
+    assert len(errors) == 1 and "data.path: none.tar: no such file" in errors[0] and "0" * 64 in errors[0]
     assert not (repository / "results").exists()
 
 
@@ -131,12 +180,18 @@ def test_every_rule_says_how_much_it_needs_and_the_profile_where(repository: Pat
     text = "\n".join(path.read_text() for path in sorted((repository / "workflow/rules").glob("*.smk")))
     rules = dict(re.findall(r"^rule (\w+):\n(.*?)(?=^\S|\Z)", text, re.MULTILINE | re.DOTALL))
     assert {"data", "teacher", "targets", "train", "reference", "sample", "evaluate", "table1"} <= set(rules)
+    local = set(re.search(r"^localrules:\n((?:    \w+,\n)+)", text, re.MULTILINE)[1].replace(",", " ").split())
     for name, body in rules.items():
-        for word in ("mem_mb=", "runtime=", "log:", "benchmark:", "threads:", "conda:", "message:"):
+        # What runs where the command does asks a cluster for nothing.
+        asked = () if name in local else ("mem_mb=", "runtime=")
+        for word in (*asked, "log:", "benchmark:", "threads:", "conda:", "message:"):
             assert word in body, f"{name} has no {word}"
     profile = yaml.safe_load((repository / "slurm/config.yaml").read_text())
     assert profile["executor"] == "slurm"
-    on_gpu = {name for name, body in rules.items() if "gpu=" in body}
+    # `use rule` hands resources on, and not that a rule is local.
+    derived = {new: old for old, new in re.findall(r"^use rule (\w+) as (\w+) with:", text, re.MULTILINE)}
+    assert all((old in local) == (new in local) for new, old in derived.items())
+    on_gpu = {name for name in [*rules, *derived] if "gpu=" in rules[derived.get(name, name)]}
     assert {name for name, r in profile["set-resources"].items() if r["slurm_partition"] == "gpu"} == on_gpu
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.pipeline.conftest import make_run
+from tests.runs import make_run
 
 pytestmark = [pytest.mark.pipeline, pytest.mark.browser, pytest.mark.slow]
 
@@ -31,7 +31,7 @@ def test_report_opens_offline_without_an_error(smoke: Path, browser, width: int)
     page.on("pageerror", lambda e: problems.append(str(e)))
     page.on("requestfailed", lambda r: problems.append(r.url[:200]))
     page.goto((smoke / "report.html").as_uri())
-    page.wait_for_load_state("load")
+    page.get_by_text("6 Provenance").first.wait_for(state="attached")
     text = page.inner_text("body")
     assert "Consistency" in text or "consistency" in text
     for category in ("1 Claims", "2 Tables", "3 Figures", "4 Galleries", "5 Costs", "6 Provenance"):
@@ -39,8 +39,7 @@ def test_report_opens_offline_without_an_error(smoke: Path, browser, width: int)
     assert problems == []
     if width == 1400:
         page.get_by_text("3 Figures").first.click()
-        page.wait_for_timeout(500)
-        assert "Figure 2" in page.inner_text("body")
+        page.get_by_text("Figure 2").first.wait_for()
     assert problems == []
     context.close()
 
@@ -55,7 +54,7 @@ def test_report_opens_with_the_verdicts(smoke: Path, browser, width: int) -> Non
     if width == 400:
         # The menu lies over half of a phone's screen until it is closed.
         page.mouse.click(206, 14)
-        page.wait_for_timeout(800)
+        page.wait_for_timeout(2000)
     assert 0 <= claim.bounding_box()["y"] < 900
     fits = """() => { const box = document.querySelector(".h-screen.overflow-auto.items-center");
         return box.scrollTop === 0 && box.scrollWidth <= box.clientWidth; }"""
@@ -96,7 +95,7 @@ def test_the_report_opens_with_the_verdicts(smoke: Path, browser) -> None:
     context = browser.new_context(viewport={"width": 400, "height": 900}, offline=True)
     page = context.new_page()
     page.goto((smoke / "report.html").as_uri())
-    page.wait_for_load_state("load")
+    page.get_by_text("Direct CM has a lower ODE error than CM").first.wait_for(state="attached")
     text = page.inner_text("body")
     assert "Direct CM has a lower ODE error than CM" in text and "cannot be tested at this scale" in text
     assert text.index("Direct CM has a lower ODE error") < text.index("How to read")

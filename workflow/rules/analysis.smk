@@ -1,3 +1,35 @@
+# Seconds each: on a cluster they run where the command does.
+localrules:
+    collect,
+    table1,
+    table2,
+    table3,
+    table4,
+    table_metrics,
+    table_comparison,
+    table_search,
+    claims,
+    figure_supervision,
+    figure_samples,
+    figure_gallery,
+    figure_curves,
+    figure_results,
+    figure_frontier,
+    figure_sweep,
+    figure_compute,
+    figure_error,
+    figure_budget,
+    figure_sensitivity,
+    figure_map,
+    figure_training,
+    figure_editing,
+    figure_convergence,
+    gallery,
+    costs,
+    provenance,
+    card,
+
+
 rule compare:
     input:
         metrics=lambda wildcards: students_of(
@@ -12,7 +44,6 @@ rule compare:
         ],
         teacher=features_of(f"teacher/{ODE}"),
         data=features_of("data"),
-        code=code("analysis.compare"),
     output:
         f"{OUT}/comparisons/{SETTING}.csv",
     log:
@@ -21,22 +52,31 @@ rule compare:
         f"{OUT}/benchmarks/compare/{SETTING}.tsv"
     conda:
         "../../envs/directcm.yaml"
-    threads: 1
+    # One setting has all the methods where there are more than the paper's two.
+    threads: min(2, len(COMPARED.pairs))
     resources:
         mem_mb=later(2000, 16000),
         runtime=later(20, 240),
     params:
+        code=code("analysis.compare"),
         settings=settings(CONFIG.statistics),
         setting=lambda wildcards: axes_of(wildcards, SETTING_AXES),
         features=lambda wildcards, input: named(NEEDED, input.features),
         teacher=lambda wildcards, input: named(NEEDED, input.teacher),
         data=lambda wildcards, input: named(NEEDED, input.data),
+        pairs=COMPARED.pairs,
+        along=COMPARED.along,
+        stepwise=COMPARED.stepwise,
+        claimed=COMPARED.claimed,
+        others=lambda wildcards: beside_of(wildcards),
         seed=SEED,
     message:
         "compare: {wildcards.solver}, N = {wildcards.N}, w = {wildcards.w}, {wildcards.adapter}, {wildcards.loss}, lr {wildcards.lr}, {wildcards.steps} steps"
     shell:
         "directcm compare --settings {params.settings:q} --setting {params.setting:q} --metrics {input.metrics}"
         " --features {params.features} --teacher {params.teacher} --data {params.data}"
+        " --pairs {params.pairs} --along {params.along} --stepwise {params.stepwise} --claimed {params.claimed} {params.others}"
+        " --threads {threads}"
         " --seed {params.seed} --out {output} --log {log}"
 
 
@@ -47,7 +87,6 @@ rule collect:
         targets=lambda wildcards: of_scope(wildcards.scope, "targets"),
         errors=lambda wildcards: of_scope(wildcards.scope, "errors"),
         comparisons=lambda wildcards: of_scope(wildcards.scope, "comparisons"),
-        code=code("analysis.collect", "paths"),
     output:
         metrics=f"{OUT}/collected/{{scope}}/metrics.csv",
         students=f"{OUT}/collected/{{scope}}/students.csv",
@@ -60,10 +99,8 @@ rule collect:
     conda:
         "../../envs/directcm.yaml"
     threads: 1
-    resources:
-        mem_mb=1000,
-        runtime=10,
     params:
+        code=code("analysis.collect", "paths"),
         settings=lambda wildcards: READ[wildcards.scope],
         results=subpath(output[0], ancestor=3),
         out=subpath(output[0], parent=True),
@@ -78,7 +115,6 @@ rule table1:
     input:
         metrics=f"{OUT}/collected/main/metrics.csv",
         comparisons=f"{OUT}/collected/main/comparisons.csv",
-        code=code("analysis.table"),
     output:
         csv=report(
             f"{TABLES}/table1.csv",
@@ -101,10 +137,8 @@ rule table1:
     conda:
         "../../envs/directcm.yaml"
     threads: 1
-    resources:
-        mem_mb=1000,
-        runtime=10,
     params:
+        code=code("analysis.table"),
         name="table1",
         settings=READ["main"],
     message:
@@ -118,7 +152,6 @@ use rule table1 as table2 with:
     input:
         metrics=f"{OUT}/collected/paper/metrics.csv",
         comparisons=f"{OUT}/collected/paper/comparisons.csv",
-        code=code("analysis.table"),
     output:
         csv=report(
             f"{TABLES}/table2.csv",
@@ -138,6 +171,7 @@ use rule table1 as table2 with:
     benchmark:
         f"{OUT}/benchmarks/table2.tsv"
     params:
+        code=code("analysis.table"),
         name="table2",
         settings=READ["paper"],
 
@@ -146,7 +180,6 @@ use rule table1 as table3 with:
     input:
         metrics=f"{OUT}/collected/main/metrics.csv",
         comparisons=f"{OUT}/collected/main/comparisons.csv",
-        code=code("analysis.table"),
     output:
         csv=report(
             f"{TABLES}/table3.csv",
@@ -166,15 +199,51 @@ use rule table1 as table3 with:
     benchmark:
         f"{OUT}/benchmarks/table3.tsv"
     params:
+        code=code("analysis.table"),
         name="table3",
         settings=READ["main"],
+
+
+rule table4:
+    input:
+        metrics=f"{OUT}/collected/paper/metrics.csv",
+        comparisons=f"{OUT}/collected/paper/comparisons.csv",
+        students=f"{OUT}/collected/paper/students.csv",
+    output:
+        csv=report(
+            f"{TABLES}/table4.csv",
+            caption="../report/table4.rst",
+            category="2 Tables",
+            labels={"table": "Table 4, every method", "form": "CSV"},
+        ),
+        html=report(
+            f"{TABLES}/table4.html",
+            caption="../report/table4.rst",
+            category="2 Tables",
+            labels={"table": "Table 4, every method", "form": "table"},
+        ),
+        tex=f"{TABLES}/table4.tex",
+    log:
+        f"{OUT}/logs/table4.log",
+    benchmark:
+        f"{OUT}/benchmarks/table4.tsv"
+    conda:
+        "../../envs/directcm.yaml"
+    threads: 1
+    params:
+        code=code("analysis.table"),
+        settings=READ["paper"],
+    message:
+        "table: table4"
+    shell:
+        "directcm table table4 --settings {params.settings:q} --metrics {input.metrics}"
+        " --comparisons {input.comparisons} --students-table {input.students} --out {output.csv} --log {log}"
 
 
 use rule table1 as table_metrics with:
     input:
         metrics=f"{OUT}/collected/main/metrics.csv",
         comparisons=f"{OUT}/collected/main/comparisons.csv",
-        code=code("analysis.table"),
     output:
         csv=report(
             f"{TABLES}/table_metrics.csv",
@@ -194,6 +263,7 @@ use rule table1 as table_metrics with:
     benchmark:
         f"{OUT}/benchmarks/table_metrics.tsv"
     params:
+        code=code("analysis.table"),
         name="table_metrics",
         settings=READ["main"],
 
@@ -202,7 +272,6 @@ use rule table1 as table_comparison with:
     input:
         metrics=f"{OUT}/collected/main/metrics.csv",
         comparisons=f"{OUT}/collected/main/comparisons.csv",
-        code=code("analysis.table"),
     output:
         csv=report(
             f"{TABLES}/table_comparison.csv",
@@ -222,15 +291,52 @@ use rule table1 as table_comparison with:
     benchmark:
         f"{OUT}/benchmarks/table_comparison.tsv"
     params:
+        code=code("analysis.table"),
         name="table_comparison",
         settings=READ["main"],
+
+
+rule table_search:
+    input:
+        searches=[
+            f"{OUT}/search/{run}/manifest.json"
+            for run in paths.searched(CONFIG, MAIN_RUNS)
+        ],
+    output:
+        csv=report(
+            f"{TABLES}/table_search.csv",
+            caption="../report/search.rst",
+            category="2 Tables",
+            labels={"table": "Sampling times, even and found", "form": "CSV"},
+        ),
+        html=report(
+            f"{TABLES}/table_search.html",
+            caption="../report/search.rst",
+            category="2 Tables",
+            labels={"table": "Sampling times, even and found", "form": "table"},
+        ),
+        tex=f"{TABLES}/table_search.tex",
+    log:
+        f"{OUT}/logs/table_search.log",
+    benchmark:
+        f"{OUT}/benchmarks/table_search.tsv"
+    conda:
+        "../../envs/directcm.yaml"
+    threads: 1
+    params:
+        code=code("analysis.table_search"),
+        settings=READ["main"],
+    message:
+        "table: sampling times, even and found"
+    shell:
+        "directcm table table_search --settings {params.settings:q} --searches {input.searches}"
+        " --out {output.csv} --log {log}"
 
 
 rule claims:
     input:
         claims="workflow/claims.yaml",
         comparisons=f"{OUT}/collected/{{scope}}/comparisons.csv",
-        code=code("analysis.claims"),
     output:
         csv=report(
             f"{OUT}/claims/{{scope}}.csv",
@@ -254,10 +360,8 @@ rule claims:
     conda:
         "../../envs/directcm.yaml"
     threads: 1
-    resources:
-        mem_mb=1000,
-        runtime=10,
     params:
+        code=code("analysis.claims"),
         settings=READ["paper"],
     message:
         "claims: verdicts, scope {wildcards.scope}"
@@ -269,7 +373,6 @@ rule claims:
 rule figure_supervision:
     input:
         trajectories=f"{OUT}/trajectories/manifest.json",
-        code=code("analysis.figure_supervision"),
     output:
         pdf=f"{FIGURES}/supervision.pdf",
         png=report(
@@ -286,9 +389,8 @@ rule figure_supervision:
     conda:
         "../../envs/directcm.yaml"
     threads: 1
-    resources:
-        mem_mb=1000,
-        runtime=10,
+    params:
+        code=code("analysis.figure_supervision"),
     message:
         "figure: the two supervisions"
     shell:
@@ -300,7 +402,6 @@ rule figure_samples:
         noise=f"{OUT}/noise/manifest.json",
         teacher=draw_of(key(DEFAULT_ODE, ODE_AXES)),
         students=[f"{OUT}/samples/{run}/manifest.json" for run in FIRST.values()],
-        code=code("analysis.figure_samples"),
     output:
         pdf=f"{FIGURES}/samples.pdf",
         png=report(
@@ -317,10 +418,8 @@ rule figure_samples:
     conda:
         "../../envs/directcm.yaml"
     threads: 1
-    resources:
-        mem_mb=1000,
-        runtime=10,
     params:
+        code=code("analysis.figure_samples"),
         columns=CONFIG.figures.samples,
         samples=rows_of,
     message:
@@ -335,7 +434,6 @@ use rule figure_samples as figure_gallery with:
         noise=f"{OUT}/noise/manifest.json",
         teacher=draw_of(key(DEFAULT_ODE, ODE_AXES)),
         students=[f"{OUT}/samples/{run}/manifest.json" for run in FIRST.values()],
-        code=code("analysis.figure_samples"),
     output:
         pdf=f"{FIGURES}/gallery.pdf",
         png=report(
@@ -350,6 +448,7 @@ use rule figure_samples as figure_gallery with:
     benchmark:
         f"{OUT}/benchmarks/figure_gallery.tsv"
     params:
+        code=code("analysis.figure_samples"),
         columns=CONFIG.figures.gallery,
         samples=rows_of,
 
@@ -359,7 +458,6 @@ rule figure_curves:
         students=[
             f"{OUT}/students/{key(run, RUN_AXES)}/manifest.json" for run in MAIN_RUNS
         ],
-        code=code("analysis.figure_curves"),
     output:
         pdf=f"{FIGURES}/curves.pdf",
         png=report(
@@ -377,9 +475,8 @@ rule figure_curves:
     conda:
         "../../envs/directcm.yaml"
     threads: 1
-    resources:
-        mem_mb=1000,
-        runtime=10,
+    params:
+        code=code("analysis.figure_curves"),
     message:
         "figure: training curves"
     shell:
@@ -389,7 +486,6 @@ rule figure_curves:
 rule figure_results:
     input:
         table=f"{TABLES}/table1.csv",
-        code=code("analysis.figure_results"),
     output:
         pdf=f"{FIGURES}/results.pdf",
         png=report(
@@ -406,9 +502,8 @@ rule figure_results:
     conda:
         "../../envs/directcm.yaml"
     threads: 1
-    resources:
-        mem_mb=1000,
-        runtime=10,
+    params:
+        code=code("analysis.figure_results"),
     message:
         "figure: Table 1 drawn"
     shell:
@@ -418,7 +513,6 @@ rule figure_results:
 rule figure_frontier:
     input:
         metrics=f"{OUT}/collected/paper/metrics.csv",
-        code=code("analysis.figure_frontier"),
     output:
         pdf=f"{FIGURES}/frontier.pdf",
         png=report(
@@ -437,27 +531,51 @@ rule figure_frontier:
     conda:
         "../../envs/directcm.yaml"
     threads: 1
-    resources:
-        mem_mb=1000,
-        runtime=10,
     params:
+        code=code("analysis.figure_frontier"),
         name="frontier",
         tables=tables_of,
         setting=MAIN_SETTING,
+        space=SPACE,
         paper=PAPER_SCALE,
         alpha=CONFIG.statistics.alpha,
     message:
         "figure: {params.name}"
     shell:
         "directcm figure {params.name} {params.tables} --setting {params.setting:q} --paper-scale {params.paper}"
-        " --alpha {params.alpha} --out {output.pdf} --log {log}"
+        " --alpha {params.alpha} --space {params.space} --out {output.pdf} --log {log}"
+
+
+use rule figure_frontier as figure_training with:
+    input:
+        metrics=f"{OUT}/collected/paper/metrics.csv",
+    output:
+        pdf=f"{FIGURES}/training.pdf",
+        png=report(
+            f"{FIGURES}/training.png",
+            caption="../report/training.rst",
+            category="3 Figures",
+            labels={"figure": "Along training, every method"},
+        ),
+        csv=f"{FIGURES}/training.csv",
+    log:
+        f"{OUT}/logs/figure_training.log",
+    benchmark:
+        f"{OUT}/benchmarks/figure_training.tsv"
+    params:
+        code=code("analysis.figure_training"),
+        name="training",
+        tables=tables_of,
+        setting=MAIN_SETTING,
+        space=SPACE,
+        paper=PAPER_SCALE,
+        alpha=CONFIG.statistics.alpha,
 
 
 use rule figure_frontier as figure_sweep with:
     input:
         metrics=f"{OUT}/collected/paper/metrics.csv",
         comparisons=f"{OUT}/collected/paper/comparisons.csv",
-        code=code("analysis.figure_sweep"),
     output:
         pdf=f"{FIGURES}/sweep_{{axis}}.pdf",
         png=report(
@@ -472,6 +590,7 @@ use rule figure_frontier as figure_sweep with:
     benchmark:
         f"{OUT}/benchmarks/figure_sweep_{{axis}}.tsv"
     params:
+        code=code("analysis.figure_sweep"),
         name=lambda wildcards: f"sweep --axis {wildcards.axis}",
         tables=tables_of,
         setting=lambda wildcards: json.dumps(base_setting(CONFIG, wildcards.axis)),
@@ -481,6 +600,7 @@ use rule figure_frontier as figure_sweep with:
             for name in ("N", "w")
             if name != wildcards.axis
         ),
+        space=SPACE,
         paper=PAPER_SCALE,
         alpha=CONFIG.statistics.alpha,
 
@@ -489,7 +609,6 @@ use rule figure_frontier as figure_compute with:
     input:
         metrics=f"{OUT}/collected/paper/metrics.csv",
         students=f"{OUT}/collected/paper/students.csv",
-        code=code("analysis.figure_compute"),
     output:
         pdf=f"{FIGURES}/compute.pdf",
         png=report(
@@ -504,9 +623,11 @@ use rule figure_frontier as figure_compute with:
     benchmark:
         f"{OUT}/benchmarks/figure_compute.tsv"
     params:
+        code=code("analysis.figure_compute"),
         name="compute",
         tables=tables_of,
         setting=MAIN_SETTING,
+        space=SPACE,
         paper=PAPER_SCALE,
         alpha=CONFIG.statistics.alpha,
 
@@ -514,7 +635,6 @@ use rule figure_frontier as figure_compute with:
 use rule figure_frontier as figure_error with:
     input:
         errors=f"{OUT}/collected/paper/errors.csv",
-        code=code("analysis.figure_error"),
     output:
         pdf=f"{FIGURES}/error.pdf",
         png=report(
@@ -529,9 +649,11 @@ use rule figure_frontier as figure_error with:
     benchmark:
         f"{OUT}/benchmarks/figure_error.tsv"
     params:
+        code=code("analysis.figure_error"),
         name="error",
         tables=tables_of,
         setting=MAIN_SETTING,
+        space=SPACE,
         paper=PAPER_SCALE,
         alpha=CONFIG.statistics.alpha,
 
@@ -539,7 +661,6 @@ use rule figure_frontier as figure_error with:
 use rule figure_frontier as figure_budget with:
     input:
         metrics=f"{OUT}/collected/paper/metrics.csv",
-        code=code("analysis.figure_budget"),
     output:
         pdf=f"{FIGURES}/budget.pdf",
         png=report(
@@ -554,9 +675,11 @@ use rule figure_frontier as figure_budget with:
     benchmark:
         f"{OUT}/benchmarks/figure_budget.tsv"
     params:
+        code=code("analysis.figure_budget"),
         name="budget",
         tables=tables_of,
         setting=MAIN_SETTING,
+        space=SPACE,
         paper=PAPER_SCALE,
         alpha=CONFIG.statistics.alpha,
 
@@ -564,7 +687,6 @@ use rule figure_frontier as figure_budget with:
 use rule figure_frontier as figure_sensitivity with:
     input:
         comparisons=f"{OUT}/collected/paper/comparisons.csv",
-        code=code("analysis.figure_sensitivity"),
     output:
         pdf=f"{FIGURES}/sensitivity.pdf",
         png=report(
@@ -579,9 +701,11 @@ use rule figure_frontier as figure_sensitivity with:
     benchmark:
         f"{OUT}/benchmarks/figure_sensitivity.tsv"
     params:
+        code=code("analysis.figure_sensitivity"),
         name="sensitivity",
         tables=tables_of,
         setting=MAIN_SETTING,
+        space=SPACE,
         paper=PAPER_SCALE,
         alpha=CONFIG.statistics.alpha,
 
@@ -589,7 +713,6 @@ use rule figure_frontier as figure_sensitivity with:
 use rule figure_frontier as figure_map with:
     input:
         comparisons=f"{OUT}/collected/paper/comparisons.csv",
-        code=code("analysis.figure_map"),
     output:
         pdf=f"{FIGURES}/map.pdf",
         png=report(
@@ -604,11 +727,71 @@ use rule figure_frontier as figure_map with:
     benchmark:
         f"{OUT}/benchmarks/figure_map.tsv"
     params:
+        code=code("analysis.figure_map"),
         name="map",
         tables=tables_of,
         setting=MAIN_SETTING,
+        space=SPACE,
         paper=PAPER_SCALE,
         alpha=CONFIG.statistics.alpha,
+
+
+rule figure_editing:
+    input:
+        teacher=f"{OUT}/edits/teacher/{key(MAIN_RUNS[0], ODE_AXES)}/manifest.json",
+        students=[f"{OUT}/edits/students/{run}/manifest.json" for run in FIRST.values()],
+    output:
+        pdf=f"{FIGURES}/editing.pdf",
+        png=report(
+            f"{FIGURES}/editing.png",
+            caption="../report/editing.rst",
+            category="3 Figures",
+            labels={"figure": "Editing without training"},
+        ),
+        csv=f"{FIGURES}/editing.csv",
+    log:
+        f"{OUT}/logs/figure_editing.log",
+    benchmark:
+        f"{OUT}/benchmarks/figure_editing.tsv"
+    conda:
+        "../../envs/directcm.yaml"
+    threads: 1
+    params:
+        code=code("analysis.figure_editing"),
+        columns=CONFIG.figures.editing,
+        edits=lambda wildcards, input: [f"Teacher={input.teacher}"]
+        + [f"{row}={path}" for row, path in zip(FIRST, input.students)],
+    message:
+        "figure: editing without training"
+    shell:
+        "directcm figure editing --edits {params.edits:q} --columns {params.columns} --out {output.pdf} --log {log}"
+
+
+rule figure_convergence:
+    input:
+        convergence=f"{OUT}/convergence/manifest.json",
+    output:
+        pdf=f"{FIGURES}/convergence.pdf",
+        png=report(
+            f"{FIGURES}/convergence.png",
+            caption="../report/convergence.rst",
+            category="3 Figures",
+            labels={"figure": "Convergence of the theory"},
+        ),
+        csv=f"{FIGURES}/convergence.csv",
+    log:
+        f"{OUT}/logs/figure_convergence.log",
+    benchmark:
+        f"{OUT}/benchmarks/figure_convergence.tsv"
+    conda:
+        "../../envs/directcm.yaml"
+    threads: 1
+    params:
+        code=code("analysis.figure_convergence"),
+    message:
+        "figure: convergence of the theory"
+    shell:
+        "directcm figure convergence --convergence {input.convergence} --out {output.pdf} --log {log}"
 
 
 rule gallery:
@@ -616,7 +799,6 @@ rule gallery:
         pictures=lambda wildcards: [
             f"{FIGURES}/{name}.png" for name in FIGURES_OF[wildcards.scope]
         ],
-        code=code("analysis.gallery"),
     output:
         report(
             f"{OUT}/gallery/{{scope}}.html",
@@ -631,17 +813,17 @@ rule gallery:
     conda:
         "../../envs/directcm.yaml"
     threads: 1
-    resources:
-        mem_mb=1000,
-        runtime=10,
     params:
+        code=code("analysis.gallery"),
         pictures=lambda wildcards: json.dumps(
             [
                 {
                     "path": f"{FIGURES}/{name}.png",
                     "title": title,
                     "section": (
-                        "Samples" if name in ("samples", "gallery") else "Figures"
+                        "Samples"
+                        if name in ("samples", "gallery", "editing")
+                        else "Figures"
                     ),
                 }
                 for name, title in FIGURES_OF[wildcards.scope].items()
@@ -662,7 +844,6 @@ rule costs:
         ],
         # Waited for, so that no step is counted half, but no reason to run again.
         others=ancient(lambda wildcards: others_of(wildcards.scope)),
-        code=code("analysis.provenance", "paths"),
     output:
         html=report(
             f"{OUT}/costs/{{scope}}.html",
@@ -683,10 +864,8 @@ rule costs:
     conda:
         "../../envs/directcm.yaml"
     threads: 1
-    resources:
-        mem_mb=1000,
-        runtime=10,
     params:
+        code=code("analysis.provenance", "paths"),
         settings=settings(CONFIG),
         results=subpath(output[0], ancestor=2),
     message:
@@ -704,7 +883,6 @@ rule provenance:
         ],
         # Waited for, so that no step is counted half, but no reason to run again.
         others=ancient(lambda wildcards: others_of(wildcards.scope)),
-        code=code("analysis.provenance", "paths"),
     output:
         html=report(
             f"{OUT}/provenance/{{scope}}.html",
@@ -719,10 +897,8 @@ rule provenance:
     conda:
         "../../envs/directcm.yaml"
     threads: 1
-    resources:
-        mem_mb=1000,
-        runtime=10,
     params:
+        code=code("analysis.provenance", "paths"),
         settings=settings(CONFIG),
         results=subpath(output[0], ancestor=2),
     message:

@@ -1,5 +1,7 @@
 """Validation, paths, and what rules have in common. A path is the key of what it holds."""
 
+import functools
+import gc
 import json
 import sys
 from pathlib import Path
@@ -8,14 +10,26 @@ import pandas as pd
 from snakemake.utils import Paramspace
 
 from directcm import paths, preflight
-from directcm.analysis.selection import base_setting, main_runs, main_setting, swept
+from directcm.analysis.claims import beside, compared, read_claims
+from directcm.analysis.selection import (
+    base_setting,
+    main_runs,
+    main_setting,
+    select_axis,
+    swept,
+)
 from directcm.analysis.table import available, same_scale
 from directcm.config import ODE_AXES, RUN_AXES, SETTING_AXES, Config, number
 from directcm.config import parse as validated
 from directcm.errors import UserError
-from directcm.specs import EXTRACTORS, METHODS, METRICS
+from directcm.specs import DISTANCES, EXTRACTORS, METHODS, METRICS, TEACHERS
 from directcm.paths import key
-from directcm.sources import declares, sources
+from directcm.registry import COUPLINGS, methods
+from directcm.registry import FIRST as PAIR
+from directcm.sources import digest
+
+# A verb takes its shell's place, so that a signal to the job reaches it and the shell does not end before it.
+shell.prefix("set -euo pipefail; exec ")
 
 
 def stop(error):
@@ -27,11 +41,19 @@ def stop(error):
 try:
     CONFIG = validated(Config, config)
     MAIN_RUNS = main_runs(CONFIG)
+    # What has to be compared is what the claims are about.
+    _claims = read_claims("workflow/claims.yaml")
+    COMPARED = compared(_claims, CONFIG)
+    ACROSS = beside(_claims, CONFIG)
 except UserError as error:
     stop(error)
 # Captions and the report see every key, defaults included.
 config.clear()
 config.update(CONFIG.model_dump(mode="json"))
+# What the teacher diffuses and ODE errors are in.
+SPACE = "latent" if TEACHERS[CONFIG.teacher.kind].latent else "pixel"
+config["space"] = SPACE
+config["editing"] = CONFIG.editing.model_dump(mode="json")
 # The report opens with the verdicts: those of the scope that was judged last.
 _verdicts = sorted(
     Path(f"results/{CONFIG.preset}/claims").glob("*.rst"),
@@ -47,6 +69,8 @@ onstart:
         stop(error)
 
 
+# A plan of thousands of jobs is millions of small objects that all stay: looking for garbage among them is a fifth of the time.
+gc.set_threshold(200_000, 50, 1000)
 SEED = CONFIG.seed
 OUT = f"results/{CONFIG.preset}"
 
@@ -79,7 +103,7 @@ wildcard_constraints:
     N="[0-9]+",
     w="[0-9.]+",
     adapter="full|lora[0-9]+",
-    loss="[a-z_]+",
+    loss="|".join(DISTANCES),
     lr="[0-9.]+",
     batch_size="[0-9]+",
     pool="[0-9]+",
@@ -90,11 +114,21 @@ wildcard_constraints:
     extractor="|".join(EXTRACTORS),
     scope="|".join(SCOPES),
     axis="N|w",
+    # Part of a pool's name; of noised images, the default, there is none.
+    coupling=f"|,coupling~({'|'.join(COUPLINGS[1:])})",
 
 
+@functools.cache
 def code(*modules):
-    """The project's modules that a verb's result depends on: inputs, so that editing one re-runs the right jobs."""
-    return sources(*modules, root=workflow.basedir)
+    """A digest of the project's modules that a verb's result depends on: a parameter, so that editing one re-runs the right jobs.
+
+    As inputs they would be most of all the files of a plan, and a third of its time.
+    """
+    return digest(*modules, root=workflow.basedir)[:16]
+
+
+# The module that reads the teacher: what is made with it depends on its code.
+LOADER = f"teachers.{TEACHERS[CONFIG.teacher.kind].loader}"
 
 
 def settings(block):
@@ -113,12 +147,7 @@ def later(small, large):
     return lambda wildcards, attempt: scaled(small, large) * attempt
 
 
-def shards(pattern, count):
-    """All shards of a scattered step."""
-    return expand(pattern, shard=range(count), allow_missing=True)
-
-
-TARGETS = f"{OUT}/targets/{ODE}/shard~{{shard}}/manifest.json"
+TARGETS = f"{OUT}/targets/{ODE}{{coupling}}/shard~{{shard}}/manifest.json"
 ENDPOINTS = f"{OUT}/endpoints/{ODE}/shard~{{shard}}/manifest.json"
 # Axes of the grid that are settings of training too travel as wildcards; the rest of the block is a parameter.
 TRAIN_REST = json.dumps(
@@ -139,9 +168,17 @@ def run_of(wildcards):
 
 
 def targets_of(wildcards):
-    if not declares(wildcards.method, "TARGETS", root=workflow.basedir):
+    pool = paths.solved(run_of(wildcards))
+    if not pool:
         return []
-    return shards(TARGETS, paths.count(int(wildcards.pool), CONFIG.targets.shard))
+    shards_of_pool = range(paths.count(int(wildcards.pool), CONFIG.targets.shard))
+    return [f"{OUT}/targets/{pool}/shard~{i}/manifest.json" for i in shards_of_pool]
+
+
+def own_of(wildcards):
+    """--own JSON, where a method has numbers of its own."""
+    own = CONFIG.method_settings(wildcards.method)
+    return f"--own '{json.dumps(own, sort_keys=True)}'" if own else ""
 
 
 def endpoints_of(ode):
@@ -189,12 +226,8 @@ def error_settings():
     )
 
 
-def samples_of(wildcards):
-    """The sample folders of a set: the teacher's shards under either noise, a student's collection, none for the data."""
-    kind, _, rest = wildcards.set.partition("/")
-    if kind in ("teacher", "floor"):
-        return draw_of(rest, "floor" if kind == "floor" else "reference")
-    return [f"{OUT}/samples/{rest}/manifest.json"] if kind == "students" else []
+# Whose features: the teacher's samples lie by the draw of their noise.
+DRAWS = {"teacher": "reference", "floor": "floor"}
 
 
 def trained(wildcards):
@@ -203,6 +236,20 @@ def trained(wildcards):
         if wildcards.extractor in TRAINED_HERE
         else []
     )
+
+
+def sought(wildcards):
+    """The features that the search of sampling times compares with."""
+    who = (
+        "data" if CONFIG.search.reference == "data" else f"teacher/{ode_of(wildcards)}"
+    )
+    name = METRICS[CONFIG.search_metric()].extractor
+    return f"{OUT}/features/{name}/{who}/manifest.json"
+
+
+def sought_by(wildcards):
+    name = METRICS[CONFIG.search_metric()].extractor
+    return [f"{OUT}/extractors/{name}/manifest.json"] if name in TRAINED_HERE else []
 
 
 def features_of(what):

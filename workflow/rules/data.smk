@@ -1,6 +1,4 @@
 rule data:
-    input:
-        code=code("datasets", f"datasets.{CONFIG.data.kind}"),
     output:
         f"{OUT}/data/manifest.json",
     log:
@@ -14,6 +12,7 @@ rule data:
         mem_mb=later(2000, 8000),
         runtime=later(10, 120),
     params:
+        code=code("datasets", f"datasets.{CONFIG.data.kind}"),
         settings=settings(CONFIG.data),
         seed=SEED,
         out=subpath(output[0], parent=True),
@@ -27,7 +26,6 @@ rule noise:
     input:
         data=f"{OUT}/data/manifest.json",
         latents=f"{OUT}/latents/manifest.json",
-        code=code("noise"),
     output:
         f"{OUT}/{{noise}}/manifest.json",
     log:
@@ -35,7 +33,7 @@ rule noise:
     benchmark:
         f"{OUT}/benchmarks/{{noise}}.tsv"
     wildcard_constraints:
-        noise="noise|floor_noise",
+        noise="noise|floor_noise|search_noise",
     conda:
         "../../envs/directcm.yaml"
     threads: 1
@@ -43,9 +41,16 @@ rule noise:
         mem_mb=later(2000, 8000),
         runtime=later(10, 30),
     params:
-        samples=CONFIG.evaluation.samples,
+        code=code("noise"),
+        samples=lambda wildcards: (
+            CONFIG.search.samples
+            if wildcards.noise == "search_noise"
+            else CONFIG.evaluation.samples
+        ),
         purpose=lambda wildcards: (
-            "evaluation" if wildcards.noise == "noise" else "floor"
+            "evaluation"
+            if wildcards.noise == "noise"
+            else wildcards.noise.removesuffix("_noise")
         ),
         seed=SEED,
         out=subpath(output[0], parent=True),

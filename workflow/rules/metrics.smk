@@ -1,7 +1,6 @@
 rule extractor:
     input:
         data=f"{OUT}/data/manifest.json",
-        code=code("metrics.clip_tiny"),
     output:
         f"{OUT}/extractors/{{extractor}}/manifest.json",
     log:
@@ -16,6 +15,7 @@ rule extractor:
         runtime=later(30, 60),
         gpu=1,
     params:
+        code=code("metrics.clip_tiny"),
         settings=lambda wildcards: settings(
             getattr(CONFIG.extractors, wildcards.extractor)
         ),
@@ -28,21 +28,18 @@ rule extractor:
         " --seed {params.seed} --threads {threads} --out {params.out} --log {log}"
 
 
-rule features:
+# Three rules, for a wildcard's value must not hold commas: Snakemake cannot hand such a one on to a cluster's job.
+rule features_data:
     input:
         data=f"{OUT}/data/manifest.json",
-        noise=lambda wildcards: noise_of(wildcards.set.partition("/")[0]),
-        samples=samples_of,
+        noise=f"{OUT}/noise/manifest.json",
         extractor=trained,
-        code=code("metrics.features"),
     output:
-        f"{OUT}/features/{{extractor}}/{{set}}/manifest.json",
+        f"{OUT}/features/{{extractor}}/data/manifest.json",
     log:
-        f"{OUT}/logs/features/{{extractor}}/{{set}}.log",
+        f"{OUT}/logs/features/{{extractor}}/data.log",
     benchmark:
-        f"{OUT}/benchmarks/features/{{extractor}}/{{set}}.tsv"
-    wildcard_constraints:
-        set="data|(teacher|floor|students)/.+",
+        f"{OUT}/benchmarks/features/{{extractor}}/data.tsv"
     conda:
         "../../envs/directcm.yaml"
     threads: 1
@@ -51,26 +48,69 @@ rule features:
         runtime=later(20, 120),
         gpu=1,
     params:
-        samples=lambda wildcards, input: (
-            f"--collection {input.samples}"
-            if wildcards.set.startswith("students/")
-            else (
-                f"--samples {' '.join(input.samples)}"
-                if wildcards.set != "data"
-                else ""
-            )
-        ),
+        code=code("metrics.features"),
+        samples="",
         extractor=lambda wildcards, input: (
             f"--extractor {input.extractor}" if input.extractor else ""
         ),
         batch_size=CONFIG.evaluation.batch_size,
         out=subpath(output[0], parent=True),
     message:
-        "features: {wildcards.extractor} of {wildcards.set}"
+        "features: {wildcards.extractor} of the data's images"
     shell:
         "directcm features --name {wildcards.extractor} {params.extractor} {params.samples}"
         " --data {input.data} --noise {input.noise} --batch-size {params.batch_size} --threads {threads}"
         " --out {params.out} --log {log}"
+
+
+use rule features_data as features_teacher with:
+    input:
+        data=f"{OUT}/data/manifest.json",
+        noise=lambda wildcards: noise_of(wildcards.who),
+        samples=lambda wildcards: draw_of(ode_of(wildcards), DRAWS[wildcards.who]),
+        extractor=trained,
+    output:
+        f"{OUT}/features/{{extractor}}/{{who}}/{ODE}/manifest.json",
+    log:
+        f"{OUT}/logs/features/{{extractor}}/{{who}}/{ODE}.log",
+    benchmark:
+        f"{OUT}/benchmarks/features/{{extractor}}/{{who}}/{ODE}.tsv"
+    wildcard_constraints:
+        who="|".join(DRAWS),
+    params:
+        code=code("metrics.features"),
+        samples=lambda wildcards, input: f"--samples {' '.join(input.samples)}",
+        extractor=lambda wildcards, input: (
+            f"--extractor {input.extractor}" if input.extractor else ""
+        ),
+        batch_size=CONFIG.evaluation.batch_size,
+        out=subpath(output[0], parent=True),
+    message:
+        "features: {wildcards.extractor} of the {wildcards.who}, {wildcards.solver}, N = {wildcards.N}, w = {wildcards.w}"
+
+
+use rule features_data as features with:
+    input:
+        data=f"{OUT}/data/manifest.json",
+        noise=f"{OUT}/noise/manifest.json",
+        samples=f"{OUT}/samples/{RUN}/manifest.json",
+        extractor=trained,
+    output:
+        f"{OUT}/features/{{extractor}}/students/{RUN}/manifest.json",
+    log:
+        f"{OUT}/logs/features/{{extractor}}/students/{RUN}.log",
+    benchmark:
+        f"{OUT}/benchmarks/features/{{extractor}}/students/{RUN}.tsv"
+    params:
+        code=code("metrics.features"),
+        samples=lambda wildcards, input: f"--collection {input.samples}",
+        extractor=lambda wildcards, input: (
+            f"--extractor {input.extractor}" if input.extractor else ""
+        ),
+        batch_size=CONFIG.evaluation.batch_size,
+        out=subpath(output[0], parent=True),
+    message:
+        "features: {wildcards.extractor} of {wildcards.method} seed {wildcards.seed}"
 
 
 # What evaluating reads of the statistics: tests come later, so that another level re-runs no metric.
@@ -86,7 +126,6 @@ rule evaluate_teacher:
         samples=lambda wildcards: draw_of(ode_of(wildcards)),
         features=features_of(f"teacher/{ODE}"),
         data_features=features_of("data"),
-        code=code("metrics.evaluate"),
     output:
         f"{OUT}/metrics/teacher/{ODE}/manifest.json",
     log:
@@ -100,6 +139,7 @@ rule evaluate_teacher:
         mem_mb=later(2000, 16000),
         runtime=later(20, 60),
     params:
+        code=code("metrics.evaluate"),
         settings=INTERVALS,
         metrics=CONFIG.metric_names(),
         run=lambda wildcards: axes_of(wildcards, ODE_AXES),
@@ -124,7 +164,6 @@ rule evaluate_floor:
         data_features=features_of("data"),
         reference=lambda wildcards: draw_of(ode_of(wildcards)),
         reference_features=features_of(f"teacher/{ODE}"),
-        code=code("metrics.evaluate"),
     output:
         f"{OUT}/metrics/floor/{ODE}/manifest.json",
     log:
@@ -138,6 +177,7 @@ rule evaluate_floor:
         mem_mb=later(2000, 16000),
         runtime=later(20, 60),
     params:
+        code=code("metrics.evaluate"),
         settings=INTERVALS,
         metrics=[m for m in CONFIG.metric_names() if m != "ode_error"],
         run=lambda wildcards: axes_of(wildcards, ODE_AXES),
@@ -162,7 +202,6 @@ rule evaluate:
         data_features=features_of("data"),
         reference=lambda wildcards: draw_of(ode_of(wildcards)),
         reference_features=features_of(f"teacher/{ODE}"),
-        code=code("metrics.evaluate"),
     output:
         f"{OUT}/metrics/students/{RUN}/manifest.json",
     log:
@@ -176,6 +215,7 @@ rule evaluate:
         mem_mb=later(2000, 16000),
         runtime=later(20, 60),
     params:
+        code=code("metrics.evaluate"),
         settings=INTERVALS,
         metrics=CONFIG.metric_names(),
         row=lambda wildcards: METHODS[wildcards.method],
@@ -199,7 +239,6 @@ rule error_by_time:
         latents=f"{OUT}/latents/manifest.json",
         endpoints=lambda wildcards: endpoints_of(ode_of(wildcards)),
         refined=refined_of,
-        code=code("error_by_time"),
     output:
         f"{OUT}/errors/{RUN}/manifest.json",
     log:
@@ -214,6 +253,7 @@ rule error_by_time:
         runtime=later(20, 120),
         gpu=1,
     params:
+        code=code("error_by_time", LOADER),
         settings=error_settings(),
         batch_size=CONFIG.evaluation.batch_size,
         precision=CONFIG.evaluation.precision,
@@ -234,7 +274,6 @@ rule card:
         teacher=f"{OUT}/teacher/manifest.json",
         student=f"{OUT}/students/{RUN}/manifest.json",
         metrics=f"{OUT}/metrics/students/{RUN}/manifest.json",
-        code=code("card"),
     output:
         f"{OUT}/students/{RUN}/README.md",
     log:
@@ -244,9 +283,8 @@ rule card:
     conda:
         "../../envs/directcm.yaml"
     threads: 1
-    resources:
-        mem_mb=1000,
-        runtime=10,
+    params:
+        code=code("card"),
     message:
         "card: {wildcards.method} seed {wildcards.seed}"
     shell:

@@ -3,7 +3,6 @@ rule reference:
         teacher=f"{OUT}/teacher/manifest.json",
         latents=f"{OUT}/latents/manifest.json",
         noise=lambda wildcards: noise_of(wildcards.draw),
-        code=code("sampling"),
     output:
         f"{OUT}/{{draw}}/{ODE}/shard~{{shard}}/manifest.json",
     log:
@@ -18,6 +17,7 @@ rule reference:
         runtime=later(60, 1440),
         gpu=1,
     params:
+        code=code("sampling", LOADER),
         settings=evaluation(),
         shards=CONFIG.evaluation.shards,
         seed=SEED,
@@ -39,7 +39,6 @@ rule sample:
         latents=f"{OUT}/latents/manifest.json",
         noise=f"{OUT}/noise/manifest.json",
         student=f"{OUT}/students/{RUN}/manifest.json",
-        code=code("sampling"),
     output:
         f"{OUT}/samples/{RUN}/manifest.json",
     log:
@@ -54,6 +53,7 @@ rule sample:
         runtime=later(30, 480),
         gpu=1,
     params:
+        code=code("sampling", LOADER),
         settings=evaluation(),
         sets=lambda wildcards: [
             f"{step}:{steps}" for step, steps in CONFIG.sets(run_of(wildcards))
@@ -68,4 +68,49 @@ rule sample:
         " --w {wildcards.w} --student {input.student} --sets {params.sets}"
         " --teacher {input.teacher} --latents {input.latents} --noise {input.noise}"
         " --seed {params.seed} --threads {threads}"
+        " --scratch {params.scratch} --out {params.out} --log {log}"
+
+
+rule search:
+    input:
+        teacher=f"{OUT}/teacher/manifest.json",
+        latents=f"{OUT}/latents/manifest.json",
+        noise=f"{OUT}/noise/manifest.json",
+        search_noise=f"{OUT}/search_noise/manifest.json",
+        student=f"{OUT}/students/{RUN}/manifest.json",
+        reference=sought,
+        extractor=sought_by,
+    output:
+        f"{OUT}/search/{RUN}/manifest.json",
+    log:
+        f"{OUT}/logs/search/{RUN}.log",
+    benchmark:
+        f"{OUT}/benchmarks/search/{RUN}.tsv"
+    conda:
+        "../../envs/directcm.yaml"
+    threads: 1
+    resources:
+        mem_mb=later(4000, 48000),
+        runtime=later(60, 1440),
+        gpu=1,
+    params:
+        code=code("search", LOADER),
+        settings=lambda wildcards: settings(
+            CONFIG.search.model_copy(update={"metric": CONFIG.search_metric()})
+        ),
+        statistics=json.dumps({"permutations": CONFIG.statistics.permutations}),
+        evaluation=evaluation(),
+        extractor=lambda wildcards, input: (
+            f"--extractor {input.extractor}" if input.extractor else ""
+        ),
+        seed=SEED,
+        out=subpath(output[0], parent=True),
+        scratch=f"{OUT}/scratch/search/{RUN}",
+    message:
+        "search: the sampling times of {wildcards.method} seed {wildcards.seed}"
+    shell:
+        "directcm search --settings {params.settings:q} --statistics {params.statistics:q}"
+        " --evaluation {params.evaluation:q} --student {input.student} --teacher {input.teacher}"
+        " --latents {input.latents} --noise {input.noise} --search-noise {input.search_noise}"
+        " --reference {input.reference} {params.extractor} --seed {params.seed} --threads {threads}"
         " --scratch {params.scratch} --out {params.out} --log {log}"

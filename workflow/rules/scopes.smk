@@ -6,10 +6,12 @@ def read_by_tables(students):
     block = CONFIG.model_dump(
         mode="json",
         exclude={
-            "teacher": {"micro_sdxl"},
+            "teacher": {"micro_sdxl", "edm", "mixture"},
             "encode": True,
             "extractors": True,
+            "editing": True,
             "figures": True,
+            "convergence": True,
         },
     )
     if students is not None:
@@ -39,10 +41,34 @@ for _run in ALL_RUNS:
     BY_SETTING.setdefault(key(_run, SETTING_AXES), []).append(key(_run, RUN_AXES))
 
 
+# What claims compare across settings: setting → which other, and its runs.
+BESIDE = {}
+for _run, _twin, _other in ACROSS:
+    _found = BESIDE.setdefault(key(_run, SETTING_AXES), {})
+    _found.setdefault("{}:{}~{}".format(*_other), []).append(key(_twin, RUN_AXES))
+
+
+def setting_of(wildcards):
+    return ",".join(f"{n}~{getattr(wildcards, n)}" for n in SETTING_AXES)
+
+
 def students_of(wildcards, pattern):
-    """A path per student of a setting."""
-    setting = ",".join(f"{n}~{getattr(wildcards, n)}" for n in SETTING_AXES)
-    return [pattern.format(run) for run in BY_SETTING[setting]]
+    """A path per student of a setting, and of those that it is compared with."""
+    setting = setting_of(wildcards)
+    others = BESIDE.get(setting, {}).values()
+    runs = paths.unique(
+        [*BY_SETTING[setting], *(run for runs in others for run in runs)]
+    )
+    return [pattern.format(run) for run in runs]
+
+
+def beside_of(wildcards):
+    """--others METHOD:AXIS~VALUE …, where a claim is about two settings."""
+    return (
+        " ".join(["--others", *others])
+        if (others := BESIDE.get(setting_of(wildcards)))
+        else ""
+    )
 
 
 def of_scope(scope, *kinds):
@@ -106,17 +132,35 @@ def along(adapters):
     return any(CONFIG.snapshots(run) and run["adapter"] in adapters for run in ALL_RUNS)
 
 
+def paired(axis):
+    """The values of an axis that both of the paper's methods have, all else as in the main setting."""
+    runs = select_axis(ALL_RUNS, main_setting(CONFIG), axis)
+    both = [{run[axis] for run in runs if run["method"] == method} for method in PAIR]
+    return set.intersection(*both)
+
+
 ANY = {run["adapter"] for run in ALL_RUNS}
 OWN = {main_setting(CONFIG)["adapter"]}
-MAIN_TABLES = [name for name in available(CONFIG) if name != "table2"]
+# Read from the whole grid; the others from the main comparison.
+OF_THE_GRID = ("table2", "table4")
+MAIN_TABLES = [name for name in available(CONFIG) if name not in OF_THE_GRID]
 MAIN_FIGURES = {
     "supervision": "Figure 1. The two supervisions",
     "samples": "Figure 2. Samples from the same noise",
     "gallery": "Figure 5. Samples over all prompts",
     "results": "Table 1 as a figure",
     "curves": "Training curves",
+    **(
+        {"convergence": "Convergence of the theory"}
+        if CONFIG.convergence is not None
+        else {}
+    ),
 }
-PAPER_TABLES = [name for name in available(CONFIG) if name == "table2"]
+PAPER_TABLES = [name for name in available(CONFIG) if name in OF_THE_GRID]
+# Of more methods than the paper's two the whole grid is the main thing.
+DEFAULT_SCOPE = "main" if {run["method"] for run in ALL_RUNS} <= set(PAIR) else "paper"
+if SPACE == "pixel":
+    MAIN_FIGURES["editing"] = "Editing without training"
 PAPER_FIGURES = {
     name: title
     for name, title, there in (
@@ -133,9 +177,14 @@ PAPER_FIGURES = {
         (
             "sensitivity",
             "Loss and learning rate",
-            len(swept(CONFIG, "loss")) > 1 or len(swept(CONFIG, "lr")) > 1,
+            any(len(paired(axis)) > 1 for axis in ("loss", "lr")),
         ),
         ("map", "Who is better where", along(ANY) or len(swept(CONFIG, "w")) > 1),
+        (
+            "training",
+            "Along training, every method",
+            DEFAULT_SCOPE == "paper" and along(OWN),
+        ),
     )
     if there
 }

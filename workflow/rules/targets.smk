@@ -2,13 +2,12 @@ rule targets:
     input:
         teacher=f"{OUT}/teacher/manifest.json",
         latents=f"{OUT}/latents/manifest.json",
-        code=code("targets"),
     output:
         TARGETS,
     log:
-        f"{OUT}/logs/targets/{ODE}/shard~{{shard}}.log",
+        f"{OUT}/logs/targets/{ODE}{{coupling}}/shard~{{shard}}.log",
     benchmark:
-        f"{OUT}/benchmarks/targets/{ODE}/shard~{{shard}}.tsv"
+        f"{OUT}/benchmarks/targets/{ODE}{{coupling}}/shard~{{shard}}.tsv"
     # Long jobs first, so that none is left alone at the end.
     priority: 20
     conda:
@@ -19,16 +18,20 @@ rule targets:
         runtime=later(60, 1440),
         gpu=1,
     params:
+        code=code("targets", LOADER),
         settings=settings(CONFIG.targets),
         precision=CONFIG.evaluation.precision,
+        coupling=lambda wildcards: wildcards.coupling.removeprefix(",coupling~")
+        or COUPLINGS[0],
         seed=SEED,
         out=subpath(output[0], parent=True),
-        scratch=f"{OUT}/scratch/targets/{ODE}/shard~{{shard}}",
+        scratch=f"{OUT}/scratch/targets/{ODE}{{coupling}}/shard~{{shard}}",
     message:
-        "targets: {wildcards.solver}, N = {wildcards.N}, w = {wildcards.w}, shard {wildcards.shard}"
+        "targets: {params.coupling}, {wildcards.solver}, N = {wildcards.N}, w = {wildcards.w}, shard {wildcards.shard}"
     shell:
         "directcm targets --settings {params.settings:q} --precision {params.precision}"
         " --solver {wildcards.solver} --N {wildcards.N} --w {wildcards.w} --shard {wildcards.shard}"
+        " --coupling {params.coupling}"
         " --teacher {input.teacher} --latents {input.latents} --seed {params.seed} --threads {threads}"
         " --scratch {params.scratch} --out {params.out} --log {log}"
 
@@ -37,7 +40,6 @@ rule endpoints:
     input:
         teacher=f"{OUT}/teacher/manifest.json",
         latents=f"{OUT}/latents/manifest.json",
-        code=code("endpoints"),
     output:
         ENDPOINTS,
     log:
@@ -53,6 +55,7 @@ rule endpoints:
         runtime=later(60, 1440),
         gpu=1,
     params:
+        code=code("endpoints", LOADER),
         settings=error_settings(),
         batch_size=CONFIG.targets.batch_size,
         precision=CONFIG.evaluation.precision,
@@ -72,7 +75,6 @@ rule trajectories:
     input:
         teacher=f"{OUT}/teacher/manifest.json",
         latents=f"{OUT}/latents/manifest.json",
-        code=code("trajectories"),
     output:
         f"{OUT}/trajectories/manifest.json",
     log:
@@ -87,6 +89,7 @@ rule trajectories:
         runtime=later(10, 60),
         gpu=1,
     params:
+        code=code("trajectories", LOADER),
         trajectories=CONFIG.figures.trajectories,
         precision=CONFIG.evaluation.precision,
         solver=CONFIG.ode.solver,

@@ -1,7 +1,6 @@
 rule teacher:
     input:
         data=f"{OUT}/data/manifest.json",
-        code=code(f"teachers.{CONFIG.teacher.kind}"),
     output:
         f"{OUT}/teacher/manifest.json",
     log:
@@ -14,9 +13,10 @@ rule teacher:
     resources:
         mem_mb=later(6000, 32000),
         runtime=later(30, 60),
-        # A teacher that exists already is only looked at.
-        gpu=int(CONFIG.teacher.kind == "micro_sdxl"),
+        # A teacher that is not trained is only looked at or written down.
+        gpu=int(TEACHERS[CONFIG.teacher.kind].learns),
     params:
+        code=code(f"teachers.{CONFIG.teacher.kind}"),
         kind=CONFIG.teacher.kind,
         settings=settings(getattr(CONFIG.teacher, CONFIG.teacher.kind)),
         process=settings(CONFIG.process),
@@ -35,7 +35,6 @@ rule encode:
     input:
         data=f"{OUT}/data/manifest.json",
         teacher=f"{OUT}/teacher/manifest.json",
-        code=code("encode"),
     output:
         f"{OUT}/latents/manifest.json",
     log:
@@ -50,6 +49,7 @@ rule encode:
         runtime=later(20, 240),
         gpu=1,
     params:
+        code=code("encode", LOADER),
         settings=settings(CONFIG.encode),
         precision=CONFIG.evaluation.precision,
         seed=SEED,

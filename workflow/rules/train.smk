@@ -3,7 +3,6 @@ rule train:
         teacher=f"{OUT}/teacher/manifest.json",
         latents=f"{OUT}/latents/manifest.json",
         targets=targets_of,
-        code=lambda wildcards: code("training", f"methods.{wildcards.method}"),
     output:
         f"{OUT}/students/{RUN}/manifest.json",
     log:
@@ -19,7 +18,16 @@ rule train:
         mem_mb=later(4000, 64000),
         runtime=later(60, 720),
         gpu=1,
+        # Processes that train one student together, over all its nodes: `--set-resources train:processes=4`.
+        processes=1,
     params:
+        code=lambda wildcards: code("training", LOADER, f"methods.{wildcards.method}"),
+        launch=lambda wildcards, resources: (
+            ""
+            if resources.processes == 1
+            else f"launch --processes {resources.processes}"
+            f" --nodes {resources.get('nodes', 1)} -- "
+        ),
         settings=TRAIN_REST,
         snapshots=lambda wildcards: "".join(
             f" {s}" for s in CONFIG.snapshots(run_of(wildcards))
@@ -28,17 +36,18 @@ rule train:
         targets=lambda wildcards, input: (
             f"--targets {' '.join(input.targets)}" if input.targets else ""
         ),
+        own=own_of,
         out=subpath(output[0], parent=True),
         scratch=f"{OUT}/scratch/students/{RUN}",
         tensorboard=f"{OUT}/tensorboard/{RUN}",
     message:
         "train: {wildcards.method}, {wildcards.solver}, N = {wildcards.N}, w = {wildcards.w}, {wildcards.adapter}, {wildcards.steps} steps, seed {wildcards.seed}"
     shell:
-        "directcm train --settings {params.settings:q} --method {wildcards.method}"
+        "directcm {params.launch}train --settings {params.settings:q} --method {wildcards.method}"
         " --solver {wildcards.solver} --N {wildcards.N} --w {wildcards.w} --adapter {wildcards.adapter}"
         " --loss {wildcards.loss} --lr {wildcards.lr} --batch-size {wildcards.batch_size}"
         " --steps {wildcards.steps} --training-seed {wildcards.seed} --pool {wildcards.pool}"
         " --snapshots{params.snapshots}"
-        " --teacher {input.teacher} --latents {input.latents} {params.targets}"
+        " --teacher {input.teacher} --latents {input.latents} {params.targets} {params.own}"
         " --seed {params.seed} --threads {threads} --tensorboard {params.tensorboard}"
         " --scratch {params.scratch} --out {params.out} --log {log}"

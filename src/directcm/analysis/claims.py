@@ -25,19 +25,21 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
+from directcm.analysis.compare import Across, across
 from directcm.analysis.page import plain, write_page
 from directcm.analysis.selection import base_setting, describe, main_setting, sampling_numbers
 from directcm.analysis.table import latex
 from directcm.analysis.tidy import same
 from directcm.artifacts import read_csv, write_csv, write_json, write_text
-from directcm.config import SETTING_AXES, Config, number, read_yaml
+from directcm.config import ODE_AXES, SETTING_AXES, Config, number, read_yaml
 from directcm.errors import UserError
-from directcm.specs import METHODS, METRICS, SOLVERS
+from directcm.specs import DISTANCES, METHODS, METRICS, SOLVERS
 
 CM, DIRECT = METHODS["cm"], METHODS["direct_cm"]
+NAMES = {label: name for name, label in METHODS.items()}
 STEP, SAMPLING = "step", "sampling_steps"
 AXES = (*SETTING_AXES, STEP, SAMPLING)
-METHOD, ALONG = "method", "along"
+METHOD, ALONG, MORE = "method", "along", "sampling"
 
 HOLDS = "holds here"
 FAILS = "does not hold here"
@@ -67,15 +69,22 @@ class _Block(BaseModel):
 
 
 class Test(_Block):
-    """One test: a metric against a reference, and either the better method, or a method whose metric falls or rises."""
+    """One test: a metric against a reference, and either the better method, or a method whose metric falls or rises, or a method
+    and an axis whose better value is better than another, all else equal.
+
+    `than` may be left out where the better one is CM or Direct CM: it is the other.
+    """
 
     __test__ = False  # not pytest's
 
     metric: list[str] = Field(min_length=1)
     reference: Literal["teacher", "data", "prompt", "none"]
-    better: Literal["CM", "Direct CM"] | None = None
-    method: Literal["CM", "Direct CM"] | None = None
+    better: str | int | float | None = None
+    than: str | int | float | None = None
+    method: str | None = None
+    axis: str | None = None
     direction: Literal["falls", "rises"] | None = None
+    along: Literal["training", "sampling_steps"] = "training"
 
     @field_validator("metric", mode="before")
     @classmethod
@@ -90,21 +99,67 @@ class Test(_Block):
             if self.reference not in METRICS[name].references:
                 allowed = ", ".join(METRICS[name].references)
                 raise ValueError(f"{name} has no reference {self.reference!r}; it has {allowed}")
+        if self.axis is not None:
+            return self._check_axis()
         if (self.better is None) == (self.method is None) or (self.method is None) != (self.direction is None):
-            raise ValueError("a test has either better, or method and direction")
+            raise ValueError("a test has either better, or method and direction, or method, axis, better and than")
+        for label in (self.better, self.than, self.method):
+            if label is not None and label not in METHODS.values():
+                raise ValueError(f"unknown method {plain(str(label))[:40]!r}; there are {', '.join(METHODS.values())}")
+        if self.better is not None and self.than is None and self.better not in (CM, DIRECT):
+            raise ValueError(f"better: {self.better} needs than, the method that it is compared with")
+        if self.than is not None and (self.better is None or self.than == self.better):
+            raise ValueError("than goes with better, and is another method")
+        return self
+
+    def _check_axis(self) -> Test:
+        assert self.axis is not None
+        if self.axis not in SETTING_AXES:
+            raise ValueError(f"unknown axis {plain(self.axis)[:40]!r}; there are {', '.join(SETTING_AXES)}")
+        if None in (self.method, self.better, self.than) or self.direction is not None:
+            raise ValueError("a test with axis has method, better and than, and no direction")
+        if self.method not in METHODS.values():
+            raise ValueError(
+                f"unknown method {plain(str(self.method))[:40]!r}; there are {', '.join(METHODS.values())}"
+            )
+        known = {"solver": list(SOLVERS), "loss": list(DISTANCES)}.get(self.axis)
+        for value in (self.better, self.than):
+            if known is not None and value not in known:
+                raise ValueError(f"unknown {self.axis} {plain(str(value))[:40]!r}; there are {', '.join(known)}")
+        if same(self.better, self.than):
+            raise ValueError("better and than are two values of the axis")
+        if self.axis in ODE_AXES and self.reference == "teacher":
+            raise ValueError(
+                f"two values of {self.axis} are two ODEs, and each student is measured against its own: choose another reference"
+            )
         return self
 
     @property
     def what(self) -> str:
         """Which lines of comparisons.csv it reads."""
-        return METHOD if self.better is not None else ALONG
+        if self.axis is not None:
+            return across(self.axis, self.than)
+        if self.better is not None:
+            return METHOD
+        return ALONG if self.along == "training" else MORE
+
+    @property
+    def pair(self) -> tuple[str, str]:
+        """The lines' a and b: two methods in their own order, or one twice."""
+        if self.method is not None:
+            return self.method, self.method
+        other = self.than or (DIRECT if self.better == CM else CM)
+        first, second = (label for label in METHODS.values() if label in (self.better, other))
+        return first, second
 
     def sign(self, metric: str) -> int:
-        """The sign that the claim gives to `difference`: CM − Direct CM, or later − earlier."""
-        if self.better is None:
+        """The sign that the claim gives to `difference`: first method − second, later − earlier, more steps − fewest, `better` − `than`."""
+        if self.direction is not None:
             return -1 if self.direction == "falls" else 1
         lower = METRICS[metric].better == "lower"
-        return -1 if lower == (self.better == CM) else 1
+        if self.axis is not None:
+            return -1 if lower else 1
+        return -1 if lower == (self.better == self.pair[0]) else 1
 
 
 class Claim(_Block):
@@ -112,7 +167,7 @@ class Claim(_Block):
 
     id: str = Field(pattern=r"^[a-z0-9]+(-[a-z0-9]+)*$", max_length=40)
     says: str
-    source: Literal["paper", "ours"]
+    source: Literal["paper", "ours", "others"]
     where: str = ""
     tests: list[Test] = Field(min_length=1, max_length=4)
     over: list[str] = []
@@ -135,9 +190,15 @@ class Claim(_Block):
         if len(set(axes)) != len(axes):
             raise ValueError("over and also name an axis twice")
         if len({test.what for test in self.tests}) > 1:
-            raise ValueError("tests are of one kind: all with better, or all with method and direction")
-        if len({test.method for test in self.tests}) > 1:
-            raise ValueError("tests along training are of one method")
+            raise ValueError("tests are of one kind: all with better, or all with method and direction along the same")
+        if len({test.pair for test in self.tests}) > 1:
+            raise ValueError("tests are of one pair of methods, or along training and sampling steps of one method")
+        if len({(test.axis, test.better) for test in self.tests if test.axis}) > 1:
+            raise ValueError("tests of two values of an axis are all of the same two")
+        if self.axis in axes or (self.axis is not None and STEP in axes):
+            raise ValueError(
+                f"over and also: {self.axis} is what the tests compare, and finished students alone are compared in it"
+            )
         return self
 
     @property
@@ -146,9 +207,89 @@ class Claim(_Block):
         return self.tests[0].what
 
     @property
+    def pair(self) -> tuple[str, str]:
+        """The methods that it is about, twice the same where it is about one."""
+        return self.tests[0].pair
+
+    @property
+    def axis(self) -> str | None:
+        """The axis two values of which it compares."""
+        return self.tests[0].axis
+
+    @property
+    def other(self) -> Across | None:
+        """(method, axis, value) of the setting that the claim's own is compared with."""
+        if self.axis is None:
+            return None
+        return NAMES[self.pair[0]], self.axis, self.what.removeprefix(f"{self.axis}~")
+
+    @property
     def free(self) -> set[str]:
         """The axes in which its settings may differ from the main one."""
         return {*self.over, *self.also}
+
+
+def about(claims: Sequence[Claim], config: Config) -> list[Claim]:
+    """The claims that a grid is about: of the other papers' those alone whose methods, and values of an axis, it has."""
+    there = {METHODS[run["method"]] for run in config.runs()}
+    chosen = [claim for claim in claims if claim.source != "others" or set(claim.pair) <= there]
+    return [claim for claim in chosen if claim.source != "others" or claim.axis is None or _twins(claim, config)]
+
+
+@dataclass(frozen=True)
+class Compared:
+    """What `compare` has to compare for a grid's claims, by methods' names.
+
+    pairs      "first:second" of the pairs of methods
+    along      the methods along their training
+    stepwise   the methods in more sampling steps
+    claimed    "metric:reference" of what is not about the paper's two methods
+    """
+
+    pairs: tuple[str, ...]
+    along: tuple[str, ...]
+    stepwise: tuple[str, ...]
+    claimed: tuple[str, ...]
+
+
+def _evaluated(test: Test, config: Config) -> str | None:
+    """The first of a test's metrics that a run evaluates."""
+    return next((metric for metric in test.metric if metric in config.metric_names()), None)
+
+
+def compared(claims: Sequence[Claim], config: Config) -> Compared:
+    """What a grid's claims need compared within a setting."""
+    own = about(claims, config)
+
+    def methods(what: str) -> tuple[str, ...]:
+        return tuple(dict.fromkeys(NAMES[claim.pair[0]] for claim in own if claim.what == what))
+
+    pairs = [":".join(NAMES[label] for label in claim.pair) for claim in own if claim.what == METHOD]
+    others = [claim for claim in own if claim.what != ALONG and (claim.what, claim.pair) != (METHOD, (CM, DIRECT))]
+    tests = [(_evaluated(test, config), test.reference) for claim in others for test in claim.tests]
+    claimed = [f"{metric}:{reference}" for metric, reference in tests if metric is not None]
+    return Compared(tuple(dict.fromkeys(pairs)), methods(ALONG), methods(MORE), tuple(dict.fromkeys(claimed)))
+
+
+Run = dict[str, Any]
+
+
+def _twins(claim: Claim, config: Config) -> list[tuple[Run, Run]]:
+    """The grid's pairs of runs that differ in the claim's axis alone: with the better value, and with the other."""
+    assert claim.axis is not None
+    better, than = claim.tests[0].better, claim.tests[0].than
+    runs = [run for run in config.runs() if METHODS[run["method"]] == claim.pair[0]]
+    seconds = {tuple(v for k, v in run.items() if k != claim.axis): run for run in runs if same(run[claim.axis], than)}
+    firsts = [
+        (run, tuple(v for k, v in run.items() if k != claim.axis)) for run in runs if same(run[claim.axis], better)
+    ]
+    return [(run, seconds[rest]) for run, rest in firsts if rest in seconds]
+
+
+def beside(claims: Sequence[Claim], config: Config) -> list[tuple[Run, Run, Across]]:
+    """What a grid's claims need compared across settings: each a run, the one of another setting, and which that is."""
+    own = [claim for claim in about(claims, config) if claim.axis is not None]
+    return [(*pair, claim.other) for claim in own if claim.other is not None for pair in _twins(claim, config)]
 
 
 def _problem(error: ValidationError) -> str:
@@ -321,22 +462,28 @@ def _step(row: Mapping[str, str]) -> float:
 
 def _base(claim: Claim, config: Config) -> dict[str, Any]:
     """The setting that a claim's settings differ from in its own axes."""
+    if claim.axis is not None:
+        return {**main_setting(config), claim.axis: claim.tests[0].better}
     return base_setting(config, claim.over[0]) if claim.over in (["N"], ["w"]) else main_setting(config)
 
 
 def _candidates(claim: Claim, rows: Sequence[Mapping[str, str]], config: Config) -> list[Mapping[str, str]]:
     """The lines that belong to a claim's settings, of all metrics."""
     main = _base(claim, config)
-    pair = (CM, DIRECT) if claim.what == METHOD else (claim.tests[0].method,) * 2
+    # More steps than the fewest: the most, unless the claim is about every number of them.
+    numbers = sampling_numbers(config)
+    k = numbers[-1] if claim.what == MORE else numbers[0]
     out = [
         row
         for row in rows
         if row["what"] == claim.what
-        and (row["a"], row["b"]) == pair
+        and (row["a"], row["b"]) == claim.pair
         and all(axis in claim.free or same(row[axis], main[axis]) for axis in SETTING_AXES)
-        and (SAMPLING in claim.free or same(row["sampling_steps"], sampling_numbers(config)[0]))
+        and (SAMPLING in claim.free or same(row["sampling_steps"], k))
     ]
-    if claim.what == METHOD:
+    if claim.axis is not None:
+        return out
+    if claim.what != ALONG:
         return [
             row
             for row in out
@@ -355,23 +502,24 @@ def _expected(claim: Claim, config: Config) -> list[dict[str, Any]]:
     """The settings of the whole grid that a claim is about: those whose comparison the grid makes possible."""
     main = _base(claim, config)
     seeds: dict[tuple[Any, ...], dict[str, set[int]]] = {}
-    for run in config.runs():
+    for run in config.runs() if claim.axis is None else [first for first, _ in _twins(claim, config)]:
         if claim.what == ALONG and not config.snapshots(run):
+            continue
+        if claim.what == MORE and len({k for step, k in config.sets(run) if step == run["steps"]}) < 2:
             continue
         if all(axis in claim.free or same(run[axis], main[axis]) for axis in SETTING_AXES):
             own = seeds.setdefault(tuple(run[axis] for axis in SETTING_AXES), {})
             own.setdefault(METHODS[run["method"]], set()).add(run["seed"])
     out = []
     for setting, found in seeds.items():
-        both = found.get(CM, set()) & found.get(DIRECT, set())
-        if both if claim.what == METHOD else found.get(str(claim.tests[0].method)):
+        if found.get(claim.pair[0], set()) & found.get(claim.pair[1], set()):
             out.append(dict(zip(SETTING_AXES, setting, strict=True)))
     return out
 
 
 def _values(items: Iterable[Mapping[str, Any]], axis: str, what: str) -> list[str]:
     """The different values of an axis among settings or lines, as text."""
-    name = axis if axis != STEP else ("a_step" if what == METHOD else "b_step")
+    name = axis if axis != STEP else ("b_step" if what == ALONG else "a_step")
     out: list[str] = []
     for item in items:
         if name in item and not any(same(item[name], other) for other in out):
@@ -382,6 +530,8 @@ def _values(items: Iterable[Mapping[str, Any]], axis: str, what: str) -> list[st
 def _shown(axis: str, value: Any) -> str:
     if axis == "solver":
         return SOLVERS.get(str(value), str(value))
+    if axis == "loss" and str(value) in DISTANCES:
+        return DISTANCES[str(value)].title
     try:
         return number(float(str(value)))
     except (ValueError, ArithmeticError):
@@ -397,7 +547,15 @@ def _missing(claim: Claim, rows: Sequence[Mapping[str, str]], config: Config) ->
     """Why a claim was not run, "" where all its settings are there."""
     expected = _expected(claim, config)
     if not expected:
-        kind = "both methods with a seed in common" if claim.what == METHOD else "snapshots along training"
+        test = claim.tests[0]
+        kinds = {
+            METHOD: "both methods with a seed in common",
+            ALONG: "snapshots along training",
+            MORE: "two numbers of sampling steps",
+        }
+        kind = kinds.get(
+            claim.what, f"{test.method} with {claim.axis} {test.better} and with {test.than}, all else equal,"
+        )
         return f"no line of the grid has {kind} at this claim's settings; add one to students"
     for axis in claim.over:
         if axis in SETTING_AXES and len(_values(expected, axis, claim.what)) < 2:
@@ -452,10 +610,9 @@ def judge(
     """The verdicts, in the claims' order; `path` is the comparisons file that `rows` come from, for messages."""
     from directcm.analysis.inference import holm
 
-    evaluated = config.metric_names()
     out = []
     for claim in claims:
-        chosen = [next((m for m in test.metric if m in evaluated), None) for test in claim.tests]
+        chosen = [_evaluated(test, config) for test in claim.tests]
         if None in chosen:
             wanted = claim.tests[chosen.index(None)].metric
             names = " or ".join(METRICS[m].title for m in wanted)
@@ -537,10 +694,14 @@ def _place(verdict: Verdict, line: Line, config: Config) -> str:
             parts.append(_spelled(axis, line.row[axis]))
         elif axis == SAMPLING:
             parts.append(_spelled(axis, line.row["sampling_steps"]))
-        elif axis == STEP and claim.what == METHOD:
+        elif axis == STEP and claim.what != ALONG:
             parts.append(_spelled(axis, line.row["a_step"]))
     if claim.what == ALONG:
         parts.append(f"step {line.row['b_step']} to {line.row['a_step']}")
+    if claim.axis is not None:
+        parts.append(_spelled(claim.axis, line.row[claim.axis]) + f" against {_shown(claim.axis, claim.tests[0].than)}")
+    if claim.what == MORE and SAMPLING not in claim.free:
+        parts.append(f"{line.row['sampling_steps']} sampling steps against {sampling_numbers(config)[0]}")
     return ", ".join(plain(part) for part in parts)
 
 
@@ -570,10 +731,19 @@ _KINDS = {
 }  # fmt: skip
 
 
+def _sides(row: Mapping[str, str]) -> tuple[str, str]:
+    """What a line's a and b are called: two methods, two values of an axis, or two ends of one method."""
+    axis, _, other = row["what"].partition("~")
+    if other:
+        return _shown(axis, row[axis]), _shown(axis, other)
+    names = {ALONG: ("later", "earlier"), MORE: ("more steps", "fewest")}
+    return names.get(row["what"], (row["a"], row["b"]))
+
+
 def _effect(line: Line) -> str:
     """Both values of a test, their difference with its interval, and the difference in per cent."""
     v, metric = line.values, line.metric
-    first, second = (CM, DIRECT) if line.row["what"] == METHOD else ("later", "earlier")
+    first, second = _sides(line.row)
     side = {"teacher": " to the teacher", "data": " to the data"}
     against = side.get(line.row["reference"], "") if len(METRICS[metric].references) > 1 else ""
     interval = ""
@@ -657,7 +827,7 @@ def notes(verdicts: Sequence[Verdict], config: Config) -> list[str]:
         ),
         (
             f"In brackets: {level:g} % interval of this one difference over seeds and prompts, not adjusted for the number of "
-            "claims. In per cent: of the second value's size. Differences are CM − Direct CM, or later − earlier in training."
+            "claims. In per cent: of the second value's size. Differences are of the first named − the second."
         ),
     ]  # fmt: skip
     replaced = {
@@ -679,7 +849,7 @@ def notes(verdicts: Sequence[Verdict], config: Config) -> list[str]:
     return out
 
 
-GROUPS = {"paper": "The paper's claims", "ours": "Our own"}
+GROUPS = {"paper": "The paper's claims", "ours": "Our own", "others": "Claims of other papers"}
 
 
 def _grouped(verdicts: Sequence[Verdict]) -> list[tuple[str, list[Verdict]]]:
@@ -839,7 +1009,7 @@ def claims(
 
     Raises UserError for a claim that is not one, and for a comparisons.csv that lacks columns or holds no numbers.
     """
-    own = read_claims(claims_yaml)
+    own = about(read_claims(claims_yaml), config)
     rows = read_csv(comparisons_csv)
     lacking = [name for name in _NEEDED if rows and rows[0].get(name) is None]
     if lacking:
@@ -871,6 +1041,8 @@ def text(claims_csv: str | Path) -> str:
             spec = METRICS[row["metric"]]
             numbers = (float(row[name]) for name in ("difference", "low", "high"))
             a, low, high = (f"{x:+.{spec.decimals}f}" for x in numbers if math.isfinite(x))
-            effect = f"  ({spec.title}, {row['a']} − {row['b']}: {a} [{low}, {high}], {row['n_seeds']} seeds)"
+            first, second = _sides(row)
+            count = f"{row['n_seeds']} seed{'s' * (row['n_seeds'] != '1')}"
+            effect = f"  ({spec.title}, {first} − {second}: {a} [{low}, {high}], {count})"
         lines.append(f"{row['verdict']:<30}  {row['says']}{effect}")
     return "\n".join(lines)

@@ -26,6 +26,7 @@ from directcm.artifacts import (
 )
 from directcm.config import ODE_AXES, RUN_AXES, SETTING_AXES, number
 from directcm.errors import UserError
+from directcm.registry import COUPLINGS, methods
 from directcm.specs import METHODS, METRICS
 
 METRICS_COLUMNS = [
@@ -51,8 +52,8 @@ TABLES = {
     "comparisons.csv": COMPARISONS_COLUMNS,
 }
 
-# Rows through the student's network per training pair: CM evaluates both ends of an ODE step, Direct CM one.
-STUDENT_FORWARDS = {"cm": 2, "direct_cm": 1}
+# Rows through the student's network per training pair.
+STUDENT_FORWARDS = {name: method.forwards for name, method in methods().items()}
 SPACES = ("latent", "pixel")
 SIZES = ("n", "n_reference", "dim")
 _NUMERIC = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?")
@@ -230,11 +231,13 @@ class _Targets:
             _run_of({"run": shard.settings}, shard.folder / MANIFEST, ODE_AXES)
 
     def of(self, student: Artifact, run: Mapping[str, Any]) -> list[Artifact]:
-        """The shards whose fingerprints the student's manifest names, else all of its ODE."""
+        """The shards whose fingerprints the student's manifest names, else all of its ODE and coupling."""
         wanted = {value for key, value in student.manifest["inputs"].items() if key.startswith("targets")}
         found = [shard for shard in self.shards if shard.fingerprint in wanted]
         if not found:
-            found = [s for s in self.shards if _axes(s.settings, ODE_AXES) == _axes(run, ODE_AXES)]
+            coupling = methods()[run["method"]].targets
+            own = [s for s in self.shards if s.settings.get("coupling", COUPLINGS[0]) == coupling]
+            found = [s for s in own if _axes(s.settings, ODE_AXES) == _axes(run, ODE_AXES)]
         if not found:
             raise UserError(f"{student.folder}: its targets' manifests were not given; pass all targets of its ODE")
         return found
@@ -286,8 +289,8 @@ def students_rows(
         drawn, total = _count(student, "pairs_drawn"), _count(student, "teacher_forwards")
         clocks = _provenance(student).get("seconds_at")
         clocks = clocks if isinstance(clocks, dict) else {}
-        direct = run["method"] == "direct_cm"
-        forwards, seconds = solved.cost(student, run) if direct else (0.0, 0.0)
+        on_targets = methods()[run["method"]].targets
+        forwards, seconds = solved.cost(student, run) if on_targets else (0.0, 0.0)
         steps = {*steps_of.get(key, ()), *(student.settings.get("snapshots") or ()), run["steps"]}
         for step in sorted(steps):
             pairs = drawn * step // run["steps"]
@@ -295,7 +298,7 @@ def students_rows(
             out.append(
                 {
                     **axes, "step": step, "trainable_parameters": _count(student, "trainable_parameters"), "pairs": pairs,
-                    "distinct_pairs": distinct, "student_forwards": STUDENT_FORWARDS[run["method"]] * pairs,
+                    "distinct_pairs": distinct, "student_forwards": round(STUDENT_FORWARDS[run["method"]] * pairs),
                     "student_backwards": pairs, "teacher_forwards": total * step // run["steps"],
                     "target_forwards": round(distinct * forwards), "seconds": field(_seconds(clocks.get(str(step)))),
                     "target_seconds": None if seconds is None else field(distinct * seconds),

@@ -1,4 +1,5 @@
-"""The verb `compare`: every difference within one setting, CM against Direct CM and later against earlier in training.
+"""The verb `compare`: differences within one setting: pairs of methods, later against earlier in training, more sampling steps
+against the fewest; and between it and a setting that differs in one axis: one method with another solver, or another loss.
 
 One setting is all axes but method and seed. Seeds are matched by number, prompts by row: what two students share (start
 points, their order, the noise and prompt they are judged on) cancels in the difference. A seed that only one side has is
@@ -9,20 +10,27 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from threadpoolctl import threadpool_limits
+
 from directcm.artifacts import Artifact, open_artifact, open_collection, write_csv
-from directcm.config import SETTING_AXES, Statistics, number
+from directcm.config import ODE_AXES, SETTING_AXES, Statistics, number
 from directcm.errors import UserError
+from directcm.registry import FIRST
 from directcm.specs import METHODS, METRICS
 
 if TYPE_CHECKING:
     import numpy as np
 
-METHOD, ALONG = "method", "along"
+METHOD, ALONG, SAMPLING = "method", "along", "sampling"
+PAIRS = (FIRST,)
+# (method, axis, value): the setting's students of a method against those whose setting has another value of one axis.
+Across = tuple[str, str, str]
 BOOTSTRAP, PERMUTATION, SEEDS = "bootstrap", "permutation", "seeds"
 COLUMNS = [
     "what", "a", "b", *SETTING_AXES, "a_step", "b_step", "sampling_steps", "metric", "reference", "mean_a", "mean_b",
@@ -43,6 +51,11 @@ def _same(a: object, b: object) -> bool:
         return float(str(a)) == float(str(b))
     except ValueError:
         return str(a) == str(b)
+
+
+def across(axis: str, value: object) -> str:
+    """`what` of a line whose b is of another setting: that axis and its value there, spelled as in paths."""
+    return f"{axis}~{number(value) if isinstance(value, int | float) else value}"
 
 
 class Features:
@@ -120,8 +133,19 @@ class Evaluation:
         return own, [values[row] for row in own]
 
 
-def _read(artifact: Artifact, setting: Mapping[str, Any]) -> Evaluation:
-    """A metrics artefact of a student of this setting; UserError where it is another's or not readable."""
+def _other(run: Mapping[str, Any], setting: Mapping[str, Any], others: Sequence[Across]) -> Across | None:
+    """Which of `others` a run of another setting is."""
+    for method, axis, value in others:
+        wanted = {**setting, axis: value}
+        if run["method"] == method and all(_same(run[name], wanted[name]) for name in SETTING_AXES):
+            return method, axis, value
+    return None
+
+
+def _read(
+    artifact: Artifact, setting: Mapping[str, Any], others: Sequence[Across] = ()
+) -> tuple[Across | None, Evaluation]:
+    """A metrics artefact of a student of this setting, or which of `others` it is; UserError where it is neither or not readable."""
     path = artifact.folder / "metrics.json"
     content = artifact.json("metrics.json")
     wanted = ("row", "step", "steps", "run", "metrics", "fingerprints")
@@ -134,8 +158,9 @@ def _read(artifact: Artifact, setting: Mapping[str, Any]) -> Evaluation:
     lacking = [axis for axis in ("method", "seed", *SETTING_AXES) if axis not in run]
     if lacking:
         raise UserError(f"{path}: its run lacks {', '.join(lacking)}; evaluate it again")
+    other = _other(run, setting, others)
     for axis in SETTING_AXES:
-        if not _same(run[axis], setting[axis]):
+        if other is None and not _same(run[axis], setting[axis]):
             raise UserError(
                 f"{path}: {axis} is {run[axis]}, but the setting compared has {setting[axis]}; pass the runs of one setting"
             )
@@ -143,7 +168,7 @@ def _read(artifact: Artifact, setting: Mapping[str, Any]) -> Evaluation:
         spec = METRICS.get(item["metric"])
         if spec is None or item["reference"] not in spec.references:
             raise UserError(f"{path}: unknown metric {item['metric']!r} against {item['reference']!r}; evaluate again")
-    return Evaluation(
+    return other, Evaluation(
         content["row"], int(run["seed"]), int(content["step"]), int(content["steps"]),
         _same(content["step"], run["steps"]), run,
         {(item["metric"], item["reference"]): item for item in content["metrics"]}, content["fingerprints"], artifact,
@@ -241,34 +266,72 @@ def _matched(what: str, a: Mapping[int, Evaluation], b: Mapping[int, Evaluation]
     return [_Pairing(what, [a[s] for s in seeds], [b[s] for s in seeds])] if seeds else []
 
 
-def _pairings(items: Sequence[Evaluation]) -> list[_Pairing]:
-    """All comparisons within the setting: methods by (step, sampling steps), then each method along its training."""
+def _by_set(items: Sequence[Evaluation]) -> dict[tuple[str, int, int], dict[int, Evaluation]]:
+    """The evaluations by (row, step, sampling steps), and there by seed; UserError where one is there twice."""
     sets: dict[tuple[str, int, int], dict[int, Evaluation]] = {}
     for item in items:
         group = sets.setdefault((item.row, item.step, item.sampling_steps), {})
         if item.seed in group:
             raise UserError(f"{item.path}: the same set as {group[item.seed].path}; give each run once")
         group[item.seed] = item
-    first, second = METHODS["cm"], METHODS["direct_cm"]
+    return sets
+
+
+def _crossings(items: Sequence[Evaluation], others: Mapping[Across, Sequence[Evaluation]]) -> list[_Pairing]:
+    """Finished students of a method against those of another setting, by sampling steps."""
+    own = _by_set([item for item in items if item.finished])
     out: list[_Pairing] = []
-    for row, step, sampling in sorted(sets):
-        if row == first and (second, step, sampling) in sets:
-            out += _matched(METHOD, sets[row, step, sampling], sets[second, step, sampling])
+    for (method, axis, value), found in others.items():
+        theirs = {
+            sampling: group for (_, _, sampling), group in _by_set([item for item in found if item.finished]).items()
+        }
+        for row, step, sampling in sorted(own):
+            if row == METHODS[method] and sampling in theirs:
+                out += _matched(across(axis, value), own[row, step, sampling], theirs[sampling])
+    return out
+
+
+def _pairings(
+    items: Sequence[Evaluation],
+    pairs: Sequence[Sequence[str]] = PAIRS,
+    stepwise: Sequence[str] = (),
+    along: Sequence[str] = tuple(METHODS),
+) -> list[_Pairing]:
+    """All comparisons within the setting: `pairs` of methods by (step, sampling steps), then the methods `along` their training,
+    then finished students of the methods `stepwise` in more sampling steps against the fewest.
+    """
+    sets = _by_set(items)
+    out: list[_Pairing] = []
+    for first, second in ((METHODS[a], METHODS[b]) for a, b in pairs):
+        for row, step, sampling in sorted(sets):
+            if row == first and (second, step, sampling) in sets:
+                out += _matched(METHOD, sets[row, step, sampling], sets[second, step, sampling])
     last = {item.step for item in items if item.finished}
     for row, step, sampling in sorted(sets):
         for end in last - {step}:
-            if (row, end, sampling) in sets:
+            if (row, end, sampling) in sets and row in {METHODS[name] for name in along}:
                 out += _matched(ALONG, sets[row, end, sampling], sets[row, step, sampling])
+    for label in (METHODS[name] for name in stepwise):
+        numbers = sorted(k for row, step, k in sets if row == label and step in last)
+        for k in numbers[1:]:
+            for end in last:
+                if {(label, end, k), (label, end, numbers[0])} <= set(sets):
+                    out += _matched(SAMPLING, sets[label, end, k], sets[label, end, numbers[0]])
     return out
 
 
 def _common(pairing: _Pairing) -> list[tuple[str, str]]:
-    """The metrics of a pairing in the order of specs.METRICS; one that some sets lack is a UserError."""
+    """The metrics of a pairing in the order of specs.METRICS; one that some sets lack is a UserError.
+
+    Between two ODEs none to the teacher: each student was compared with the samples of its own.
+    """
     both = [*pairing.a, *pairing.b]
+    apart = pairing.what.split("~")[0] in ODE_AXES
     keys = [
         (metric, reference)
         for metric, spec in METRICS.items()
         for reference in spec.references
+        if not (apart and reference == "teacher")
         if any((metric, reference) in item.values for item in both)
     ]
     for key in keys:
@@ -284,6 +347,13 @@ def _common(pairing: _Pairing) -> list[tuple[str, str]]:
                     f"{both[0].path}: not comparable; evaluate both alike"
                 )
     return keys
+
+
+def _wanted(pairing: _Pairing, key: tuple[str, str], claimed: Sequence[tuple[str, str]] | None) -> bool:
+    """Whether a metric of a pairing is compared: every one of the paper's two methods, of others those that a claim is about."""
+    first = tuple(METHODS[name] for name in FIRST)
+    ours = pairing.what == ALONG or (pairing.what == METHOD and (pairing.a[0].row, pairing.b[0].row) == first)
+    return claimed is None or ours or key in claimed
 
 
 def _agree(
@@ -338,8 +408,8 @@ def _row(
         extractor = METRICS[metric].extractor
         assert extractor is not None
         (x, y), against = inputs.stacked((pairing.a, pairing.b), extractor, reference, n)
-        # Claims about many settings at once need small p of the methods' difference, and of nothing else.
-        refine = inference.REFINE if pairing.what == METHOD else 1
+        # Claims about many settings at once need small p of what differs between methods or settings, and of nothing else.
+        refine = 1 if pairing.what in (ALONG, SAMPLING) else inference.REFINE
         if DISTANCES[metric] == "frechet":
             own = inference.frechet_difference_test(x, y, against, statistics.permutations, seed, refine=refine)
         else:
@@ -374,12 +444,23 @@ def compare(
     seed: int,
     out_csv: str | Path,
     *,
+    pairs: Sequence[Sequence[str]] = PAIRS,
+    stepwise: Sequence[str] = (),
+    along: Sequence[str] = tuple(METHODS),
+    others: Sequence[Across] = (),
+    claimed: Sequence[tuple[str, str]] | None = None,
+    threads: int = 1,
     progress: Callable[[int, int], None] | None = None,
 ) -> list[dict[str, Any]]:
     """Write one setting's lines of comparisons.csv (COLUMNS), and return them; a header alone where nothing can be compared.
 
-    `setting` holds the SETTING_AXES. `metrics` are the collections metrics/students/<run> of its runs, both methods and all
-    seeds; `features` by extractor the collections features/<extractor>/students/<run> of the same runs, `teacher` and `data`
+    `pairs` of methods are compared, methods `along` their training, and methods `stepwise` with themselves in more sampling
+    steps: there `sampling_steps` is the larger number, and b the fewest that were evaluated. `claimed` are the (metric,
+    reference) of what is neither the paper's pair nor along a training; None: all of them. `threads` changes no byte. `others` are settings that differ in one axis, of which finished
+    students are compared with this setting's: there `what` is `across(axis, value)`, and the axes are a's.
+
+    `setting` holds the SETTING_AXES. `metrics` are the collections metrics/students/<run> of its runs and of the others', all
+    methods and seeds; `features` by extractor the collections features/<extractor>/students/<run> of the same runs, `teacher` and `data`
     by extractor the reference's artefacts. Features are matched to metrics by fingerprint, so their order does not matter.
 
     Raises UserError for a run of another setting, other noise, other n or size, features or references that the metrics
@@ -390,8 +471,10 @@ def compare(
         raise UserError(f"compare: the setting lacks {', '.join(lacking)}")
     if not metrics:
         raise UserError("compare: no metrics were given; evaluate the setting's students first")
-    items = [_read(part, setting) for path in metrics for part in open_collection(path, "metrics").values()]
-    noises = {item.fingerprints.get("noise"): item for item in items}
+    found = [_read(part, setting, others) for path in metrics for part in open_collection(path, "metrics").values()]
+    items = [item for other, item in found if other is None]
+    beside = {wanted: [item for other, item in found if other == wanted] for wanted in others}
+    noises = {item.fingerprints.get("noise"): item for _, item in found}
     if len(noises) > 1:
         first, second = list(noises.values())[:2]
         raise UserError(f"{second.path}: evaluated on other noise than {first.path}; evaluate both on the same noise")
@@ -403,12 +486,15 @@ def compare(
         {extractor: open_artifact(path, "features") for extractor, path in teacher.items()},
         {extractor: open_artifact(path, "features") for extractor, path in data.items()},
     )
-    jobs = [(pairing, key) for pairing in _pairings(items) for key in _common(pairing)]
+    pairings = [*_pairings(items, pairs, stepwise, along), *_crossings(items, beside)]
+    jobs = [(one, key) for one in pairings for key in _common(one) if _wanted(one, key, claimed)]
     rows = []
-    for done, (pairing, key) in enumerate(jobs, 1):
-        row = _row(pairing, key, inputs, statistics, seed)
-        rows += [row] if row is not None else []
-        if progress is not None:
-            progress(done, len(jobs))
+    # Linear algebra on small matrices: as many tests at once as there are threads, each on one of them.
+    with threadpool_limits(1), ThreadPoolExecutor(threads) as pool:
+        made = pool.map(lambda job: _row(job[0], job[1], inputs, statistics, seed), jobs)
+        for done, row in enumerate(made, 1):
+            rows += [row] if row is not None else []
+            if progress is not None:
+                progress(done, len(jobs))
     write_csv(out_csv, rows, COLUMNS)
     return rows

@@ -21,11 +21,13 @@ def draw(
     out_csv: str | Path,
     *,
     paper: Collection[str] = (),
+    space: str = "latent",
 ) -> None:
     """ODE error and the first FD to teacher (rows) against training steps, a column per adapter, smallest first.
 
     Students that differ from the setting `main` (SETTING_AXES) in adapter, and along `tidy.path`, alone. Raises UserError
     where no adapter was evaluated after two numbers of steps.
+    `space`: what ODE errors are in, latent or pixel.
     """
     rows = tidy.read(metrics_csv, tidy.METRIC_COLUMNS)
     students = tidy.fewest(
@@ -49,7 +51,6 @@ def draw(
     out: list[dict[str, Any]] = []
     with style.styled():
         import matplotlib.pyplot as plt
-        import seaborn
         from matplotlib.layout_engine import ConstrainedLayoutEngine
         from matplotlib.ticker import MaxNLocator
 
@@ -79,7 +80,7 @@ def draw(
                     axes.set_xlabel("training steps")
                 if c == 0:
                     # Read upwards, the arrow of a turned title would point aside; "← better" points down.
-                    label = tidy.title(metric, reference)[:-2]
+                    label = tidy.title(metric, reference, space)[:-2]
                     axes.set_ylabel(f"{label}\n{'← better' if METRICS[metric].better == 'lower' else 'better →'}")
         marks = []
         for metric, reference in panels:
@@ -92,11 +93,6 @@ def draw(
             marks.append(style.constants(constants, METRICS[metric].decimals))
         entries = [style.handle(style.LOOKS[n], f"{n} ({tidy.seeds(every[n])})") for n in names]
         entries += style.reference_handles(shown)
-        style.legend(figure, entries)
-        seaborn.despine(figure)
-        for axes in grid.flat:
-            style.values_axis(axes, steps, log=True)
-        for r, lines_of_row in enumerate(marks):
-            style.references(grid[r], lines_of_row)
+        style.finish_steps(figure, grid, entries, steps, marks)
         style.save(figure, out_pdf, out_png)
     tidy.write(out_csv, out, COLUMNS)

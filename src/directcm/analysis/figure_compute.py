@@ -10,6 +10,7 @@ from typing import Any
 from directcm.analysis import style, tidy
 from directcm.config import SETTING_AXES
 from directcm.errors import UserError
+from directcm.registry import FIRST, methods
 from directcm.specs import METHODS, METRICS
 
 COSTS = {
@@ -44,12 +45,14 @@ def draw(
     out_csv: str | Path,
     *,
     paper: Collection[str] = (),
+    space: str = "latent",
 ) -> None:
     """ODE error, the first FD to teacher and the first CLIP metric (rows) against evaluations and wall time (columns).
 
-    Three lines: CM, Direct CM with its targets, Direct CM without; students of the setting `main` (SETTING_AXES) along
+    Lines: CM, Direct CM with its targets, Direct CM without, or with further methods each with its targets; students of the setting `main` (SETTING_AXES) along
     `tidy.path`; x is the mean over seeds. The wall-time column is left out where no time was recorded. Raises UserError
     for fewer than two steps.
+    `space`: what ODE errors are in, latent or pixel.
     """
     rows = tidy.read(metrics_csv, tidy.METRIC_COLUMNS)
     path = tidy.path(tidy.fewest(rows), main)
@@ -67,11 +70,13 @@ def draw(
     panels = [key for key in pairs if key in wanted]
     if not panels:
         raise UserError("metrics: matched compute needs ode_error or an FD; add one to the key metrics of config.yaml")
+    there = [name for name, n in METHODS.items() if any(r["row"] == n for r in path)]
+    solving = {METHODS[name] for name in there if methods()[name].targets}
+    # Of more methods than the paper's two, with what solving cost alone: the picture is full.
     lines = [
-        (n if n == "CM" else f"{n}, targets {'in' if targets else 'ex'}cluded", n, targets)
-        for n in METHODS.values()
-        if any(r["row"] == n for r in path)
-        for targets in ((True,) if n == "CM" else (True, False))
+        (n if n not in solving else f"{n}, targets {'in' if targets else 'ex'}cluded", n, targets)
+        for n in map(METHODS.__getitem__, there)
+        for targets in ((True, False) if n in solving and len(there) <= len(FIRST) else (True,))
     ]
     out: list[dict[str, Any]] = []
     found: dict[tuple[str, str, str], dict[tuple[str, str], tuple[list[tidy.Point], list[float]]]] = {}
@@ -125,7 +130,7 @@ def draw(
                 axes.set_xscale("log")
                 axes.margins(x=0.05, y=0.1)
                 if c == 0:
-                    axes.set_title(tidy.title(metric, reference), loc="left", fontsize=6.8, pad=4)
+                    axes.set_title(tidy.title(metric, reference, space), loc="left", fontsize=6.8, pad=4)
                 axes.tick_params(labelbottom=r == len(panels) - 1)
                 axes.yaxis.set_major_locator(MaxNLocator(nbins=5, min_n_ticks=2))
                 if r == len(panels) - 1:

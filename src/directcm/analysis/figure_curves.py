@@ -161,9 +161,7 @@ def draw(curves: Sequence[Curve], out_pdf: str | Path, out_png: str | Path, out_
             axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=6))
             axes.margins(x=0.02)
             axes.tick_params(which="minor", labelsize=5.5, labelcolor=style.SOFT)
-        figure.legend(
-            *both[0].get_legend_handles_labels(), loc="outside upper center", ncols=len(groups), handlelength=3.2
-        )
         seaborn.despine(figure)
+        style.legend(figure, both[0].get_legend_handles_labels()[0], handlelength=3.2)
         style.save(figure, out_pdf, out_png)
     table(curves, out_csv)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,8 @@ INPUT = ("method", *SETTING_AXES, "seed", "time", "space", *PARTS)
 def draw(
     errors_csv: str | Path, main: Mapping[str, Any], out_pdf: str | Path, out_png: str | Path, out_csv: str | Path
 ) -> None:
-    """Errors by start time (log), a column per N in the setting `main` (SETTING_AXES), latents above pixels.
+    """Errors by start time (log), a column per N in the setting `main` (SETTING_AXES), latents above pixels; a log axis
+    of times where they are not spaced evenly.
 
     Student ‖f − own endpoint‖², solver ‖own endpoint − refined‖² (no student in it: one line), total ‖f − refined‖²
     against the refined endpoint, each per component. Below each, what the sum leaves: the cross term as a share of the
@@ -36,6 +38,7 @@ def draw(
             f"{errors_csv}: has no errors of the main setting; a line of the key students of config.yaml must have the "
             "values of ode and train"
         )
+    even = _even({tidy.value(r["time"]) for r in rows})
     names = [METHODS[m] for m in METHODS if any(r["method"] == m for r in rows)]
     out: list[dict[str, Any]] = []
     with style.styled():
@@ -84,7 +87,12 @@ def draw(
                 above.yaxis.set_minor_formatter(NullFormatter())
                 below.axhline(0, color=style.SOFT, linewidth=0.7, zorder=2)
                 below.yaxis.set_major_locator(MaxNLocator(nbins=3, min_n_ticks=2))
-                below.xaxis.set_major_locator(MaxNLocator(nbins=4, steps=[1, 2, 2.5, 5, 10], integer=True))
+                if even:
+                    below.xaxis.set_major_locator(MaxNLocator(nbins=4, steps=[1, 2, 2.5, 5, 10], integer=True))
+                else:
+                    below.set_xscale("log")
+                    below.xaxis.set_major_locator(LogLocator(numticks=5))
+                    below.xaxis.set_minor_formatter(NullFormatter())
                 for axes in (above, below):
                     axes.margins(x=0.06, y=0.1)
                 if s == 0:
@@ -113,6 +121,12 @@ def _share(row: tidy.Row) -> float:
     """The cross term in per cent of the total; NaN where there is none."""
     total = tidy.value(row["total_error"])
     return 100 * tidy.value(row["cross_term"]) / total if total > 0 else math.nan
+
+
+def _even(times: Collection[float]) -> bool:
+    """Whether times are about evenly spaced; those of Karras's grid bunch towards the data and want a log axis."""
+    steps = [b - a for a, b in pairwise(sorted(times))]
+    return not steps or max(steps) < 2 * min(steps)
 
 
 def _solver(rows: Sequence[tidy.Row]) -> list[tidy.Point]:

@@ -14,6 +14,8 @@ from directcm.errors import UserError
 from directcm.specs import METHODS, METRICS
 
 COLUMNS = ["metric", "reference", "row", "adapter", "steps", "pool", "step", "seed", "ode_error", "value", "n_seeds"]
+# Up to how many methods' steps are written beside their paths.
+MOST_LABELLED = 3
 
 
 @dataclass(frozen=True)
@@ -47,11 +49,13 @@ def draw(
     out_csv: str | Path,
     *,
     paper: Collection[str] = (),
+    space: str = "latent",
 ) -> None:
     """One panel per quality metric: x the ODE error, y the metric, one path per method over its evaluated steps.
 
     Students of the setting `main` (SETTING_AXES) and its adapter, along `tidy.path`. Bold: means over seeds, thin:
     seeds; steps stand at the ends and at some points between. Raises UserError for fewer than two steps.
+    `space`: what ODE errors are in, latent or pixel.
     """
     rows = tidy.read(metrics_csv, tidy.METRIC_COLUMNS)
     path = tidy.path(tidy.fewest(rows), main)
@@ -126,6 +130,9 @@ def draw(
                 )  # fmt: skip
                 # The middle of the path, too, where that says more than its ends.
                 wanted = {0, len(line) - 1} | ({len(line) // 2} if len(line) > 3 else set())
+                # More methods' numbers would lie on each other; arrows and growing marks say which way training goes.
+                if len(names) > MOST_LABELLED:
+                    wanted = set()
                 labels += [style.Label(*line[i], f"{int(found[i].step):,}", look.color) for i in sorted(wanted)]
                 avoid.append(line)
                 draws.append((axes, look, line, base))
@@ -135,12 +142,18 @@ def draw(
                 {"metric": metric, "reference": reference, "row": row, "value": tidy.number(y)}
                 for row, y in constants.items()
             ]
-            axes.set_title(tidy.title(metric, reference), loc="left", fontsize=6.8, pad=4)
-            axes.set_xlabel(tidy.title("ode_error", "teacher").removesuffix(" ↓") + "\n← better", linespacing=1.25)
+            axes.set_title(tidy.title(metric, reference, space), loc="left", fontsize=6.8, pad=4)
+            axes.set_xlabel(
+                tidy.title("ode_error", "teacher", space).removesuffix(" ↓") + "\n← better", linespacing=1.25
+            )
             axes.margins(0.13)
             if not log:
                 axes.xaxis.set_major_locator(MaxNLocator(nbins=4, min_n_ticks=2))
-            axes.yaxis.set_major_locator(MaxNLocator(nbins=5, min_n_ticks=2))
+            heights = [y for line in avoid for _, y in line] + list(constants.values())
+            if min(heights) > 0 and max(heights) / min(heights) > 100:
+                axes.set_yscale("log")
+            else:
+                axes.yaxis.set_major_locator(MaxNLocator(nbins=5, min_n_ticks=2))
             panel_texts.append((axes, labels, avoid, style.constants(constants, METRICS[metric].decimals)))
         entries = [style.handle(style.LOOKS[n], f"{n} ({tidy.counted(counts[n])})") for n in names]
         entries += style.reference_handles(shown)

@@ -103,7 +103,7 @@ def draw(
             width_ratios=[len(x) for x in xs], layout=ConstrainedLayoutEngine(wspace=0.06, hspace=0.06),
         )  # fmt: skip
         # Towards the colour of the method that is ahead: blue against orange, which colour-blind readers tell apart.
-        ends = [style.LOOKS[name].color for name in tidy.STUDENTS]
+        ends = [style.LOOKS[name].color for name in tidy.PAIR]
         palette = LinearSegmentedColormap.from_list("ahead", [ends[0], "#f7f7f7", ends[1]])
         found = False
         for m, metric in enumerate(metrics):

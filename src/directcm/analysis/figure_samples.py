@@ -16,7 +16,6 @@ if TYPE_CHECKING:
     import numpy as np
 
 BAND = 10
-PRINT_DPI = 300
 TALLEST = 9.0
 COLUMNS = ["band", "column", "row", "prompt", "model"]
 
@@ -68,18 +67,11 @@ def _rows_of(shards: Sequence[Artifact]) -> dict[int, Artifact]:
 
 
 def _picture(artifact: Artifact, row: int, inches: float) -> np.ndarray:
-    """An image (h, w, 3), uint8, at print resolution: small ones enlarged pixel by pixel, large ones averaged down."""
-    import numpy as np
+    """An evaluation row's image as `style.at_print_size` has it."""
     from PIL import Image
 
-    target = max(1, round(inches * PRINT_DPI))
     with Image.open(artifact.file(f"images/{row:05d}.png")) as file:
-        image = file.convert("RGB")
-        if max(image.size) > target:
-            image.thumbnail((target, target), Image.Resampling.BOX)
-        pixels = np.asarray(image)
-    factor = -(-target // max(pixels.shape[:2])) if max(pixels.shape[:2]) < target else 1
-    return pixels.repeat(factor, axis=0).repeat(factor, axis=1)
+        return style.at_print_size(file.convert("RGB"), inches)
 
 
 def draw(
@@ -115,7 +107,12 @@ def draw(
         from matplotlib.font_manager import FontProperties
         from matplotlib.textpath import text_to_path
 
-        left, gap, right, between = 0.62, 0.05, 0.03, 0.12
+        titles = FontProperties(family="DejaVu Sans", size=7)
+        longest = max(
+            text_to_path.get_text_width_height_descent(plain(name), titles, ismath=False)[0] for name in names
+        )
+        # Room for the longest of the models' names.
+        left, gap, right, between = max(0.62, longest / 72 + 0.12), 0.05, 0.03, 0.12
         cell = min((style.PAGE - left - right - gap * (wide - 1)) / wide, 1.2)
         width = left + right + wide * cell + (wide - 1) * gap
         font = FontProperties(family="DejaVu Sans", size=5.6)

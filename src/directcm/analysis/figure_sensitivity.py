@@ -10,11 +10,11 @@ from typing import Any
 from directcm.analysis import style, tidy
 from directcm.config import number
 from directcm.errors import UserError
-from directcm.specs import METRICS
+from directcm.specs import DISTANCES, METRICS
 
 COLUMNS = ["metric", "reference", "axis", "setting", "difference", "low", "high", "level", "p", "n", "n_seeds"]
 NAMES = {"loss": "", "lr": "learning rate ", "batch_size": "batch ", "solver": "", "adapter": ""}
-LOSSES = {"mse": "MSE", "pseudo_huber": "pseudo-Huber"}
+LOSSES = {d.name: d.title for d in DISTANCES.values()}
 
 
 def draw(
@@ -26,11 +26,13 @@ def draw(
     *,
     axes: Sequence[str] = ("loss", "lr"),
     alpha: float = tidy.ALPHA,
+    space: str = "latent",
 ) -> None:
     """One panel per headline metric: the difference CM − Direct CM with its interval, main setting first.
 
     Rows of the figure are settings that differ from `main` (SETTING_AXES) in one of `axes` alone, finished students;
     open where p ≥ `alpha` (unadjusted). Raises UserError where no such setting was compared.
+    `space`: what ODE errors are in, latent or pixel.
     """
     rows = tidy.finished(tidy.read(comparisons_csv, (*tidy.COMPARISON_COLUMNS, "level", "n")), "a_step")
     found: dict[tuple[str, str], list[tidy.Row]] = {("", ""): tidy.differences(rows, main)}
@@ -90,7 +92,7 @@ def draw(
             panel.set_ylim(len(found) - 0.5, -0.5)
             panel.margins(x=0.12)
             panel.xaxis.set_major_locator(MaxNLocator(nbins=3, min_n_ticks=2))
-            panel.set_title(tidy.title(metric, reference), loc="left", fontsize=6.8, pad=4)
+            panel.set_title(tidy.title(metric, reference, space), loc="left", fontsize=6.8, pad=4)
             lower = METRICS[metric].better == "lower"
             panel.set_xlabel(
                 f"CM − Direct CM\n{'Direct CM better →' if lower else '← Direct CM better'}", linespacing=1.3

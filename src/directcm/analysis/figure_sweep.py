@@ -27,12 +27,14 @@ def draw(
     *,
     paper: Collection[str] = (),
     alpha: float = tidy.ALPHA,
+    space: str = "latent",
 ) -> None:
     """Draw finished students that differ from the setting `main` (SETTING_AXES) in `axis` ("N" or "w") alone.
 
     Markers are open where CM − Direct CM has p ≥ `alpha` (comparisons.csv, unadjusted) or was not tested. The teacher and
     its floor are drawn as they are at each value. `paper` names the metrics that are on the paper's scale.
     Raises UserError for fewer than two values of the axis.
+    `space`: what ODE errors are in, latent or pixel.
     """
     rows = tidy.read(metrics_csv, tidy.METRIC_COLUMNS)
     students = tidy.fewest([r for r in tidy.finished(rows) if tidy.matches(r, main, (axis,))])
@@ -105,7 +107,7 @@ def draw(
             marks += style.constants(papers, METRICS[metric].decimals)
             shown |= set(papers)
             out += [{**here, "row": row, "value": y} for row, y in papers.items()]
-            axes.set_title(tidy.title(metric, reference), loc="left", fontsize=6.8, pad=4)
+            axes.set_title(tidy.title(metric, reference, space), loc="left", fontsize=6.8, pad=4)
             axes.margins(x=0.07, y=0.1)
             draws.append((axes, marks))
             if index + columns >= len(panels):

@@ -22,6 +22,7 @@ STEP_OF_KIND = {
     "samples": "sample",
     "metrics": "evaluate",
     "errors": "error_by_time",
+    "edits": "edit",
 }
 
 
@@ -61,8 +62,8 @@ class Record:
     @property
     def step(self) -> str:
         """The rule that made it."""
-        if self.kind == "noise" and self._settings.get("purpose") == "floor":
-            return "floor_noise"
+        if self.kind == "noise" and (purpose := self._settings.get("purpose")) in ("floor", "search"):
+            return f"{purpose}_noise"
         if self.kind == "samples" and "student" not in self._inputs:
             return "floor" if self.floor else "reference"
         return STEP_OF_KIND.get(self.kind, self.kind)
@@ -329,13 +330,14 @@ fingerprint is the SHA-256 over the checksums of the folder's files.</p>
 <table role="table">
 <thead role="rowgroup"><tr role="row">
 <th scope="col" role="columnheader">Folder</th><th scope="col" role="columnheader">Fingerprint</th>
-<th scope="col" role="columnheader" class="n">Seconds</th>
+<th scope="col" role="columnheader" class="n">Seconds</th><th scope="col" role="columnheader">Log</th>
 </tr></thead>
 <tbody role="rowgroup">
 {% for a in group.artefacts %}
 <tr role="row"><th scope="row" role="rowheader"><code><bdi>{{ a.folder }}</bdi></code></th>
 <td role="cell" data-label="Fingerprint"><code>{{ a.fingerprint }}</code></td>
-<td role="cell" class="n" data-label="Seconds"><span>{{ a.seconds }}</span></td></tr>
+<td role="cell" class="n" data-label="Seconds"><span>{{ a.seconds }}</span></td>
+<td role="cell" data-label="Log"><bdi>{{ a.log }}</bdi></td></tr>
 {% endfor %}
 </tbody>
 </table>
@@ -350,6 +352,13 @@ fingerprint is the SHA-256 over the checksums of the folder's files.</p>
 def _bytes(size: int) -> str:
     """ "12.3 MB"."""
     return f"{size / 1e6:,.1f} MB" if size >= 1e5 else f"{size / 1e3:,.1f} kB"
+
+
+def _log(provenance: Mapping[str, Any]) -> str:
+    """Where a job's log lies, and which SLURM job it was."""
+    job, node = provenance.get("slurm_job"), provenance.get("slurm_node")
+    where = f"SLURM job {job}" + (f" on {node}" if node else "") if job else ""
+    return "; ".join(plain(part) for part in (provenance.get("log"), where) if part) or "–"
 
 
 def _groups(records: Sequence[Record]) -> list[dict[str, Any]]:
@@ -375,7 +384,7 @@ def _groups(records: Sequence[Record]) -> list[dict[str, Any]]:
         rows = [
             {
                 "folder": plain(r.folder), "fingerprint": plain(r.manifest.get("checksums_sha256", ""))[:12],
-                "seconds": _show(r.provenance.get("seconds"), 1),
+                "seconds": _show(r.provenance.get("seconds"), 1), "log": _log(r.provenance),
             }
             for r in own
         ]  # fmt: skip

@@ -9,9 +9,9 @@ from collections.abc import Collection, Mapping, Sequence
 from typing import Any, TypeVar
 
 from directcm.analysis.tidy import FLOOR, ROWS, TEACHER, same
-from directcm.config import ODE_AXES, SETTING_AXES, Config, number
+from directcm.config import SETTING_AXES, Config, number
 from directcm.errors import UserError
-from directcm.specs import METHODS, SOLVERS
+from directcm.specs import METHODS, SOLVERS, TEACHERS
 
 __all__ = [
     "FLOOR", "ROWS", "TEACHER", "base_setting", "describe", "main_runs", "main_setting", "sampling_numbers", "select_axis", "spell",
@@ -45,16 +45,11 @@ def main_runs(config: Config) -> list[dict[str, Any]]:
     Where no run has these, the axes of the grid's first run take their place. Raises UserError where a method
     of the grid has no such run: its row would be empty, or would compare unlike trainings.
     """
-    runs = config.runs()
-    axes: Mapping[str, Any] = {n: getattr(config.ode if n in ODE_AXES else config.train, n) for n in SETTING_AXES}
-    chosen = select_axis(runs, axes)
-    if not chosen:
-        axes = runs[0]
-        chosen = select_axis(runs, axes)
-    for method in dict.fromkeys(run["method"] for run in runs):
+    chosen = config.main()
+    for method in dict.fromkeys(run["method"] for run in config.runs()):
         if not any(run["method"] == method for run in chosen):
             raise UserError(
-                f"students: no run of {method} has {spell(axes)}, so the main comparison has no "
+                f"students: no run of {method} has {spell(chosen[0])}, so the main comparison has no "
                 f"{METHODS[method]}; add a line with method: [{method}] and these values, or remove the method"
             )
     return chosen
@@ -104,13 +99,11 @@ def swept(config: Config, axis: str) -> list[Any]:
 def describe(config: Config) -> str:
     """One line on the settings of the main comparison, as plain text (it may hold a user's paths)."""
     run = main_runs(config)[0]
-    source = f"folder {config.data.path}" if config.data.kind == "folder" else config.data.kind
-    d = config.teacher.diffusers
-    teacher = (
-        "small SDXL trained here"
-        if config.teacher.kind == "micro_sdxl"
-        else d.path or f"{d.id}@{(d.revision or '')[:7]}"
-    )
+    data = config.data
+    source = data.kind if data.embedded else f"{data.kind} {data.path or data.url}"
+    d, teacher = config.teacher.diffusers, TEACHERS[config.teacher.kind].title
+    if config.teacher.kind == "diffusers":
+        teacher = d.path or f"{d.id}@{(d.revision or '')[:7]}"
     return (
         f"data: {source}, {config.data.resolution} px; teacher: {teacher}; ODE: {SOLVERS[run['solver']]}, "
         f"N = {run['N']}, w = {number(run['w'])}; students: {run['adapter']}, {run['loss']}, "

@@ -17,17 +17,21 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from directcm.artifacts import write_bytes
+from directcm.specs import METHODS
 
 if TYPE_CHECKING:
+    import numpy as np
     from matplotlib.artist import Artist
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+    from PIL.Image import Image
 
     from directcm.analysis.tidy import Point
 
 COLUMN = 3.25
 PAGE = 6.75
 PNG_DPI = 200
+PRINT_DPI = 300
 
 
 @dataclass(frozen=True)
@@ -45,6 +49,24 @@ LOOKS = {
     "CM": Look("#004c8c", "o", "-"),
     "Direct CM": Look("#d97400", "^", (0, (4, 1.6))),
 }
+# The other methods' in the order of their files: Okabe and Ito's colours that are left, a marker and a dash of their own each.
+_COLORS = (
+    "#009e73",
+    "#cc79a7",
+    "#56b4e9",
+    "#8c564b",
+    "#b8a800",
+    "#7f3fbf",
+    "#e0524c",
+    "#4d6b53",
+    "#9a6a00",
+    "#3c3cff",
+    "#00606e",
+)
+_MARKERS = ("s", "v", "P", "X", "<", ">", "h", "p", "*", "8", "H")
+_LINES = tuple((0, (length, gap)) for length, gap in itertools.product((6.0, 2.5, 0.8, 9.0), (1.2, 2.2, 3.4)))
+for _i, _label in enumerate(label for label in METHODS.values() if label not in LOOKS):
+    LOOKS[_label] = Look(_COLORS[_i % len(_COLORS)], _MARKERS[_i % len(_MARKERS)], _LINES[_i % len(_LINES)])
 INK = "#1a1a1a"
 SOFT = "#595959"
 SMALL = 5.8
@@ -107,6 +129,20 @@ def styled() -> Iterator[None]:
         yield
 
 
+def finish_steps(
+    figure: Figure, grid: Any, entries: Sequence[Artist], steps: Sequence[float], marks: Sequence[Sequence[Reference]]
+) -> None:
+    """What panels over training steps end with: legend, frame, the steps as ticks, and each row's references (`marks`)."""
+    import seaborn
+
+    legend(figure, entries)
+    seaborn.despine(figure)
+    for axes in grid.flat:
+        values_axis(axes, steps, log=True)
+    for row, own in zip(grid, marks, strict=True):
+        references(row, own)
+
+
 def save(figure: Figure, pdf: str | Path, png: str | Path) -> None:
     """Write a figure as PDF and PNG, atomically and without dates: equal figures are equal bytes. Closes it."""
     import matplotlib.pyplot as plt
@@ -119,6 +155,20 @@ def save(figure: Figure, pdf: str | Path, png: str | Path) -> None:
         figure.savefig(buffer, format=kind, metadata=metadata)
         write_bytes(path, buffer.getvalue())
     plt.close(figure)
+
+
+def at_print_size(image: Image, inches: float) -> np.ndarray:
+    """An RGB image's pixels (h, w, 3), uint8, at print resolution: small ones enlarged pixel by pixel, large ones averaged down."""
+    import numpy as np
+    from PIL.Image import Resampling
+
+    target = max(1, round(inches * PRINT_DPI))
+    if max(image.size) > target:
+        image = image.copy()
+        image.thumbnail((target, target), Resampling.BOX)
+    pixels = np.asarray(image)
+    factor = -(-target // max(pixels.shape[:2])) if max(pixels.shape[:2]) < target else 1
+    return pixels.repeat(factor, axis=0).repeat(factor, axis=1)
 
 
 # ----------------------------------------------------------------- series over seeds

@@ -1,4 +1,4 @@
-"""Tables 1 to 3, the table of all other metrics, and CM − Direct CM: from the tidy tables to CSV, LaTeX and HTML.
+"""Tables 1 to 4, the table of all other metrics, and CM − Direct CM: from the tidy tables to CSV, LaTeX and HTML.
 
 Students' entries are mean ± sample sd over training seeds. A value is bold only where comparisons.csv finds the difference
 between CM and Direct CM of that setting, step, number of sampling steps, metric and reference significant.
@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from directcm.analysis.collect import COMPARISONS_COLUMNS, METRICS_COLUMNS
+from directcm.analysis.collect import COMPARISONS_COLUMNS, METRICS_COLUMNS, STUDENTS_COLUMNS
 from directcm.analysis.page import plain, write_page
 from directcm.analysis.selection import (
     FLOOR,
@@ -31,11 +31,12 @@ from directcm.analysis.tidy import finished, mean_sd, read, same, value
 from directcm.artifacts import read_csv, write_csv, write_json, write_text
 from directcm.config import ODE_AXES, RUN_AXES, SETTING_AXES, Config, number
 from directcm.errors import UserError
+from directcm.registry import FIRST
 from directcm.specs import METHODS, METRICS, SOLVERS
 
 PAPER_RESOLUTION = 1024
 PAPER_SOLVER = "ddim"
-A, B = METHODS["cm"], METHODS["direct_cm"]
+A, B = (METHODS[name] for name in FIRST)
 COLUMNS = ["row", "steps", "metric", "reference", "mean", "sd", "n_seeds", "n_samples", "paper"]
 COMPARISON_COLUMNS = [
     "steps", "metric", "reference", "cm", "direct_cm", "floor", "difference", "low", "high", "level", "p", "p_prompts",
@@ -141,6 +142,7 @@ class _Line:
     group: str
     rows: list[Mapping[str, str]]
     cells: dict[tuple[str, str], Cell] = field(default_factory=dict)
+    more: str = ""
 
     @property
     def seeds(self) -> int:
@@ -151,7 +153,7 @@ class _Line:
         """What stands under the row's name."""
         if self.row in (TEACHER, FLOOR):
             return f"{self.steps} solver steps"
-        return f"{steps_label(self.steps)}, {self.seeds} seed{'s' * (self.seeds != 1)}"
+        return f"{steps_label(self.steps)}, {self.seeds} seed{'s' * (self.seeds != 1)}{self.more}"
 
 
 def _lines(rows: Sequence[Mapping[str, str]], group: Callable[[Mapping[str, str]], str]) -> list[_Line]:
@@ -245,7 +247,7 @@ def metric_key(metric: str, reference: str) -> str:
     return f"{metric}_{reference}" if len(METRICS[metric].references) > 1 else metric
 
 
-def _shown(x: float | None, decimals: int, signed: bool = False) -> str:
+def fixed(x: float | None, decimals: int, signed: bool = False) -> str:
     """A number at fixed decimals with a true minus sign; no negative zero."""
     if x is None or math.isnan(x):
         return "–"
@@ -509,8 +511,8 @@ def _html(path: str | Path, grid: _Grid, title: str, caption: str, notes: Sequen
             decimals = METRICS[cell.metric].decimals
             cells.append(
                 {
-                    "label": label, "mean": _shown(cell.mean, decimals), "best": cell.best,
-                    "sd": "" if cell.sd is None else _shown(cell.sd, decimals), "paper": _paper_text(cell, config),
+                    "label": label, "mean": fixed(cell.mean, decimals), "best": cell.best,
+                    "sd": "" if cell.sd is None else fixed(cell.sd, decimals), "paper": _paper_text(cell, config),
                 }
             )  # fmt: skip
         if not groups or groups[-1][0] != row.group:
@@ -578,9 +580,9 @@ def _tex(path: str | Path, grid: _Grid, name: str, caption: str, notes: Sequence
                 papers.append("")
                 continue
             spec = METRICS[cell.metric]
-            mean = latex(_shown(cell.mean, spec.decimals))
-            sd = "" if cell.sd is None else rf"\,{{\scriptsize$\pm$\,{latex(_shown(cell.sd, spec.decimals))}}}"
-            ours.append((rf"\textbf{{{_bold(mean)}}}" if cell.best else mean) + sd)
+            mean = latex(fixed(cell.mean, spec.decimals))
+            sd = "" if cell.sd is None else rf"\,{{\scriptsize$\pm$\,{latex(fixed(cell.sd, spec.decimals))}}}"
+            ours.append((rf"\textbf{{{embolden(mean)}}}" if cell.best else mean) + sd)
             if cell.paper is None:
                 papers.append("")
             else:
@@ -603,17 +605,18 @@ def _tex(path: str | Path, grid: _Grid, name: str, caption: str, notes: Sequence
         r"\midrule",
         *lines,
     ]
-    _write_tex(path, name, caption, "l" + "r" * len(grid.under), body, below)
+    write_tex(path, name, caption, "l" + "r" * len(grid.under), body, below)
 
 
-def _bold(number_: str) -> str:
+def embolden(number_: str) -> str:
     r"""A minus sign in math is not made bold by \textbf."""
     return number_.replace("$-$", r"$\boldsymbol{-}$")
 
 
-def _write_tex(
+def write_tex(
     path: str | Path, name: str, caption: str, columns: str, body: Sequence[str], below: Sequence[str]
 ) -> None:
+    """Write a LaTeX table* of booktabs: `columns` as tabular takes them, `body` from the head on, `below` in small type under it."""
     text = "\n".join(
         [
             "% Needs \\usepackage{booktabs,amsmath}. Written by `directcm table`; do not edit.",
@@ -680,13 +683,15 @@ def _others(config: Config) -> list[str]:
 
 def available(config: Config) -> list[str]:
     """The tables that the grid and the metrics of a configuration have something for, by name."""
-    both = {run["method"] for run in main_runs(config)} == set(METHODS)
+    both = {run["method"] for run in main_runs(config)} >= set(FIRST)
     wanted = {
         "table1": bool(_headline(config)),
         "table2": bool(_headline(config)) and len(swept(config, "solver")) > 1,
         "table3": bool(_headline(config)) and len(swept(config, "sampling_steps")) > 1,
+        "table4": bool(_headline(config)) and not set(config_methods(config)) <= set(FIRST),
         "table_metrics": bool(_others(config)),
         "table_comparison": both,
+        "table_search": config.search is not None,
     }
     return [name for name, there in wanted.items() if there]
 
@@ -816,6 +821,120 @@ def table_metrics(metrics: str | Path, comparisons: str | Path, config: Config, 
     )  # fmt: skip
 
 
+# ----------------------------------------------------------------- Table 4
+
+
+UPDATES, COMPUTE = "At equal student updates", "At equal compute"
+# How far from the common budget a training may end and still be called equal.
+WITHIN = 0.1
+
+
+def evaluations(student: Mapping[str, str]) -> float:
+    """Rows through a U-Net that a student had cost at a step (a line of students.csv): its own forwards, backwards as two
+    forwards each, the teacher's in training, and those that solved its targets.
+    """
+    parts = [value(student[name]) for name in ("student_forwards", "teacher_forwards", "target_forwards")]
+    return math.fsum(parts) + 2 * value(student["student_backwards"])
+
+
+def equal_compute(
+    students: Sequence[Mapping[str, str]], main: Mapping[str, Any], budget: float
+) -> dict[str, tuple[tuple[str, ...], float]]:
+    """Method → (steps, pool, step) whose cost is nearest to the budget, and its cost: of those within WITHIN of it.
+
+    `students` are lines of students.csv that differ from the main setting in steps and pool alone. Seeds cost the same.
+    """
+    found: dict[str, tuple[tuple[str, ...], float]] = {}
+    for row in select_axis(students, main, ("steps", "pool")):
+        cost, place = evaluations(row), (row["steps"], row["pool"], row["step"])
+        best = found.get(row["method"])
+        if abs(cost / budget - 1) <= WITHIN and (best is None or abs(cost - budget) < abs(best[1] - budget)):
+            found[row["method"]] = (place, cost)
+    return found
+
+
+def table4(metrics: str | Path, comparisons: str | Path, config: Config, out: Out, students: str | Path) -> list[Cell]:
+    """Table 4, every method in each number of sampling steps: after as many updates, and for as much compute.
+
+    The first part holds the finished students of the main setting; the second those that differ from it in steps and pool and
+    whose cost (`evaluations`) is nearest to CM's in the first part. Its CSV begins with the part and ends with the cost.
+    Raises UserError where there are no methods but CM and Direct CM.
+    """
+    main, numbers = main_setting(config), sampling_numbers(config)
+    if set(config_methods(config)) <= set(FIRST):
+        raise UserError("students: method has cm and direct_cm alone, so Table 4 has nothing to add; name others too")
+    costs = read(students, STUDENTS_COLUMNS)
+    own = {r["method"]: evaluations(r) for r in select_axis(costs, main) if same(r["step"], main["steps"])}
+    reference = FIRST[0] if FIRST[0] in own else next(iter(own))
+    compute = equal_compute(costs, main, own[reference])
+    rows = select_axis(read(metrics, METRICS_COLUMNS), main, ("steps", "pool"))
+    parts: list[tuple[str, list[Mapping[str, str]]]] = [
+        (UPDATES, [r for r in finished(select_axis(rows, main)) if r["step"]]),
+        (
+            COMPUTE,
+            [
+                r
+                for r in rows
+                if r["step"] and compute.get(r["method"], ((), 0))[0] == (r["steps"], r["pool"], r["step"])
+            ],
+        ),
+    ]
+    _require(parts[0][1] + [r for r in rows if not r["step"]], select_axis(config.runs(), main), numbers, metrics)
+    lines: list[_Line] = []
+    names = {label: name for name, label in METHODS.items()}
+    for part, found in parts:
+        for line in _lines([r for r in found if int(r["sampling_steps"]) in numbers], lambda row, part=part: part):  # type: ignore[misc]
+            cost = own[names[line.row]] if part == UPDATES else compute[names[line.row]][1]
+            line.more = f", {cost:,.0f} evaluations"
+            lines.append(line)
+    wanted = _headline(config)
+    _fill(lines, wanted, {}, config.statistics.alpha, metrics)
+    absent = [METHODS[name] for name in own if name not in compute]
+    notes = [
+        "Students: mean ± sample standard deviation (n − 1) over training seeds. All from the same initial noise and prompts.",
+        f"{UPDATES}: {number(main['steps'])} steps of {number(main['batch_size'])}. {COMPUTE}: as many evaluations as {METHODS[reference]} "
+        f"took there, within {WITHIN:.0%}; fewer or more steps, and for solved targets fewer start points too. An evaluation is a row "
+        "through a U-Net: the student's forwards, its backwards as two each, the teacher's, and those that solved targets.",
+        *(
+            [f"No training of {_listed(absent)} cost as much; a line of students with other steps would."]
+            if absent
+            else []
+        ),
+        "Nothing is bold: more than two methods are compared, and the tests of some pairs stand in the claims.",
+        "Methods that ask no teacher learn from the data, without guidance; the others learn the guided teacher.",
+    ]
+    cells = [(line, cell) for line in lines for cell in line.cells.values()]
+    write_csv(
+        out.csv,
+        [
+            {
+                "part": line.group, **{c: getattr(cell, c) for c in COLUMNS if c not in ("mean", "sd", "paper")},
+                "mean": _significant_digits(cell.mean), "sd": _significant_digits(cell.sd),
+                "evaluations": round(own[names[line.row]] if line.group == UPDATES else compute[names[line.row]][1]),
+            }
+            for line, cell in cells
+        ],
+        ["part", *(c for c in COLUMNS if c != "paper"), "evaluations"],
+    )  # fmt: skip
+    shape = _models_down(lines)
+    _html(
+        out.html,
+        shape,
+        "Table 4. Every method",
+        "One row per method and number of steps, one column per metric",
+        notes,
+        config,
+    )
+    _tex(out.tex, shape, "table4", r"Every method: mean $\pm$ sd over training seeds.", notes, config)
+    return [cell for _, cell in cells]
+
+
+def config_methods(config: Config) -> list[str]:
+    """The methods of a grid, in their own order."""
+    used = {run["method"] for run in config.runs()}
+    return [name for name in METHODS if name in used]
+
+
 # ----------------------------------------------------------------- CM − Direct CM
 
 
@@ -874,7 +993,7 @@ def table_comparison(metrics: str | Path, comparisons: str | Path, config: Confi
 
     Written as CSV (COMPARISON_COLUMNS), LaTeX and HTML. `floor` is the teacher's distance to its own samples from other noise.
     """
-    if {run["method"] for run in main_runs(config)} != set(METHODS):
+    if not {run["method"] for run in main_runs(config)} >= set(FIRST):
         raise UserError("students: method has only one of cm and direct_cm, so there is nothing to compare; name both")
     main, alpha, fewest = main_setting(config), config.statistics.alpha, sampling_numbers(config)[0]
     found = {
@@ -955,14 +1074,14 @@ def _comparison_cells(row: Mapping[str, Any], alpha: float) -> dict[str, tuple[s
     lower = METRICS[row["metric"]].better == "lower"
     sure = row["p"] is not None and row["p"] < alpha and (row["p_prompts"] is None or row["p_prompts"] < alpha)
     better = row["difference"] is not None and (row["difference"] < 0) == lower
-    interval = f"[{_shown(row['low'], decimals + 1, True)}, {_shown(row['high'], decimals + 1, True)}]"
+    interval = f"[{fixed(row['low'], decimals + 1, True)}, {fixed(row['high'], decimals + 1, True)}]"
     agree = "–" if row["seeds_agree"] is None else f"{row['seeds_agree']} of {row['n_seeds']}"
     return {
-        A: (_shown(row["cm"], decimals), sure and better),
-        B: (_shown(row["direct_cm"], decimals), sure and not better),
-        "Floor": (_shown(row["floor"], decimals), False),
+        A: (fixed(row["cm"], decimals), sure and better),
+        B: (fixed(row["direct_cm"], decimals), sure and not better),
+        "Floor": (fixed(row["floor"], decimals), False),
         "CM − Direct CM": (
-            _shown(row["difference"], decimals + 1, True),
+            fixed(row["difference"], decimals + 1, True),
             False,
         ),  # smaller than what it is a difference of
         "Interval": (interval, False),
@@ -1010,14 +1129,14 @@ def _comparison_tex(
         against = UNDER[row["reference"]]
         title = latex(f"{METRICS[row['metric']].title} {_arrow(row['metric'])}")
         small = rf" {{\scriptsize({against})}}" if against else ""
-        texts = [rf"\textbf{{{_bold(latex(text))}}}" if bold else latex(text) for text, bold in cells.values()]
+        texts = [rf"\textbf{{{embolden(latex(text))}}}" if bold else latex(text) for text, bold in cells.values()]
         body.append(" & ".join([title + small, *texts]) + r" \\")
     caption = rf"CM minus Direct CM, {steps} sampling step{'s' * (steps != 1)}, with {_level(rows)}\,\% intervals."
     below = [latex(f"Settings: {describe(config)}."), *map(latex, notes)]
-    _write_tex(path, "table_comparison", caption, "l" + "r" * (body[0].count("&")), body, below)
+    write_tex(path, "table_comparison", caption, "l" + "r" * (body[0].count("&")), body, below)
 
 
-TABLES: dict[str, Callable[[str | Path, str | Path, Config, Out], Any]] = {
+TABLES: dict[str, Callable[..., Any]] = {
     "table1": table1,
     "table2": table2,
     "table3": table3,
@@ -1026,11 +1145,27 @@ TABLES: dict[str, Callable[[str | Path, str | Path, Config, Out], Any]] = {
 }
 
 
-def table(name: str, metrics: str | Path, comparisons: str | Path, config: Config, out_csv: str | Path) -> None:
-    """Write the table of a name: the CSV `out_csv`, and beside it LaTeX (.tex), HTML and, of Table 1, JSON."""
+def table(
+    name: str,
+    metrics: str | Path,
+    comparisons: str | Path,
+    config: Config,
+    out_csv: str | Path,
+    students: str | Path | None = None,
+) -> None:
+    """Write the table of a name: the CSV `out_csv`, and beside it LaTeX (.tex), HTML and, of Table 1, JSON.
+
+    `students` is students.csv, for Table 4.
+    """
     path = Path(out_csv)
     json = path.with_suffix(".json") if name == "table1" else None
-    TABLES[name](metrics, comparisons, config, Out(path, path.with_suffix(".tex"), path.with_suffix(".html"), json))
+    out = Out(path, path.with_suffix(".tex"), path.with_suffix(".html"), json)
+    if name == "table4":
+        if students is None:
+            raise UserError("table table4: --students-table is missing")
+        table4(metrics, comparisons, config, out, students)
+    else:
+        TABLES[name](metrics, comparisons, config, out)
 
 
 def text(table_csv: str | Path) -> str:

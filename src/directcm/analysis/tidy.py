@@ -15,18 +15,20 @@ from typing import Any
 from directcm.artifacts import read_csv, write_csv
 from directcm.config import SETTING_AXES
 from directcm.errors import UserError
+from directcm.registry import FIRST
 from directcm.specs import METHODS, METRICS
 
 TEACHER = "Teacher"
 FLOOR = "Teacher, other noise"
 STUDENTS = tuple(METHODS.values())
+PAIR = tuple(METHODS[name] for name in FIRST)
 ROWS = (TEACHER, FLOOR, *STUDENTS)
 ALPHA = 0.05
 # What the training path may differ in: a longer run of the same setting draws its further start points from a larger pool.
 BUDGET_AXES = ("steps", "pool")
 DISTANCES = ("fd_tiny", "fid", "fd_dino")
 ALIGNMENTS = ("clip_tiny", "clip_score")
-UNITS = {"ode_error": "latent MSE", "prompt_accuracy": "share"}
+UNITS = {"ode_error": "{space} MSE", "prompt_accuracy": "share"}
 AGAINST = {"teacher": "to teacher", "data": "to data"}
 METRIC_COLUMNS = ("row", "method", *SETTING_AXES, "seed", "step", "sampling_steps", "metric", "reference", "value")
 COMPARISON_COLUMNS = (
@@ -98,7 +100,7 @@ def differences(
         r
         for r in rows
         if r["what"] == "method"
-        and (r["a"], r["b"]) == STUDENTS
+        and (r["a"], r["b"]) == PAIR
         and same(r["a_step"], r["b_step"])
         and matches(r, main, free)
     ]
@@ -141,9 +143,12 @@ def name_of(metric: str, reference: str) -> str:
     return f"{spec.title} {against}".rstrip()
 
 
-def title(metric: str, reference: str) -> str:
-    """ "ODE error (latent MSE) ↓": name, unit, and which way is better, for a horizontal title."""
-    unit = f" ({UNITS[metric]})" if metric in UNITS else ""
+def title(metric: str, reference: str, space: str = "latent") -> str:
+    """ "ODE error (latent MSE) ↓": name, unit, and which way is better, for a horizontal title.
+
+    `space`: what ODE errors are in, latent or pixel.
+    """
+    unit = f" ({UNITS[metric].format(space=space)})" if metric in UNITS else ""
     return f"{name_of(metric, reference)}{unit} {'↓' if METRICS[metric].better == 'lower' else '↑'}"
 
 

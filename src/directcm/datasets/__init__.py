@@ -23,15 +23,20 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 COLUMNS = ["id", "file_name", "text", "label", "split"]
+TRAIN, HELD_OUT = "train", "held_out"
 
 
 @dataclass(frozen=True)
 class Item:
-    """One image (square RGB at the data set's resolution), its caption, and its class where it has one."""
+    """One image (square RGB at the data set's resolution), its caption, its class where it has one, and its part of the split.
+
+    The latter where the data set has a split of its own (TRAIN or HELD_OUT, of each some); "" where it is to be drawn.
+    """
 
     image: Image
     text: str
     label: str = ""
+    part: str = ""
 
 
 def split(n: int, held_out: float, seed: int, groups: Sequence[int] | None = None) -> list[str]:
@@ -42,7 +47,7 @@ def split(n: int, held_out: float, seed: int, groups: Sequence[int] | None = Non
     names = list(dict.fromkeys(groups if groups is not None else range(n)))
     count = min(max(round(len(names) * held_out), 1), len(names) - 1)
     chosen = {names[i] for i in rng.permutation(seed, "split", len(names))[:count]}
-    return ["held_out" if g in chosen else "train" for g in (groups if groups is not None else range(n))]
+    return [HELD_OUT if g in chosen else TRAIN for g in (groups if groups is not None else range(n))]
 
 
 def write(
@@ -51,25 +56,26 @@ def write(
     """Write `count` items, one at a time, as the data artefact: images/, images.csv (id, file_name, text, label, split), data.json."""
     if count < 2:
         raise UserError(f"data: {count} image(s) found, at least 2 are needed (one to train on, one held out)")
-    parts = split(count, settings.held_out, seed, groups)
+    drawn = split(count, settings.held_out, seed, groups)
     progress = Progress("data", count, "image")
     with new_artifact(out, "data", settings={**json.loads(settings.model_dump_json()), "seed": seed}) as art:
-        rows, labels = [], set()
-        for i, (item, part) in enumerate(zip(items, parts, strict=True)):
+        rows, labels, parts = [], set(), []
+        for i, (item, part) in enumerate(zip(items, drawn, strict=True)):
             name = f"images/{i:05d}.png"
             item.image.save(art / name)
             labels.add(item.label)
+            parts.append(item.part or part)
             progress.update()
-            rows.append({"id": i, "file_name": name, "text": item.text, "label": item.label, "split": part})
+            rows.append({"id": i, "file_name": name, "text": item.text, "label": item.label, "split": parts[-1]})
         write_csv(art / "images.csv", rows, COLUMNS)
-        art.counts = {"n": count, "n_train": parts.count("train"), "n_held_out": parts.count("held_out")}
+        art.counts = {"n": count, "n_train": parts.count(TRAIN), "n_held_out": parts.count(HELD_OUT)}
         write_json(
             art / "data.json",
             {
                 "name": settings.kind,
                 "resolution": settings.resolution,
-                "n_train": parts.count("train"),
-                "n_held_out": parts.count("held_out"),
+                "n_train": parts.count(TRAIN),
+                "n_held_out": parts.count(HELD_OUT),
                 "labels": sorted(labels - {""}),
             },
         )

@@ -1,42 +1,69 @@
-"""Methods: one file per algorithm, each with `TARGETS` (does it need solved endpoints?) and `loss(batch, …)`.
+"""Methods: one file per algorithm, each with what it needs (directcm.registry) and `loss(student, batch, setting)`.
 
-A method returns per-sample losses (B,). Everything random has been drawn before it is called.
+A method returns per-sample losses (B,). Everything random has been drawn before it is called. It may also have
+
+    decay(step, steps, setting)          how much of the weight average stays after a step: 1 all of it, 0 a copy of the
+                                         student. A method that has it finds the student on that average as setting.average
+    teacher_steps(step, steps, setting)  solver steps of the teacher for one row of a step, where that is not always one
 """
 
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from types import ModuleType
+from typing import TYPE_CHECKING
 
+import torch
 from torch import Tensor
 
+from directcm.distances import Distance, mse, pseudo_huber  # noqa: F401
+from directcm.processes import Process, expand
 from directcm.solvers import Solver
 from directcm.teachers import Conditioning, Teacher
 
-Distance = Callable[[Tensor, Tensor], Tensor]
+if TYPE_CHECKING:
+    from directcm.students import Student
 
 
 @dataclass(frozen=True)
 class Batch:
-    """Start points: x at time t (B, …), the next grid time, the conditioning, and the ODE's endpoint where it is needed."""
+    """The rows of one step, of `steps` in all.
+
+    x at time t (B, …), the next grid time, their conditioning, and the ODE's endpoint from x where the method's TARGETS ask
+    for it: start points of that coupling. Beside them training images x0 (B, …), noise eps (B, …), the images' own conditioning,
+    and two numbers u, v in [0, 1) a row (B,) float64, for times and choices of a method's own.
+    """
 
     x: Tensor
     t: Tensor
     t_next: Tensor
     cond: Conditioning | None
     endpoint: Tensor | None
+    x0: Tensor | None = None
+    eps: Tensor | None = None
+    data_cond: Conditioning | None = None
+    u: Tensor | None = None
+    v: Tensor | None = None
+    step: int = 0
+    steps: int = 1
 
 
 @dataclass(frozen=True)
 class Setting:
-    """What stays the same over a training: the frozen teacher (where the method needs it), its solver and guidance."""
+    """What stays the same over a training: the frozen teacher (where the method needs it), its solver, guidance, N.
+
+    `own`: the method's SETTINGS. `average`: the student on the average of its weights, where the method has a `decay`.
+    """
 
     teacher: Teacher | None
     solver: Solver
     w: float
     distance: Distance
+    intervals: int = 1
+    own: Mapping[str, float] = field(default_factory=dict)
+    average: Student | None = None
 
 
 def load(name: str) -> ModuleType:
@@ -44,11 +71,31 @@ def load(name: str) -> ModuleType:
     return importlib.import_module(f"directcm.methods.{name}")
 
 
-def mse(a: Tensor, b: Tensor) -> Tensor:
-    """Mean squared difference over everything but the first dimension, (B,)."""
-    return ((a - b) ** 2).flatten(1).mean(1)
+def training_pair(
+    student: Student,
+    target: Student,
+    x0: Tensor,
+    eps: Tensor,
+    t: Tensor,
+    r: Tensor,
+    cond: Conditioning | None,
+) -> tuple[Tensor, Tensor]:
+    """(f(x_t, t), sg f⁻(x_r, r)) of points of the same image and noise at times t > r (B,); `target` is f⁻.
+
+    Both forwards drop the same units of a network with dropout (Song et al. 2303.01469, Appendix C).
+    """
+    process = student.process
+    # The generator is put back as it was before the first forward, so that the second draws the same masks.
+    with torch.random.fork_rng(devices=[x0.device] if x0.is_cuda else []), torch.no_grad():
+        aim = target(process.diffuse(x0, eps, r), r, cond)
+    return student(process.diffuse(x0, eps, t), t, cond), aim
 
 
-def pseudo_huber(c: float) -> Distance:
-    """mean(√(δ² + c²) − c) over everything but the first dimension (Charbonnier et al. 1997; METHODS.md)."""
-    return lambda a, b: (((a - b) ** 2 + c**2).sqrt() - c).flatten(1).mean(1)
+def noise_levels(process: Process, t: Tensor) -> Tensor:
+    """σ/α at times (B,): on every process what Karras's calls σ."""
+    return process.sigma(t) / process.alpha(t)
+
+
+def scale(values: Tensor, losses: Tensor) -> Tensor:
+    """Per-row weights (B,) times losses (B,), in the losses' own precision."""
+    return expand(values, losses) * losses

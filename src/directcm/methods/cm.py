@@ -13,7 +13,8 @@ from torch import Tensor
 from directcm.methods import Batch, Setting
 from directcm.students import Student
 
-TEACHER, TARGETS = True, False
+LABEL = "CM"
+TEACHER, TARGETS, FORWARDS = True, "", 2
 
 
 def loss(student: Student, batch: Batch, setting: Setting) -> Tensor:

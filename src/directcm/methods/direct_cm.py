@@ -10,7 +10,8 @@ from torch import Tensor
 from directcm.methods import Batch, Setting
 from directcm.students import Student
 
-TEACHER, TARGETS = False, True
+LABEL = "Direct CM"
+TEACHER, TARGETS, FORWARDS = False, "forward", 1
 
 
 def loss(student: Student, batch: Batch, setting: Setting) -> Tensor:

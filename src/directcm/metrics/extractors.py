@@ -22,8 +22,8 @@ from torch import Tensor, nn
 
 from directcm.artifacts import Artifact
 from directcm.errors import UserError
-from directcm.metrics.weights import WEIGHTS, weights_file
 from directcm.specs import EXTRACTORS
+from directcm.weights import WEIGHTS, weights_file
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)

@@ -6,6 +6,7 @@ get a teacher (train it, pin it) is a module here too, named after its `kind` in
 
 from __future__ import annotations
 
+import copy
 import importlib
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
@@ -15,10 +16,21 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from directcm.errors import UserError
 from directcm.processes import Process, expand
 
 if TYPE_CHECKING:
     from directcm.artifacts import Artifact
+    from directcm.teachers.codec import Codec
+
+DTYPES = {"no": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
+
+
+def dtype(precision: str, device: torch.device | str) -> torch.dtype:
+    """The dtype of frozen weights; a UserError for fp16 without a GPU."""
+    if precision == "fp16" and torch.device(device).type == "cpu":
+        raise UserError("precision fp16 needs a GPU, and there is none here; use no or bf16")
+    return DTYPES[precision]
 
 
 class Conditioning:
@@ -65,6 +77,18 @@ class Teacher(ABC):
     @abstractmethod
     def unconditional(self, cond: Conditioning | None) -> Conditioning | None:
         """∅ for as many rows as `cond` has."""
+
+    @property
+    def start(self) -> Teacher:
+        """The teacher as whose twin a student starts: itself, or where it has no network one that has."""
+        return self
+
+    def twin(self, network: Any = None) -> Teacher:
+        """The same teacher on another network; None: on a copy of its own."""
+        twin = copy.copy(self)
+        twin.network = copy.deepcopy(self.network) if network is None else network
+        twin.rows_evaluated = 0
+        return twin
 
     def rows_per_prediction(self, w: float) -> int:
         """Rows through the network for one row's prediction: 1 at w = 1 and w = 0, else 2."""
@@ -121,7 +145,16 @@ class Gaussian(Teacher):
         return m_s + (x - m_t) * d_s / d_t
 
 
+def loader(artifact: Artifact) -> str:
+    """The module, without the package's name, that reads a teacher artefact: what is made with it depends on its code."""
+    return f"teachers.{artifact.json('teacher.json')['loader']}"
+
+
 def load(artifact: Artifact, device: torch.device | str = "cpu", precision: str = "no") -> Teacher:
     """The teacher of an artefact, on a device, its frozen weights in a precision ("no" is float32)."""
-    loader = artifact.json("teacher.json")["loader"]
-    return importlib.import_module(f"directcm.teachers.{loader}").load(artifact, device, precision)
+    return importlib.import_module(f"directcm.{loader(artifact)}").load(artifact, device, precision)
+
+
+def load_codec(artifact: Artifact, device: torch.device | str = "cpu", precision: str = "no") -> Codec:
+    """What a teacher's images, captions and labels pass through; its parts are read as they are needed."""
+    return importlib.import_module(f"directcm.{loader(artifact)}").load_codec(artifact, device, precision)

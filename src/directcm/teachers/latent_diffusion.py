@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,23 +13,18 @@ from torch import Tensor
 from directcm.artifacts import LOCATION, read_json, sha256
 from directcm.errors import UserError
 from directcm.processes import VariancePreserving
-from directcm.teachers import Conditioning, Teacher
+from directcm.teachers import Conditioning, Teacher, dtype
+from directcm.teachers.codec import Codec, Draw, to_images, to_tensor
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
     from directcm.artifacts import Artifact
 
+__all__ = ["to_images", "to_tensor"]
+
 # Pixels from which images are decoded one by one.
 LARGE = 256
-DTYPES = {"no": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
-
-
-def dtype(precision: str, device: torch.device | str) -> torch.dtype:
-    """The dtype of frozen weights; a UserError for fp16 without a GPU."""
-    if precision == "fp16" and torch.device(device).type == "cpu":
-        raise UserError("precision fp16 needs a GPU, and there is none here; use no or bf16")
-    return DTYPES[precision]
 
 
 class LatentDiffusion(Teacher):
@@ -179,22 +175,6 @@ def load_vae(artifact: Artifact, device: torch.device | str = "cpu", precision: 
     return vae.requires_grad_(False).eval().to(device)
 
 
-def to_tensor(images: Sequence[Image]) -> Tensor:
-    """RGB images of one size to (B, 3, H, W) float32 in [−1, 1]."""
-    import numpy as np
-
-    pixels = np.stack([np.asarray(image.convert("RGB"), dtype=np.float32) for image in images])
-    return torch.from_numpy(pixels).permute(0, 3, 1, 2) / 127.5 - 1.0
-
-
-def to_images(pixels: Tensor) -> list[Image]:
-    """(B, 3, H, W) in [−1, 1] to RGB images, clamped and rounded."""
-    from PIL import Image
-
-    array = ((pixels.float().clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8).permute(0, 2, 3, 1).cpu().numpy()
-    return [Image.fromarray(a, mode="RGB") for a in array]
-
-
 @torch.no_grad()
 def decode_pixels(vae: Any, latents: Tensor) -> Tensor:
     """Scaled latents (B, c, h, w) to pixels (B, 3, H, W), float32, clamped to [−1, 1]."""
@@ -272,3 +252,38 @@ class TextEncoders:
     def __call__(self, texts: Sequence[str]) -> Conditioning:
         """The conditioning of captions."""
         return self.encode(self.tokens(texts))
+
+
+class Latents(Codec):
+    """The VAE and the text encoders of a teacher artefact, each read when it is first needed."""
+
+    latent = True
+
+    def __init__(self, artifact: Artifact, device: torch.device | str, precision: str) -> None:
+        self.artifact, self.device, self.precision = artifact, device, precision
+
+    @cached_property
+    def vae(self) -> Any:
+        return load_vae(self.artifact, self.device, self.precision)
+
+    @cached_property
+    def text(self) -> TextEncoders:
+        return TextEncoders.load(self.artifact, self.device, self.precision)
+
+    def encode(self, images: Tensor, draw: Draw | None) -> Tensor:
+        """Scaled latents (B, c, h, w) of the VAE's posterior."""
+        side = images.shape[-1] // 2 ** (len(self.vae.config.block_out_channels) - 1)
+        shape = (self.vae.config.latent_channels, side, side)
+        return encode_images(self.vae, images, None if draw is None else draw(shape))
+
+    def decode(self, latents: Tensor) -> Tensor:
+        return decode_pixels(self.vae, latents)
+
+    def condition(self, texts: Sequence[str], labels: Sequence[str]) -> Conditioning:
+        """The captions' embeddings; labels tell SDXL nothing."""
+        return self.text(texts)
+
+
+def load_codec(artifact: Artifact, device: torch.device | str = "cpu", precision: str = "no") -> Latents:
+    """The VAE and the text encoders of a teacher artefact."""
+    return Latents(artifact, device, precision)

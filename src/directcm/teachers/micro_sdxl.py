@@ -26,11 +26,6 @@ LATENT_CHANNELS = 4
 BOS, EOS = "<|startoftext|>", "<|endoftext|>"
 
 
-def _seeded(seed: int, purpose: str) -> None:
-    """Seed torch's own generator, which the libraries' weight initialisations draw from; nothing else uses it."""
-    torch.manual_seed(int(rng.generator(seed, purpose).integers(2**63)))
-
-
 def make_tokenizer(texts: list[str], settings: MicroText) -> Any:
     """A CLIPTokenizer whose byte-level BPE is learnt from the captions; any text can be encoded."""
     from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, trainers
@@ -135,7 +130,7 @@ def train_vae(
     from diffusers import AutoencoderKL
 
     v = settings.vae
-    _seeded(seed, "vae_init")
+    rng.seed_torch(seed, "vae_init")
     vae = AutoencoderKL(
         down_block_types=("DownEncoderBlock2D",) * len(v.channels),
         up_block_types=("UpDecoderBlock2D",) * len(v.channels),
@@ -208,7 +203,7 @@ def make(settings: MicroSdxl, process: Process, data: Artifact, seed: int, scrat
     side = mean.shape[-1]
 
     tokenizer = make_tokenizer(texts, settings.text)
-    _seeded(seed, "unet_init")
+    rng.seed_torch(seed, "unet_init")
     first, second = make_text_encoders(settings.text, len(tokenizer), tokenizer.bos_token_id, tokenizer.eos_token_id)
     unet = make_unet(settings, side)
     schedule = VariancePreserving.scaled_linear(steps=process.timesteps, time_input=process.time_input)

@@ -68,6 +68,13 @@ WEIGHTS = {
             "https://github.com/christophschuhmann/improved-aesthetic-predictor/raw/main/sac%2Blogos%2Bava1-l14-linearMSE.pth",
             3_714_759,
         ),
+        # torchvision's VGG-16, the backbone of LPIPS; the name carries the hash's first eight digits.
+        WeightsFile(
+            "vgg16-397923af.pth",
+            "397923af8e79cdbb6a7127f12361acd7a2f83e06b05044ddf496e83de57a5bf0",
+            "https://download.pytorch.org/models/vgg16-397923af.pth",
+            553_433_881,
+        ),
     )
 }
 

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
+from directcm import weights
 from directcm.errors import UserError
-from directcm.metrics import weights
-from directcm.metrics.weights import WEIGHTS, WeightsFile, weights_file, weights_folder
-from directcm.specs import EXTRACTORS
+from directcm.specs import DISTANCES, EXTRACTORS
+from directcm.weights import WEIGHTS, WeightsFile, weights_file, weights_folder
 
 
 @pytest.fixture
@@ -20,13 +20,14 @@ def cache(tmp_path, monkeypatch) -> Path:
     return tmp_path
 
 
-def test_table_covers_the_extractors():
-    assert {name for e in EXTRACTORS.values() for name in e.weights} == set(WEIGHTS)
+def test_table_covers_the_extractors_and_distances():
+    assert {name for e in [*EXTRACTORS.values(), *DISTANCES.values()] for name in e.weights} == set(WEIGHTS)
     for known in WEIGHTS.values():
         assert re.fullmatch(r"[0-9a-f]{64}", known.sha256)
         assert known.url.startswith("https://") and known.size
     # torch's naming rule: the hash's first eight digits end the name
     assert WEIGHTS["pt_inception-2015-12-05-6726825d.pth"].sha256.startswith("6726825d")
+    assert WEIGHTS["vgg16-397923af.pth"].sha256.startswith("397923af")
     assert WEIGHTS["ViT-L-14.pt"].sha256 in WEIGHTS["ViT-L-14.pt"].url
 
 

@@ -1,0 +1,249 @@
+"""An archive (tar, also compressed, or zip) of images, with a metadata.csv or in a layout of their own, fetched once or placed by hand.
+
+It is unpacked into a temporary folder, which the module of its layout reads. Names and bytes of regular files are all that is taken from it.
+"""
+
+from __future__ import annotations
+
+import errno
+import lzma
+import re
+import shutil
+import stat
+import tarfile
+import tempfile
+import urllib.parse
+import urllib.request
+import weakref
+import zipfile
+import zlib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import IO
+
+from directcm.config import Data
+from directcm.datasets import Item, cifar10, folder
+from directcm.datasets.download import fetch, verify
+from directcm.errors import UserError
+
+# Where downloads are kept, in the working folder; git ignores it, and `make clean` leaves it.
+DOWNLOADS = Path("downloads")
+# Who reads what it holds: each has `items`, a MARK, the file whose folder is the data set's, and what it NEEDS.
+LAYOUTS = {"folder": folder, "cifar10": cifar10}
+# What an archive may unpack to: files and folders, and bytes. It may itself have as many bytes.
+MOST_FILES = 250_000
+MOST_BYTES = 64 * 2**30
+_ELSEWHERE = "if another program reads it, unpack it with that and set data.kind to folder"
+_DAMAGE = (
+    tarfile.TarError,
+    zipfile.BadZipFile,
+    zlib.error,
+    lzma.LZMAError,
+    EOFError,
+    # Of zipfile: a compression or an encryption that it cannot undo. ValueError: names that are no names.
+    NotImplementedError,
+    RuntimeError,
+    ValueError,
+)
+
+
+@dataclass(frozen=True)
+class Member:
+    """An entry of an archive: its name as it stands, its size unpacked (bytes), and what it is ("file", "folder" or else)."""
+
+    name: str
+    size: int
+    kind: str
+    open: Callable[[], IO[bytes]]
+
+
+def place(settings: Data) -> Path:
+    """Where the archive lies or is to lie: data.path, or a name of its own for each sha256 and url under downloads/."""
+    if settings.path:
+        return Path(settings.path)
+    last = urllib.parse.unquote(urllib.parse.urlsplit(settings.url or "").path).rpartition("/")[2]
+    name = re.sub(r"[^A-Za-z0-9._-]+", "_", last)[-100:] or "archive"
+    return DOWNLOADS / f"{(settings.sha256 or '')[:12]}-{name}"
+
+
+def check(settings: Data) -> None:
+    """What can be found wrong without fetching or reading the archive: a UserError that says what to place, and where."""
+    path = place(settings)
+    if path.is_file():
+        return
+    if path.exists():
+        raise UserError(f"data.path: {path} is not a file; name the archive itself, or where the download is to lie")
+    if not settings.url:
+        raise UserError(
+            f"data.path: {path}: no such file; place the archive with sha256 {settings.sha256} there, or set data.url"
+        )
+    if settings.url.startswith("file:"):
+        source = Path(urllib.request.url2pathname(urllib.parse.urlsplit(settings.url).path))
+        if not source.is_file():
+            raise UserError(
+                f"data.url: {source}: no such file; correct it, or place the archive with sha256 {settings.sha256} at {path}"
+            )
+
+
+def obtain(settings: Data) -> Path:
+    """The archive, its SHA-256 checked; it is fetched where it is not there. Raises UserError."""
+    path, digest = place(settings), settings.sha256 or ""
+    check(settings)
+    if settings.url:
+        fetch(settings.url, path, digest, MOST_BYTES)
+    else:
+        verify(path, digest, "replace it by the right one, or correct data.sha256")
+    return path
+
+
+def items(settings: Data) -> tuple[int, Iterator[Item]]:
+    """The images of the archive, as its layout's module reads them from a folder; its messages name the archive's files.
+
+    metadata.csv (of another layout its own mark) lies at the archive's top, or in one folder there; file names are relative to it.
+    """
+    archive, layout = obtain(settings), LAYOUTS[settings.layout]
+    unpacked = Path(tempfile.mkdtemp(prefix="directcm-"))
+    try:
+        unpack(archive, unpacked)
+        root = _root(archive, unpacked, layout.MARK, layout.NEEDS)
+        with _naming(root, archive):
+            count, found = layout.items(settings.model_copy(update={"kind": "folder", "path": str(root)}))
+    except BaseException:
+        shutil.rmtree(unpacked, ignore_errors=True)
+        raise
+    images = _read(found, root, archive, unpacked)
+    # Where nothing is ever read of it: a generator that has not begun has no `finally` yet.
+    weakref.finalize(images, shutil.rmtree, unpacked, ignore_errors=True)
+    return count, images
+
+
+class _naming:
+    """Messages about the temporary folder are about the archive."""
+
+    def __init__(self, root: Path, archive: Path) -> None:
+        self.root, self.archive = root, archive
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        if isinstance(error, UserError):
+            raise UserError(str(error).replace(str(self.root), str(self.archive))) from None
+
+
+def _read(found: Iterator[Item], root: Path, archive: Path, unpacked: Path) -> Iterator[Item]:
+    try:
+        with _naming(root, archive):
+            yield from found
+    finally:
+        shutil.rmtree(unpacked, ignore_errors=True)
+
+
+def _root(archive: Path, unpacked: Path, mark: str, needs: str) -> Path:
+    """The folder with the file `mark`: the top, or the one folder there that has one."""
+    places = [p for p in (unpacked, *sorted(unpacked.iterdir())) if (p / mark).is_file()]
+    if not places:
+        raise UserError(f"{archive}: holds no {mark}, at its top or in a folder there; {needs}")
+    if places[0] != unpacked and len(places) > 1:
+        names = " and ".join(repr(p.name) for p in places[:2])
+        raise UserError(f"{archive}: holds {mark} in {names}; one data set is needed")
+    return places[0]
+
+
+def unpack(archive: Path, to: Path) -> None:
+    """Write the files of an archive into the empty folder `to`: nothing outside it, no links, no more than the bounds allow.
+
+    tarfile's filter="data" is not used: it comes with Python 3.11.4, lets links within the archive through (and of some
+    versions links out of it), and cuts absolute names short in silence. Raises UserError naming the archive and the entry.
+    """
+    count = total = 0
+    try:
+        for member in _members(archive):
+            if member.size < 0:
+                raise ValueError(f"{member.name!r} has a negative size")
+            count, total = count + 1, total + member.size
+            if count > MOST_FILES or total > MOST_BYTES:
+                raise UserError(
+                    f"{archive}: unpacks to more than {MOST_FILES} files or {MOST_BYTES} bytes; unpack it yourself and set data.kind to folder"
+                )
+            target = to / _safe(archive, member)
+            try:
+                _write(member, target)
+            except (FileExistsError, NotADirectoryError, IsADirectoryError):
+                raise UserError(f"{archive}: {member.name!r} is in it twice, or is a file and a folder") from None
+    except _DAMAGE as error:
+        raise UserError(f"{archive}: not a readable archive ({error or type(error).__name__}); {_ELSEWHERE}") from None
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise UserError(
+                f"{to}: the disk is full while {archive} is unpacked; make room, or set TMPDIR to a folder with more"
+            ) from None
+        if error.errno == errno.ENAMETOOLONG:
+            raise UserError(f"{archive}: a name in it is too long for this system ({member.name[:40]!r}…)") from None
+        # Without a file's name it is of a decompressor, or of an offset that is none: damage. Else it is the system's.
+        if error.filename is not None:
+            raise
+        raise UserError(f"{archive}: not a readable archive ({error}); {_ELSEWHERE}") from None
+
+
+def _safe(archive: Path, member: Member) -> PurePosixPath:
+    """A member's name, if it leads nowhere but into the folder; UserError otherwise, or where it is neither file nor folder."""
+    name = PurePosixPath(member.name)
+    if name.is_absolute() or ".." in name.parts or "\0" in member.name or (member.kind == "file" and not name.parts):
+        raise UserError(f"{archive}: {member.name!r} leads out of the archive; names relative to its top are needed")
+    if member.kind not in ("file", "folder"):
+        raise UserError(f"{archive}: {member.name!r} is a {member.kind}; an archive of files and folders is needed")
+    return name
+
+
+def _write(member: Member, target: Path) -> None:
+    if member.kind == "folder":
+        target.mkdir(parents=True, exist_ok=True)
+        return
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with member.open() as source, open(target, "xb") as file:
+        shutil.copyfileobj(source, file, 1 << 20)
+
+
+def _members(archive: Path) -> Iterator[Member]:
+    """The entries in their order, with the sizes that the archive states: no member yields more bytes than that."""
+    # Not is_zipfile first: it finds a zip that lies at the end of a tar.
+    try:
+        tar = tarfile.open(archive)  # noqa: SIM115
+    except tarfile.ReadError:
+        if not zipfile.is_zipfile(archive):
+            raise UserError(f"{archive}: neither a tar (also .gz, .bz2, .xz) nor a zip archive; {_ELSEWHERE}") from None
+        with zipfile.ZipFile(archive) as opened:
+            yield from _zip_members(opened)
+    else:
+        with tar:
+            yield from _tar_members(tar)
+
+
+def _tar_members(tar: tarfile.TarFile) -> Iterator[Member]:
+    for info in tar:
+        link = info.issym() or info.islnk()
+        kind = "file" if info.isreg() else "folder" if info.isdir() else "link" if link else "special file"
+
+        def content(info: tarfile.TarInfo = info) -> IO[bytes]:
+            source = tar.extractfile(info)
+            assert source is not None
+            return source
+
+        yield Member(info.name, info.size, kind, content)
+
+
+def _zip_members(opened: zipfile.ZipFile) -> Iterator[Member]:
+    for info in opened.infolist():
+        # The mode of the system that made it; 0 where it was none with modes.
+        mode = stat.S_IFMT(info.external_attr >> 16)
+        kind = "file" if mode in (0, stat.S_IFREG) else "link" if mode == stat.S_IFLNK else "special file"
+        # Not info.is_dir, which fails where there is no name.
+        if info.filename.endswith("/") and mode in (0, stat.S_IFDIR):
+            kind = "folder"
+
+        def content(info: zipfile.ZipInfo = info) -> IO[bytes]:
+            return opened.open(info)
+
+        yield Member(info.filename, info.file_size, kind, content)

@@ -1,0 +1,119 @@
+"""Distances that losses are made of: (a, b), each (B, …), → one number a row, (B,)."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from directcm.artifacts import sha256
+from directcm.errors import UserError
+from directcm.specs import DISTANCES
+from directcm.weights import weights_file
+
+Distance = Callable[[Tensor, Tensor], Tensor]
+
+# What the library `lpips` (0.1.4) brings along: the weights of its linear layers on VGG's, version 0.1.
+HEADS_SHA256 = "a78928a0af1e5f0fcb1f3b9e8f8c3a2a5a3de244d830ad5c1feddc79b8432868"
+# The side that VGG was trained on. Smaller images are enlarged to it, as in the release of Song et al. (2303.01469).
+SIDE = 224
+
+
+def make(name: str, huber_c: float, device: torch.device | str) -> Distance:
+    """The distance of a name of `specs.DISTANCES`; a UserError where its weights are missing."""
+    if name == "pseudo_huber":
+        return pseudo_huber(huber_c)
+    if name == "lpips":
+        return lpips(device)
+    return {"mse": mse, "l1": l1}[name]
+
+
+def mse(a: Tensor, b: Tensor) -> Tensor:
+    """Mean squared difference over everything but the first dimension, (B,)."""
+    return ((a - b) ** 2).flatten(1).mean(1)
+
+
+def l1(a: Tensor, b: Tensor) -> Tensor:
+    """Mean absolute difference over everything but the first dimension, (B,)."""
+    return (a - b).abs().flatten(1).mean(1)
+
+
+def pseudo_huber(c: float) -> Distance:
+    """mean(√(δ² + c²) − c) over everything but the first dimension (Charbonnier et al. 1997; METHODS.md)."""
+    return lambda a, b: (((a - b) ** 2 + c**2).sqrt() - c).flatten(1).mean(1)
+
+
+def norm_huber(share: float) -> Distance:
+    """√(‖δ‖² + c²) − c of the whole difference, c = share·√d for d components (Song & Dhariwal 2310.14189, Section 3.3)."""
+
+    def distance(a: Tensor, b: Tensor) -> Tensor:
+        delta = (a - b).flatten(1)
+        c = share * delta.shape[1] ** 0.5
+        return ((delta**2).sum(1) + c**2).sqrt() - c
+
+    return distance
+
+
+def lpips(device: torch.device | str, state: Mapping[str, Tensor] | None = None) -> Distance:
+    """LPIPS 0.1 on VGG-16 (Zhang et al. 1801.03924), of RGB images (B, 3, H, W) in [−1, 1], in float32.
+
+    The release of Song et al. (2303.01469) takes another LPIPS, with average for max pooling; this is the published one.
+    `state`: VGG-16's weights, under torchvision's names, instead of those of the weights cache.
+    """
+    network = lpips_network(_published() if state is None else state).to(device)
+
+    def distance(a: Tensor, b: Tensor) -> Tensor:
+        if a.shape[1] != 3:
+            raise UserError(
+                f"loss lpips compares RGB images, these have {a.shape[1]} channels; use {' or '.join(n for n in DISTANCES if not DISTANCES[n].images)}"
+            )
+        with torch.autocast(a.device.type, enabled=False):
+            pairs = zip(_features(network, a), _features(network, b), network.lins, strict=True)
+            return sum((layer((f - g) ** 2).mean(dim=(1, 2, 3)) for f, g, layer in pairs), a.new_zeros(()))
+
+    return distance
+
+
+def _features(network: Any, images: Tensor) -> list[Tensor]:
+    """VGG's features of five layers, each of unit length along its channels.
+
+    The library's own forward would do, but for its norm: where no channel answers, the gradient of its root is not a number.
+    """
+    images = images.float()
+    if min(images.shape[2:]) < SIDE:
+        images = nn.functional.interpolate(images, size=(SIDE, SIDE), mode="bilinear", align_corners=False)
+    found = network.net(network.scaling_layer(images))
+    return [f / (torch.linalg.vector_norm(f, dim=1, keepdim=True) + 1e-10) for f in found]
+
+
+def lpips_network(vgg: Mapping[str, Tensor]) -> Any:
+    """The library's network, frozen, with VGG-16's weights as they are given; nothing is downloaded."""
+    import lpips as library
+
+    # Made without memory: the library would draw all of VGG at random first, its unused classifier of 500 MB too. It asks
+    # torchvision in a way that warns.
+    with torch.device("meta"), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        network = library.LPIPS(pretrained=False, net="vgg", pnet_rand=True, verbose=False)
+    network.scaling_layer = library.ScalingLayer()
+    heads = Path(library.__file__).parent / "weights" / "v0.1" / "vgg.pth"
+    if not heads.is_file() or sha256(heads) != HEADS_SHA256:
+        raise UserError(f"{heads}: is not what lpips 0.1.4 ships; install the locked environment again: make install")
+    state = dict(torch.load(heads, map_location="cpu", weights_only=True))
+    for name in network.net.state_dict():
+        # slice1.0.weight is torchvision's features.0.weight.
+        theirs = f"features.{name.partition('.')[2]}"
+        if theirs not in vgg:
+            raise UserError(f"lpips: the weights have no {theirs}; they are not torchvision's VGG-16")
+        state[f"net.{name}"] = vgg[theirs].float()
+    network.load_state_dict(state, strict=False, assign=True)
+    return network.requires_grad_(False).eval()
+
+
+def _published() -> Mapping[str, Tensor]:
+    """VGG-16 of the weights cache, its sha256 checked; no pickled code is run."""
+    return torch.load(weights_file(DISTANCES["lpips"].weights[0]), map_location="cpu", weights_only=True)

@@ -1,0 +1,46 @@
+"""Consistency training (Song et al. 2303.01469, Algorithm 3): no teacher, both points from one image and one noise.
+
+d( f_θ(x + t_{n+1} z, t_{n+1}), f_θ⁻(x + t_n z, t_n) ) on a grid of N(k) times that grows along training, θ⁻ an average of decay μ(k).
+"""
+
+from __future__ import annotations
+
+import math
+
+from torch import Tensor
+
+from directcm.methods import Batch, Setting, training_pair
+from directcm.students import Student
+
+LABEL = "CT"
+TEACHER, TARGETS, FORWARDS = False, "", 2
+PROCESSES = ("karras",)
+# Song et al., Table 3, CIFAR-10.
+SETTINGS = {"s0": 2, "s1": 150, "mu0": 0.9}
+
+
+def intervals(step: int, steps: int, s0: float, s1: float) -> int:
+    """n(k) = N(k) − 1 = max(⌈√(k/K·((s₁ + 1)² − s₀²) + s₀²) − 1⌉, 1) (Song et al., Appendix C)."""
+    return max(math.ceil(math.sqrt(step / steps * ((s1 + 1) ** 2 - s0**2) + s0**2) - 1), 1)
+
+
+def decay(step: int, steps: int, setting: Setting) -> float:
+    """μ(k) = exp(s₀ ln μ₀/n(k)) (Song et al., Appendix C)."""
+    own = setting.own
+    return math.exp(own["s0"] * math.log(own["mu0"]) / intervals(step, steps, own["s0"], own["s1"]))
+
+
+def times(student: Student, batch: Batch, setting: Setting) -> tuple[Tensor, Tensor]:
+    """Neighbouring times t > r (B,) of the step's grid, all pairs as likely."""
+    assert batch.u is not None
+    n = intervals(batch.step, batch.steps, setting.own["s0"], setting.own["s1"])
+    grid = student.process.grid(n).to(batch.u.device)
+    index = (batch.u * n).long()
+    return grid[index], grid[index + 1]
+
+
+def loss(student: Student, batch: Batch, setting: Setting) -> Tensor:
+    """Per-sample losses (B,)."""
+    assert batch.x0 is not None and batch.eps is not None and setting.average is not None
+    t, r = times(student, batch, setting)
+    return setting.distance(*training_pair(student, setting.average, batch.x0, batch.eps, t, r, batch.data_cond))

@@ -1,0 +1,21 @@
+"""Direct CM on the teacher's own trajectories (METHODS.md, `coupling: trajectory`).
+
+d( f_θ(x_s, s), Φ(x_T, T → 0) ),  x_s on the trajectory from pure noise x_T: all points of one share an endpoint, and x_s follows
+the teacher's marginal, not the data's.
+"""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from directcm.methods import Batch, Setting
+from directcm.students import Student
+
+LABEL = "Direct CM (trajectory)"
+TEACHER, TARGETS, FORWARDS = False, "trajectory", 1
+
+
+def loss(student: Student, batch: Batch, setting: Setting) -> Tensor:
+    """Per-sample losses (B,)."""
+    assert batch.endpoint is not None
+    return setting.distance(student(batch.x, batch.t, batch.cond), batch.endpoint)

@@ -1,0 +1,37 @@
+"""Generator-augmented flows (2406.09570) over CT: a share of the images are what the student itself makes of the pair's point.
+
+x̂ = sg f_θ⁻(x + σ_i z, σ_i), and the pair is x̂ + σ_{i+1} z and x̂ + σ_i z with the same z. CT's average θ⁻ is the generator too.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from directcm.methods import Batch, Setting, ct, training_pair
+from directcm.processes import expand
+from directcm.students import Student
+
+LABEL = "GC (CT)"
+TEACHER, TARGETS, FORWARDS = False, "", 3
+PROCESSES = ("karras",)
+# p is the share of the standard coupling; the rest is CT's.
+SETTINGS = {"p": 0.5, "s0": 2, "s1": 150, "mu0": 0.9}
+
+decay = ct.decay
+
+
+def augmented(generator: Student, batch: Batch, r: Tensor, p: float) -> Tensor:
+    """The images of a batch (B, …): with probability 1 − p what the generator makes of x + σ_r z."""
+    assert batch.x0 is not None and batch.eps is not None and batch.v is not None
+    with torch.no_grad():
+        made = generator(generator.process.diffuse(batch.x0, batch.eps, r), r, batch.data_cond)
+    return torch.where(expand((batch.v < p).double(), made).bool(), batch.x0, made)
+
+
+def loss(student: Student, batch: Batch, setting: Setting) -> Tensor:
+    """Per-sample losses (B,)."""
+    assert batch.eps is not None and setting.average is not None
+    t, r = ct.times(student, batch, setting)
+    images = augmented(setting.average, batch, r, setting.own["p"])
+    return setting.distance(*training_pair(student, setting.average, images, batch.eps, t, r, batch.data_cond))

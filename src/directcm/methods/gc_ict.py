@@ -1,0 +1,32 @@
+"""Generator-augmented flows (2406.09570) over iCT, which has no average of its own: the generator's is kept beside it.
+
+x̂ = sg f_EMA(x + σ_i z, σ_i), and the pair is x̂ + σ_{i+1} z and x̂ + σ_i z with the same z.
+"""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from directcm.methods import Batch, Setting, gc_ct, ict, training_pair
+from directcm.students import Student
+
+LABEL = "GC (iCT)"
+TEACHER, TARGETS, FORWARDS = False, "", 3
+PROCESSES = ("karras",)
+# p is the share of the standard coupling, ema the generator's decay: of trainings as short as the embedded ones; the rest is iCT's.
+SETTINGS = {"p": 0.5, "ema": 0.99, "s0": 10, "s1": 1280, "p_mean": -1.1, "p_std": 2.0, "huber": 0.00054}
+
+
+def decay(step: int, steps: int, setting: Setting) -> float:
+    """The generator's."""
+    return setting.own["ema"]
+
+
+def loss(student: Student, batch: Batch, setting: Setting) -> Tensor:
+    """Per-sample losses (B,)."""
+    assert batch.eps is not None and setting.average is not None
+    t, r = ict.times(student, batch, setting)
+    images = gc_ct.augmented(setting.average, batch, r, setting.own["p"])
+    return ict.weighted(
+        student, setting, t, r, training_pair(student, student, images, batch.eps, t, r, batch.data_cond)
+    )

@@ -1,0 +1,20 @@
+"""Straight distillation (Luhman & Luhman 2101.02388): Direct CM at the last time only.
+
+d( f_θ(x_T, T), Φ(x_T, T → 0) ) on stored pairs of pure noise and the endpoint that the teacher's ODE reaches from it.
+"""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from directcm.methods import Batch, Setting
+from directcm.students import Student
+
+LABEL = "Straight"
+TEACHER, TARGETS, FORWARDS = False, "prior", 1
+
+
+def loss(student: Student, batch: Batch, setting: Setting) -> Tensor:
+    """Per-sample losses (B,)."""
+    assert batch.endpoint is not None
+    return setting.distance(student(batch.x, batch.t, batch.cond), batch.endpoint)

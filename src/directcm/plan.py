@@ -1,0 +1,237 @@
+"""The verb `plan`: what a configuration asks for before anything runs: jobs, teacher forwards, hours on named devices, storage.
+
+Forwards are counted as METHODS.md counts them, one row through the teacher's U-Net, guidance twice; start points of training
+are uniform over the grid, so that a target takes (N + 1)/2 steps on average and the count is an expectation. Hours come from the
+rates that were measured (`benchmarks/rates.csv`) and leave out what has no rate: metrics, analysis, training the teacher.
+"""
+
+from __future__ import annotations
+
+import csv
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from directcm import editing, paths
+from directcm.artifacts import COLLECTION, MANIFEST, read_json
+from directcm.config import Config
+from directcm.errors import UserError
+from directcm.processes import make
+from directcm.registry import methods
+from directcm.search import most_probes
+from directcm.solvers import make_solver
+
+RATES = Path("benchmarks/rates.csv")
+COLUMNS = ["date", "commit", "device", "teacher", "what", "per_second", "n", "note"]
+
+
+@dataclass
+class Job:
+    """One artefact: `forwards` rows through the teacher, `pairs` drawn in training by method, `drawn` rows through a student.
+
+    `latents` and `images`: how many of either it keeps, where that is known beforehand.
+    """
+
+    kind: str
+    folder: str
+    forwards: float = 0.0
+    method: str = ""
+    pairs: float = 0.0
+    drawn: float = 0.0
+    latents: float = 0.0
+    images: float = 0.0
+
+
+def row_bytes(config: Config) -> tuple[int, int]:
+    """Bytes of one latent (float32) and, at most, of one image: RGB as it is before PNG packs it."""
+    channels, side = config.latent()
+    return 4 * channels * side**2, 3 * config.data.resolution**2
+
+
+def teacher_name(config: Config) -> str:
+    """What rates are measured of: the kind of teacher and the side of its images in pixels."""
+    return f"{config.teacher.kind}, {config.data.resolution} px"
+
+
+def rows_per_step(solver: str, w: float) -> int:
+    """Rows through the teacher for one step of one start point."""
+    return make_solver(solver).evaluations_per_step * (1 if w in (0.0, 1.0) else 2)
+
+
+def _ode(text: str) -> dict[str, Any]:
+    axes = dict(part.split("~", 1) for part in text.split(","))
+    ode = {"solver": axes["solver"], "N": int(axes["N"]), "w": float(axes["w"])}
+    return {**ode, "coupling": axes.get("coupling", "forward")}
+
+
+def jobs(config: Config, runs: Sequence[Mapping[str, Any]]) -> list[Job]:
+    """Every artefact of these runs with the work in it, in the order they are made."""
+    by_key = {paths.key(run, paths.RUN_AXES): run for run in runs}
+    total = config.errors.times * config.errors.points
+    out = []
+    for folder in paths.artefacts(config, runs):
+        kind, _, rest = folder.partition("/")
+        job = Job(kind, folder)
+        if kind in ("reference", "floor", "targets", "endpoints"):
+            name, shard = rest.split("/shard~")
+            ode = _ode(name)
+            each = rows_per_step(ode["solver"], ode["w"])
+            if kind == "targets":
+                # From noised images, from pure noise, and N start points of one trajectory for N steps.
+                mean = {"forward": (ode["N"] + 1) / 2, "prior": ode["N"], "trajectory": 1}[ode["coupling"]]
+                steps = config.targets.shard * mean
+                job.latents = config.targets.shard * (2 if ode["coupling"] == "trajectory" else 1)
+            elif kind == "endpoints":
+                size = config.errors.shard
+                points = min(size, total - int(shard) * size)
+                # Start times are evenly spaced from pure noise: N, N − N/times, … steps.
+                steps = points * ode["N"] * (config.errors.times + 1) / (2 * config.errors.times)
+                job.latents = points
+            else:
+                job.latents = job.images = config.evaluation.samples / config.evaluation.shards
+                steps = job.latents * ode["N"]
+            job.forwards = steps * each
+        elif kind == "trajectories":
+            steps = config.figures.trajectories * config.ode.N
+            job.forwards = steps * rows_per_step(config.ode.solver, config.ode.w)
+        elif kind == "students":
+            run = by_key[rest]
+            job.method, job.pairs = run["method"], float(run["steps"] * run["batch_size"])
+            if (method := methods()[run["method"]]).teacher:
+                # Of the halvings the first alone asks the teacher, two steps at a time.
+                share = 2 / math.log2(run["N"]) if method.halves else 1
+                job.forwards = job.pairs * share * rows_per_step(run["solver"], run["w"])
+        elif kind == "samples":
+            sets = config.sets(by_key[rest])
+            job.drawn = float(config.evaluation.samples * sum(k for _, k in sets))
+            job.latents = job.images = config.evaluation.samples * len(sets)
+        elif kind == "edits":
+            _, name = rest.split("/")
+            run = _ode(name)
+            calls, steps = editing.evaluations(config.editing, make(config.process), run["N"], config.data.resolution)
+            if rest.startswith("teacher/"):
+                job.forwards = float(config.editing.images * steps * rows_per_step(run["solver"], run["w"]))
+            else:
+                job.drawn = float(config.editing.images * calls)
+        elif kind in ("noise", "floor_noise"):
+            job.latents = config.evaluation.samples
+        elif kind == "search_noise" and config.search is not None:
+            job.latents = config.search.samples
+        elif kind == "search" and config.search is not None:
+            # At most: all that each time's search can ask for, and even and found times on the evaluation's noise.
+            most = most_probes(by_key[rest]["N"] - 1)
+            drawn = sum(k * most for k in range(2, max(config.search.steps) + 1)) + sum(config.search.steps)
+            job.drawn = float(drawn * config.search.samples + 2 * sum(config.search.steps) * config.evaluation.samples)
+        out.append(job)
+    return out
+
+
+def read_rates(path: Path) -> list[dict[str, str]]:
+    """The measured rates; none where the file is not there."""
+    if not path.is_file():
+        return []
+    with open(path, newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    for number, row in enumerate(rows, 2):
+        try:
+            good = set(COLUMNS) <= set(row) and float(row["per_second"]) > 0
+        except (TypeError, ValueError):
+            good = False
+        if not good:
+            raise UserError(f"{path}: line {number} is not {', '.join(COLUMNS)} with a rate above 0")
+    return rows
+
+
+def hours(some: Iterable[Job], rates: Mapping[str, float]) -> float | None:
+    """Device hours of solving, training and sampling; None where a rate that they need was not measured.
+
+    A training step's rate holds its teacher forwards; a student samples at the teacher's rate.
+    """
+    seconds = 0.0
+    for job in some:
+        if job.kind == "students":
+            if not (rate := rates.get(job.method)):
+                return None
+            seconds += job.pairs / rate
+        elif job.forwards or job.drawn:
+            if not (rate := rates.get("teacher")):
+                return None
+            seconds += (job.forwards + job.drawn) / rate
+    return seconds / 3600
+
+
+def size(folder: Path) -> int | None:
+    """Bytes that an artefact lists, a collection's parts included; None where it is not there."""
+    try:
+        manifest = read_json(folder / MANIFEST)
+        total = int(manifest["bytes"])
+        parts = manifest["settings"]["parts"] if manifest["kind"] == COLLECTION else []
+    except (UserError, KeyError, TypeError, ValueError):
+        return None
+    inside = [size(folder / str(part)) for part in parts]
+    return None if None in inside else total + sum(part or 0 for part in inside)
+
+
+def plan(config: Config, runs: Sequence[Mapping[str, Any]], results: Path, rates: Path = RATES) -> str:
+    """The plan as text."""
+    found = jobs(config, runs)
+    sizes = {job.folder: size(results / job.folder) for job in found}
+    lines = [
+        f"{config.preset}: {len(runs)} students, {len(found)} artefacts, {sum(s is not None for s in sizes.values())} of them done",
+        "",
+        f"{'artefacts':<14}{'count':>7}{'done':>7}{'teacher forwards':>20}{'still to do':>16}{'on disk':>12}{'all of it':>12}",
+    ]
+    unknown = []
+    whole = 0.0
+    for kind in dict.fromkeys(job.kind for job in found):
+        some = [job for job in found if job.kind == kind]
+        known = [s for job in some if (s := sizes[job.folder]) is not None]
+        left = sum(job.forwards for job in some if sizes[job.folder] is None)
+        # What is not there yet is taken to be as large as its like on average, or as the rows that it will keep.
+        latent, image = row_bytes(config)
+        beforehand = sum(job.latents * latent + job.images * image for job in some)
+        expected = len(some) * sum(known) / len(known) if known else beforehand or None
+        if expected is None:
+            unknown.append(kind)
+        else:
+            whole += expected
+        lines.append(
+            f"{kind:<14}{len(some):>7,}{len(known):>7,}{sum(j.forwards for j in some):>20,.0f}{left:>16,.0f}"
+            f"{_bytes(sum(known)):>12}{_bytes(expected) if expected is not None else 'not known':>12}"
+        )
+    lines.append(
+        f"{'all':<14}{len(found):>7,}{sum(s is not None for s in sizes.values()):>7,}{sum(j.forwards for j in found):>20,.0f}"
+        f"{sum(j.forwards for j in found if sizes[j.folder] is None):>16,.0f}"
+        f"{_bytes(sum(s for s in sizes.values() if s is not None)):>12}{_bytes(whole):>12}"
+    )
+    if unknown:
+        lines.append(
+            f"(storage without {', '.join(unknown)}: none is there to measure; images count unpacked, as an upper bound)"
+        )
+    lines += ["", f"Device hours of solving, training and sampling (teacher: {teacher_name(config)}; {rates}):"]
+    table: dict[str, dict[str, float]] = {}
+    for row in read_rates(rates):
+        if row["teacher"] == teacher_name(config):
+            table.setdefault(row["device"], {})[row["what"]] = float(row["per_second"])
+    to_do = [job for job in found if sizes[job.folder] is None]
+    for device, measured in table.items():
+        every, left_hours = hours(found, measured), hours(to_do, measured)
+        if every is None or left_hours is None:
+            lines.append(f"  {device}: not all rates were measured (teacher and each method are needed)")
+        else:
+            lines.append(f"  {device}: {every:.2f} h in all, {left_hours:.2f} h still to do")
+    if not table:
+        lines.append(
+            "  not measured on any device: python benchmarks/rates.py after the teacher and its latents are made"
+        )
+    return "\n".join(lines)
+
+
+def _bytes(count: float) -> str:
+    for unit in ("B", "kB", "MB", "GB"):
+        if count < 1000:
+            return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
+        count /= 1000
+    return f"{count:.1f} TB"

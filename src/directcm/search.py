@@ -1,0 +1,321 @@
+"""The verb `search`: the sampling times of a student, found by a greedy ternary search (Song et al. 2303.01469, Algorithm 1).
+
+Times are placed one at a time, each by a ternary search for the least distance between the samples so far and the data (or the
+teacher's samples). What is searched is the index on the grid of the student's own ODE, on every process: a student has learnt at
+these times and at no other, VP has no others, and over whole numbers the search ends by itself. A distance of finite samples has
+neither one minimum nor a smooth course, so nothing is trusted but what was probed: every probe is written, even times are probed
+first, and the result is the least of all.
+
+What is chosen as the least of many noisy values looks better than it is: even and found times are measured and compared again on
+the evaluation's noise and prompts, which the search has not seen.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from directcm import config, students
+from directcm.analysis.inference import frechet_difference_test, kernel_difference_test
+from directcm.artifacts import Artifact, new_artifact, write_csv, write_json
+from directcm.blocks import block_ranges, clear, work
+from directcm.errors import UserError
+from directcm.metrics.evaluate import DISTANCES
+from directcm.metrics.extractors import FeatureExtractor, build_extractor
+from directcm.metrics.samples import read_prompts
+from directcm.sampling import Evaluated, sample_at, step_indices
+from directcm.sources import digest
+from directcm.specs import METRICS
+from directcm.students import Student
+from directcm.teachers import loader
+from directcm.teachers.codec import to_images
+
+assert set(config.SOUGHT) == set(DISTANCES)
+
+K = TypeVar("K")
+Times = tuple[int, ...]
+PROBES = ["probe", "steps", "indices", "times", "value", "n"]
+
+
+# ----------------------------------------------------------------- the search
+
+
+def ternary(low: int, high: int, value: Callable[[int], float]) -> int:
+    """The index of the least value that was probed among low … high; the minimiser where values fall strictly, then rise strictly.
+
+    Of n indices at most `most_probes(n)` are asked for, none twice. Of two equal values a minimum lies between them; where they
+    are two of a plateau it need not, and what is between them is the plateau's.
+    """
+    probed: dict[int, float] = {}
+
+    def at(index: int) -> float:
+        if index not in probed:
+            probed[index] = value(index)
+        return probed[index]
+
+    while high - low > 2:
+        third = (high - low) // 3
+        a, b = low + third, high - third
+        one, other = at(a), at(b)
+        low, high = low if one < other else a + 1, high if one > other else b - 1
+    for index in range(low, high + 1):
+        at(index)
+    return least(probed)
+
+
+def most_probes(n: int) -> int:
+    """How many of n indices `ternary` asks for at most: two for each time that two thirds, rounded up, are left, then what is left."""
+    asked = 0
+    while n > 3:
+        n, asked = -(-2 * (n - 1) // 3), asked + 2
+    return asked + n
+
+
+def least(probed: Mapping[K, float]) -> K:
+    """Where the least value is; of equal ones where it was probed first."""
+    return min(probed, key=probed.__getitem__)
+
+
+def greedy(intervals: int, numbers: Iterable[int], measure: Callable[[Times], float]) -> dict[Times, float]:
+    """Values of all grid indices (0 = pure noise, ascending: times strictly descend) that were probed, in that order, none twice.
+
+    For each number of steps k ≤ intervals the even times first. Then the second time by a ternary search over all of the grid,
+    for the student of two steps; the third behind it, for that of three; up to k. A time that would leave no room for those that
+    follow is moved to the last that does, where a function with one minimum has its least.
+    """
+    probed: dict[Times, float] = {}
+
+    def at(times: Times) -> float:
+        if times not in probed:
+            probed[times] = measure(times)
+        return probed[times]
+
+    def after(placed: Times, follow: int) -> Times:
+        """`placed` and the best next index, with `follow` more to come."""
+        last = intervals - 1 - follow
+        if ternary(placed[-1] + 1, intervals - 1, lambda index: at((*placed, index))) > last:
+            at((*placed, last))
+        own = {t: v for t, v in probed.items() if t[:-1] == placed and t[-1] <= last}
+        return least(own)
+
+    for steps in sorted(numbers):
+        at(tuple(step_indices(intervals, steps)))
+        times: Times = (0,)
+        for follow in reversed(range(steps - 1)):
+            times = after(times, follow)
+    return probed
+
+
+def best(probed: Mapping[Times, float], steps: int) -> Times:
+    """The grid indices of the least value probed with so many steps."""
+    return least({times: value for times, value in probed.items() if len(times) == steps})
+
+
+# ----------------------------------------------------------------- what it measures
+
+
+@dataclass(frozen=True)
+class _Reference:
+    """What samples are compared with: checked features (n, D) of the data or of the teacher's samples, row by row."""
+
+    artifact: Artifact
+    features: np.ndarray
+
+    @classmethod
+    def read(cls, artifact: Artifact, side: str, extractor: FeatureExtractor, noise: Artifact) -> _Reference:
+        """The features, if they are of this side, extractor and noise."""
+        of = {"data": "data", "teacher": "samples"}[side]
+        if artifact.settings.get("of") != of or artifact.manifest["inputs"].get("noise") != noise.fingerprint:
+            raise UserError(
+                f"{artifact.folder}: are not the features of the {side} under {noise.folder}; make them again"
+            )
+        if artifact.settings.get("fingerprint") != extractor.fingerprint:
+            raise UserError(f"{artifact.folder}: made by another extractor than {extractor.name} here; make them again")
+        rows = [int(r["row"]) for r in artifact.csv("rows.csv")]
+        if rows != list(range(len(rows))):
+            raise UserError(f"{artifact.folder}: its rows are not 0 to m − 1; make the features again")
+        return cls(artifact, artifact.arrays("features.safetensors")["image"])
+
+
+@dataclass(frozen=True)
+class _Sampler:
+    """A student under one noise: features of what it samples at given times."""
+
+    name: str
+    what: Evaluated
+    student: Student
+    intervals: int
+    extractor: FeatureExtractor
+    purpose: str
+    key: Mapping[str, Any]
+    scratch: Path
+
+    def features(self, indices: Times, n: int) -> np.ndarray:
+        """Features (n, D) of the first n rows; blocks that `scratch` holds are not made again."""
+        what, size = self.what, self.what.settings.batch_size
+        texts = [p.text for p in read_prompts(what.noise)]
+
+        def block(rows: range) -> dict[str, Tensor]:
+            parts = []
+            for start in range(rows.start, rows.stop, size):
+                some = range(start, min(start + size, rows.stop))
+                here = torch.tensor(list(some))
+                cond = what.pool.conditioning(what.ids[here]).to(what.device)
+                made = sample_at(
+                    self.student, what.initial[here], cond, self.intervals, indices, what.seed, some, self.purpose
+                )
+                latents = made.float().cpu()
+                if not bool(torch.isfinite(latents).all()):
+                    raise UserError(
+                        f"search: a sample of rows {some.start} to {some.stop - 1} at grid indices {_words(indices)} is not "
+                        "finite; use evaluation.precision no or bf16"
+                    )
+                images = to_images(what.codec.decode(latents))
+                parts.append(torch.from_numpy(self.extractor.extract(images, [texts[i] for i in some])["image"]))
+            return {"features": torch.cat(parts)}
+
+        place = self.scratch / f"{self.name}~{'-'.join(map(str, indices))}"
+        blocks = block_ranges(n, what.settings.block, 0, 1)
+        return work(place, {**self.key, "n": n}, blocks, block)["features"].numpy()
+
+
+def _words(values: Iterable[float | int]) -> str:
+    return " ".join(f"{value:.6g}" for value in values)
+
+
+def make(
+    settings: config.Search,
+    statistics: config.Statistics,
+    evaluation: config.Evaluation,
+    student: Artifact,
+    teacher: Artifact,
+    latents: Artifact,
+    noise: Artifact,
+    search_noise: Artifact,
+    reference: Artifact,
+    extractor_folder: Artifact | None,
+    seed: int,
+    device: str,
+    scratch: Path,
+    out: Path,
+) -> None:
+    """Write the search artefact of a finished student; `settings.metric` is a name.
+
+    probes.csv (PROBES): every probe in its order, under `search_noise`. search.json: per number of steps the even and the found
+    times, each with its value in the search ("search", n_search rows) and on the evaluation's `noise` ("value", n rows), and
+    found minus even there, with the p of a permutation within prompts for this student. `reference` are the features
+    of the data or of the teacher's samples, its first rows, as many as are compared.
+    """
+    metric = settings.metric
+    if metric not in DISTANCES:
+        raise UserError(f"search: metric is {metric!r}, expected {', '.join(DISTANCES)}")
+    if student.manifest["inputs"]["teacher"] != teacher.fingerprint:
+        raise UserError(f"{student.folder}: distilled from another teacher; train it again")
+    if search_noise.settings.get("purpose") != "search":
+        raise UserError(f"{search_noise.folder}: is not a draw for a search; times chosen on it would not be held out")
+    run = student.json("student.json")["run"]
+    intervals = run["N"]
+    if max(settings.steps) > intervals:
+        raise UserError(f"search: more sampling steps than the N = {intervals} intervals of the grid that they lie on")
+    name = METRICS[metric].extractor
+    assert name is not None
+    extractor = build_extractor(name, extractor_folder, device=device, batch_size=evaluation.batch_size)
+    against = _Reference.read(reference, settings.reference, extractor, noise)
+    here = Evaluated(evaluation, teacher, latents, search_noise, seed, device)
+    there = here.under(noise)
+    n_search, n = settings.samples, min(len(there.initial), len(against.features))
+    if n_search > min(len(here.initial), len(against.features)):
+        raise UserError(
+            f"search.samples = {n_search} is more than the {min(len(here.initial), len(against.features))} rows of "
+            f"{(search_noise if len(here.initial) < n_search else reference).folder}"
+        )
+    who = students.load(here.model, student)
+    grid = who.process.grid(intervals).tolist()
+    inputs = {
+        "student": student, "teacher": teacher, "latents": latents, "noise": noise, "search_noise": search_noise,
+        "reference": reference, **({} if extractor_folder is None else {"extractor": extractor_folder}),
+    }  # fmt: skip
+    key = {
+        "code": digest("search", loader(teacher)),
+        "evaluation": {k: getattr(evaluation, k) for k in ("block", "batch_size", "precision")},
+        "seed": seed,
+        "extractor": extractor.fingerprint,
+        **{k: v.fingerprint for k, v in inputs.items()},
+    }
+    searched = _Sampler("search", here, who, intervals, extractor, "search_step_noise", key, scratch)
+    held_out = _Sampler("evaluation", there, who, intervals, extractor, "step_noise", key, scratch)
+
+    def distance(features: np.ndarray) -> float:
+        return float(DISTANCES[metric](features, against.features[: len(features)]).value)
+
+    def measure(indices: Times) -> float:
+        value = distance(searched.features(indices, n_search))
+        print(f"search: times {_words(grid[i] for i in indices)}: {metric} {value:.6g}", file=sys.stderr, flush=True)
+        return value
+
+    probed = greedy(intervals, settings.steps, measure)
+    results: list[dict[str, Any]] = []
+    for steps in sorted(settings.steps):
+        even, found = tuple(step_indices(intervals, steps)), best(probed, steps)
+        one, other = (held_out.features(indices, n) for indices in (even, found))
+        difference, p = (
+            (0.0, None) if even == found else _test(metric, other, one, against.features[:n], statistics, seed)
+        )
+        results.append(
+            {
+                "steps": steps,
+                "probes": sum(len(times) == steps for times in probed),
+                **{
+                    label: {
+                        "indices": list(indices), "times": [grid[i] for i in indices], "search": probed[indices],
+                        "value": distance(features),
+                    }
+                    for label, indices, features in (("even", even, one), ("found", found, other))
+                },
+                "difference": difference,
+                "p": p,
+            }
+        )  # fmt: skip
+    public = {
+        "run": dict(run),
+        **settings.model_dump(mode="json"),
+        "permutations": statistics.permutations,
+        "seed": seed,
+    }
+    public |= {"evaluation": key["evaluation"]}
+    with new_artifact(out, "search", settings=public, inputs=inputs) as art:
+        content = {"metric": metric, "reference": settings.reference, "n": n, "n_search": n_search}
+        write_json(
+            art / "search.json", {**content, "dim": against.features.shape[1], "run": dict(run), "results": results}
+        )
+        rows = [
+            {
+                "probe": i, "steps": len(times), "indices": _words(times), "times": _words(grid[t] for t in times),
+                "value": value, "n": n_search,
+            }
+            for i, (times, value) in enumerate(probed.items())
+        ]  # fmt: skip
+        write_csv(art / "probes.csv", rows, PROBES)
+        drawn = sum(len(times) for times in probed) * n_search
+        again = {tuple(r[label]["indices"]) for r in results for label in ("even", "found")}
+        art.counts = {"probes": len(probed), "student_forwards": drawn + sum(map(len, again)) * n}
+    clear(scratch)
+
+
+def _test(
+    metric: str, a: np.ndarray, b: np.ndarray, reference: np.ndarray, statistics: config.Statistics, seed: int
+) -> tuple[float, float]:
+    """(difference of the distances of a and b, p of its permutation within rows), all features (n, D)."""
+    one, other, count = a[None], b[None], statistics.permutations
+    if metric in config.FRECHET:
+        own = frechet_difference_test(one, other, reference, count, seed)
+    else:
+        own = kernel_difference_test(one, other, reference, metric.split("_")[0], count, seed)
+    return own.difference, own.p

@@ -1,0 +1,140 @@
+"""Table 4: which trainings are equal in updates and in compute, and what stands there of them."""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from directcm.analysis import figure_training
+from directcm.analysis.collect import METRICS_COLUMNS, STUDENTS_COLUMNS
+from directcm.analysis.table import COMPUTE, UPDATES, available, equal_compute, evaluations, table
+from directcm.artifacts import write_csv
+from directcm.config import RUN_AXES, SETTING_AXES, Config, parse
+from directcm.errors import UserError
+from directcm.registry import methods
+from directcm.specs import METHODS
+
+CONTENT: dict[str, Any] = {
+    "process": {"kind": "karras"}, "teacher": {"kind": "edm"}, "ode": {"solver": "heun", "N": 16, "w": 2},
+    "train": {"adapter": "full", "batch_size": 10, "pool": 1000, "steps": 100},
+    "metrics": ["ode_error", "fd_tiny", "prompt_accuracy"],
+    "students": [
+        {"method": ["cm", "ct", "ect"], "seed": [0, 1], "sampling_steps": [1, 2], "snapshots": [50]},
+        {"method": ["ct"], "steps": [200], "seed": [0, 1], "sampling_steps": [1, 2]},
+    ],
+}  # fmt: skip
+
+
+def value(method: str, steps: int, seed: int, k: int) -> float:
+    return 10 * list(METHODS).index(method) + steps / 100 + seed + 0.25 * (k == 2)
+
+
+def tables(config: Config, folder: Path) -> tuple[Path, Path, Path]:
+    """metrics.csv, an empty comparisons.csv and students.csv of a grid; values are `value`'s."""
+    rows: list[dict[str, Any]] = []
+    costs: list[dict[str, Any]] = []
+    ode = {"solver": "heun", "N": 16, "w": 2}
+    pairs = [("ode_error", "teacher"), ("fd_tiny", "teacher"), ("fd_tiny", "data"), ("prompt_accuracy", "prompt")]
+    for row in ("Teacher", "Teacher, other noise"):
+        rows += [
+            {"row": row, **ode, "sampling_steps": 16, "metric": m, "reference": r, "value": 1, "n": 8, "flags": ""}
+            for m, r in pairs[2:]
+        ]
+    for run in config.runs():
+        for step, k in config.sets(run):
+            own = {**run, "row": METHODS[run["method"]], "step": step, "sampling_steps": k, "n": 8, "flags": ""}
+            rows += [
+                {**own, "metric": m, "reference": r, "value": value(run["method"], step, run["seed"], k)}
+                for m, r in pairs
+            ]
+        for step in {step for step, _ in config.sets(run)}:
+            drawn = step * run["batch_size"]
+            own = {"student_forwards": methods()[run["method"]].forwards * drawn, "student_backwards": drawn}
+            own |= {"teacher_forwards": 4 * drawn if run["method"] == "cm" else 0, "target_forwards": 0}
+            costs.append({**{a: run[a] for a in RUN_AXES}, "step": step, **own})
+    write_csv(folder / "metrics.csv", rows, METRICS_COLUMNS)
+    write_csv(folder / "comparisons.csv", [], ["what", "a", "b", "a_step", "b_step"])
+    write_csv(folder / "students.csv", costs, STUDENTS_COLUMNS)
+    return folder / "metrics.csv", folder / "comparisons.csv", folder / "students.csv"
+
+
+def read(path: Path) -> list[dict[str, str]]:
+    with open(path, newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+def test_table4(tmp_path: Path) -> None:
+    config = parse(Config, CONTENT)
+    assert "table4" in available(config)
+    metrics, comparisons, students = tables(config, tmp_path)
+    table("table4", metrics, comparisons, config, tmp_path / "table4.csv", students)
+    rows = [r for r in read(tmp_path / "table4.csv") if (r["metric"], r["reference"]) == ("fd_tiny", "data")]
+    found = {
+        (r["part"], r["row"], r["steps"]): (float(r["mean"]), int(r["n_seeds"]), int(r["evaluations"])) for r in rows
+    }
+    ct = 10 * list(METHODS).index("ct")
+    # A pair of CM costs 2 + 2 + 4 rows, one of CT 2 + 2: at 200 steps CT has cost as much, and ECT never has.
+    assert found == {
+        (UPDATES, "CM", "1"): (1.5, 2, 8000), (UPDATES, "CM", "2"): (1.75, 2, 8000),
+        (UPDATES, "CT", "1"): (ct + 1.5, 2, 4000), (UPDATES, "CT", "2"): (ct + 1.75, 2, 4000),
+        (UPDATES, "ECT", "1"): (10 * list(METHODS).index("ect") + 1.5, 2, 4000),
+        (UPDATES, "ECT", "2"): (10 * list(METHODS).index("ect") + 1.75, 2, 4000),
+        (COMPUTE, "CM", "1"): (1.5, 2, 8000), (COMPUTE, "CM", "2"): (1.75, 2, 8000),
+        (COMPUTE, "CT", "1"): (ct + 2.5, 2, 8000), (COMPUTE, "CT", "2"): (ct + 2.75, 2, 8000),
+    }  # fmt: skip
+    page = (tmp_path / "table4.html").read_text(encoding="utf-8")
+    assert "No training of ECT cost as much" in page and "8,000 evaluations" in page and "<strong>" not in page
+    assert r"\label{tab:table4}" in (tmp_path / "table4.tex").read_text(encoding="utf-8")
+
+
+def test_what_counts_as_equal() -> None:
+    main = dict.fromkeys(SETTING_AXES, 1)
+    base = {**dict.fromkeys(SETTING_AXES, "1"), "method": "ct", "teacher_forwards": "0", "target_forwards": "40"}
+
+    def student(steps: str, step: str, forwards: float, **more: str) -> dict[str, str]:
+        return {
+            **base,
+            "steps": steps,
+            "step": step,
+            "student_forwards": str(forwards),
+            "student_backwards": "10",
+            **more,
+        }
+
+    rows = [student("9", "3", 20), student("9", "9", 35), student("5", "5", 42), student("5", "5", 40, lr="2")]
+    assert [evaluations(r) for r in rows] == [80, 95, 102, 100]
+    assert equal_compute(rows, main, 100) == {"ct": (("5", "1", "5"), 102)}
+    assert equal_compute(rows[:2], main, 100) == {"ct": (("9", "1", "9"), 95)}
+    assert equal_compute(rows[:1], main, 100) == {}
+
+
+def test_with_the_papers_two_there_is_no_table4(tmp_path: Path) -> None:
+    config = parse(Config, {**CONTENT, "students": [{"method": ["cm", "direct_cm"], "seed": [0]}]})
+    assert "table4" not in available(config)
+    with pytest.raises(UserError, match="name others too"):
+        table("table4", "m.csv", "c.csv", config, tmp_path / "t.csv", "s.csv")
+    with pytest.raises(UserError, match="--students-table is missing"):
+        table("table4", "m.csv", "c.csv", config, tmp_path / "t.csv")
+
+
+def test_the_figure_along_training(tmp_path: Path) -> None:
+    config = parse(Config, CONTENT)
+    metrics, _, _ = tables(config, tmp_path)
+    main = {**{axis: config.runs()[0][axis] for axis in SETTING_AXES}}
+    out = [tmp_path / f"f.{kind}" for kind in ("pdf", "png", "csv")]
+    figure_training.draw(metrics, main, *out)
+    rows = [r for r in read(out[2]) if r["metric"] == "fd_tiny" and r["n_seeds"]]
+    ct = 10 * list(METHODS).index("ct")
+    assert {(r["row"], r["step"]): float(r["value"]) for r in rows if r["row"] == "CT"} == {
+        ("CT", "50"): ct + 1.0, ("CT", "100"): ct + 1.5,
+    }  # fmt: skip
+    assert {r["row"] for r in rows} == {"CM", "CT", "ECT"} and {r["reference"] for r in rows} == {"data"}
+    assert out[0].read_bytes().startswith(b"%PDF") and out[1].read_bytes().startswith(b"\x89PNG")
+    assert figure_training.family("ct") == "from data alone" and figure_training.family("direct_cm") == "from a teacher"
+    config = parse(Config, {**CONTENT, "students": [{"method": ["cm", "ct"]}]})
+    metrics, _, _ = tables(config, tmp_path)
+    with pytest.raises(UserError, match="snapshots"):
+        figure_training.draw(metrics, main, *out)

@@ -1,0 +1,228 @@
+"""The workflow on a real SLURM: the profile as typed, the bytes of a local run, and what a cluster does to its jobs."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from directcm.artifacts import open_artifact, sha256
+from tests.runs import SMOKE, copy_repository, make_run
+from tests.slurm.cluster import Cluster
+from tests.slurm.conftest import profile
+
+pytestmark = [pytest.mark.pipeline, pytest.mark.slow, pytest.mark.slurm]
+SUBMITTED = re.compile(r"Job (\S+) has been submitted with SLURM jobid (\d+) \(log: (.+?)\)")
+
+
+def manifests(results: Path) -> dict[str, str]:
+    """Every artefact's name and the digest of its manifest, which is equal for equal bytes."""
+    return {
+        path.parent.relative_to(results).as_posix(): sha256(path)
+        for path in sorted(results.rglob("manifest.json"))
+        if "scratch" not in path.relative_to(results).parts
+    }
+
+
+def test_the_profile_as_typed_gives_the_bytes_of_a_local_run(slurm: Cluster, smoke: Path, tmp_path: Path) -> None:
+    folder = copy_repository(tmp_path / "copy")
+    before = len(slurm.jobs())
+    arrays = ["--slurm-array-jobs", "targets,endpoints,reference"]
+    done = make_run(folder)("snakemake", *profile(folder), *arrays, *SMOKE, timeout=1500)
+    assert done.returncode == 0, done.stderr[-5000:] + done.stdout[-2000:]
+    here, there = manifests(folder / "results/smoke"), manifests(smoke / "results/smoke")
+    assert len(here) > 40 and here == {name: there[name] for name in here}
+    assert (folder / "results/smoke/tables/table1.csv").read_bytes() == (
+        smoke / "results/smoke/tables/table1.csv"
+    ).read_bytes()
+
+    # Which job ran where, with what: for the log, and for what the rules ask of SLURM.
+    seen = []
+    for found in slurm.jobs()[before:]:
+        rule, number = found["Comment"].partition("_wildcards")[0], found["JobId"]
+        if "ArrayTaskId" in found:
+            number += f" (task {found['ArrayTaskId']} of array {found['ArrayJobId']})"
+        tres = found.get("TresPerJob", found.get("TresPerNode", ""))
+        seen.append((rule, found["Partition"], found["NodeList"], tres))
+        print(f"job {number}: {rule}, partition {seen[-1][1]}, {seen[-1][2]}, {tres or 'no GPU'}, {found['JobState']}")
+        assert found["JobState"] == "COMPLETED"
+    assert any("ArrayTaskId" in found for found in slurm.jobs()[before:])
+    gpu = {rule for rule, partition, node, tres in seen if "gpu" in tres}
+    assert {"rule_teacher", "rule_targets", "rule_train"} <= gpu
+    assert all(partition == "gpu" for rule, partition, node, tres in seen if "gpu" in tres)
+    assert {node for _, _, node, _ in seen} == {"node1", "node2"}
+    assert {partition for rule, partition, node, tres in seen if rule == "rule_data"} == {"cpu"}
+    # Figures and tables are no jobs at all; students' metrics are one together.
+    assert not any(rule.startswith(("rule_figure", "rule_table", "rule_card")) for rule, *_ in seen)
+    assert not any(rule == "rule_evaluate" for rule, *_ in seen)
+
+
+def until(what: str, done: Callable[[], bool], patience: float = 300) -> None:
+    end = time.monotonic() + patience
+    while not done():
+        assert time.monotonic() < end, what
+        time.sleep(0.1)
+
+
+class Training:
+    """One student of the smoke preset, trained long enough to be disturbed, in a copy where all before it is there."""
+
+    def __init__(self, smoke: Path, to: Path, steps: int = 150) -> None:
+        self.folder = copy_repository(to)
+        overlay = (self.folder / "workflow/presets/smoke.yaml").read_text()
+        overlay = overlay.replace("steps: 6, checkpoint_every: 3", f"steps: {steps}, checkpoint_every: 25")
+        assert f"steps: {steps}" in overlay
+        (self.folder / "workflow/presets/smoke.yaml").write_text(overlay)
+        results = self.folder / "results/smoke"
+        results.mkdir(parents=True)
+        for name in ("data", "teacher", "latents"):
+            shutil.copytree(smoke / "results/smoke" / name, results / name)
+        run = f"method~cm,solver~ddim,N~10,w~3,adapter~lora4,loss~mse,lr~0.0001,batch_size~16,pool~64,steps~{steps},seed~0"
+        self.target = f"results/smoke/students/{run}/manifest.json"
+        self.scratch = results / "scratch/students" / run
+        self.log = results / "logs/train" / f"{run}.log"
+
+    def command(self, *flags: str) -> list[str]:
+        return ["snakemake", *flags, *SMOKE, "--rerun-triggers", "mtime", "--", self.target]
+
+    def checkpoints(self) -> list[int]:
+        return sorted(int(path.name.split("-")[1]) for path in self.scratch.glob("checkpoint-*"))
+
+
+@pytest.fixture(scope="module")
+def undisturbed(smoke: Path, tmp_path_factory: pytest.TempPathFactory) -> Training:
+    """The student as it comes out when nobody disturbs it, on this machine."""
+    training = Training(smoke, tmp_path_factory.mktemp("undisturbed") / "copy")
+    done = make_run(training.folder)(*training.command("--cores", "1"))
+    assert done.returncode == 0, done.stderr[-4000:]
+    return training
+
+
+class Submitted:
+    """A training under way on the test cluster: Snakemake, and the SLURM job that it waits for."""
+
+    def __init__(self, slurm: Cluster, training: Training, *flags: str) -> None:
+        self.slurm, self.training, self.log = slurm, training, training.folder.parent / "log"
+        environment = {**os.environ, "PYTHONPATH": str(training.folder / "src")}
+        environment["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{environment['PATH']}"
+        with open(self.log, "w") as log:
+            command = training.command(*profile(training.folder), *flags)
+            self.process = subprocess.Popen(command, cwd=training.folder, env=environment, stdout=log, stderr=log)
+        until("the job is submitted", lambda: SUBMITTED.search(self.log.read_text()) is not None)
+        self.number = SUBMITTED.findall(self.log.read_text())[0][1]
+
+    @property
+    def job(self) -> dict[str, str]:
+        return self.slurm.job(self.number)
+
+    def requeued(self, times: int) -> None:
+        """Wait for it, and let the job start at once: SLURM holds a requeued one back for two minutes."""
+        until("the job is requeued", lambda: self.job.get("Restarts") == str(times))
+        until("the job is in the queue", lambda: self.job["JobState"] == "PENDING")
+        self.slurm.run("scontrol", "update", f"JobId={self.number}", "StartTime=now")
+
+    def goes_on(self, after: int) -> None:
+        until("it goes on", lambda: self.job["JobState"] == "RUNNING" and max(self.training.checkpoints()) > after)
+
+    def told_to_stop(self) -> int:
+        """Send SLURM's warning before preemption or a time limit once there is a checkpoint; the step it stopped after."""
+        until("a first checkpoint", lambda: bool(self.training.checkpoints()))
+        self.slurm.run("scancel", "--signal=TERM", self.number)
+        self.requeued(1)
+        return self.stopped_at()
+
+    def stopped_at(self) -> int:
+        """The step of the checkpoint that the training wrote when it was told to stop."""
+        stopped = self.training.log.read_text()
+        found = re.search(r"stopped by SIGTERM, with a checkpoint of step (\d+)", stopped)
+        assert found and f"job {self.number} is requeued" in stopped, stopped
+        at = int(found[1])
+        assert at % 25 and at in self.training.checkpoints()
+        return at
+
+    def wait(self) -> None:
+        assert self.process.wait(400) == 0, self.log.read_text()[-4000:]
+
+
+def test_a_job_that_is_told_to_stop_requeued_and_whose_node_dies_gives_the_same_bytes(
+    slurm: Cluster, smoke: Path, undisturbed: Training, tmp_path: Path
+) -> None:
+    training = Training(smoke, tmp_path / "copy")
+    running = Submitted(slurm, training)
+    # A checkpoint of the very step, back into the queue, and on.
+    at = running.told_to_stop()
+    running.goes_on(at)
+
+    # An administrator's requeue gives no warning.
+    before = max(training.checkpoints())
+    slurm.run("scontrol", "requeue", running.number)
+    running.requeued(2)
+    running.goes_on(before)
+
+    # The node dies with all that runs on it.
+    node = running.job["NodeList"]
+    slurm.kill_node(node)
+    until("SLURM notices", lambda: running.job.get("Restarts") == "3")
+    slurm.start_node(node)
+    # First the node is told to end what SLURM believes to be left there of the job.
+    time.sleep(5)
+    running.requeued(3)
+    running.wait()
+    ours, theirs = (open_artifact(t.folder / t.target, "student") for t in (training, undisturbed))
+    assert ours.checksums == theirs.checksums
+    print(f"job {running.number} on {node}: told to stop at step {at}, requeued, its node killed: the same bytes")
+
+
+def test_a_student_trained_on_two_nodes(slurm: Cluster, smoke: Path, undisturbed: Training, tmp_path: Path) -> None:
+    """The entry of the profile that docs/slurm.md names, on the command line: a process on each node, half the batch each."""
+    training = Training(smoke, tmp_path / "copy")
+    entry = {"gpu": 2, "processes": 2, "nodes": 2, "mpi": "srun", "tasks": 2, "tasks_per_gpu": 0}
+    page = (training.folder / "docs/slurm.md").read_text()
+    assert all(f"{key}: {value}" in page for key, value in entry.items() if key not in ("gpu", "processes"))
+    running = Submitted(slurm, training, "--set-resources", *(f"train:{key}={value}" for key, value in entry.items()))
+    at = running.told_to_stop()
+    running.goes_on(at)
+    found = running.job
+    assert found["NumNodes"] == "2" and found["NodeList"] == "node[1-2]"
+    running.wait()
+    ours, theirs = (open_artifact(t.folder / t.target, "student") for t in (training, undisturbed))
+    assert ours.counts == theirs.counts
+    apart = [
+        abs(float(a["loss"]) / float(b["loss"]) - 1)
+        for a, b in zip(ours.csv("curve.csv"), theirs.csv("curve.csv"), strict=True)
+    ]
+    assert max(apart) < 1e-3
+    print(
+        f"job {running.number} on {found['NodeList']}: told to stop at step {at}, the losses of one process within {max(apart):.1e}"
+    )
+
+
+def test_a_job_near_its_time_limit_is_requeued_and_a_cancelled_one_is_not(
+    slurm: Cluster, smoke: Path, tmp_path: Path
+) -> None:
+    training = Training(smoke, tmp_path / "copy", steps=6000)
+    running = Submitted(slurm, training)
+    until("a first checkpoint", lambda: bool(training.checkpoints()))
+    # The profile asks for a warning two minutes before the limit: with one minute in all it is due at SLURM's next look.
+    slurm.run("scontrol", "update", f"JobId={running.number}", "TimeLimit=1")
+    until("the job is requeued", lambda: running.job.get("Restarts") == "1")
+    slurm.run("scontrol", "update", f"JobId={running.number}", "TimeLimit=60")
+    at = running.stopped_at()
+    running.requeued(1)
+    running.goes_on(at)
+
+    running.process.send_signal(signal.SIGINT)
+    running.process.wait(400)
+    until("the job ends", lambda: running.job["JobState"] in ("CANCELLED", "FAILED"))
+    time.sleep(3)
+    assert running.job["JobState"] == "CANCELLED" and running.job["Restarts"] == "1"
+    assert training.checkpoints()
+    print(f"job {running.number}: at its time limit stopped at step {at} and requeued; cancelled it stays so")

@@ -1,0 +1,66 @@
+rule edit_teacher:
+    input:
+        teacher=f"{OUT}/teacher/manifest.json",
+        latents=f"{OUT}/latents/manifest.json",
+    output:
+        f"{OUT}/edits/teacher/{ODE}/manifest.json",
+    log:
+        f"{OUT}/logs/edit/teacher/{ODE}.log",
+    benchmark:
+        f"{OUT}/benchmarks/edit/teacher/{ODE}.tsv"
+    conda:
+        "../../envs/directcm.yaml"
+    threads: 1
+    resources:
+        mem_mb=later(4000, 48000),
+        runtime=later(30, 480),
+        gpu=1,
+    params:
+        code=code("editing", LOADER),
+        settings=settings(CONFIG.editing),
+        batch_size=CONFIG.evaluation.batch_size,
+        precision=CONFIG.evaluation.precision,
+        seed=SEED,
+        out=subpath(output[0], parent=True),
+    message:
+        "edit: the teacher's ODE, {wildcards.solver}, N = {wildcards.N}, w = {wildcards.w}"
+    shell:
+        "directcm edit --settings {params.settings:q} --batch-size {params.batch_size} --precision {params.precision}"
+        " --solver {wildcards.solver} --N {wildcards.N} --w {wildcards.w}"
+        " --teacher {input.teacher} --latents {input.latents} --seed {params.seed} --threads {threads}"
+        " --out {params.out} --log {log}"
+
+
+rule edit:
+    input:
+        teacher=f"{OUT}/teacher/manifest.json",
+        latents=f"{OUT}/latents/manifest.json",
+        student=f"{OUT}/students/{RUN}/manifest.json",
+        reference=f"{OUT}/edits/teacher/{ODE}/manifest.json",
+    output:
+        f"{OUT}/edits/students/{RUN}/manifest.json",
+    log:
+        f"{OUT}/logs/edit/students/{RUN}.log",
+    benchmark:
+        f"{OUT}/benchmarks/edit/students/{RUN}.tsv"
+    conda:
+        "../../envs/directcm.yaml"
+    threads: 1
+    resources:
+        mem_mb=later(4000, 48000),
+        runtime=later(20, 120),
+        gpu=1,
+    params:
+        code=code("editing", LOADER),
+        settings=settings(CONFIG.editing),
+        batch_size=CONFIG.evaluation.batch_size,
+        precision=CONFIG.evaluation.precision,
+        seed=SEED,
+        out=subpath(output[0], parent=True),
+    message:
+        "edit: {wildcards.method} seed {wildcards.seed}"
+    shell:
+        "directcm edit --settings {params.settings:q} --batch-size {params.batch_size} --precision {params.precision}"
+        " --solver {wildcards.solver} --N {wildcards.N} --w {wildcards.w} --student {input.student} --reference {input.reference}"
+        " --teacher {input.teacher} --latents {input.latents} --seed {params.seed} --threads {threads}"
+        " --out {params.out} --log {log}"

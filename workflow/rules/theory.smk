@@ -1,0 +1,23 @@
+rule convergence:
+    output:
+        f"{OUT}/convergence/manifest.json",
+    log:
+        f"{OUT}/logs/convergence.log",
+    benchmark:
+        f"{OUT}/benchmarks/convergence.tsv"
+    conda:
+        "../../envs/directcm.yaml"
+    threads: 1
+    resources:
+        mem_mb=4000,
+        runtime=30,
+    params:
+        code=code("convergence"),
+        settings=lambda wildcards: settings(CONFIG.convergence),
+        seed=SEED,
+        out=subpath(output[0], parent=True),
+    message:
+        "convergence: what theory predicts as N grows, on exact teachers"
+    shell:
+        "directcm convergence --settings {params.settings:q} --seed {params.seed} --threads {threads}"
+        " --out {params.out} --log {log}"
