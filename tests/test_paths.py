@@ -99,7 +99,7 @@ def test_the_main_comparison_is_a_part_of_it() -> None:
     # In the order they are made: what a folder is made from comes before it.
     assert [f for f in everything if f in set(some)] == sorted(some, key=everything.index)
     assert set(paths.benchmarks(config, main, "main")) - set(paths.benchmarks(config, config.runs(), "paper")) == {
-        f"{step}/main.tsv" for step in ("collect", "claims", "gallery")
+        f"{step}/main.tsv" for step in ("collect", "cards", "claims", "gallery")
     }
 
 
@@ -160,9 +160,9 @@ def test_nothing_is_named_twice(preset: str | None) -> None:
         made = set(whole)
         assert all(set(found[name]) <= made for name in ("metrics", "students", "targets", "errors"))
         assert {f"compare/{p[len('comparisons/') : -4]}.tsv" for p in found["comparisons"]} <= set(files)
-        # One benchmark file per artefact, per card, per comparison, and for the analysis.
+        # One benchmark file per artefact, per comparison, and for the analysis.
         tables = len(paths.ANALYSIS) + (config.search is not None)
-        assert len(files) == len(whole) + len(runs) + len(found["comparisons"]) + 3 + tables
+        assert len(files) == len(whole) + len(found["comparisons"]) + 4 + tables
 
 
 def test_one_student_per_method_of_the_main_setting_is_searched() -> None:
@@ -194,7 +194,7 @@ def test_benchmarks_are_named_after_their_rules(preset: str) -> None:
         assert any(
             f.startswith((f"{{OUT}}/benchmarks/{spelled}/", f"{{OUT}}/benchmarks/{spelled}.tsv")) for f in named
         ), kind
-    assert kinds(files)["card"] == kinds(files)["sample"] == kinds(files)["train"] == len(config.runs())
+    assert kinds(files)["sample"] == kinds(files)["train"] == len(config.runs())
 
 
 def test_targets_are_for_methods_that_want_them() -> None:

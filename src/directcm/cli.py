@@ -698,17 +698,11 @@ def _schema(a: argparse.Namespace) -> None:
     write_text(a.out, render(a.out.suffix))
 
 
-def _card(a: argparse.Namespace) -> None:
-    from directcm import card
-    from directcm.artifacts import open_collection
+def _cards(a: argparse.Namespace) -> None:
+    from directcm import cards
 
-    card.make(
-        _artifact(a.student, "student"),
-        _artifact(a.teacher, "teacher"),
-        _artifact(a.data, "data"),
-        list(open_collection(a.metrics, "metrics").values()),
-        a.out,
-    )
+    config = settings_argument(Config, a.settings)
+    cards.cards(a.results, _scope(config, a.scope), a.out)
 
 
 def _json(text: str) -> Any:
@@ -893,11 +887,6 @@ def parser() -> argparse.ArgumentParser:
     settings(p, "convergence")
     common(p, scratch=False)
 
-    p = verb("card", _card, "write a student's model card")
-    for name in ("student", "teacher", "data"):
-        p.add_argument(f"--{name}", required=True)
-    p.add_argument("--metrics", required=True, help="the student's collection of metrics")
-
     p = verb("extractor", _extractor, "train the small CLIP and its quality head")
     p.add_argument("--name", choices=["clip_tiny"], required=True)
     settings(p, "extractors.<name>")
@@ -1033,6 +1022,7 @@ def parser() -> argparse.ArgumentParser:
     for name, call, text in (
         ("costs", _costs, "write what each step cost, as a page and as CSV"),
         ("provenance", _provenance, "write what ran, and from what"),
+        ("cards", _cards, "write each student's model card, and the list of them"),
     ):
         p = verb(name, call, text)
         settings(p, "configuration")

@@ -168,11 +168,10 @@ def benchmarks(config: Config, runs: Sequence[Mapping[str, Any]], scope: str) ->
     for folder in artefacts(config, runs):
         first, _, rest = folder.partition("/")
         names.append("/".join(filter(None, (_STEPS.get(first, first), rest))))
-    names += [f"card/{key(run, RUN_AXES)}" for run in runs]
     names += [
         f"compare/{path.removeprefix('comparisons/').removesuffix('.csv')}"
         for path in measured(config, runs)["comparisons"]
     ]
-    names += [f"{step}/{scope}" for step in ("collect", "claims", "gallery")]
+    names += [f"{step}/{scope}" for step in ("collect", "cards", "claims", "gallery")]
     names += ["table_search"] if searched(config, runs) else []
     return [f"{name}.tsv" for name in (*names, *ANALYSIS)]

@@ -43,7 +43,9 @@ def test_pixels_go_through_to_the_report(tmp_path: Path) -> None:
     assert {"ode_error", "fd_tiny", "clip_tiny", "prompt_accuracy"} <= {r["metric"] for r in table}
     # 8 intervals, guided: 32 rows a sample with Heun, and 16 with Euler, for the claim about CD's solvers.
     costs = {r["step"]: r for r in rows(out / "costs/paper.csv")}
-    assert costs["reference"]["teacher_forwards"] == costs["reference"]["teacher_forwards_minimum"] == str(96 * (32 + 16))
+    assert (
+        costs["reference"]["teacher_forwards"] == costs["reference"]["teacher_forwards_minimum"] == str(96 * (32 + 16))
+    )
     both = rows(out / "tables/table4.csv")
     # Twelve steps of CT cost what six of CM do, a pair of its guided Heun teacher taking four rows: 2 + 2 + 4 and 2 + 2.
     costs_of = {(r["part"], r["row"]): int(r["evaluations"]) for r in both}

@@ -61,7 +61,7 @@ def test_the_profile_as_typed_gives_the_bytes_of_a_local_run(slurm: Cluster, smo
     assert {node for _, _, node, _ in seen} == {"node1", "node2"}
     assert {partition for rule, partition, node, tres in seen if rule == "rule_data"} == {"cpu"}
     # Figures and tables are no jobs at all; students' metrics are one together.
-    assert not any(rule.startswith(("rule_figure", "rule_table", "rule_card")) for rule, *_ in seen)
+    assert not any(rule.startswith(("rule_figure", "rule_table", "rule_cards")) for rule, *_ in seen)
     assert not any(rule == "rule_evaluate" for rule, *_ in seen)
 
 

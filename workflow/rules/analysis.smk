@@ -27,7 +27,7 @@ localrules:
     gallery,
     costs,
     provenance,
-    card,
+    cards,
 
 
 rule compare:
@@ -109,6 +109,35 @@ rule collect:
     shell:
         "directcm collect --settings {params.settings:q} --results {params.results} --scope {wildcards.scope}"
         " --out {params.out} --log {log}"
+
+
+rule cards:
+    input:
+        data=f"{OUT}/data/manifest.json",
+        teacher=f"{OUT}/teacher/manifest.json",
+        students=lambda wildcards: of_scope(wildcards.scope, "students"),
+        metrics=lambda wildcards: [
+            f"{OUT}/metrics/students/{key(run, RUN_AXES)}/manifest.json"
+            for run in SCOPES[wildcards.scope]
+        ],
+    output:
+        f"{OUT}/cards/{{scope}}.csv",
+    log:
+        f"{OUT}/logs/cards/{{scope}}.log",
+    benchmark:
+        f"{OUT}/benchmarks/cards/{{scope}}.tsv"
+    conda:
+        "../../envs/directcm.yaml"
+    threads: 1
+    params:
+        code=code("cards"),
+        settings=lambda wildcards: READ[wildcards.scope],
+        results=subpath(output[0], ancestor=2),
+    message:
+        "cards: the students' model cards, scope {wildcards.scope}"
+    shell:
+        "directcm cards --settings {params.settings:q} --results {params.results} --scope {wildcards.scope}"
+        " --out {output} --log {log}"
 
 
 rule table1:

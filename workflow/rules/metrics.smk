@@ -266,27 +266,3 @@ rule error_by_time:
         " --precision {params.precision} --student {input.student} --teacher {input.teacher}"
         " --latents {input.latents} --endpoints {input.endpoints} --refined {input.refined}"
         " --seed {params.seed} --threads {threads} --out {params.out} --log {log}"
-
-
-rule card:
-    input:
-        data=f"{OUT}/data/manifest.json",
-        teacher=f"{OUT}/teacher/manifest.json",
-        student=f"{OUT}/students/{RUN}/manifest.json",
-        metrics=f"{OUT}/metrics/students/{RUN}/manifest.json",
-    output:
-        f"{OUT}/students/{RUN}/README.md",
-    log:
-        f"{OUT}/logs/card/{RUN}.log",
-    benchmark:
-        f"{OUT}/benchmarks/card/{RUN}.tsv"
-    conda:
-        "../../envs/directcm.yaml"
-    threads: 1
-    params:
-        code=code("card"),
-    message:
-        "card: {wildcards.method} seed {wildcards.seed}"
-    shell:
-        "directcm card --student {input.student} --teacher {input.teacher} --data {input.data}"
-        " --metrics {input.metrics} --out {output} --log {log}"

@@ -213,7 +213,7 @@ def others_of(scope):
             f"{OUT}/collected/{scope}/{name}.csv"
             for name in ("metrics", "students", "errors", "comparisons")
         ),
-        *(f"{OUT}/students/{key(run, RUN_AXES)}/README.md" for run in SCOPES[scope]),
+        f"{OUT}/cards/{scope}.csv",
         f"{OUT}/gallery/{scope}.html",
     ]
 

@@ -40,7 +40,7 @@ def times(student: Student, batch: Batch, setting: Setting) -> tuple[Tensor, Ten
     own = setting.own
     grid = student.process.grid(intervals(batch.step, batch.steps, own["s0"], own["s1"])).to(batch.u.device)
     chance = probabilities(noise_levels(student.process, grid), own["p_mean"], own["p_std"])
-    index = torch.searchsorted(chance.cumsum(0), batch.u, right=True).clamp(max=len(chance) - 1)
+    index = torch.searchsorted(chance.cumsum(0), batch.u.contiguous(), right=True).clamp(max=len(chance) - 1)
     return grid[index], grid[index + 1]
 
 

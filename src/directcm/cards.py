@@ -1,13 +1,18 @@
-"""The verb `card`: a student's model card, README.md in its folder: data, teacher, method, budget, metrics."""
+"""The verb `cards`: students' model cards, README.md in the folder of each: data, teacher, method, budget, metrics.
+
+One job writes all of a scope: a job per student would be a fifth of a large grid's.
+"""
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from directcm.artifacts import Artifact, read_json, write_text
-from directcm.config import lora_rank, number
+from directcm.artifacts import Artifact, open_artifact, open_collection, read_json, write_csv, write_text
+from directcm.config import RUN_AXES, lora_rank, number
+from directcm.paths import key
 from directcm.specs import METHODS, METRICS, SOLVERS, TEACHERS
 
 
@@ -47,8 +52,8 @@ def _formula(process: Mapping[str, Any]) -> str:
     )
 
 
-def make(student: Artifact, teacher: Artifact, data: Artifact, metrics: Sequence[Artifact], out: Path) -> None:
-    """Write the card from the artefacts' own manifests; every number in it was measured by this run."""
+def card(student: Artifact, teacher: Artifact, data: Artifact, metrics: Sequence[Artifact]) -> str:
+    """The card in Markdown, from the artefacts' own manifests; every number in it was measured by this run."""
     run = student.json("student.json")["run"]
     counts, settings = student.counts, student.settings
     made = read_json(student.folder / "provenance.json")
@@ -108,4 +113,25 @@ def make(student: Artifact, teacher: Artifact, data: Artifact, metrics: Sequence
         "A metric called *-tiny* stands on a small network trained on this run's own images; it is not the metric it is named after.",
         "",
     ]
-    write_text(out, "\n".join(lines))
+    return "\n".join(lines)
+
+
+def cards(results: Path, runs: Sequence[Mapping[str, Any]], out: Path) -> int:
+    """Write README.md into the folder of each run's student, and into the CSV `out` which student has which; returns how many.
+
+    `results` is the folder of the preset, with data, teacher, students and their metrics. A card that is there and would be
+    the same stays untouched.
+    """
+    data, teacher = open_artifact(results / "data", "data"), open_artifact(results / "teacher", "teacher")
+    rows = []
+    for run in runs:
+        name = key(run, RUN_AXES)
+        student = open_artifact(results / "students" / name, "student")
+        metrics = open_collection(results / "metrics/students" / name, "metrics")
+        text = card(student, teacher, data, list(metrics.values()))
+        file = student.folder / "README.md"
+        if not file.is_file() or file.read_bytes() != text.encode("utf-8"):
+            write_text(file, text)
+        rows.append({"student": name, "sha256": hashlib.sha256(text.encode("utf-8")).hexdigest()})
+    write_csv(out, rows, ["student", "sha256"])
+    return len(rows)
