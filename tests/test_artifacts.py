@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import re
@@ -107,6 +108,30 @@ def test_the_folder_is_not_there_before_it_is_whole(tmp_path: Path) -> None:
         write_text(art / "a.txt", "x")
         assert not (tmp_path / "a").exists() and art.path.parent == tmp_path
     assert (tmp_path / "a" / "manifest.json").is_file()
+
+
+def test_every_file_is_on_disk_before_the_folder_has_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    synced: list[str] = []
+    real = artifacts._sync
+
+    def sync(path: Path) -> None:
+        assert (tmp_path / "a").exists() == (path == tmp_path)
+        synced.append(path.name)
+        real(path)
+
+    monkeypatch.setattr(artifacts, "_sync", sync)
+    with new_artifact(tmp_path / "a", "data", settings={}) as art:
+        for i in range(100):
+            (art / f"{i}.png").write_bytes(bytes([i]))
+    assert sorted(synced) == sorted([*(f"{i}.png" for i in range(100)), tmp_path.name])
+
+    def full(path: Path) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(artifacts, "_sync", full)
+    with pytest.raises(OSError, match="No space left"), new_artifact(tmp_path / "b", "data", settings={}) as art:
+        (art / "b.png").write_bytes(b"b")
+    assert listing(tmp_path) == ["a"]
 
 
 def test_a_new_one_replaces_all_of_the_old(tmp_path: Path) -> None:

@@ -178,12 +178,41 @@ def test_a_users_mistake(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
             ["--samples", "3", "--data", "nowhere", "--latents", "nowhere", "--seed", "1"],
             "nowhere/manifest.json: no such file",
         ),
+        *(
+            (
+                "evaluate",
+                [
+                    "--settings",
+                    "{}",
+                    "--metrics",
+                    "ode_error",
+                    "--run",
+                    run,
+                    "--seed",
+                    "1",
+                    "--data",
+                    "a",
+                    "--noise",
+                    "b",
+                    "--samples",
+                    "c",
+                ],
+                "--row is missing",
+            )
+            for run in ("{}", '{"method": "cn"}', '{"method": ["cm"]}', "[]")
+        ),
     ],
 )
 def test_more_mistakes(verb: str, flags: list[str], word: str, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     assert cli.main([verb, *flags, "--out", str(tmp_path / "out")]) == 2
     err = capsys.readouterr().err
     assert len(err.splitlines()) == 1 and word in err
+
+
+def test_an_artefact_goes_into_its_folder_by_its_manifests_name_too() -> None:
+    flags = ["data", "--settings", "{}", "--seed", "1", "--out"]
+    for given, out in (("a/b", "a/b"), ("a/b/manifest.json", "a/b"), ("a/b.csv", "a/b.csv")):
+        assert cli.parser().parse_args([*flags, given]).out == Path(out)
 
 
 def test_the_wrong_artefact(tiny: Any, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:

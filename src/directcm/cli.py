@@ -411,11 +411,14 @@ def _evaluate(a: argparse.Namespace) -> None:
     def by_name(paths: Sequence[str] | None) -> dict[str, Any]:
         return {f.settings["extractor"]: f for f in _artifacts(paths, "features")}
 
+    row = a.row or METHODS.get(str(a.run.get("method") if isinstance(a.run, dict) else None))
+    if row is None:
+        raise UserError("evaluate: --row is missing, and --run names no method to take it from")
     data, noise = _artifact(a.data, "data"), _artifact(a.noise, "noise")
     reference = _artifacts(a.reference, "samples") or None
     common: dict[str, Any] = {
         "metrics": a.metrics,
-        "row": a.row,
+        "row": row,
         "run": a.run,
         "statistics": settings_argument(Statistics, a.settings),
         "seed": a.seed,
@@ -747,6 +750,12 @@ class _Parser(argparse.ArgumentParser):
         self.exit(2, f"{self.prog}: error: {message} (see {self.prog} --help)\n")
 
 
+def _result(text: str) -> Path:
+    """Where a result goes; rules name an artefact by its manifest."""
+    path = Path(text)
+    return path.parent if path.name == "manifest.json" else path
+
+
 def parser() -> argparse.ArgumentParser:
     """All verbs and their flags."""
     top = _Parser(prog="directcm", description=__doc__.splitlines()[0] if __doc__ else None)
@@ -758,7 +767,7 @@ def parser() -> argparse.ArgumentParser:
         p = verbs.add_parser(name, help=text, description=text)
         p.set_defaults(call=call)
         if out:
-            p.add_argument("--out", type=Path, required=True, help="where the result goes")
+            p.add_argument("--out", type=_result, required=True, help="where the result goes: its folder, or a file")
         p.add_argument("--log", type=Path, help="file that gets what is printed as well")
         return p
 
@@ -905,7 +914,11 @@ def parser() -> argparse.ArgumentParser:
     p = verb("evaluate", _evaluate, "compute the metrics of one set of samples")
     settings(p, "statistics")
     p.add_argument("--metrics", nargs="+", choices=list(METRICS), required=True, metavar="METRIC")
-    p.add_argument("--row", choices=["Teacher", "Teacher, other noise", *METHODS.values()], required=True)
+    p.add_argument(
+        "--row",
+        choices=["Teacher", "Teacher, other noise", *METHODS.values()],
+        help="whose numbers these are; default: the method of --run",
+    )
     p.add_argument(
         "--steps", type=NATURAL, default=1, help="sampling steps: the teacher's N; a collection knows its own"
     )

@@ -43,6 +43,7 @@ VERBS = frozenset(
         "trajectories",
         "train",
         "sample",
+        "search",
         "error_by_time",
         "edit",
         "extractor",

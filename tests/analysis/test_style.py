@@ -79,3 +79,39 @@ def test_ticks_stand_at_the_values_and_thin_out_where_crowded(axes):
     shown = [t.get_text() for t in axes.get_xticklabels()]
     assert 3 <= len(shown) < 30 and shown[-1] == "199"
     tables.legible(axes.figure)
+
+
+@pytest.mark.parametrize(
+    ("values", "scale"),
+    [
+        ([1.0, 31.0], "log"),
+        ([1.0, 29.0], "linear"),
+        ([-0.1, 31.0], "linear"),
+        ([0.0, 31.0], "linear"),
+        ([0.5, float("nan"), 200.0], "log"),
+        ([], "linear"),
+    ],
+)
+def test_values_far_apart_have_a_logarithmic_axis(axes, values, scale):
+    style.spread_axis(axes.yaxis, values)
+    assert axes.get_yscale() == scale and axes.get_xscale() == "linear"
+
+
+@pytest.mark.parametrize("high", [0.02, 0.05, 0.2, 0.5, 3.0, 90.0])
+@pytest.mark.parametrize("width", [1.3, 3.0])
+def test_labels_of_a_logarithmic_axis_are_there_and_keep_clear_of_each_other(high, width):
+    import matplotlib.pyplot as plt
+
+    with style.styled():
+        figure, panel = plt.subplots(figsize=(width, 1.5), layout="constrained")
+        panel.plot([0.01, high], [0, 1])
+        style.log_axis(panel.xaxis, [0.01, high])
+        figure.draw_without_rendering()
+        low, top = panel.get_xlim()
+        renderer = figure.canvas.get_renderer()
+        shown = [t for t in panel.get_xticklabels() if t.get_text() and low <= t.get_position()[0] <= top]
+        boxes = sorted((t.get_window_extent(renderer) for t in shown), key=lambda box: box.x0)
+        assert len(boxes) >= 2 or high <= 0.02
+        assert all(a.x1 < b.x0 for a, b in itertools.pairwise(boxes))
+        assert not [t for t in panel.get_xticklabels(minor=True) if t.get_text()]
+        plt.close(figure)

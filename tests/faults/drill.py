@@ -93,7 +93,8 @@ def strays(out: Path, scratch: Path | None) -> list[str]:
 def drill(folder: Path, verb: str, command: str, kills: int, chance: random.Random) -> Outcome:
     """Run one verb undisturbed, then kill it `kills` times at moments drawn over the rest of that after its imports, then let it end; compare."""
     argv = shlex.split(command)
-    out, scratch = folder / str(option(argv, "--out")), option(argv, "--scratch")
+    # Rules name an artefact by its manifest.
+    out, scratch = folder / str(option(argv, "--out")).removesuffix(f"/{MANIFEST}"), option(argv, "--scratch")
     place = folder / scratch if scratch else None
     environment = {**os.environ, "PYTHONPATH": str(folder / "src")}
     environment["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{environment['PATH']}"

@@ -2,6 +2,7 @@
 
 import functools
 import gc
+import inspect
 import json
 import sys
 from pathlib import Path
@@ -142,9 +143,16 @@ def scaled(small, large):
     return int(round(small + (large - small) * share))
 
 
+def known(function):
+    """The function with its signature at hand: Snakemake asks for it three times a call, a twelfth of a large plan."""
+    function.__signature__ = inspect.signature(function)
+    return function
+
+
 def later(small, large):
     """The same, and more on each further try."""
-    return lambda wildcards, attempt: scaled(small, large) * attempt
+    first = scaled(small, large)
+    return known(lambda wildcards, attempt: first * attempt)
 
 
 TARGETS = f"{OUT}/targets/{ODE}{{coupling}}/shard~{{shard}}/manifest.json"
@@ -167,6 +175,7 @@ def run_of(wildcards):
     return BY_KEY[",".join(f"{n}~{getattr(wildcards, n)}" for n in RUN_AXES)]
 
 
+@known
 def targets_of(wildcards):
     pool = paths.solved(run_of(wildcards))
     if not pool:
@@ -175,6 +184,7 @@ def targets_of(wildcards):
     return [f"{OUT}/targets/{pool}/shard~{i}/manifest.json" for i in shards_of_pool]
 
 
+@known
 def own_of(wildcards):
     """--own JSON, where a method has numbers of its own."""
     own = CONFIG.method_settings(wildcards.method)
@@ -230,6 +240,7 @@ def error_settings():
 DRAWS = {"teacher": "reference", "floor": "floor"}
 
 
+@known
 def trained(wildcards):
     return (
         [f"{OUT}/extractors/{wildcards.extractor}/manifest.json"]

@@ -15,11 +15,10 @@ rule data:
         code=code("datasets", f"datasets.{CONFIG.data.kind}"),
         settings=settings(CONFIG.data),
         seed=SEED,
-        out=subpath(output[0], parent=True),
     message:
         "data: images and captions"
     shell:
-        "directcm data --settings {params.settings:q} --seed {params.seed} --out {params.out} --log {log}"
+        "directcm data --settings {params.settings:q} --seed {params.seed} --out {output} --log {log}"
 
 
 rule noise:
@@ -53,9 +52,8 @@ rule noise:
             else wildcards.noise.removesuffix("_noise")
         ),
         seed=SEED,
-        out=subpath(output[0], parent=True),
     message:
         "noise: the {params.purpose}'s noise and prompts"
     shell:
         "directcm noise --samples {params.samples} --purpose {params.purpose} --data {input.data}"
-        " --latents {input.latents} --seed {params.seed} --out {params.out} --log {log}"
+        " --latents {input.latents} --seed {params.seed} --out {output} --log {log}"

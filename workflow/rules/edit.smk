@@ -21,14 +21,13 @@ rule edit_teacher:
         batch_size=CONFIG.evaluation.batch_size,
         precision=CONFIG.evaluation.precision,
         seed=SEED,
-        out=subpath(output[0], parent=True),
     message:
         "edit: the teacher's ODE, {wildcards.solver}, N = {wildcards.N}, w = {wildcards.w}"
     shell:
         "directcm edit --settings {params.settings:q} --batch-size {params.batch_size} --precision {params.precision}"
         " --solver {wildcards.solver} --N {wildcards.N} --w {wildcards.w}"
         " --teacher {input.teacher} --latents {input.latents} --seed {params.seed} --threads {threads}"
-        " --out {params.out} --log {log}"
+        " --out {output} --log {log}"
 
 
 rule edit:
@@ -56,11 +55,10 @@ rule edit:
         batch_size=CONFIG.evaluation.batch_size,
         precision=CONFIG.evaluation.precision,
         seed=SEED,
-        out=subpath(output[0], parent=True),
     message:
         "edit: {wildcards.method} seed {wildcards.seed}"
     shell:
         "directcm edit --settings {params.settings:q} --batch-size {params.batch_size} --precision {params.precision}"
         " --solver {wildcards.solver} --N {wildcards.N} --w {wildcards.w} --student {input.student} --reference {input.reference}"
         " --teacher {input.teacher} --latents {input.latents} --seed {params.seed} --threads {threads}"
-        " --out {params.out} --log {log}"
+        " --out {output} --log {log}"

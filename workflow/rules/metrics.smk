@@ -20,12 +20,11 @@ rule extractor:
             getattr(CONFIG.extractors, wildcards.extractor)
         ),
         seed=SEED,
-        out=subpath(output[0], parent=True),
     message:
         "extractor: {wildcards.extractor}"
     shell:
         "directcm extractor --name {wildcards.extractor} --settings {params.settings:q} --data {input.data}"
-        " --seed {params.seed} --threads {threads} --out {params.out} --log {log}"
+        " --seed {params.seed} --threads {threads} --out {output} --log {log}"
 
 
 # Three rules, for a wildcard's value must not hold commas: Snakemake cannot hand such a one on to a cluster's job.
@@ -54,13 +53,12 @@ rule features_data:
             f"--extractor {input.extractor}" if input.extractor else ""
         ),
         batch_size=CONFIG.evaluation.batch_size,
-        out=subpath(output[0], parent=True),
     message:
         "features: {wildcards.extractor} of the data's images"
     shell:
         "directcm features --name {wildcards.extractor} {params.extractor} {params.samples}"
         " --data {input.data} --noise {input.noise} --batch-size {params.batch_size} --threads {threads}"
-        " --out {params.out} --log {log}"
+        " --out {output} --log {log}"
 
 
 use rule features_data as features_teacher with:
@@ -84,7 +82,6 @@ use rule features_data as features_teacher with:
             f"--extractor {input.extractor}" if input.extractor else ""
         ),
         batch_size=CONFIG.evaluation.batch_size,
-        out=subpath(output[0], parent=True),
     message:
         "features: {wildcards.extractor} of the {wildcards.who}, {wildcards.solver}, N = {wildcards.N}, w = {wildcards.w}"
 
@@ -103,12 +100,13 @@ use rule features_data as features with:
         f"{OUT}/benchmarks/features/{{extractor}}/students/{RUN}.tsv"
     params:
         code=code("metrics.features"),
-        samples=lambda wildcards, input: f"--collection {input.samples}",
-        extractor=lambda wildcards, input: (
-            f"--extractor {input.extractor}" if input.extractor else ""
+        samples=f"--collection {OUT}/samples/{RUN}/manifest.json",
+        extractor=known(
+            lambda wildcards, input: (
+                f"--extractor {input.extractor}" if input.extractor else ""
+            )
         ),
         batch_size=CONFIG.evaluation.batch_size,
-        out=subpath(output[0], parent=True),
     message:
         "features: {wildcards.extractor} of {wildcards.method} seed {wildcards.seed}"
 
@@ -123,7 +121,7 @@ rule evaluate_teacher:
     input:
         data=f"{OUT}/data/manifest.json",
         noise=f"{OUT}/noise/manifest.json",
-        samples=lambda wildcards: draw_of(ode_of(wildcards)),
+        samples=draw_of(ODE),
         features=features_of(f"teacher/{ODE}"),
         data_features=features_of("data"),
     output:
@@ -144,14 +142,13 @@ rule evaluate_teacher:
         metrics=CONFIG.metric_names(),
         run=lambda wildcards: axes_of(wildcards, ODE_AXES),
         seed=SEED,
-        out=subpath(output[0], parent=True),
     message:
         "evaluate: the teacher, {wildcards.solver}, N = {wildcards.N}, w = {wildcards.w}"
     shell:
         "directcm evaluate --settings {params.settings:q} --metrics {params.metrics} --row Teacher"
         " --steps {wildcards.N} --run {params.run:q} --seed {params.seed} --data {input.data} --noise {input.noise}"
         " --samples {input.samples} --features {input.features} --data-features {input.data_features}"
-        " --out {params.out} --log {log}"
+        " --out {output} --log {log}"
 
 
 rule evaluate_floor:
@@ -162,7 +159,7 @@ rule evaluate_floor:
         samples=lambda wildcards: draw_of(ode_of(wildcards), "floor"),
         features=features_of(f"floor/{ODE}"),
         data_features=features_of("data"),
-        reference=lambda wildcards: draw_of(ode_of(wildcards)),
+        reference=draw_of(ODE),
         reference_features=features_of(f"teacher/{ODE}"),
     output:
         f"{OUT}/metrics/floor/{ODE}/manifest.json",
@@ -182,7 +179,6 @@ rule evaluate_floor:
         metrics=[m for m in CONFIG.metric_names() if m != "ode_error"],
         run=lambda wildcards: axes_of(wildcards, ODE_AXES),
         seed=SEED,
-        out=subpath(output[0], parent=True),
     message:
         "evaluate: the teacher under another noise, {wildcards.solver}, N = {wildcards.N}, w = {wildcards.w}"
     shell:
@@ -190,7 +186,7 @@ rule evaluate_floor:
         " --steps {wildcards.N} --run {params.run:q} --seed {params.seed} --data {input.data} --noise {input.noise}"
         " --samples {input.samples} --features {input.features} --data-features {input.data_features}"
         " --reference {input.reference} --reference-features {input.reference_features}"
-        " --reference-noise {input.reference_noise} --out {params.out} --log {log}"
+        " --reference-noise {input.reference_noise} --out {output} --log {log}"
 
 
 rule evaluate:
@@ -200,7 +196,7 @@ rule evaluate:
         samples=f"{OUT}/samples/{RUN}/manifest.json",
         features=features_of(f"students/{RUN}"),
         data_features=features_of("data"),
-        reference=lambda wildcards: draw_of(ode_of(wildcards)),
+        reference=draw_of(ODE),
         reference_features=features_of(f"teacher/{ODE}"),
     output:
         f"{OUT}/metrics/students/{RUN}/manifest.json",
@@ -218,18 +214,16 @@ rule evaluate:
         code=code("metrics.evaluate"),
         settings=INTERVALS,
         metrics=CONFIG.metric_names(),
-        row=lambda wildcards: METHODS[wildcards.method],
-        run=lambda wildcards: axes_of(wildcards, RUN_AXES),
+        run=known(lambda wildcards: axes_of(wildcards, RUN_AXES)),
         seed=SEED,
-        out=subpath(output[0], parent=True),
     message:
         "evaluate: {wildcards.method} seed {wildcards.seed}"
     shell:
-        "directcm evaluate --settings {params.settings:q} --metrics {params.metrics} --row {params.row:q}"
+        "directcm evaluate --settings {params.settings:q} --metrics {params.metrics}"
         " --run {params.run:q} --seed {params.seed} --data {input.data} --noise {input.noise}"
         " --collection {input.samples} --features {input.features} --data-features {input.data_features}"
         " --reference {input.reference} --reference-features {input.reference_features}"
-        " --out {params.out} --log {log}"
+        " --out {output} --log {log}"
 
 
 rule error_by_time:
@@ -258,11 +252,10 @@ rule error_by_time:
         batch_size=CONFIG.evaluation.batch_size,
         precision=CONFIG.evaluation.precision,
         seed=SEED,
-        out=subpath(output[0], parent=True),
     message:
         "error_by_time: {wildcards.method} seed {wildcards.seed}, N = {wildcards.N}"
     shell:
         "directcm error_by_time --settings {params.settings:q} --batch-size {params.batch_size}"
         " --precision {params.precision} --student {input.student} --teacher {input.teacher}"
         " --latents {input.latents} --endpoints {input.endpoints} --refined {input.refined}"
-        " --seed {params.seed} --threads {threads} --out {params.out} --log {log}"
+        " --seed {params.seed} --threads {threads} --out {output} --log {log}"

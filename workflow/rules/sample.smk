@@ -21,7 +21,6 @@ rule reference:
         settings=evaluation(),
         shards=CONFIG.evaluation.shards,
         seed=SEED,
-        out=subpath(output[0], parent=True),
         scratch=f"{OUT}/scratch/{{draw}}/{ODE}/shard~{{shard}}",
     message:
         "sample: the teacher ({wildcards.draw}), {wildcards.solver}, N = {wildcards.N}, w = {wildcards.w}, shard {wildcards.shard}"
@@ -30,7 +29,7 @@ rule reference:
         " --w {wildcards.w} --shard {wildcards.shard} --shards {params.shards}"
         " --teacher {input.teacher} --latents {input.latents} --noise {input.noise}"
         " --seed {params.seed} --threads {threads}"
-        " --scratch {params.scratch} --out {params.out} --log {log}"
+        " --scratch {params.scratch} --out {output} --log {log}"
 
 
 rule sample:
@@ -55,11 +54,12 @@ rule sample:
     params:
         code=code("sampling", LOADER),
         settings=evaluation(),
-        sets=lambda wildcards: [
-            f"{step}:{steps}" for step, steps in CONFIG.sets(run_of(wildcards))
-        ],
+        sets=known(
+            lambda wildcards: [
+                f"{step}:{steps}" for step, steps in CONFIG.sets(run_of(wildcards))
+            ]
+        ),
         seed=SEED,
-        out=subpath(output[0], parent=True),
         scratch=f"{OUT}/scratch/samples/{RUN}",
     message:
         "sample: {wildcards.method} seed {wildcards.seed}, step:sampling steps {params.sets}"
@@ -68,7 +68,7 @@ rule sample:
         " --w {wildcards.w} --student {input.student} --sets {params.sets}"
         " --teacher {input.teacher} --latents {input.latents} --noise {input.noise}"
         " --seed {params.seed} --threads {threads}"
-        " --scratch {params.scratch} --out {params.out} --log {log}"
+        " --scratch {params.scratch} --out {output} --log {log}"
 
 
 rule search:
@@ -104,7 +104,6 @@ rule search:
             f"--extractor {input.extractor}" if input.extractor else ""
         ),
         seed=SEED,
-        out=subpath(output[0], parent=True),
         scratch=f"{OUT}/scratch/search/{RUN}",
     message:
         "search: the sampling times of {wildcards.method} seed {wildcards.seed}"
@@ -113,4 +112,4 @@ rule search:
         " --evaluation {params.evaluation:q} --student {input.student} --teacher {input.teacher}"
         " --latents {input.latents} --noise {input.noise} --search-noise {input.search_noise}"
         " --reference {input.reference} {params.extractor} --seed {params.seed} --threads {threads}"
-        " --scratch {params.scratch} --out {params.out} --log {log}"
+        " --scratch {params.scratch} --out {output} --log {log}"

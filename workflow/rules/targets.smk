@@ -24,7 +24,6 @@ rule targets:
         coupling=lambda wildcards: wildcards.coupling.removeprefix(",coupling~")
         or COUPLINGS[0],
         seed=SEED,
-        out=subpath(output[0], parent=True),
         scratch=f"{OUT}/scratch/targets/{ODE}{{coupling}}/shard~{{shard}}",
     message:
         "targets: {params.coupling}, {wildcards.solver}, N = {wildcards.N}, w = {wildcards.w}, shard {wildcards.shard}"
@@ -33,7 +32,7 @@ rule targets:
         " --solver {wildcards.solver} --N {wildcards.N} --w {wildcards.w} --shard {wildcards.shard}"
         " --coupling {params.coupling}"
         " --teacher {input.teacher} --latents {input.latents} --seed {params.seed} --threads {threads}"
-        " --scratch {params.scratch} --out {params.out} --log {log}"
+        " --scratch {params.scratch} --out {output} --log {log}"
 
 
 rule endpoints:
@@ -60,7 +59,6 @@ rule endpoints:
         batch_size=CONFIG.targets.batch_size,
         precision=CONFIG.evaluation.precision,
         seed=SEED,
-        out=subpath(output[0], parent=True),
         scratch=f"{OUT}/scratch/endpoints/{ODE}/shard~{{shard}}",
     message:
         "endpoints: {wildcards.solver}, N = {wildcards.N}, w = {wildcards.w}, shard {wildcards.shard}"
@@ -68,7 +66,7 @@ rule endpoints:
         "directcm endpoints --settings {params.settings:q} --batch-size {params.batch_size}"
         " --precision {params.precision} --solver {wildcards.solver} --N {wildcards.N} --w {wildcards.w}"
         " --shard {wildcards.shard} --teacher {input.teacher} --latents {input.latents}"
-        " --seed {params.seed} --threads {threads} --scratch {params.scratch} --out {params.out} --log {log}"
+        " --seed {params.seed} --threads {threads} --scratch {params.scratch} --out {output} --log {log}"
 
 
 rule trajectories:
@@ -96,10 +94,9 @@ rule trajectories:
         N=CONFIG.ode.N,
         w=number(CONFIG.ode.w),
         seed=SEED,
-        out=subpath(output[0], parent=True),
     message:
         "trajectories: the teacher's ODE from a few start points of training"
     shell:
         "directcm trajectories --count {params.trajectories} --precision {params.precision} --solver {params.solver}"
         " --N {params.N} --w {params.w} --teacher {input.teacher} --latents {input.latents}"
-        " --seed {params.seed} --threads {threads} --out {params.out} --log {log}"
+        " --seed {params.seed} --threads {threads} --out {output} --log {log}"

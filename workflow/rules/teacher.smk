@@ -21,14 +21,13 @@ rule teacher:
         settings=settings(getattr(CONFIG.teacher, CONFIG.teacher.kind)),
         process=settings(CONFIG.process),
         seed=SEED,
-        out=subpath(output[0], parent=True),
         scratch=f"{OUT}/scratch/teacher",
     message:
         "teacher: {params.kind}"
     shell:
         "directcm teacher --kind {params.kind} --settings {params.settings:q} --process {params.process:q}"
         " --data {input.data} --seed {params.seed} --threads {threads}"
-        " --scratch {params.scratch} --out {params.out} --log {log}"
+        " --scratch {params.scratch} --out {output} --log {log}"
 
 
 rule encode:
@@ -53,11 +52,10 @@ rule encode:
         settings=settings(CONFIG.encode),
         precision=CONFIG.evaluation.precision,
         seed=SEED,
-        out=subpath(output[0], parent=True),
         scratch=f"{OUT}/scratch/encode",
     message:
         "encode: latents of the images, embeddings of the captions"
     shell:
         "directcm encode --settings {params.settings:q} --precision {params.precision}"
         " --teacher {input.teacher} --data {input.data} --seed {params.seed} --threads {threads}"
-        " --scratch {params.scratch} --out {params.out} --log {log}"
+        " --scratch {params.scratch} --out {output} --log {log}"

@@ -15,9 +15,8 @@ rule convergence:
         code=code("convergence"),
         settings=lambda wildcards: settings(CONFIG.convergence),
         seed=SEED,
-        out=subpath(output[0], parent=True),
     message:
         "convergence: what theory predicts as N grows, on exact teachers"
     shell:
         "directcm convergence --settings {params.settings:q} --seed {params.seed} --threads {threads}"
-        " --out {params.out} --log {log}"
+        " --out {output} --log {log}"

@@ -21,23 +21,30 @@ rule train:
         # Processes that train one student together, over all its nodes: `--set-resources train:processes=4`.
         processes=1,
     params:
-        code=lambda wildcards: code("training", LOADER, f"methods.{wildcards.method}"),
-        launch=lambda wildcards, resources: (
-            ""
-            if resources.processes == 1
-            else f"launch --processes {resources.processes}"
-            f" --nodes {resources.get('nodes', 1)} -- "
+        code=known(
+            lambda wildcards: code("training", LOADER, f"methods.{wildcards.method}")
+        ),
+        launch=known(
+            lambda wildcards, resources: (
+                ""
+                if resources.processes == 1
+                else f"launch --processes {resources.processes}"
+                f" --nodes {resources.get('nodes', 1)} -- "
+            )
         ),
         settings=TRAIN_REST,
-        snapshots=lambda wildcards: "".join(
-            f" {s}" for s in CONFIG.snapshots(run_of(wildcards))
+        snapshots=known(
+            lambda wildcards: "".join(
+                f" {s}" for s in CONFIG.snapshots(run_of(wildcards))
+            )
         ),
         seed=SEED,
-        targets=lambda wildcards, input: (
-            f"--targets {' '.join(input.targets)}" if input.targets else ""
+        targets=known(
+            lambda wildcards, input: (
+                f"--targets {' '.join(input.targets)}" if input.targets else ""
+            )
         ),
         own=own_of,
-        out=subpath(output[0], parent=True),
         scratch=f"{OUT}/scratch/students/{RUN}",
         tensorboard=f"{OUT}/tensorboard/{RUN}",
     message:
@@ -50,4 +57,4 @@ rule train:
         " --snapshots{params.snapshots}"
         " --teacher {input.teacher} --latents {input.latents} {params.targets} {params.own}"
         " --seed {params.seed} --threads {threads} --tensorboard {params.tensorboard}"
-        " --scratch {params.scratch} --out {params.out} --log {log}"
+        " --scratch {params.scratch} --out {output} --log {log}"

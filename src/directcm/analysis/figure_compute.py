@@ -101,11 +101,16 @@ def draw(
     kinds = [kind for kind in COSTS if any(key[0] == kind for key in found)]
     if not kinds:
         raise UserError(f"{students_csv}: has no cost of the students of {metrics_csv}; make both tables again")
+    spent_on: dict[str, list[float]] = {}
+    heights: dict[tuple[str, str], list[float]] = {}
+    for (kind, _, _), own_panels in found.items():
+        for panel, (group, _) in own_panels.items():
+            spent_on.setdefault(kind, []).extend(p.x for p in group)
+            heights.setdefault(panel, []).extend(p.mean for p in group)
     with style.styled():
         import matplotlib.pyplot as plt
         import seaborn
         from matplotlib.layout_engine import ConstrainedLayoutEngine
-        from matplotlib.ticker import MaxNLocator
 
         figure, grid = plt.subplots(
             len(panels), len(kinds), figsize=(style.PAGE if len(kinds) > 1 else style.COLUMN + 0.4, 0.95 + 1.5 * len(panels)),
@@ -127,12 +132,12 @@ def draw(
                     drawn = tidy.drawn(group, "x", **here, cost=kind, line=label, row=name)
                     step_of = {tidy.number(p.x): int(s) for p, s in zip(group, kept, strict=True)}
                     out += [{**line, "step": step_of[line["x"]]} for line in drawn]
-                axes.set_xscale("log")
+                style.log_axis(axes.xaxis, spent_on[kind])
                 axes.margins(x=0.05, y=0.1)
                 if c == 0:
                     axes.set_title(tidy.title(metric, reference, space), loc="left", fontsize=6.8, pad=4)
                 axes.tick_params(labelbottom=r == len(panels) - 1)
-                axes.yaxis.set_major_locator(MaxNLocator(nbins=5, min_n_ticks=2))
+                style.spread_axis(axes.yaxis, heights.get((metric, reference), []))
                 if r == len(panels) - 1:
                     axes.set_xlabel(COSTS[kind])
         entries = [

@@ -96,7 +96,7 @@ def draw(
                 continue
             metric, reference = panels[index]
             if log:
-                axes.set_xscale("log")
+                style.log_axis(axes.xaxis, spread)
             labels, avoid = [], []
             for order, name in enumerate(names):
                 look, found = style.LOOKS[name], stops(errors[name], _by(path, name, metric, reference))
@@ -150,10 +150,7 @@ def draw(
             if not log:
                 axes.xaxis.set_major_locator(MaxNLocator(nbins=4, min_n_ticks=2))
             heights = [y for line in avoid for _, y in line] + list(constants.values())
-            if min(heights) > 0 and max(heights) / min(heights) > 100:
-                axes.set_yscale("log")
-            else:
-                axes.yaxis.set_major_locator(MaxNLocator(nbins=5, min_n_ticks=2))
+            style.spread_axis(axes.yaxis, heights)
             panel_texts.append((axes, labels, avoid, style.constants(constants, METRICS[metric].decimals)))
         entries = [style.handle(style.LOOKS[n], f"{n} ({tidy.counted(counts[n])})") for n in names]
         entries += style.reference_handles(shown)

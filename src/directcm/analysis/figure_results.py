@@ -38,7 +38,6 @@ def draw(table_csv: str | Path, out_pdf: str | Path, out_png: str | Path, out_cs
         import matplotlib.pyplot as plt
         import seaborn
         from matplotlib.layout_engine import ConstrainedLayoutEngine
-        from matplotlib.ticker import MaxNLocator
 
         columns = min(4, len(panels))
         rows = -(-len(panels) // columns)
@@ -77,7 +76,7 @@ def draw(table_csv: str | Path, out_pdf: str | Path, out_png: str | Path, out_cs
             axes.set_yticks(range(len(names)), labels if index % columns == 0 else [""] * len(names))
             axes.set_ylim(len(names) - 0.5, -0.5)
             axes.margins(x=0.18)
-            axes.xaxis.set_major_locator(MaxNLocator(nbins=3, min_n_ticks=2))
+            style.spread_axis(axes.xaxis, [tidy.value(line["mean"]) for line in values.values()], nbins=3)
             against = {"teacher": " to teacher", "data": " to data"}.get(reference, "")
             if len(spec.references) == 1:
                 against = ""

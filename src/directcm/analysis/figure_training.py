@@ -56,7 +56,6 @@ def draw(
     with style.styled():
         import matplotlib.pyplot as plt
         from matplotlib.layout_engine import ConstrainedLayoutEngine
-        from matplotlib.ticker import MaxNLocator
 
         width = style.PAGE if len(columns) > 1 else style.COLUMN
         figure, grid = plt.subplots(
@@ -78,7 +77,6 @@ def draw(
                     drawn = tidy.drawn(group, "step", metric=metric, reference=reference, row=label)
                     out += [{**d, **{k: source[float(d["step"])][k] for k in ("steps", "pool")}} for d in drawn]
                 axes.margins(x=0.07, y=0.08)
-                axes.yaxis.set_major_locator(MaxNLocator(nbins=5, min_n_ticks=2))
                 if r == 0:
                     axes.set_title(f"Learnt {title}", fontsize=7, pad=4)
                 if r == len(panels) - 1:
@@ -86,6 +84,8 @@ def draw(
                 if c == 0:
                     text = tidy.title(metric, reference)[:-2]
                     axes.set_ylabel(f"{text}\n{'← better' if METRICS[metric].better == 'lower' else 'better →'}")
+            here = [p.mean for own in every.values() for p in own[-1]]
+            style.spread_axis(grid[r, 0].yaxis, here)
             constants = tidy.constants(rows, main, metric, reference, ())
             shown |= set(constants)
             out += [

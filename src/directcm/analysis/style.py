@@ -10,7 +10,7 @@ import io
 import itertools
 import math
 import warnings
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     import numpy as np
     from matplotlib.artist import Artist
     from matplotlib.axes import Axes
+    from matplotlib.axis import Axis
     from matplotlib.figure import Figure
     from PIL.Image import Image
 
@@ -352,6 +353,32 @@ def references(panels: Sequence[Axes], lines: Sequence[Reference]) -> None:
                 bbox={"facecolor": "white", "edgecolor": "none", "pad": 0.4},
             )  # fmt: skip
     axes.set_ylim(back(least), back(most))
+
+
+def log_axis(axis: Axis, values: Iterable[float]) -> None:
+    """A logarithmic axis for such values, with labels at 1, 2, 5, or 1, 3, or 1 in each decade, by how many decades there are."""
+    from matplotlib.ticker import LogFormatterSciNotation, LogLocator, NullFormatter
+
+    drawn = [v for v in values if math.isfinite(v) and v > 0]
+    axes = axis.axes
+    (axes.set_xscale if axis is axes.xaxis else axes.set_yscale)("log")
+    decades = math.log10(max(drawn) / min(drawn)) if drawn else 0.0
+    subs = (1, 2, 5) if decades < 0.8 else (1, 3) if decades < 1.6 else (1,)
+    axis.set_major_locator(LogLocator(subs=subs))
+    # Every one of these ticks, where the default labels the powers of ten alone.
+    axis.set_major_formatter(LogFormatterSciNotation(minor_thresholds=(math.inf, math.inf)))
+    axis.set_minor_formatter(NullFormatter())
+
+
+def spread_axis(axis: Axis, values: Iterable[float], nbins: int = 5) -> None:
+    """Scale and ticks of an axis of measured values: logarithmic where they are positive and the largest is 30 times the least."""
+    from matplotlib.ticker import MaxNLocator
+
+    drawn = [v for v in values if math.isfinite(v)]
+    if drawn and min(drawn) > 0 and max(drawn) / min(drawn) > 30:
+        log_axis(axis, drawn)
+    else:
+        axis.set_major_locator(MaxNLocator(nbins=nbins, min_n_ticks=2))
 
 
 def values_axis(axes: Axes, values: Sequence[float], *, log: bool = False) -> None:
