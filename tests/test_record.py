@@ -203,7 +203,18 @@ def test_dvc_yaml_names_what_the_default_makes() -> None:
     base = read_yaml(ROOT / "dvc.yaml")
     made = {folder.split("/")[0] for folder in paths.artefacts(config, main_runs(config))}
     # What is made from the artefacts.
-    made |= {"comparisons", "collected", "claims", "figures", "gallery", "costs", "provenance", "tables", "record"}
+    made |= {
+        "comparisons",
+        "collected",
+        "cards",
+        "claims",
+        "figures",
+        "gallery",
+        "costs",
+        "provenance",
+        "tables",
+        "record",
+    }
     assert outputs(base) == {f"results/embedded/{name}" for name in made} | {"report.html"}
     # Every block of the configuration is a parameter of the first stage that reads it.
     named = [key.split(".")[0] for stage in base["stages"].values() for key in stage["params"][0]["config.yaml"]]
