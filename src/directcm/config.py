@@ -322,7 +322,7 @@ class Edm(Block):
     """A class-conditional EDM on pixels, trained here."""
 
     unet: PixelUnet = PixelUnet()
-    steps: Positive = Field(1400, description="optimiser steps")
+    steps: Positive = Field(1100, description="optimiser steps")
     batch_size: Positive = Field(128, description="images a step")
     lr: Rate = Field(2e-3, description="peak learning rate, after a linear warm-up")
     warm_up: Count = Field(50, exclude_if=lambda value: value == 50, description="optimiser steps of the warm-up")

@@ -8,6 +8,7 @@ from typing import Any
 
 from directcm.analysis import style, tidy
 from directcm.errors import UserError
+from directcm.registry import FIRST
 from directcm.specs import METHODS, METRICS
 
 COLUMNS = ["metric", "reference", "adapter", "row", "steps", "pool", "step", *tidy.DRAWN]
@@ -52,7 +53,6 @@ def draw(
     with style.styled():
         import matplotlib.pyplot as plt
         from matplotlib.layout_engine import ConstrainedLayoutEngine
-        from matplotlib.ticker import MaxNLocator
 
         width = min(style.PAGE, max(style.COLUMN, 0.5 + 1.6 * len(paths)))
         figure, grid = plt.subplots(
@@ -62,6 +62,7 @@ def draw(
         shown: set[str] = set()
         every: dict[str, list[list[tidy.Point]]] = {n: [] for n in names}
         for r, (metric, reference) in enumerate(panels):
+            heights: list[float] = []
             for c, (adapter, own) in enumerate(paths.items()):
                 axes = grid[r, c]
                 for order, name in enumerate(names):
@@ -69,11 +70,12 @@ def draw(
                     group = tidy.points(lines, "step")
                     source = {tidy.value(s["step"]): s for s in lines}
                     every[name].append(group)
-                    style.series(axes, group, style.LOOKS[name], order=order)
+                    # The seeds of more methods would be a thicket.
+                    style.series(axes, group, style.LOOKS[name], order=order, thin=len(names) <= len(FIRST))
+                    heights += [p.mean for p in group]
                     drawn = tidy.drawn(group, "step", metric=metric, reference=reference, adapter=adapter, row=name)
                     out += [{**d, **{k: source[float(d["step"])][k] for k in ("steps", "pool")}} for d in drawn]
                 axes.margins(x=0.07, y=0.08)
-                axes.yaxis.set_major_locator(MaxNLocator(nbins=5, min_n_ticks=2))
                 if r == 0:
                     axes.set_title(tidy.adapter_title(adapter), fontsize=6.8, pad=4)
                 if r == len(panels) - 1:
@@ -82,14 +84,12 @@ def draw(
                     # Read upwards, the arrow of a turned title would point aside; "← better" points down.
                     label = tidy.title(metric, reference, space)[:-2]
                     axes.set_ylabel(f"{label}\n{'← better' if METRICS[metric].better == 'lower' else 'better →'}")
+            style.spread_axis(grid[r, 0].yaxis, heights)
         marks = []
         for metric, reference in panels:
             constants = tidy.constants(rows, main, metric, reference, paper)
             shown |= set(constants)
-            out += [
-                {"metric": metric, "reference": reference, "row": row, "value": tidy.number(y)}
-                for row, y in constants.items()
-            ]
+            out += tidy.constant_rows(metric, reference, constants)
             marks.append(style.constants(constants, METRICS[metric].decimals))
         entries = [style.handle(style.LOOKS[n], f"{n} ({tidy.seeds(every[n])})") for n in names]
         entries += style.reference_handles(shown)

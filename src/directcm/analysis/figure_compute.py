@@ -122,7 +122,7 @@ def draw(
             here = {"metric": metric, "reference": reference}
             constants = tidy.constants(rows, main, metric, reference, paper)
             shown |= set(constants)
-            out += [{**here, "line": row, "row": row, "value": tidy.number(y)} for row, y in constants.items()]
+            out += [{**mark, "line": mark["row"]} for mark in tidy.constant_rows(metric, reference, constants)]
             marks.append(style.constants(constants, METRICS[metric].decimals))
             for c, kind in enumerate(kinds):
                 axes = grid[r, c]

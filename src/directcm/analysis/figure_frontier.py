@@ -138,10 +138,7 @@ def draw(
                 draws.append((axes, look, line, base))
             constants = tidy.constants(rows, main, metric, reference, paper)
             shown |= set(constants)
-            out += [
-                {"metric": metric, "reference": reference, "row": row, "value": tidy.number(y)}
-                for row, y in constants.items()
-            ]
+            out += tidy.constant_rows(metric, reference, constants)
             axes.set_title(tidy.title(metric, reference, space), loc="left", fontsize=6.8, pad=4)
             axes.set_xlabel(
                 tidy.title("ode_error", "teacher", space).removesuffix(" ↓") + "\n← better", linespacing=1.25

@@ -88,10 +88,7 @@ def draw(
             style.spread_axis(grid[r, 0].yaxis, here)
             constants = tidy.constants(rows, main, metric, reference, ())
             shown |= set(constants)
-            out += [
-                {"metric": metric, "reference": reference, "row": row, "value": tidy.number(y)}
-                for row, y in constants.items()
-            ]
+            out += tidy.constant_rows(metric, reference, constants)
             marks.append(style.constants(constants, METRICS[metric].decimals))
         entries = [style.handle(style.LOOKS[n], f"{n} ({tidy.seeds(every[n])})") for n in paths]
         entries += style.reference_handles(shown)

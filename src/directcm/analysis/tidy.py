@@ -163,6 +163,11 @@ def constants(
     return own | paper_values(metric, reference, paper)
 
 
+def constant_rows(metric: str, reference: str, found: Mapping[str, float]) -> list[dict[str, Any]]:
+    """What a figure's CSV holds of the reference lines (`constants`) of one panel."""
+    return [{"metric": metric, "reference": reference, "row": row, "value": number(y)} for row, y in found.items()]
+
+
 def paper_values(metric: str, reference: str, paper: Collection[str]) -> dict[str, float]:
     """ "paper, CM" → the paper's value, for a metric in `paper` (those on its scale) and not against data, as it reports."""
     if metric not in paper or reference == "data":
