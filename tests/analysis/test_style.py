@@ -84,10 +84,10 @@ def test_ticks_stand_at_the_values_and_thin_out_where_crowded(axes):
 @pytest.mark.parametrize(
     ("values", "scale"),
     [
-        ([1.0, 31.0], "log"),
-        ([1.0, 29.0], "linear"),
-        ([-0.1, 31.0], "linear"),
-        ([0.0, 31.0], "linear"),
+        ([1.0, 21.0], "log"),
+        ([1.0, 19.0], "linear"),
+        ([-0.1, 21.0], "linear"),
+        ([0.0, 21.0], "linear"),
         ([0.5, float("nan"), 200.0], "log"),
         ([], "linear"),
     ],
@@ -95,6 +95,20 @@ def test_ticks_stand_at_the_values_and_thin_out_where_crowded(axes):
 def test_values_far_apart_have_a_logarithmic_axis(axes, values, scale):
     style.spread_axis(axes.yaxis, values)
     assert axes.get_yscale() == scale and axes.get_xscale() == "linear"
+
+
+@pytest.mark.parametrize(
+    ("band", "possible", "low", "high"),
+    [
+        ((-0.6, 1.4), (0.0, 1.0), -0.04, 1.04),
+        ((-0.6, 0.8), (0.0, float("inf")), -0.04, 0.9),
+        ((0.2, 0.8), (0.0, 1.0), 0.17, 0.83),
+    ],
+)
+def test_an_axis_ends_where_values_cannot_be(axes, band, possible, low, high):
+    axes.fill_between([0, 1], *band)
+    style.spread_axis(axes.yaxis, [0.4, 0.6], possible=possible)
+    assert axes.get_ylim() == pytest.approx((low, high), abs=0.03)
 
 
 @pytest.mark.parametrize("high", [0.02, 0.05, 0.2, 0.5, 3.0, 90.0])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import shutil
 import subprocess
 import sys
 import textwrap
@@ -166,6 +167,55 @@ def test_editing_direct_cm_plans_direct_cm_and_nothing_else(smoke: Path) -> None
         assert "train: direct_cm" in text and "train: cm" not in text
     finally:
         path.write_text(before)
+
+
+DENOISER = '''"""The image itself as the target: what a denoiser learns, and no map of the ODE."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from directcm.methods import Batch, Setting
+from directcm.students import Student
+
+LABEL = "Denoiser"
+TEACHER, TARGETS, FORWARDS = False, "", 1
+
+
+def loss(student: Student, batch: Batch, setting: Setting) -> Tensor:
+    """Per-sample losses (B,)."""
+    assert batch.x0 is not None
+    return setting.distance(student(batch.x, batch.t, batch.cond), batch.x0)
+'''
+
+
+def test_a_method_is_one_file_and_one_line(smoke: Path, tmp_path: Path) -> None:
+    """Nothing else is touched, nothing that is there is made again, and it stands in the table, the figure and the costs."""
+    folder = tmp_path / "copy"
+    shutil.copytree(smoke, folder)
+    (folder / "src/directcm/methods/denoiser.py").write_text(DENOISER)
+    preset = folder / "workflow/presets/smoke.yaml"
+    before = preset.read_text()
+    line = "  - {method: [cm, direct_cm], seed: [0, 1], sampling_steps: [1, 2], errors: true}\n"
+    assert before.count(line) == 1
+    preset.write_text(before.replace(line, line.replace("direct_cm]", "direct_cm, denoiser]")))
+    goals = [f"results/smoke/{name}" for name in ("tables/table1.csv", "figures/results.pdf", "costs/main.csv")]
+    run = make_run(folder)
+    done = run("snakemake", "-n", *SMOKE, "--", *goals)
+    assert done.returncode == 0, done.stderr
+    jobs = planned(done.stdout + done.stderr)
+    assert all(jobs[name] == 2 for name in ("train", "sample", "features", "evaluate"))
+    assert not {"data", "teacher", "encode", "noise", "targets", "reference", "extractor", "evaluate_teacher"} & set(
+        jobs
+    )
+    done = run("directcm", "warm", "--", "snakemake", "--cores", "1", *SMOKE, "--", *goals)
+    assert done.returncode == 0, done.stderr[-4000:]
+    table = rows(folder / "results/smoke/tables/table1.csv")
+    there = {(r["metric"], r["reference"]) for r in table if r["row"] == "CM"}
+    assert {(r["metric"], r["reference"]) for r in table if r["row"] == "Denoiser"} == there
+    assert "Denoiser" in {r["row"] for r in rows(folder / "results/smoke/figures/results.csv")}
+    assert int({r["step"]: r for r in rows(folder / "results/smoke/costs/main.csv")}["train"]["jobs"]) == 6
+    assert run("directcm", "train", "--help").stdout.count("denoiser") >= 1
 
 
 FIGURES = {"supervision", "samples", "gallery", "curves", "results", "sweep", "frontier", "compute", "error", "budget"}

@@ -84,7 +84,7 @@ def draw(
                     # Read upwards, the arrow of a turned title would point aside; "← better" points down.
                     label = tidy.title(metric, reference, space)[:-2]
                     axes.set_ylabel(f"{label}\n{'← better' if METRICS[metric].better == 'lower' else 'better →'}")
-            style.spread_axis(grid[r, 0].yaxis, heights)
+            style.spread_axis(grid[r, 0].yaxis, heights, possible=tidy.possible(metric))
         marks = []
         for metric, reference in panels:
             constants = tidy.constants(rows, main, metric, reference, paper)

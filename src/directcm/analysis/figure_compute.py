@@ -137,9 +137,9 @@ def draw(
                 if c == 0:
                     axes.set_title(tidy.title(metric, reference, space), loc="left", fontsize=6.8, pad=4)
                 axes.tick_params(labelbottom=r == len(panels) - 1)
-                style.spread_axis(axes.yaxis, heights.get((metric, reference), []))
                 if r == len(panels) - 1:
                     axes.set_xlabel(COSTS[kind])
+            style.spread_axis(grid[r, 0].yaxis, heights.get((metric, reference), []), possible=tidy.possible(metric))
         entries = [
             style.handle(
                 _look(name, targets),

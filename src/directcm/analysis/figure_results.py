@@ -76,7 +76,8 @@ def draw(table_csv: str | Path, out_pdf: str | Path, out_png: str | Path, out_cs
             axes.set_yticks(range(len(names)), labels if index % columns == 0 else [""] * len(names))
             axes.set_ylim(len(names) - 0.5, -0.5)
             axes.margins(x=0.18)
-            style.spread_axis(axes.xaxis, [tidy.value(line["mean"]) for line in values.values()], nbins=3)
+            means = [tidy.value(line["mean"]) for line in values.values()]
+            style.spread_axis(axes.xaxis, means, nbins=3, possible=tidy.possible(metric))
             against = {"teacher": " to teacher", "data": " to data"}.get(reference, "")
             if len(spec.references) == 1:
                 against = ""

@@ -85,7 +85,7 @@ def draw(
                     text = tidy.title(metric, reference)[:-2]
                     axes.set_ylabel(f"{text}\n{'← better' if METRICS[metric].better == 'lower' else 'better →'}")
             here = [p.mean for own in every.values() for p in own[-1]]
-            style.spread_axis(grid[r, 0].yaxis, here)
+            style.spread_axis(grid[r, 0].yaxis, here, possible=tidy.possible(metric))
             constants = tidy.constants(rows, main, metric, reference, ())
             shown |= set(constants)
             out += tidy.constant_rows(metric, reference, constants)

@@ -355,30 +355,44 @@ def references(panels: Sequence[Axes], lines: Sequence[Reference]) -> None:
     axes.set_ylim(back(least), back(most))
 
 
-def log_axis(axis: Axis, values: Iterable[float]) -> None:
-    """A logarithmic axis for such values, with labels at 1, 2, 5, or 1, 3, or 1 in each decade, by how many decades there are."""
+def log_axis(axis: Axis, values: Iterable[float], *, coarse: bool = False) -> None:
+    """A logarithmic axis for such values, with labels at 1, 2, 5, or 1, 3, or 1 in each decade, by how many decades there are.
+
+    `coarse`: from one decade on at the powers of ten alone, for a panel that holds few labels.
+    """
     from matplotlib.ticker import LogFormatterSciNotation, LogLocator, NullFormatter
 
     drawn = [v for v in values if math.isfinite(v) and v > 0]
     axes = axis.axes
     (axes.set_xscale if axis is axes.xaxis else axes.set_yscale)("log")
     decades = math.log10(max(drawn) / min(drawn)) if drawn else 0.0
-    subs = (1, 2, 5) if decades < 0.8 else (1, 3) if decades < 1.6 else (1,)
+    subs = (1, 2, 5) if decades < 0.8 else (1, 3) if decades < (1 if coarse else 1.6) else (1,)
     axis.set_major_locator(LogLocator(subs=subs))
     # Every one of these ticks, where the default labels the powers of ten alone.
     axis.set_major_formatter(LogFormatterSciNotation(minor_thresholds=(math.inf, math.inf)))
     axis.set_minor_formatter(NullFormatter())
 
 
-def spread_axis(axis: Axis, values: Iterable[float], nbins: int = 5) -> None:
-    """Scale and ticks of an axis of measured values: logarithmic where they are positive and the largest is 30 times the least."""
+def spread_axis(
+    axis: Axis, values: Iterable[float], nbins: int = 5, possible: tuple[float, float] = (-math.inf, math.inf)
+) -> None:
+    """Scale and ticks of an axis of measured values: logarithmic where they are positive and the largest is 20 times the least.
+
+    To be called when all is drawn: the axis ends where values are not `possible`, though a band of ± sd goes on.
+    """
     from matplotlib.ticker import MaxNLocator
 
     drawn = [v for v in values if math.isfinite(v)]
-    if drawn and min(drawn) > 0 and max(drawn) / min(drawn) > 30:
-        log_axis(axis, drawn)
-    else:
-        axis.set_major_locator(MaxNLocator(nbins=nbins, min_n_ticks=2))
+    if drawn and min(drawn) > 0 and max(drawn) / min(drawn) > 20:
+        log_axis(axis, drawn, coarse=nbins < 4)
+        return
+    axis.set_major_locator(MaxNLocator(nbins=nbins, min_n_ticks=2))
+    low, high = axis.get_view_interval()
+    margin = 0.04 * (min(high, possible[1]) - max(low, possible[0]))
+    limits = max(low, possible[0] - margin), min(high, possible[1] + margin)
+    if limits != (low, high):
+        axes = axis.axes
+        (axes.set_xlim if axis is axes.xaxis else axes.set_ylim)(*limits)
 
 
 def values_axis(axes: Axes, values: Sequence[float], *, log: bool = False) -> None:

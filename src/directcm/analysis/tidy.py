@@ -29,6 +29,8 @@ BUDGET_AXES = ("steps", "pool")
 DISTANCES = ("fd_tiny", "fid", "fd_dino")
 ALIGNMENTS = ("clip_tiny", "clip_score")
 UNITS = {"ode_error": "{space} MSE", "prompt_accuracy": "share"}
+# Where values of a metric can lie; one that is estimated without bias (KID, FD∞) can fall below 0.
+POSSIBLE = {"ode_error": (0.0, math.inf), "prompt_accuracy": (0.0, 1.0)} | dict.fromkeys(DISTANCES, (0.0, math.inf))
 AGAINST = {"teacher": "to teacher", "data": "to data"}
 METRIC_COLUMNS = ("row", "method", *SETTING_AXES, "seed", "step", "sampling_steps", "metric", "reference", "value")
 COMPARISON_COLUMNS = (
@@ -173,6 +175,11 @@ def paper_values(metric: str, reference: str, paper: Collection[str]) -> dict[st
     if metric not in paper or reference == "data":
         return {}
     return {f"paper, {row}": number for row, number in METRICS[metric].paper.items()}
+
+
+def possible(metric: str) -> tuple[float, float]:
+    """The least and the largest value that a metric can have."""
+    return POSSIBLE.get(metric, (-math.inf, math.inf))
 
 
 # ----------------------------------------------------------------- means over seeds
