@@ -100,8 +100,8 @@ def test_values_far_apart_have_a_logarithmic_axis(axes, values, scale):
 @pytest.mark.parametrize(
     ("band", "possible", "low", "high"),
     [
-        ((-0.6, 1.4), (0.0, 1.0), -0.04, 1.04),
-        ((-0.6, 0.8), (0.0, float("inf")), -0.04, 0.9),
+        ((-0.6, 1.4), (0.0, 1.0), -0.08, 1.08),
+        ((-0.6, 0.8), (0.0, float("inf")), -0.07, 0.87),
         ((0.2, 0.8), (0.0, 1.0), 0.17, 0.83),
     ],
 )

@@ -388,7 +388,7 @@ def spread_axis(
         return
     axis.set_major_locator(MaxNLocator(nbins=nbins, min_n_ticks=2))
     low, high = axis.get_view_interval()
-    margin = 0.04 * (min(high, possible[1]) - max(low, possible[0]))
+    margin = 0.08 * (min(high, possible[1]) - max(low, possible[0]))
     limits = max(low, possible[0] - margin), min(high, possible[1] + margin)
     if limits != (low, high):
         axes = axis.axes
