@@ -11,8 +11,6 @@ RESULTS := results/$(or $(PRESET),embedded)
 REPORT := $(if $(PRESET),report-$(PRESET).html,report.html)
 # One job a GPU, where there are any.
 GPUS := $(shell n=$$(nvidia-smi -L 2>/dev/null | wc -l); [ "$$n" = 0 ] || echo --resources gpu=$$n)
-# On a CPU most of a short job is the import of torch: a helper does it once (`directcm warm --help`).
-WARM := $(if $(GPUS),,directcm warm --)
 # What DVC keeps of a run: dvc.yaml of the default preset, one made from it of any other.
 RECORD := $(if $(PRESET),records/$(PRESET)/)dvc.yaml
 CONFIGS := config.yaml$(if $(PRESET), workflow/presets/$(PRESET).yaml)
@@ -48,22 +46,17 @@ define report
 	@$(call written,$(1),$(2),$(3),$(4))
 endef
 
-# $(call made,target,overlay): what is missing is made. Looking first costs two seconds, starting the helper for nothing seven.
-made = if grep -q '^Nothing to be done' <<< "$$(snakemake $(1) --dry-run $(2) 2>&1)"; then \
-	echo "Nothing to be done: every file is there and up to date."; \
-	else $(WARM) snakemake $(1) --cores $(CORES) $(GPUS) $(2); fi
-
 .PHONY: reproduce
 reproduce: install  ## the main comparison (PRESET=smoke, photos, paper …; CORES=2), the report, Table 1 on the screen
-	@$(call made,all,$(OVERLAY))
+	@snakemake all --cores $(CORES) $(GPUS) $(OVERLAY)
 	$(call report,all,$(OVERLAY),$(RESULTS),$(REPORT))
 	@echo; directcm show $(RESULTS)/tables/table1.csv; echo; echo "Report: $(CURDIR)/$(REPORT)"; echo "Tables and figures: $(CURDIR)/$(RESULTS)"
 
 .PHONY: paper
 paper: install  ## every table and figure of the paper, our own, and the verdicts; then natural images (PRESET=…: that preset alone)
-	@$(call made,paper,$(OVERLAY))
+	@snakemake paper --cores $(CORES) $(GPUS) $(OVERLAY)
 	$(call report,paper,$(OVERLAY),$(RESULTS),$(REPORT))
-	@$(if $(PRESET),,$(call made,all,--configfile workflow/presets/photos.yaml))
+	@$(if $(PRESET),,snakemake all --cores $(CORES) $(GPUS) --configfile workflow/presets/photos.yaml)
 	$(if $(PRESET),,$(call report,all,--configfile workflow/presets/photos.yaml,results/photos,report-photos.html))
 	@echo; directcm show $(RESULTS)/claims/paper.csv; echo; echo "Report: $(CURDIR)/$(REPORT)$(if $(PRESET),, and $(CURDIR)/report-photos.html)"; echo "Tables and figures: $(CURDIR)/$(RESULTS)"
 

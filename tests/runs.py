@@ -93,7 +93,7 @@ def smoke(tmp_path_factory: pytest.TempPathFactory) -> Path:
     run = make_run(folder)
     # As `make` starts it; that jobs which start by themselves give the same bytes is shown on SLURM.
     for target, log in (([], "main.log"), (["paper"], "paper.log")):
-        done = run("directcm", "warm", "--", "snakemake", *target, "--cores", "2", *SMOKE, timeout=1500)
+        done = run("snakemake", *target, "--cores", "2", *SMOKE, timeout=1500)
         assert done.returncode == 0, done.stderr[-5000:] + done.stdout[-2000:]
         (folder / log).write_text(done.stderr + done.stdout)
     report = run("snakemake", "paper", "--quiet", "all", "--report", "report.html", *SMOKE)

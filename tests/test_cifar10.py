@@ -137,10 +137,27 @@ def test_the_preset_has_the_published_numbers() -> None:
         and e.ema == pytest.approx(0.5 ** (512 / 0.5e6), abs=1e-6)
     )
     assert e.unet.channels == (256, 256, 256) and e.unet.layers_per_block == 4 and 32 / 2 ** e.unet.attention[0] == 16
-    # Song et al.
-    main = [r for r in c.runs() if r["loss"] == "lpips"]
-    assert {(r["solver"], r["N"], r["lr"], r["batch_size"], r["steps"]) for r in main} == {
-        ("heun", 18, 4e-4, 512, 800_000)
+    # Song et al.: 18 times, no target network, an average evaluated.
+    runs = c.runs()
+    song = {
+        r["method"] for r in runs if (r["lr"], r["batch_size"], r["steps"], r["loss"]) == (4e-4, 512, 800_000, "lpips")
     }
+    assert {"cd", "ct", "cm", "direct_cm", "straight"} <= song
+    assert {(r["solver"], r["N"]) for r in runs if r["method"] != "pd"} == {("heun", 18 - 1)}
+    assert c.method_settings("cd") == {"mu": 0} and c.train.ema == 0.9999
+    assert c.method_settings("ct") == {"s0": 2, "s1": 150, "mu0": 0.9}
+    # Their ablation of the metric: CD's own, one value changed.
+    assert {r["loss"] for r in runs if r["method"] == "cd" and r["lr"] == 4e-4} == {"lpips", "mse", "l1"}
+    # Song & Dhariwal; GC's release; easy consistency tuning.
+    trained = {(r["method"], r["lr"], r["batch_size"], r["steps"]) for r in runs if r["lr"] == 1e-4}
+    assert trained == {
+        ("ict", 1e-4, 1024, 400_000), ("ict", 1e-4, 512, 100_000), ("gc_ict", 1e-4, 512, 100_000), ("ect", 1e-4, 128, 400_000),
+    }  # fmt: skip
+    assert {n: c.method_settings(n)["dropout"] for n in ("ict", "gc_ict", "ect")} == {
+        "ict": 0.3,
+        "gc_ict": 0.3,
+        "ect": 0.2,
+    }
+    assert c.method_settings("gc_ict")["ema"] == 0.9999 and c.method_settings("ict")["s1"] == 1280
     assert c.process.karras.sigma_data == 0.5 and c.train.weight_decay == 0 and c.ode.w == 1
     assert c.data.sha256 == "c4a38c50a1bc5f3a1c5537f2155ab9d68f9f25eb1ed8d9ddda3db29a59bca1dd"

@@ -15,6 +15,7 @@ import pytest
 from directcm import cli
 from directcm.artifacts import open_artifact, open_collection
 from directcm.config import SETTING_AXES, Config
+from directcm.errors import UserError
 
 HEAVY = (
     "torch",
@@ -207,6 +208,22 @@ def test_more_mistakes(verb: str, flags: list[str], word: str, tmp_path: Path, c
     assert cli.main([verb, *flags, "--out", str(tmp_path / "out")]) == 2
     err = capsys.readouterr().err
     assert len(err.splitlines()) == 1 and word in err
+
+
+@pytest.mark.parametrize(
+    ("own", "word"),
+    [
+        ('{"mu": 2}', "--own: mu = 2, expected 0 ≤ mu ≤ 1"),
+        ('{"nu": 0.5}', "--own: unknown setting 'nu'; it has mu"),
+        ('{"mu": true}', "a JSON object of numbers"),
+        ("{", "a JSON object of numbers"),
+    ],
+)
+def test_a_method_s_own_numbers(own: str, word: str, one_line: Any) -> None:
+    with pytest.raises(UserError) as error:
+        cli._own(own, "cd")
+    assert word in one_line(error)
+    assert cli._own(None, "cd") == {} and cli._own('{"mu": 0}', "cd") == {"mu": 0}
 
 
 def test_an_artefact_goes_into_its_folder_by_its_manifests_name_too() -> None:

@@ -789,12 +789,32 @@ def test_every_method_on_karras_process() -> None:
         (of_methods("cd", methods={"gan": {}}), "methods: unknown method 'gan'"),
         (of_methods("cd", methods={"cd": {"nu": 1}}), "methods.cd: unknown setting 'nu'; it has mu"),
         (of_methods("cm", methods={"cm": {"mu": 1}}), "which has none of its own"),
+        (of_methods("cd", methods={"cd": {"mu": 1.5}}), "methods.cd: mu = 1.5, expected 0 ≤ mu ≤ 1"),
+        (of_methods("cd", methods={"cd": {"mu": True}}), "methods.cd.mu: is true: input should be a valid number"),
+        # Of a method that no student has, and beside the default of a number that is not named.
+        (of_methods("cd", methods={"ict": {"s1": 5}}), "methods.ict: s0 = 10 and s1 = 5, expected 1 ≤ s0 ≤ s1 ≤ 10000"),
     ],
 )
 def test_what_a_method_cannot(content: dict[str, Any], words: str, one_line: Any) -> None:
     with pytest.raises(UserError) as error:
         parse(Config, content)
     assert words in one_line(error)
+
+
+@given(data=st.data())
+def test_any_number_of_a_methods_own_is_accepted_or_refused_in_one_line(data: st.DataObject) -> None:
+    name = data.draw(st.sampled_from([name for name, method in registry.methods().items() if method.settings]))
+    method = registry.methods()[name]
+    anything = st.one_of(st.integers(), st.floats(), st.floats(0, 1), st.integers(0, 200))
+    own = data.draw(st.dictionaries(st.sampled_from(sorted(method.settings)), anything, min_size=1))
+    try:
+        config = parse(Config, of_methods("cd", methods={name: own}))
+    except UserError as error:
+        text = str(error)
+        assert len(text.splitlines()) == 1 and f"methods.{name}" in text and any(key in text for key in own)
+    else:
+        now = config.method_settings(name)
+        assert now == {**method.settings, **own} and method.refused(now) is None
 
 
 def test_a_methods_own_numbers() -> None:

@@ -135,6 +135,19 @@ def test_average() -> None:
         torch.testing.assert_close(average[f"net.{name}"].double(), hand, rtol=1e-5, atol=1e-7)
 
 
+def test_the_second_average_is_an_average_too_and_what_snapshots_hold(tmp_path: Path) -> None:
+    """Beside one of another decay, killed in between, it is what the first is with its own; the weights are trained as without."""
+    options = {"ema": 0.5, "smooth": 0.9, "scratch": tmp_path, "snapshots": [4]}
+    with pytest.raises(Killed):
+        fit(problem(stop=7, **options), make_accelerator())
+    job = problem(**options)
+    fitted = fit(job, make_accelerator())
+    same(train(problem(ema=0.9)), (fitted.curve, fitted.smooth, dict(job.modules["net"].state_dict())))
+    same_tensors(fitted.average, train(problem(ema=0.5))[1])
+    same_tensors(fitted.snapshots[4], train(problem(steps=4, ema=0.9))[1])
+    assert fit(problem(), make_accelerator()).smooth == {}
+
+
 @pytest.mark.parametrize("stop", [0, 1, 2, 5, 8])
 @pytest.mark.parametrize("ema", [None, 0.9])
 def test_stopped_and_resumed_is_as_never_stopped(tmp_path: Path, stop: int, ema: float | None) -> None:

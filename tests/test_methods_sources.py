@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+import functools
+import itertools
 import math
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from directcm import methods, rng
+from directcm import methods, rng, targets
+from directcm.artifacts import open_artifact
 from directcm.distances import norm_huber
+from directcm.encode import Latents
 from directcm.methods import (
     Batch,
     Setting,
@@ -20,6 +27,7 @@ from directcm.methods import (
     cmt,
     ct,
     direct_cm,
+    direct_cm_trajectory,
     direct_then_cm,
     ect,
     gc_ct,
@@ -31,9 +39,11 @@ from directcm.methods import (
 from directcm.processes import Process, VarianceExploding, VariancePreserving, expand
 from directcm.registry import methods as registered
 from directcm.solvers import make_solver, solve
-from directcm.teachers import Gaussian
+from directcm.teachers import Conditioning, Gaussian, Prediction
 
 KARRAS = VarianceExploding()
+VP = VariancePreserving.scaled_linear()
+PROCESSES: dict[str, Process] = {"karras": KARRAS, "vp": VP}
 Map = Callable[[Tensor, Tensor, Any], Tensor]
 
 
@@ -50,13 +60,14 @@ class Toy:
 
 
 class Given:
-    """A student that is a function."""
+    """A student that is a function; `made` are the times and values of what it was asked, in their order."""
 
-    def __init__(self, f: Map, process: Process) -> None:
-        self.f, self.process = f, process
+    def __init__(self, f: Map, process: Process, made: list[tuple[Tensor, Tensor]] | None = None) -> None:
+        self.f, self.process, self.made = f, process, [] if made is None else made
 
     def __call__(self, x: Tensor, t: Tensor, cond: object) -> Tensor:
-        return self.f(x, t, cond)
+        self.made.append((t, self.f(x, t, cond)))
+        return self.made[-1][1]
 
 
 def data_batch(rows: int = 4, d: int = 3, **changes: Any) -> Batch:
@@ -70,81 +81,270 @@ def data_batch(rows: int = 4, d: int = 3, **changes: Any) -> Batch:
 
 def setting(name: str, **changes: Any) -> Setting:
     """A method's setting with its file's own numbers."""
-    made: dict[str, Any] = {"intervals": 8, "own": dict(registered()[name].settings)}
-    return Setting(changes.pop("teacher", None), make_solver("heun"), 1.0, methods.mse, **{**made, **changes})
+    made: dict[str, Any] = {"w": 1.0, "distance": methods.mse, "intervals": 8, "own": dict(registered()[name].settings)}
+    return Setting(changes.pop("teacher", None), make_solver("heun"), **{**made, **changes})
 
 
 # ----------------------------------------------------------------- what they share
 
 
-@pytest.mark.parametrize("name", registered())
-def test_the_average_and_the_targets_get_no_gradient(name: str) -> None:
-    """Of a loss's two ends the student's alone moves it: scaling the target network must not appear in ∂/∂a."""
-    process = KARRAS
-    student, average = Toy(2.0), Toy(3.0)
-    teacher = Gaussian(process, torch.zeros(3).double(), 0.5)
-    base = data_batch(v=torch.ones(4))
-    t = torch.full((4,), 5.0, dtype=torch.float64)
-    x = process.diffuse(base.x0, base.eps, t)
-    batch = Batch(x, t, t / 2, None, x / 3, base.x0, base.eps, None, base.u, base.v, 30, 100)
-    methods.load(name).loss(student, batch, setting(name, teacher=teacher, average=average)).sum().backward()
-    assert student.a.grad is not None and float(student.a.grad.abs()) > 0
-    assert average.a.grad is None
+EVERY = [(name, kind) for name, method in registered().items() for kind in method.processes]
+# Long enough for both halves of what has halves, and for three stages of eight intervals.
+STEPS = 12
+W = 3.0
 
 
-EXACT = [(name, process) for name in registered() for process in registered()[name].processes]
+def of_training(name: str, teacher: object, average: object, **changes: Any) -> Setting:
+    """A setting with a teacher and an average where training would give them, and nowhere else."""
+    own = {"teacher": teacher if registered()[name].teacher else None, **changes}
+    return setting(name, w=W, average=average if hasattr(methods.load(name), "decay") else None, **own)
 
 
-@pytest.mark.parametrize(("name", "kind"), EXACT)
-def test_at_the_exact_map_the_loss_is_nothing(name: str, kind: str) -> None:
-    """On one analytic Gaussian: ≤ 1e-6 with the flow map as the student.
+@pytest.mark.parametrize(("name", "kind"), EVERY)
+def test_every_forward_is_of_all_rows_under_their_own_conditioning(name: str, kind: str) -> None:
+    """Of student, average and teacher, in every step of a training: batch.x's points under batch.cond, images' under data_cond.
 
-    Of methods that ask a teacher or solved endpoints at width 0.5, with fine steps of a second-order solver; of those that pair
-    two points of one image and one noise at width 0, the only one where such neighbours share an endpoint exactly.
+    Row i of images and noises is a multiple of the i-th unit vector, row i of the start points of the (rows + i)-th. All maps
+    here keep directions, so a point says which row it was made from, and its conditioning holds the numbers of those rows.
     """
-    declared = registered()[name]
-    process: Process = KARRAS if kind == "karras" else VariancePreserving.scaled_linear()
-    from_data = (
-        not declared.teacher
-        and declared.targets in ("", "trajectory")
-        and kind == "karras"
-        and name != "direct_cm_trajectory"
-    )
-    width = 0.0 if from_data else 0.5
-    mean = torch.tensor([0.7, -0.3, 0.1], dtype=torch.float64)
-    teacher = Gaussian(process, mean, width)
-    base = data_batch(64, v=torch.zeros(64))
-    x0 = mean + width * base.x0
+    process, rows, module = PROCESSES[kind], 4, methods.load(name)
+    unit, numbers, size = torch.eye(2 * rows).double(), torch.arange(2 * rows), torch.arange(1.0, rows + 1)[:, None]
+    seen: dict[str, list[tuple[Tensor, Any]]] = {}
+
+    class Network(Toy):
+        def __init__(self, who: str, a: float) -> None:
+            super().__init__(a, process)
+            self.who = who
+
+        def __call__(self, x: Tensor, t: Tensor, cond: object) -> Tensor:
+            seen[self.who].append((x.detach(), cond))
+            return super().__call__(x, t, cond)
+
+    class Watched(Gaussian):
+        def predict(self, x: Tensor, t: Tensor, cond: Conditioning | None, guidance: float = 1.0) -> Prediction:
+            assert guidance == W
+            seen["teacher"].append((x, cond))
+            return super().predict(x, t, cond, guidance)
+
+    grid = process.grid(8)
+    k = torch.arange(rows)
+    u, v = (torch.from_numpy(rng.uniform(0, n, range(rows))) for n in ("u", "v"))
+    own = of_training(name, Watched(process, torch.zeros(2 * rows).double(), 0.5), Network("average", 0.6))
+    # A step that says that it learns from no endpoints is given none.
+    solved = getattr(module, "endpoints", lambda *_: bool(module.TARGETS))
+    images, points = (Conditioning({"row": part}) for part in numbers.split(rows))
+    for step in range(STEPS):
+        seen = {"student": [], "average": [], "teacher": []}
+        end = 5 * unit[rows:] if solved(step, STEPS, own) else None
+        x0, eps = size * unit[:rows], unit[:rows]
+        batch = Batch(7 * unit[rows:], grid[k], grid[k + 1], points, end, x0, eps, images, u, v, step, STEPS)
+        module.loss(Network("student", 0.5), batch, own)
+        for who, x, cond in ((who, *each) for who, asked in seen.items() for each in asked):
+            made_from = x.abs().argmax(1)
+            assert cond is not None, f"{who}'s conditioning is dropped in step {step}"
+            assert torch.equal(cond.tensors["row"], made_from), f"{who}'s is another point's in step {step}"
+            assert made_from.tolist() in (list(range(rows)), list(range(rows, 2 * rows)))
+        # And there are as many as planning and costs count.
+        forwards = getattr(module, "student_forwards", lambda *_: module.FORWARDS)
+        asked_steps = getattr(module, "teacher_steps", lambda *_: int(module.TEACHER))
+        assert len(seen["student"] + seen["average"]) == forwards(step, STEPS, own)
+        assert len(seen["teacher"]) == own.solver.evaluations_per_step * asked_steps(step, STEPS, own)
+
+
+class Twofold(Toy):
+    """f(x, t) = a·x in the call of a number, b·x in all others."""
+
+    def __init__(self, a: float, trained: int, process: Process) -> None:
+        super().__init__(a, process)
+        self.b, self.trained = torch.tensor(3.0, dtype=torch.float64, requires_grad=True), trained
+
+    def __call__(self, x: Tensor, t: Tensor, cond: object) -> Tensor:
+        self.asked.append((x.detach(), t))
+        return (self.a if len(self.asked) == self.trained + 1 else self.b) * x
+
+
+@pytest.mark.parametrize(("name", "kind"), EVERY)
+def test_the_average_and_the_targets_get_no_gradient(name: str, kind: str) -> None:
+    """Of a loss's ends the later one alone moves it, in every step of a training.
+
+    The student has one weight in its forward at the latest times and another elsewhere: the gradient of the first is the
+    central difference of the loss with all else held, and there is none of the other, of the average's or of the teacher's.
+    """
+    process, loss = PROCESSES[kind], methods.load(name).loss
+    base = data_batch()
+    grid = process.grid(8)
+    x = process.diffuse(base.x0, base.eps, grid[2:6])
+    for step in range(STEPS):
+        average, teacher = Toy(1.5, process), Gaussian(process, torch.zeros(3).double().requires_grad_(), 0.5)
+        own = of_training(name, teacher, average)
+        batch = Batch(x, grid[2:6], grid[3:7], None, x / 3, base.x0, base.eps, None, base.u, base.v, step, STEPS)
+        first = Toy(2.0, process)
+        loss(first, batch, own)
+        trained = max(range(len(first.asked)), key=lambda i: float(first.asked[i][1].sum()))
+        student = Twofold(2.0, trained, process)
+        loss(student, batch, own).sum().backward()
+        up, down = (float(loss(Twofold(2.0 + h, trained, process), batch, own).detach().sum()) for h in (1e-5, -1e-5))
+        assert student.a.grad is not None and abs(float(student.a.grad)) > 0
+        assert float(student.a.grad) == pytest.approx((up - down) / 2e-5, rel=1e-5)
+        assert student.b.grad is None, f"of the student's own target, in step {step}"
+        assert average.a.grad is None, f"of the average, in step {step}"
+        assert teacher.mean.grad is None, f"of the teacher, in step {step}"
+
+
+MEAN = torch.tensor([0.7, -0.3, 0.1], dtype=torch.float64)
+# Of a hundred steps: one in either half of what has halves, and in each of three stages of eight intervals.
+PARTS = (10, 50, 90)
+
+
+def from_data(name: str, step: int) -> int:
+    """Forwards of a step that asks no teacher and no endpoint; 0 where it does. Two are of points of one image and one noise."""
+    process = PROCESSES[registered()[name].processes[0]]
+    base = data_batch()
+    x = process.diffuse(base.x0, base.eps, t := process.grid(4)[:4])
+    batch = Batch(x, t, t, None, None, base.x0, base.eps, None, base.u, base.v, step, 100)
+    student, average = Toy(2.0, process), Toy(3.0, process)
+    try:
+        methods.load(name).loss(student, batch, setting(name, average=average))
+    except AssertionError:
+        return 0
+    return len(student.asked + average.asked)
+
+
+@functools.cache
+def start_points(kind: str, coupling: str, intervals: int, width: float) -> tuple[Any, ...]:
+    """(x, index into the grid, x0, ε, u, endpoints from fine steps of a second-order solver) of one Gaussian of a width."""
+    process = PROCESSES[kind]
+    base = data_batch(64)
+    x0 = MEAN + width * base.x0
+    k = torch.zeros(64, dtype=torch.int64) if coupling == "prior" else (base.u * intervals).long()
+    x = process.prior(base.eps) if coupling == "prior" else process.diffuse(x0, base.eps, process.grid(intervals)[k])
+    end = None
+    if coupling:
+        end = solve(Gaussian(process, MEAN, width), make_solver("edm_heun"), x, k, intervals, None, 1.0, 64)[0].double()
+    return x, k, x0, base.eps, base.u, end
+
+
+def at_the_exact_map(name: str, kind: str, step: int, width: float, off: float = 0.0, generated: bool = False) -> float:
+    """The mean loss with the exact flow map of one Gaussian of a width as the student, times 1 + off·t/T.
+
+    `generated`: all images that a generator could make are its own, the exact map's; else none.
+    CM and its like ask the teacher for one of a thousand steps. Progressive distillation has eight intervals: the teacher's
+    steps are the flow's own there, and so are those of the student before; the student's one step is the flow over two of them.
+    """
+    declared, process = registered()[name], PROCESSES[kind]
     intervals = 8 if declared.halves else 1000
-    grid = process.grid(intervals)
-    k = torch.zeros(64, dtype=torch.int64) if declared.targets == "prior" else (base.u * intervals).long()
-    x = process.prior(base.eps) if declared.targets == "prior" else process.diffuse(x0, base.eps, grid[k])
-    solver = make_solver("edm_heun")
+    teacher, grid = Gaussian(process, MEAN, width), process.grid(intervals)
+
+    class Flow:
+        def step(self, teacher: Gaussian, x: Tensor, t: Tensor, s: Tensor, cond: object, w: float) -> Tensor:
+            return teacher.flow(x, t, s)
+
+    def onward(times: Tensor) -> Map:
+        """What a student predicts whose one step from a time of these to the next is the flow's own."""
+
+        def f(x: Tensor, t: Tensor, cond: object) -> Tensor:
+            near = times[(times >= t[:, None]).sum(1)]
+            return pd.aim(process, x, teacher.flow(x, t, near), t, near)
+
+        return f
 
     def flow(x: Tensor, t: Tensor, cond: object) -> Tensor:
         return teacher.flow(x, t, torch.full_like(t, process.end))
 
-    endpoint = None
-    if declared.targets:
-        endpoint = solve(teacher, solver, x, k, intervals, None, 1.0, 64)[0].double()
-    student, average, step = Given(flow, process), Given(flow, process), 50
+    f, before = flow, flow
+    solver: Any = make_solver("edm_heun")
     if declared.halves:
-        # The student's one step is the flow map in the last stage, if its teacher's two were the flow's own.
-        step = 99
+        left, solver = intervals >> pd.stage_of(step, 100, intervals), Flow()
+        f, before = onward(process.grid(left // 2)), onward(process.grid(left))
+    student = Given(lambda x, t, cond: f(x, t, cond) * (1 + off * t[:, None] / process.start), process)
+    x, k, x0, eps, u, end = start_points(kind, declared.targets, intervals, width)
+    v = torch.full_like(u, float(generated))
+    batch = Batch(x, grid[k], grid[k + 1], None, end, x0, eps, None, u, v, step, 100)
+    own = Setting(teacher, solver, 1.0, methods.mse, intervals, dict(declared.settings), Given(before, process))  # type: ignore[arg-type]
+    return float(methods.load(name).loss(student, batch, own).mean())
 
-        def onward(x: Tensor, t: Tensor, cond: object) -> Tensor:
-            near = process.grid(2)[2 - (t > process.grid(2)[1]).long()]
-            return pd.aim(process, x, teacher.flow(x, t, near), t, near)
 
-        average = Given(onward, process)
-    batch = Batch(x, grid[k], grid[k + 1], None, endpoint, x0, base.eps, None, base.u, base.v, step, 100)
-    own = Setting(teacher, solver, 1.0, methods.mse, intervals, dict(declared.settings), average)
-    loss = methods.load(name).loss
-    good = float(loss(student, batch, own).mean())
-    assert good <= 1e-6
-    wrong = Given(lambda x, t, cond: flow(x, t, cond) * (1 + t.reshape(-1, 1) / process.start), process)
+@pytest.mark.parametrize("step", PARTS)
+@pytest.mark.parametrize(("name", "kind"), EVERY)
+def test_at_the_exact_map_the_loss_is_nothing(name: str, kind: str, step: int) -> None:
+    """≤ 1e-6, of one Gaussian of width 0.5; of a single point in the steps that pair two points of one image and one noise.
+
+    What those leave on a width, and on what a generator makes, is in the next test.
+    """
+    width = 0.0 if from_data(name, step) else 0.5
+    good = at_the_exact_map(name, kind, step, width)
+    assert 0 <= good <= 1e-6
     # Neighbours see little of a smooth map's error: a thousandth of it, squared, on a thousand intervals.
-    assert float(loss(wrong, batch, own).mean()) > max(100 * good, 1e-7)
+    assert at_the_exact_map(name, kind, step, width, off=1.0) > max(100 * good, 1e-7)
+
+
+def all_signs(draws: int = 16) -> tuple[Tensor, Tensor, Tensor]:
+    """(y, z, u): the four signs of an image's and a noise's deviation for each of u's draws, (4·draws, 3) and (4·draws,)."""
+    signs = torch.tensor(list(itertools.product((-1.0, 1.0), repeat=2))).double().repeat(draws, 1)
+    y, z = (column[:, None].expand(-1, 3) for column in signs.T)
+    return y, z, torch.from_numpy(rng.uniform(0, "u", range(draws))).repeat_interleave(4)
+
+
+PAIRS = [(name, step) for name in registered() for step in PARTS if from_data(name, step) > 1]
+
+
+@pytest.mark.parametrize("width", [0.0, 0.5])
+@pytest.mark.parametrize(("name", "step"), PAIRS)
+def test_what_pairs_of_one_image_and_noise_leave_at_the_exact_map(name: str, step: int, width: float) -> None:
+    """f(x_t, t) − f(x_r, r) of x₀ = m + s·y by hand, f(x, t) = m + (x − m)·d_ε/d_t, d_t = √(s² + t²); nothing at s = 0.
+
+    Its mean square is d_ε²·2(1 − cos θ), θ between (s, t) and (s, r): on the four signs of y and z the means of y², z² and
+    y·z are a normal's. Generated images are m + d_ε·n with n = (s·y + r·z)/d_r: points at ε in the place of points at 0.
+    """
+    process, module = KARRAS, methods.load(name)
+    teacher = Gaussian(process, MEAN, width)
+    y, z, u = all_signs()
+    made: list[tuple[Tensor, Tensor]] = []
+
+    def flow(x: Tensor, t: Tensor, cond: object) -> Tensor:
+        return teacher.flow(x, t, torch.full_like(t, process.end))
+
+    student, average = (Given(flow, process, made) for _ in range(2))
+    for share in (0.0, 1.0):
+        v = torch.full((64,), share, dtype=torch.float64)
+        none = torch.zeros(0)
+        batch = Batch(none, none, none, None, None, MEAN + width * y, z, None, u, v, step, 100)
+        made.clear()
+        losses = module.loss(student, batch, setting(name, average=average))
+        # The pair's forwards are the last two; before them comes a generator's.
+        (r, aim), (t, found) = made[-2:]
+        generated = len(made) == 3 and share == 1.0
+        d_t, d_r, d_end = (
+            torch.sqrt(width**2 + time[:, None] ** 2) for time in (t, r, torch.full_like(t, process.end))
+        )
+        left, right = t[:, None], r[:, None]
+        image = d_end * (width * y + right * z) / d_r if generated else width * y
+        want = d_end * ((image + left * z) / d_t - (image + right * z) / d_r)
+        torch.testing.assert_close(found - aim, want, rtol=1e-6, atol=1e-9)
+        if width == 0 and not generated:
+            assert float(want.abs().max()) < 1e-12
+        squares = (want**2).mean(1).reshape(16, 4).mean(1)
+        if not generated:
+            cosine = (width**2 + left * right) / (d_t * d_r)
+            predicted = (d_end**2 * 2 * (1 - cosine))[::4, 0]
+            torch.testing.assert_close(squares, predicted, rtol=1e-6, atol=1e-13)
+        if name in ("ct", "gc_ct"):
+            torch.testing.assert_close(losses.reshape(16, 4).mean(1), squares, rtol=1e-6, atol=1e-13)
+
+
+def test_on_a_fine_grid_that_is_the_trace_of_theory() -> None:
+    """CT's loss nears tr(J Σ Jᵀ)·h², J = d_ε/d_t the map's slope, Σ = s²/d_t² the variance of z given x_t (docs/results.md)."""
+    width = 0.5
+    teacher = Gaussian(KARRAS, MEAN, width)
+    made: list[tuple[Tensor, Tensor]] = []
+    flow = Given(lambda x, t, cond: teacher.flow(x, t, torch.full_like(t, KARRAS.end)), KARRAS, made)
+    y, z, u = all_signs()
+    own = setting("ct", own={"s0": 2, "s1": 10_000, "mu0": 0.9}, average=flow)
+    none = torch.zeros(0)
+    losses = ct.loss(flow, Batch(none, none, none, None, None, MEAN + width * y, z, None, u, None, 9999, 10_000), own)
+    (r, _), (t, _) = made
+    predicted = (KARRAS.end**2 + width**2) * (width * (t - r) / (width**2 + t**2)) ** 2
+    torch.testing.assert_close(losses.reshape(-1, 4).mean(1), predicted[::4], rtol=0.02, atol=0)
 
 
 def test_both_forwards_of_a_pair_drop_the_same() -> None:
@@ -157,6 +357,76 @@ def test_both_forwards_of_a_pair_drop_the_same() -> None:
     assert torch.equal(made, aim) and 0 < int((made == 0).sum()) < made.numel()
     again, _ = training_pair(student, student, batch.x0, batch.eps, t, t / 2, None)
     assert not torch.equal(made, again)
+
+
+@pytest.mark.parametrize("name", [name for name in registered() if registered()[name].settings])
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.filter_too_much])
+@given(data=st.data())
+def test_numbers_that_are_accepted_train(name: str, data: st.DataObject) -> None:
+    """Two of a method's own numbers anywhere in their ranges: losses and gradients are finite from the first step to the last."""
+    declared, module = registered()[name], methods.load(name)
+    own = dict(declared.settings)
+    numbers = st.one_of(
+        *(st.floats(*ends, exclude_min=True) for ends in ((0, 1), (-10, 10), (1, 1e4))), st.integers(0, 10_000)
+    )
+    for key in data.draw(st.lists(st.sampled_from(sorted(own)), min_size=1, max_size=2, unique=True)):
+        own[key] = data.draw(numbers.filter(lambda value, key=key: declared.refused({**own, key: value}) is None))
+    process = PROCESSES[declared.processes[-1]]
+    base, grid = data_batch(), process.grid(8)
+    # As in training: times in double precision, images in single.
+    x0, eps = base.x0.float(), base.eps.float()
+    x = process.diffuse(x0, eps, grid[2:6])
+    teacher = Gaussian(process, torch.zeros(3), 0.5)
+    for step in (0, STEPS // 2 - 1, STEPS // 2, STEPS - 1):
+        student, average = Toy(0.5, process), Toy(0.6, process)
+        batch = Batch(x, grid[2:6], grid[3:7], None, x / 3, x0, eps, None, base.u, base.v, step, STEPS)
+        given_own = of_training(name, teacher, average, own=own)
+        losses = module.loss(student, batch, given_own)
+        losses.sum().backward()
+        assert bool(torch.isfinite(losses).all()) and bool((losses >= 0).all())
+        assert student.a.grad is not None and math.isfinite(float(student.a.grad))
+        assert not hasattr(module, "decay") or 0 <= module.decay(step, STEPS, given_own) <= 1
+
+
+@pytest.mark.parametrize("coupling", targets.STARTS)
+def test_start_points_keep_the_conditioning_that_they_were_solved_under(
+    tiny: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, coupling: str
+) -> None:
+    """A trajectory's points are under its own image's caption, which is not that of the image in the same row."""
+    targets.make(
+        tiny.targets_settings.model_copy(update={"shard": 16}), "ddim", tiny.N, tiny.w, 0, tiny.teacher, tiny.latents,
+        tiny.seed, "cpu", "no", tmp_path / "scratch", tmp_path / "targets", coupling,
+    )  # fmt: skip
+    shard = open_artifact(tmp_path / "targets", "targets")
+    name = next(
+        name for name, method in registered().items() if method.targets == coupling and "vp" in method.processes
+    )
+    module, batches = methods.load(name), []
+    real = module.loss
+
+    def loss(student: Any, batch: Batch, own: Setting) -> Tensor:
+        batches.append(batch)
+        return real(student, batch, own)
+
+    monkeypatch.setattr(module, "loss", loss)
+    tiny.train(tmp_path / "student", name, targets=[shard])
+    solved, pool = shard.tensors("targets.safetensors"), Latents(tiny.latents)
+    everyone = torch.arange(tiny.images)
+    others = 0
+    for batch in batches:
+        # Which rows of the pool a batch has is seen by their endpoints and times, which image by its pixels.
+        same = (batch.endpoint[:, None] == solved["endpoint"]).flatten(2).all(2) & (batch.t[:, None] == solved["time"])
+        assert bool((same.sum(1) == 1).all())
+        ids = solved["id"][same.long().argmax(1)]
+        images = (batch.x0[:, None] == pool.latents(everyone)).flatten(2).all(2).long().argmax(1)
+        for cond, of in ((batch.cond, ids), (batch.data_cond, images)):
+            want = pool.conditioning(of).tensors
+            assert cond.tensors.keys() == want.keys()
+            assert all(torch.equal(cond.tensors[key], want[key]) for key in want)
+        others += sum(
+            not torch.equal(a, b) for key in want for a, b in zip(batch.cond.tensors[key], want[key], strict=True)
+        )
+    assert bool(others) == (coupling == "trajectory")
 
 
 # ----------------------------------------------------------------- consistency distillation
@@ -325,6 +595,22 @@ def test_cmt_is_direct_then_ect_from_its_first_stage() -> None:
     _, student = at(50)
     (_, r), (_, t_own) = student.asked
     assert torch.equal(r, ect.earlier(KARRAS, t_own, 0, 2, 8))
+
+
+@pytest.mark.parametrize(
+    ("name", "share", "first", "rest"),
+    [("cmt", "mid", direct_cm_trajectory, ect), ("direct_then_cm", "direct", direct_cm, cm)],
+)
+def test_a_share_of_all_or_nothing_is_the_other_method(name: str, share: str, first: Any, rest: Any) -> None:
+    base = data_batch(4)
+    t = torch.full((4,), 5.0).double()
+    teacher = Gaussian(KARRAS, torch.zeros(3).double(), 0.5)
+    for value, part in ((1.0, first), (0.0, rest)):
+        own = setting(name, teacher=teacher, own={**registered()[name].settings, share: value})
+        for step in (0, 1, 2):
+            batch = Batch(base.x0, t, t / 2, None, base.eps, base.x0, base.eps, None, base.u, base.v, step, 3)
+            got, want = (module.loss(Toy(2.0), batch, own).detach() for module in (methods.load(name), part))
+            assert torch.equal(got, want)
 
 
 # ----------------------------------------------------------------- progressive distillation

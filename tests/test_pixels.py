@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -28,13 +28,14 @@ from directcm import (
     targets,
     training,
 )  # fmt: skip
-from directcm.artifacts import Artifact, new_artifact, open_artifact, write_json
+from directcm.artifacts import Artifact, new_artifact, open_artifact, open_collection, write_json
 from directcm.cards import card
 from directcm.config import Data, Edm, Encode, Evaluation, Process, Targets, Train, parse
 from directcm.datasets import digits
 from directcm.encode import Latents
 from directcm.errors import UserError
 from directcm.loop import cosine, warmed
+from directcm.methods import cm, cmt, ct, pd
 from directcm.processes import VarianceExploding, VariancePreserving, expand
 from directcm.solvers import make_solver, solve
 from directcm.teachers import Conditioning, edm, load, load_codec, loader, mixture, pixel_diffusion
@@ -373,16 +374,24 @@ def on_edm(data: Artifact, tmp_path_factory: pytest.TempPathFactory) -> Callable
         )  # fmt: skip
         solved[coupling] = [open_artifact(root / coupling, "targets")]
 
-    def train(method: str, out: Path, coupling: str | None = None, **own: float) -> Artifact:
+    def train(
+        method: str,
+        out: Path,
+        coupling: str | None = None,
+        snapshots: Sequence[int] = (),
+        seed: int = 0,
+        ema: float | None = None,
+        **own: float,
+    ) -> Artifact:
         run = {**ODE, "method": method, "adapter": "full", "loss": "mse", "lr": 1e-3, "batch_size": 4}
-        run |= {"pool": 8, "steps": 6, "seed": 0}
+        run |= {"pool": 8, "steps": 6, "seed": seed}
         given = solved[registry.methods()[method].targets if coupling is None else coupling]
         training.make(
-            run, Train(checkpoint_every=2), [], teacher, latents, given, SEED, out.with_name(f"scratch-{out.name}"), None, out, own,
+            run, Train(checkpoint_every=2, ema=ema), snapshots, teacher, latents, given, SEED, out.with_name(f"scratch-{out.name}"), None, out, own,
         )  # fmt: skip
         return open_artifact(out, "student")
 
-    train.latents, train.teacher, train.solved = latents, teacher, solved  # type: ignore[attr-defined]
+    train.data, train.latents, train.teacher, train.solved = data, latents, teacher, solved  # type: ignore[attr-defined]
     return train
 
 
@@ -404,6 +413,77 @@ def test_every_method_trains_and_goes_on_where_it_was_stopped(
     assert whole.settings.get("own", {}) == declared.settings
 
 
+@pytest.mark.parametrize(
+    "method, half, whole",
+    [
+        # Twelve pairs by half of six steps of four. PD: in its first stage two guided steps of Heun, eight rows, and one forward.
+        ("pd", (12, 96, 0), (12 + 36, 96, 0)),
+        ("direct_then_cm", (12, 0, 8), (12 + 24, 48, 8)),
+        ("cmt", (12, 0, 8), (12 + 24, 0, 8)),
+        ("cm", (24, 48, 0), (48, 96, 0)),
+        ("direct_cm", (12, 0, 8), (24, 0, 8)),
+        ("ct", (24, 0, 0), (48, 0, 0)),
+    ],
+)
+def test_what_each_part_costs(
+    on_edm: Callable[..., Artifact], tmp_path: Path, method: str, half: tuple[int, ...], whole: tuple[int, ...]
+) -> None:
+    """Rows through the student, through the teacher, and endpoints used of the pool's eight; N = 4."""
+    student = on_edm(method, tmp_path / "s", snapshots=[3])
+    made = student.json("student.json")["forwards"]
+    names = ("student", "teacher", "endpoints")
+    assert made == {"3": dict(zip(names, half, strict=True)), "6": dict(zip(names, whole, strict=True))}
+    assert student.counts["student_forwards"] == whole[0] and student.counts["teacher_forwards"] == whole[1]
+
+
+def test_progressive_distillation_in_two_steps_is_the_first_stages_student(
+    on_edm: Callable[..., Artifact], tmp_path: Path
+) -> None:
+    """N = 4 halves twice: after three of six steps the student takes two steps, without noise of its own."""
+    student = on_edm("pd", tmp_path / "s")
+    assert student.json("student.json")["snapshots"] == [3] and student.settings["snapshots"] == []
+    noise.make(4, "evaluation", on_edm.data, on_edm.latents, SEED, tmp_path / "noise")
+    what = sampling.Evaluated(
+        Evaluation(samples=4, steps=[1, 2], shards=1, block=4, batch_size=4), on_edm.teacher, on_edm.latents,
+        open_artifact(tmp_path / "noise", "noise"), SEED, "cpu",
+    )  # fmt: skip
+    sampling.sample_students(what, ODE, student, [(6, 2), (6, 1)], tmp_path / "scratch", tmp_path / "samples")
+    parts = open_collection(tmp_path / "samples", "samples")
+    cond, process = what.pool.conditioning(what.ids), what.model.process
+    T, middle = (process.grid(4)[i].expand(4) for i in (0, 2))
+    start = process.prior(what.initial)
+    with torch.no_grad():
+        first = students.load(what.model, student, 3)
+        x = pd.jump(process, start, first(start, T, cond), T, middle)
+        wants = {1: students.load(what.model, student)(start, T, cond), 2: first(x, middle, cond)}
+    for k, want in wants.items():
+        got = parts[sampling.set_name(6, k)].tensors("latents.safetensors")["latents"]
+        torch.testing.assert_close(got, want, rtol=0, atol=0)
+    with pytest.raises(UserError, match="4 steps are the teacher's own"):
+        sampling.sample_students(what, ODE, student, [(6, 4)], tmp_path / "scratch2", tmp_path / "more")
+
+
+def test_what_learns_from_data_alone_draws_no_pair_twice(
+    on_edm: Callable[..., Artifact], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Twenty-four pairs of a pool of eight; CM sees each of the eight three times, in every seed, CT other ones in each."""
+    seen: dict[tuple[str, int], list[torch.Tensor]] = {}
+    for method in (cm, ct, cmt):
+        name = method.__name__.rpartition(".")[2]
+        for seed in (0, 1):
+            own = seen[name, seed] = []
+            real = method.loss
+            with monkeypatch.context() as patch:
+                patch.setattr(method, "loss", lambda s, b, o, own=own, real=real: own.append(b.eps) or real(s, b, o))
+                student = on_edm(name, tmp_path / f"{name}{seed}", seed=seed)
+            assert student.counts["distinct_pairs"] == (8 if name == "cm" else 24)
+    sets = {which: {tuple(row.flatten().tolist()) for row in torch.cat(eps)} for which, eps in seen.items()}
+    assert {which: len(found) for which, found in sets.items()} == {
+        ("cm", 0): 8, ("cm", 1): 8, ("ct", 0): 24, ("ct", 1): 24, ("cmt", 0): 24, ("cmt", 1): 24,
+    }  # fmt: skip
+    assert sets["cm", 0] == sets["cm", 1] and not sets["ct", 0] & sets["ct", 1]
+
+
 def test_a_method_s_own_numbers_count(on_edm: Callable[..., Artifact], tmp_path: Path) -> None:
     one, other = on_edm("cd", tmp_path / "one"), on_edm("cd", tmp_path / "other", mu=0.0)
     assert other.settings["own"] == {"mu": 0.0}
@@ -411,6 +491,37 @@ def test_a_method_s_own_numbers_count(on_edm: Callable[..., Artifact], tmp_path:
     assert curves[0][0] == curves[1][0] and curves[0][-1] != curves[1][-1]
     # With μ = 0 the target network is the student.
     assert curves[1] == curves[2]
+
+
+def test_a_student_that_is_evaluated_as_an_average(on_edm: Callable[..., Artifact], tmp_path: Path) -> None:
+    """Of decay 0.5: half of the weights of the last step, a quarter of those before …, at the end and at a snapshot; of 0 the weights."""
+    steps = range(1, 7)
+    plain = on_edm("ct", tmp_path / "plain", snapshots=steps[:-1])
+    mean = on_edm("ct", tmp_path / "mean", snapshots=[3], ema=0.5)
+    model = load(on_edm.teacher)
+
+    def weights(student: Artifact, step: int) -> dict[str, Tensor]:
+        return dict(students.load(model, student, step).teacher.network.named_parameters())
+
+    after = [dict(model.start.network.named_parameters()), *(weights(plain, step) for step in steps)]
+    for step in (3, 6):
+        for name, value in weights(mean, step).items():
+            hand = after[0][name].double()
+            for one in after[1 : step + 1]:
+                hand = (hand + one[name].double()) / 2
+            torch.testing.assert_close(value.double(), hand, rtol=1e-5, atol=1e-7)
+    assert on_edm("ct", tmp_path / "none", snapshots=steps[:-1], ema=0.0).checksums == plain.checksums
+
+
+def test_a_method_s_dropout_is_its_students_in_training(on_edm: Callable[..., Artifact], tmp_path: Path) -> None:
+    """Masks are those of the step: stopped and resumed it has the same bytes; no other method has any, and what is saved has none."""
+    whole, without = on_edm("ict", tmp_path / "whole", dropout=0.3), on_edm("ict", tmp_path / "without")
+    curves = [[float(r["loss"]) for r in a.csv("curve.csv")] for a in (whole, without)]
+    assert curves[0][0] != curves[1][0]
+    (tmp_path / "scratch-whole").rename(tmp_path / "scratch-again")
+    assert on_edm("ict", tmp_path / "again", dropout=0.3).fingerprint == whole.fingerprint
+    saved = students.load(load(on_edm.teacher), whole).teacher.network
+    assert all(m.p == 0 for m in saved.modules() if isinstance(m, torch.nn.Dropout))
 
 
 def test_trajectories_are_the_teachers(on_edm: Any) -> None:

@@ -260,7 +260,7 @@ def test_a_killed_run_resumes_to_the_same_bytes(tiny: Any, tmp_path: Path, monke
     real, calls = sampling.sample_student, []
 
     def dies(*args: Any) -> Any:
-        calls.append(args[-1])
+        calls.append(args[6])
         if len(calls) == 3:
             raise KeyboardInterrupt
         return real(*args)
@@ -278,7 +278,7 @@ def test_a_sample_that_is_not_finite_is_named(
 ) -> None:
     def broken(student: Any, noise: torch.Tensor, *args: Any) -> torch.Tensor:
         out = noise.clone()
-        if args[-1].start == 3:
+        if args[4].start == 3:
             out[1] = float("nan")
         return out
 

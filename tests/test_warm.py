@@ -178,13 +178,71 @@ def test_the_helper_ends_with_whoever_started_it(tmp_path: Path) -> None:
 
     def helpers() -> list[str]:
         lines = (p.read_bytes().decode(errors="replace") for p in Path("/proc").glob("[0-9]*/cmdline") if p.exists())
-        return [line for line in lines if where in line]
+        return [line for line in lines if str(Path(where).parent) in line]
 
     assert len(helpers()) == 1
     starter.kill()
     starter.wait()
     starter.stdout.close()
     wait_for(lambda: not helpers())
+    assert not Path(where).parent.exists()
+
+
+def test_a_process_is_accompanied_as_long_as_it_lasts(tmp_path: Path) -> None:
+    """Its verbs may ask at once, before the helper has imported; killed, it leaves neither helper nor folder."""
+    code = (
+        "import os, subprocess, sys, time\nfrom directcm import warm\n"
+        "print(warm.accompany(['train', 'features_teacher'], modules=('json',)), os.environ[warm.SOCKET], flush=True)\n"
+        f"print(subprocess.run([*{DIRECTCM!r}, 'targets'], capture_output=True).returncode, flush=True)\ntime.sleep(60)"
+    )
+    environment = {**os.environ, **dict.fromkeys(warm.THREADS, "1")}
+    environment.pop(warm.SOCKET, None)
+    starter = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True, env=environment)
+    assert starter.stdout is not None
+    there, where = starter.stdout.readline().split()
+    assert there == "True" and starter.stdout.readline().strip() == "2"
+    assert Path(where).exists()
+    starter.kill()
+    starter.wait()
+    starter.stdout.close()
+    wait_for(lambda: not Path(where).parent.exists())
+
+
+def test_why_a_verb_starts_by_itself_is_told_once(
+    tmp_path: Path, capfd: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing is told of more threads, nor of what libraries set by themselves, which a fork may differ in."""
+    monkeypatch.setattr(warm, "_told", set())
+    server, where = start_server(tmp_path, lambda argv: 0)
+
+    def ask(**variables: str) -> int | None:
+        code = "import sys; from directcm import warm; print(warm.ask(['targets']))"
+        environment = {**os.environ, **dict.fromkeys(warm.THREADS, "1"), **variables, warm.SOCKET: where}
+        done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, timeout=60)
+        return None if done.stdout.strip() == "None" else int(done.stdout)
+
+    try:
+        assert ask(KMP_DUPLICATE_LIB_OK="True") == 0
+        assert ask(OMP_NUM_THREADS="2") is None
+        assert capfd.readouterr().err == ""
+        assert ask(HF_HUB_CACHE="/elsewhere") is None and ask(HF_HUB_CACHE="/elsewhere") is None
+    finally:
+        os.kill(server, signal.SIGKILL)
+        os.waitpid(server, 0)
+    assert capfd.readouterr().err == (
+        "directcm warm: a verb starts by itself, it has another HF_HUB_CACHE than its helper\n"
+    )
+
+
+def test_no_helper_where_none_gains(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(warm, "_start", lambda modules: pytest.fail("started"))
+    monkeypatch.delenv(warm.SOCKET, raising=False)
+    assert not warm.accompany(["data", "train", "figure_results", "table1", "noise"])
+    monkeypatch.setenv(warm.SOCKET, "")
+    assert not warm.accompany(["train", "train"])
+    monkeypatch.delenv(warm.SOCKET)
+    monkeypatch.setattr(warm, "has_gpu", lambda: True)
+    assert not warm.accompany(["train", "train"])
 
 
 def test_a_helper_that_cannot_start_is_told_of(capfd: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -36,7 +36,7 @@ from directcm.config import (
     settings_argument,
 )
 from directcm.errors import UserError
-from directcm.registry import COUPLINGS, FIRST
+from directcm.registry import COUPLINGS, FIRST, methods
 from directcm.specs import DISTANCES, EXTRACTORS, METHODS, METRICS, SOLVERS, TEACHERS
 
 
@@ -224,7 +224,7 @@ def _train(a: argparse.Namespace) -> None:
         a.scratch,
         a.tensorboard,
         a.out,
-        _own(a.own),
+        _own(a.own, a.method),
     )
 
 
@@ -255,7 +255,7 @@ def _across(text: str) -> tuple[str, str, str]:
     return method, axis, value
 
 
-def _own(text: str | None) -> dict[str, float]:
+def _own(text: str | None, method: str) -> dict[str, float]:
     """A method's own numbers as JSON."""
     try:
         found = json.loads(text or "{}")
@@ -265,6 +265,8 @@ def _own(text: str | None) -> dict[str, float]:
         not isinstance(v, int | float) or isinstance(v, bool) for v in found.values()
     ):
         raise UserError(f"--own is {text}, expected a JSON object of numbers, such as '{{\"mu\": 0.9}}'")
+    if wrong := methods()[method].refused(found):
+        raise UserError(f"--own: {wrong}")
     return found
 
 
@@ -651,7 +653,7 @@ def _warm(a: argparse.Namespace) -> None:
 
     command = a.command[1:] if a.command[:1] == ["--"] else a.command
     if not command:
-        raise UserError("warm: no command given; say for example directcm warm -- snakemake --cores 2")
+        raise UserError("warm: no command given; say for example directcm warm -- ./my_experiments.sh")
     sys.exit(warm.run(command))
 
 

@@ -418,6 +418,10 @@ class Train(Block):
     steps: Positive = Field(250, description="optimiser steps")
     weight_decay: NonNegative = Field(1e-2, description="AdamW's weight decay")
     grad_clip: Rate = Field(1.0, description="largest gradient norm")
+    ema: Annotated[float, Field(ge=0, lt=1)] | None = Field(
+        None,
+        description="decay of an average of a student's weights that is evaluated in their place; null: the last weights",
+    )
     huber_c: Rate = Field(1e-3, description="c of pseudo_huber")
     precision: Precision = Field("no", description="mixed precision of training: no, fp16 or bf16")
     gradient_checkpointing: bool = Field(False, description="trade time for memory")
@@ -623,7 +627,7 @@ class Config(Block):
     targets: Targets = Targets()
     train: Train = Train()
     # Left out of what is written where it is empty, so that what was made before it existed stays.
-    methods: dict[str, dict[str, float]] = Field(
+    methods: dict[str, dict[str, Annotated[float, Field(strict=True)]]] = Field(
         {},
         exclude_if=lambda value: not value,
         description="numbers of a method's own (SETTINGS in its file) where they are to be others: {ct: {s1: 40}}",
@@ -781,11 +785,9 @@ class Config(Block):
         for name, given in self.methods.items():
             if name not in methods():
                 raise ValueError(f"methods: unknown method {name!r}; there are {', '.join(methods())}")
-            known = methods()[name].settings
-            for key in given:
-                if key not in known:
-                    own = f"; it has {', '.join(known)}" if known else ", which has none of its own"
-                    raise ValueError(f"methods.{name}: unknown setting {key!r}{own}")
+            # Some of these would fail, or mean nothing, after the teacher has been trained.
+            if wrong := methods()[name].refused(given):
+                raise ValueError(f"methods.{name}: {wrong}")
         for run in self.runs():
             method = methods()[run["method"]]
             if self.process.kind not in method.processes:
@@ -796,6 +798,11 @@ class Config(Block):
                 raise ValueError(
                     f"students: method {run['method']} halves N until it is 1, but N = {run['N']} is not 2, 4, 8 …"
                 )
+            for _, k in self.sets(run) if method.halves else ():
+                if k.bit_count() != 1 or k >= run["N"]:
+                    raise ValueError(
+                        f"students: method {run['method']} halves N = {run['N']}, so that its sampling_steps are powers of 2 below it, not {k}"
+                    )
 
     def method_settings(self, name: str) -> dict[str, float]:
         """A method's own numbers: its file's, with those of `methods` in their place; whole ones stay whole."""
@@ -852,7 +859,8 @@ class Config(Block):
     def searched(self) -> list[dict[str, Any]]:
         """The runs whose sampling times are searched: of the main setting, the first of each method; none without `search`.
 
-        The main setting is that of `ode` and `train`, or of the first run where no run has it.
+        The main setting is that of `ode` and `train`, or of the first run where no run has it. A method that halves N has learnt to go
+        from one even time to the next, and has no others to choose from.
         """
         runs = self.runs() if self.search is not None else []
         main = {axis: self._default(axis) for axis in SETTING_AXES}
@@ -862,7 +870,8 @@ class Config(Block):
             chosen = [run for run in runs if main.items() <= run.items()]
         first: dict[str, dict[str, Any]] = {}
         for run in chosen:
-            first.setdefault(run["method"], run)
+            if not methods()[run["method"]].halves:
+                first.setdefault(run["method"], run)
         return list(first.values())
 
     def _values(self, axes: StudentAxes, name: str) -> list[Any]:
@@ -900,12 +909,16 @@ class Config(Block):
         return chosen
 
     def edited(self) -> list[dict[str, Any]]:
-        """The runs whose students edit images: where the teacher works on pixels, of the main comparison's methods the first of each."""
+        """The runs whose students edit images: where the teacher works on pixels, of the main comparison's methods the first of each.
+
+        Not those that halve N: such a student knows pure noise alone, no image under less of it.
+        """
         if TEACHERS[self.teacher.kind].latent:
             return []
         first: dict[str, dict[str, Any]] = {}
         for run in self.main():
-            first.setdefault(run["method"], run)
+            if not methods()[run["method"]].halves:
+                first.setdefault(run["method"], run)
         return list(first.values())
 
     def measures_errors(self, run: Mapping[str, Any]) -> bool:

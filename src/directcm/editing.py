@@ -25,6 +25,7 @@ from directcm.encode import Latents
 from directcm.errors import UserError
 from directcm.processes import Process
 from directcm.progress import Progress
+from directcm.registry import methods
 from directcm.sampling import step_indices
 from directcm.solvers import Count, make_solver, solve
 from directcm.teachers import Conditioning, Teacher, load, load_codec
@@ -279,6 +280,10 @@ def make(
         flow = _of_teacher(model, ode, batch_size, count)
     else:
         run = student.json("student.json")["run"]
+        if methods()[run["method"]].halves:
+            raise UserError(
+                f"{student.folder}: {run['method']} knows pure noise alone, no image under less of it; it cannot edit"
+            )
         if student.manifest["inputs"]["teacher"] != teacher.fingerprint:
             raise UserError(f"{student.folder}: distilled from another teacher; train it again")
         if {k: run[k] for k in ode} != ode:

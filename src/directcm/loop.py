@@ -59,7 +59,8 @@ class Job:
     `loss(step, rows)`: per-row losses (B,) for the batch positions `rows` (B,) int64 of this process;
     position p = step·batch_size + offset counts through the whole training.
     `ema`: how much of the weight average stays after a step, a number or a function of the step; `average`: tensors by the
-    weights' names ("module.weight") that hold the average while it forms, for a loss that reads it.
+    weights' names ("module.weight") that hold the average while it forms, for a loss that reads it. `smooth`: how much of a
+    second average stays after a step, which snapshots and the end hold in the weights' place.
     """
 
     name: str
@@ -72,6 +73,7 @@ class Job:
     grad_clip: float = math.inf
     ema: float | Callable[[int], float] | None = None
     average: Mapping[str, Tensor] | None = None
+    smooth: float | None = None
     checkpoint_every: int = 200
     scratch: Path | None = None
     key: Mapping[str, Any] = field(default_factory=dict)
@@ -82,13 +84,14 @@ class Job:
 class Fitted(NamedTuple):
     """What training gave.
 
-    `curve`: one row per step (step, loss, grad_norm, lr). `average`: the weight average by name, empty without `ema`.
-    `snapshots`: optimiser step → the trained weights by name, as they were after it. `seconds`: wall seconds of training
+    `curve`: one row per step (step, loss, grad_norm, lr). `average`: the weight average by name, empty without `ema`; `smooth`
+    the second one, empty without it. `snapshots`: optimiser step → the trained weights by name, or `smooth`, as they were after it. `seconds`: wall seconds of training
     up to each snapshot and to the end; of an attempt that was stopped, up to its last checkpoint.
     """
 
     curve: list[dict[str, float]]
     average: dict[str, Tensor]
+    smooth: dict[str, Tensor]
     snapshots: dict[int, dict[str, Tensor]]
     seconds: dict[int, float]
 
@@ -155,6 +158,12 @@ def _agreed(loss: Tensor, accelerator: Any) -> tuple[float, bool]:
     return value, stopping > 0
 
 
+@torch.no_grad()
+def _towards(average: Mapping[str, Tensor], parameters: Sequence[Tensor], keep: float) -> None:
+    """average ← keep·average + (1 − keep)·parameters, in place."""
+    torch._foreach_lerp_(list(average.values()), [p.detach() for p in parameters], 1 - keep)
+
+
 def fit(job: Job, accelerator: Any) -> Fitted:
     """Train a job; see Fitted.
 
@@ -168,6 +177,7 @@ def fit(job: Job, accelerator: Any) -> Fitted:
     average: dict[str, Tensor] = {}
     if job.ema is not None:
         average = {k: p.detach().clone() if job.average is None else job.average[k] for k, p in names.items()}
+    smooth = {} if job.smooth is None else {k: p.detach().clone() for k, p in names.items()}
     curve: list[dict[str, float]] = []
     before = 0.0
     kept: dict[int, dict[str, Tensor]] = {}
@@ -183,6 +193,8 @@ def fit(job: Job, accelerator: Any) -> Fitted:
                 p.copy_(state[f"model.{name}"])
                 if average:
                     average[name].copy_(state[f"ema.{name}"])
+                if smooth:
+                    smooth[name].copy_(state[f"smooth.{name}"])
         # Keyed by position, as torch's own state_dict is; a weight that never had a gradient has no state (SDXL reads the
         # text encoders' last layer but one).
         slots = {
@@ -244,8 +256,9 @@ def fit(job: Job, accelerator: Any) -> Fitted:
             optimizer.zero_grad(set_to_none=True)
             if average:
                 keep = job.ema(step) if callable(job.ema) else float(job.ema or 0.0)
-                with torch.no_grad():
-                    torch._foreach_lerp_(list(average.values()), [p.detach() for p in parameters], 1 - keep)
+                _towards(average, parameters, keep)
+            if job.smooth is not None:
+                _towards(smooth, parameters, job.smooth)
             curve.append({"step": step, "loss": value, "grad_norm": norm, "lr": lr})
             progress.update(1, f"loss {value:.4g}")
             if writer is not None:
@@ -256,13 +269,13 @@ def fit(job: Job, accelerator: Any) -> Fitted:
             if done in job.snapshots and accelerator.is_main_process:
                 assert job.scratch is not None
                 with new_artifact(job.scratch / f"snapshot-{done:08d}", "snapshot", settings=job.key) as art:
-                    save_tensors(art / "weights.safetensors", names)
+                    save_tensors(art / "weights.safetensors", smooth or names)
                     save_tensors(art / "seconds.safetensors", {"seconds": torch.tensor(spent, dtype=torch.float64)})
             if done == job.steps:
                 break
             if stopping or done % job.checkpoint_every == 0:
                 if job.scratch is not None and accelerator.is_main_process:
-                    _save(job, done, names, average, optimizer, scaler, curve, spent)
+                    _save(job, done, names, average, smooth, optimizer, scaler, curve, spent)
                 if stopping:
                     accelerator.wait_for_everyone()
                     kept_in = f"with a checkpoint of step {done} in {job.scratch}" if job.scratch else ""
@@ -279,7 +292,7 @@ def fit(job: Job, accelerator: Any) -> Fitted:
         seconds[step] = float(snapshot.tensors("seconds.safetensors")["seconds"])
     # What was read is removed by whoever writes the student: not before every process has it.
     accelerator.wait_for_everyone()
-    return Fitted(curve, average, kept, dict(sorted(seconds.items())))
+    return Fitted(curve, average, smooth, kept, dict(sorted(seconds.items())))
 
 
 def _save(
@@ -287,6 +300,7 @@ def _save(
     step: int,
     names: dict[str, nn.Parameter],
     average: dict[str, Tensor],
+    smooth: dict[str, Tensor],
     optimizer: Any,
     scaler: Any,
     curve: list[dict[str, float]],
@@ -294,7 +308,7 @@ def _save(
 ) -> None:
     assert job.scratch is not None
     state: dict[str, Tensor] = {f"model.{k}": p for k, p in names.items()}
-    state |= {f"ema.{k}": v for k, v in average.items()}
+    state |= {f"ema.{k}": v for k, v in average.items()} | {f"smooth.{k}": v for k, v in smooth.items()}
     for i, slot in optimizer.state_dict()["state"].items():
         state |= {f"optimizer.{i}.{k}": torch.as_tensor(v) for k, v in slot.items()}
     state["seconds"] = torch.tensor(seconds, dtype=torch.float64)

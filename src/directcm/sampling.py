@@ -12,18 +12,22 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from directcm import rng, students
+from directcm import methods, rng, students
 from directcm.artifacts import Artifact, new_artifact, new_collection, save_tensors
 from directcm.blocks import block_ranges, clear, work
 from directcm.config import Evaluation
 from directcm.encode import Latents
 from directcm.errors import UserError
+from directcm.processes import Process
 from directcm.progress import Progress
 from directcm.solvers import make_solver, solve
 from directcm.sources import digest
 from directcm.students import Student
 from directcm.teachers import Conditioning, Teacher, load, load_codec, loader
 from directcm.teachers.codec import Codec, to_images
+
+# A method's own way from x at times t, where its student found `end`, to times s.
+Jump = Callable[[Process, Tensor, Tensor, Tensor, Tensor], Tensor]
 
 
 def set_name(step: int, sampling_steps: int) -> str:
@@ -37,10 +41,17 @@ def step_indices(intervals: int, steps: int) -> list[int]:
 
 
 def sample_student(
-    student: Student, noise: Tensor, cond: Conditioning, intervals: int, steps: int, seed: int, rows: range
+    student: Student,
+    noise: Tensor,
+    cond: Conditioning,
+    intervals: int,
+    steps: int,
+    seed: int,
+    rows: range,
+    jump: Jump | None = None,
 ) -> Tensor:
     """Latents (B, …) of `steps` student steps from noise (B, …), at even times (`step_indices`)."""
-    return sample_at(student, noise, cond, intervals, step_indices(intervals, steps), seed, rows)
+    return sample_at(student, noise, cond, intervals, step_indices(intervals, steps), seed, rows, jump=jump)
 
 
 @torch.no_grad()
@@ -53,22 +64,25 @@ def sample_at(
     seed: int,
     rows: range,
     purpose: str = "step_noise",
+    jump: Jump | None = None,
 ) -> Tensor:
     """Latents (B, …) of student steps from noise (B, …) at the times of these grid indices, the first 0, ascending.
 
-    Between two steps, fresh noise, keyed by purpose, row, number of steps and step: whatever the times are.
+    Between two steps, fresh noise, keyed by purpose, row, number of steps and step: whatever the times are; or the method's own `jump`.
     """
     device = student.teacher.device
     process = student.process
     grid = process.grid(intervals).to(device)
     x = process.prior(noise).to(device)
-    out = x
+    out, before = x, grid[0].expand(len(x))
     for n, index in enumerate(indices):
         t = grid[index].expand(len(x))
-        if n:
+        if n and jump:
+            x = jump(process, x, out, before, t)
+        elif n:
             eps = rng.normal(seed, purpose, rows, x.shape[1:], len(indices), n).to(device)
             x = process.renoise(out, eps, t)
-        out = student(x, t, cond)
+        out, before = student(x, t, cond), t
     return out
 
 
@@ -141,9 +155,14 @@ def _finish(
     scratch: Path,
     out: Path,
     counts: Callable[[int, int], dict[str, int]],
+    *code: str,
 ) -> None:
-    """Work through the blocks, decode, and write the samples artefact."""
-    whole = {**key, "code": digest("sampling", loader(what.teacher)), **{k: v.fingerprint for k, v in inputs.items()}}
+    """Work through the blocks, decode, and write the samples artefact; `code`: modules that the blocks depend on beside this one."""
+    whole = {
+        **key,
+        "code": digest("sampling", loader(what.teacher), *code),
+        **{k: v.fingerprint for k, v in inputs.items()},
+    }
 
     def block(rows: range) -> dict[str, Tensor]:
         made = make_block(rows)
@@ -214,7 +233,10 @@ def sample_students(
     scratch: Path,
     out: Path,
 ) -> None:
-    """A run's sets (optimiser step, sampling steps), each a samples artefact in a collection; the times are on `ode`'s grid of N."""
+    """A run's sets (optimiser step, sampling steps), each a samples artefact in a collection; the times are on `ode`'s grid of N.
+
+    A method whose students of few steps are finished one after another is sampled with the one of these steps, as it was by then.
+    """
     if student.manifest["inputs"]["teacher"] != what.teacher.fingerprint:
         raise UserError(f"{student.folder}: distilled from another teacher; train it again")
     if len(set(sets)) != len(sets):
@@ -225,8 +247,14 @@ def sample_students(
     rows_all = len(what.initial)
     progress = Progress("sample: student", rows_all * len(sets), "sample")
     inputs = {**what.inputs(), "student": student}
+    run = student.json("student.json")["run"]
+    method = methods.load(run["method"])
+    jump, ready = (getattr(method, name, None) for name in ("jump", "ready"))
     for step, steps in sets:
-        who = students.load(what.model, student, step)
+        at = min(step, ready(steps, run["steps"], run["N"])) if ready else step
+        if not at:
+            raise UserError(f"sample: {steps} steps are the teacher's own, no student of {run['method']} takes as many")
+        who = students.load(what.model, student, at)
 
         def block(rows: range, who: Student = who, steps: int = steps) -> dict[str, Tensor]:
             parts = []
@@ -234,7 +262,7 @@ def sample_students(
                 some = range(start, min(start + what.settings.batch_size, rows.stop))
                 here = torch.tensor(list(some))
                 cond = what.pool.conditioning(what.ids[here]).to(what.device)
-                made = sample_student(who, what.initial[here], cond, ode["N"], steps, what.seed, some)
+                made = sample_student(who, what.initial[here], cond, ode["N"], steps, what.seed, some, jump)
                 parts.append(made.float().cpu())
                 progress.update(len(some))
             return {"latents": torch.cat(parts), "forwards": torch.tensor([[len(rows) * steps, len(rows) * steps]])}
@@ -251,6 +279,7 @@ def sample_students(
             scratch / name,
             out / name,
             lambda made, minimum: {"student_forwards": made},
+            f"methods.{run['method']}",
         )
     new_collection(out, "samples", [set_name(*one) for one in sets], settings={}, inputs=inputs)
     clear(scratch)

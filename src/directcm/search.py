@@ -30,6 +30,7 @@ from directcm.errors import UserError
 from directcm.metrics.evaluate import DISTANCES
 from directcm.metrics.extractors import FeatureExtractor, build_extractor
 from directcm.metrics.samples import read_prompts
+from directcm.registry import methods
 from directcm.sampling import Evaluated, sample_at, step_indices
 from directcm.sources import digest
 from directcm.specs import METRICS
@@ -221,6 +222,10 @@ def make(
     if search_noise.settings.get("purpose") != "search":
         raise UserError(f"{search_noise.folder}: is not a draw for a search; times chosen on it would not be held out")
     run = student.json("student.json")["run"]
+    if methods()[run["method"]].halves:
+        raise UserError(
+            f"{student.folder}: {run['method']} goes from one even time to the next; there are no times to search"
+        )
     intervals = run["N"]
     if max(settings.steps) > intervals:
         raise UserError(f"search: more sampling steps than the N = {intervals} intervals of the grid that they lie on")

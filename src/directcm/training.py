@@ -17,10 +17,11 @@ from directcm.config import Train
 from directcm.encode import Latents
 from directcm.errors import UserError
 from directcm.loop import CURVE, Job, constant, fit, make_accelerator
+from directcm.registry import methods as declared
 from directcm.solvers import make_solver
 from directcm.sources import digest
 from directcm.targets import STARTS, Starts, join
-from directcm.teachers import load, loader
+from directcm.teachers import Teacher, load, loader
 
 
 def make(
@@ -40,7 +41,8 @@ def make(
 
     `run` holds the axes (method, solver, N, w, adapter, loss, lr, batch_size, pool, steps, seed), `settings` the rest;
     `own` are the method's SETTINGS where they differ from its file's. `snapshots` are the optimiser steps after which the student is kept as well, in snapshots/step~<step>. `seed` draws the
-    pool, run["seed"] its order and the LoRA's start. Writes the weights, `curve.csv` and `student.json`. Checkpoints stay in `scratch`; only a run of the same settings, inputs and code resumes from one.
+    pool, run["seed"] its order, the LoRA's start, and the pairs of image and noise of methods that learn from data alone: for those
+    no pair comes twice. Writes the weights, `curve.csv` and `student.json`. Checkpoints stay in `scratch`; only a run of the same settings, inputs and code resumes from one.
     """
     method, pool = methods.load(run["method"]), run["pool"]
     snapshots = sorted(set(snapshots))
@@ -56,7 +58,8 @@ def make(
         unet.enable_gradient_checkpointing()
     data = Latents(latents)
     coupling = method.TARGETS or "forward"
-    images = Starts(data, frozen.process, run["N"], seed)
+    pooled = declared()[run["method"]].pool
+    images = Starts(data, frozen.process, run["N"], seed if pooled else run["seed"])
     starts = STARTS[coupling](data, frozen.process, run["N"], seed)
     solved = None
     if method.TARGETS:
@@ -73,6 +76,9 @@ def make(
             )
     distance = distances.make(run["loss"], settings.huber_c, device)
     own = {**getattr(method, "SETTINGS", {}), **(own or {})}
+    for module in unet.modules():
+        if isinstance(module, torch.nn.Dropout):
+            module.p = float(own.get("dropout", 0))
     decay = getattr(method, "decay", None)
     average = students.Student(student.teacher.twin()) if decay else None
     setting = methods.Setting(
@@ -83,7 +89,7 @@ def make(
 
     def loss(step: int, rows: np.ndarray) -> Tensor:
         index = rng.stream(run["seed"], "train_order", int(rows[0]), len(rows), pool)
-        ids, x0, eps = images.pairs(index.tolist())
+        ids, x0, eps = images.pairs((index if pooled else rows).tolist())
         k = starts.grid_index(index.tolist())
         cond = data.conditioning(ids).to(device)
         rows_solved = None if solved is None else {n: v[torch.from_numpy(index)] for n, v in solved.items()}
@@ -124,6 +130,10 @@ def make(
         "targets": [t.fingerprint for t in targets],
         **({"own": own} if own else {}),
     }
+    stages = []
+    if ready := getattr(method, "ready", None):
+        stages = [ready(k, run["steps"], run["N"]) for k in range(1, run["N"] + 1)]
+    kept = sorted({*snapshots, *stages} - {0, run["steps"]})
     fitted = fit(
         Job(
             f"train: {run['method']} seed {run['seed']}",
@@ -138,7 +148,8 @@ def make(
             scratch=scratch,
             key=key,
             tensorboard=tensorboard,
-            snapshots=snapshots,
+            snapshots=kept,
+            smooth=settings.ema,
             ema=None if decay is None else lambda step: decay(step, run["steps"], setting),
             average=None if average is None else _free(average, unet),
         ),
@@ -146,6 +157,8 @@ def make(
     )
     if not accelerator.is_main_process:
         return
+    parameters = dict(unet.named_parameters())
+    _put(parameters, fitted.smooth)
     inputs = {"teacher": teacher, "latents": latents} | {f"targets_{i}": t for i, t in enumerate(targets)}
     with new_artifact(
         out,
@@ -160,36 +173,62 @@ def make(
         inputs=inputs,
     ) as art:
         students.save(unet, run["adapter"], art.path)
-        parameters = dict(unet.named_parameters())
         for step, weights in fitted.snapshots.items():
-            with torch.no_grad():
-                for name, value in weights.items():
-                    parameters[name.removeprefix("unet.")].copy_(value)
+            _put(parameters, weights)
             students.save(unet, run["adapter"], art.path / students.snapshot_folder(step))
         write_csv(art / "curve.csv", fitted.curve, CURVE)
         trained = [p.numel() for p in unet.parameters() if p.requires_grad]
-        write_json(
-            art / "student.json", {"run": dict(run), "trainable_parameters": sum(trained), "snapshots": snapshots}
-        )
         drawn = run["steps"] * run["batch_size"]
-        forwards = 0
-        if method.TEACHER:
-            # By count, not by counter: a resumed run has not made the forwards before its checkpoint itself.
-            each = getattr(method, "teacher_steps", lambda *_: 1)
-            solver_steps = sum(each(step, run["steps"], setting) for step in range(run["steps"]))
-            rows = setting.solver.evaluations_per_step * frozen.rows_per_prediction(run["w"])
-            forwards = solver_steps * run["batch_size"] * rows
+        forwards = _forwards(method, setting, frozen, run, [*snapshots, run["steps"]])
+        write_json(
+            art / "student.json",
+            {"run": dict(run), "trainable_parameters": sum(trained), "snapshots": kept, "forwards": forwards},
+        )
+        last = forwards[str(run["steps"])]
         art.counts = {
             "pairs_drawn": drawn,
-            "distinct_pairs": min(drawn, pool),
+            "distinct_pairs": min(drawn, pool) if pooled else drawn,
             "trainable_parameters": sum(trained),
-            "teacher_forwards": forwards,
-            "teacher_forwards_minimum": forwards,
+            "student_forwards": last["student"],
+            "teacher_forwards": last["teacher"],
+            "teacher_forwards_minimum": last["teacher"],
         }
         art.provenance["device"] = device
         art.provenance["seconds_at"] = {str(step): round(value, 3) for step, value in fitted.seconds.items()}
     for path in scratch.glob("snapshot-*"):
         shutil.rmtree(path)
+
+
+@torch.no_grad()
+def _put(parameters: Mapping[str, Tensor], weights: Mapping[str, Tensor]) -> None:
+    """Give parameters the values that the loop has of them under its names."""
+    for name, value in weights.items():
+        parameters[name.removeprefix("unet.")].copy_(value)
+
+
+def _forwards(
+    method: Any, setting: methods.Setting, teacher: Teacher, run: Mapping[str, Any], steps: Sequence[int]
+) -> dict[str, dict[str, int]]:
+    """Rows through the student's and the teacher's network up to each of these steps, and solved endpoints that were used.
+
+    By count, not by counter: a resumed run has not made the forwards before its checkpoint itself.
+    """
+    total, size = run["steps"], run["batch_size"]
+    own = getattr(method, "student_forwards", lambda *_: method.FORWARDS)
+    asked = getattr(method, "teacher_steps", lambda *_: int(method.TEACHER))
+    solved = getattr(method, "endpoints", lambda *_: bool(method.TARGETS))
+    rows = setting.solver.evaluations_per_step * teacher.rows_per_prediction(run["w"])
+    student, solver, used = (
+        np.cumsum([each(step, total, setting) for step in range(total)]) * size for each in (own, asked, solved)
+    )
+    return {
+        str(n): {
+            "student": int(student[n - 1]),
+            "teacher": int(solver[n - 1]) * rows,
+            "endpoints": min(int(used[n - 1]), run["pool"]),
+        }
+        for n in steps
+    }
 
 
 def _free(average: students.Student, unet: Any) -> dict[str, Tensor]:

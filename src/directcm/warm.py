@@ -1,6 +1,8 @@
 """The verb `warm`: run a command in which every `directcm VERB` starts in a tenth of a second instead of several.
 
-    directcm warm -- snakemake --cores 2
+    directcm warm -- ./my_experiments.sh
+
+Snakemake has one without being asked where jobs run on this machine and there is no GPU (`accompany`).
 
 Most of a short job's time is the import of torch, diffusers and their like. A helper imports them once; each verb that is
 started beneath the command asks it, over a Unix socket, for a fork of itself, which imports our own modules afresh, runs the
@@ -19,6 +21,7 @@ import json
 import os
 import pkgutil
 import selectors
+import shutil
 import signal
 import socket
 import struct
@@ -27,7 +30,8 @@ import sys
 import tempfile
 import threading
 import traceback
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -94,12 +98,17 @@ READ_EARLY = (
     "MPL",
     "USE_",
 )
+# What threadpoolctl and scikit-learn set for those who start a verb, once they have imported them.
+SET_BY_LIBRARIES = ("KMP_DUPLICATE_LIB_OK", "KMP_INIT_AT_FORK")
+# In a fork: its artefacts' provenance says so.
+FORKED = "DIRECTCM_FORKED"
 # Read while libraries are imported; Snakemake sets them to a rule's threads. A verb with more than one starts by itself.
 THREADS = tuple(
     f"{name}_THREADS" for name in ("OMP_NUM", "GOTO_NUM", "OPENBLAS_NUM", "MKL_NUM", "VECLIB_MAXIMUM", "NUMEXPR_NUM")
 )
 PASSED_ON = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
 _LENGTH = struct.Struct("!I")
+_told: set[str] = set()
 
 
 def _package() -> str:
@@ -110,7 +119,11 @@ def _package() -> str:
 
 def _early(environment: Mapping[str, str]) -> dict[str, str]:
     """The part of an environment that a fork cannot change any more."""
-    return {name: value for name, value in environment.items() if name.startswith(READ_EARLY)}
+    return {
+        name: value
+        for name, value in environment.items()
+        if name.startswith(READ_EARLY) and name not in SET_BY_LIBRARIES
+    }
 
 
 def _send(connection: socket.socket, message: Any, fds: Sequence[int] = ()) -> None:
@@ -218,6 +231,7 @@ def _child(
         os.umask(request["umask"])
         os.environ.clear()
         os.environ.update(request["environment"])
+        os.environ[FORKED] = "1"
         sys.argv = ["directcm", *request["argv"]]
 
         def end_with_the_caller() -> None:
@@ -281,6 +295,15 @@ def serve(listener: socket.socket, mine: dict[str, str], life: int, run: Callabl
                         waiting[forked] = connection
 
 
+def _tell(mine: Mapping[str, str], theirs: Mapping[str, str], here: bool) -> None:
+    """Say once why verbs start by themselves; not of those that ask for more threads, which are meant to."""
+    names = sorted(n for n in {*mine, *theirs} - set(THREADS) if mine.get(n) != theirs.get(n))
+    why = f"another {', '.join(names)}" if here else "another environment or copy of directcm"
+    if (names or not here) and why not in _told:
+        _told.add(why)
+        print(f"directcm warm: a verb starts by itself, it has {why} than its helper", file=sys.stderr, flush=True)
+
+
 def _fork(
     connection: socket.socket,
     mine: dict[str, str],
@@ -295,11 +318,11 @@ def _fork(
         header += _exactly(connection, _LENGTH.size - len(header))
         request = json.loads(_exactly(connection, _LENGTH.unpack(header)[0]))
         connection.settimeout(None)
-        fits = len(fds) == 3 and (request["package"], request["prefix"], _early(request["environment"])) == (
-            _package(), sys.prefix, mine,
-        )  # fmt: skip
-        if not fits:
+        theirs = _early(request["environment"])
+        here = (request["package"], request["prefix"]) == (_package(), sys.prefix)
+        if len(fds) != 3 or not here or theirs != mine:
             _send(connection, {"pid": None})
+            _tell(mine, theirs, here)
             return None
         pid = os.fork()
         if pid == 0:
@@ -316,54 +339,98 @@ def _fork(
                 os.close(fd)
 
 
-def _helper(address: str, ready: int, life: int, modules: Sequence[str]) -> None:
-    """The helper's process: imports, says so, serves; ends with whoever started it, however that ended."""
+def _helper(listening: int, ready: int, life: int, folder: str, modules: Sequence[str]) -> None:
+    """The helper's process: imports, says so, serves; ends with whoever started it, however that ended, and removes its folder."""
     gc.disable()
     mine = _early(os.environ)
     # As every verb has them before it imports anything.
     for name in ("HF_HUB_OFFLINE", "HF_HUB_DISABLE_PROGRESS_BARS"):
         os.environ.setdefault(name, "1")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    listener.bind(address)
-    listener.listen(64)
-    for name in modules:
-        with contextlib.suppress(ImportError):
-            importlib.import_module(name)
-    # What was imported is there for good: forks need not look through it, and so share its pages.
-    gc.freeze()
-    gc.enable()
-    os.write(ready, b"1")
-    os.close(ready)
-    serve(listener, mine, life)
+    try:
+        for name in modules:
+            with contextlib.suppress(ImportError):
+                importlib.import_module(name)
+        # What was imported is there for good: forks need not look through it, and so share its pages.
+        gc.freeze()
+        gc.enable()
+        with contextlib.suppress(BrokenPipeError):
+            os.write(ready, b"1")
+        os.close(ready)
+        serve(socket.socket(fileno=listening), mine, life)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
-@contextlib.contextmanager
-def helper(modules: Sequence[str] = MODULES) -> Iterator[str]:
-    """A helper while the block lasts; yields its socket's address."""
-    with tempfile.TemporaryDirectory(prefix="directcm-") as folder:
-        address = str(Path(folder) / "socket")
-        reading, ready = os.pipe()
-        life, alive = os.pipe()
-        code = f"from directcm import warm; warm._helper({address!r}, {ready}, {life}, {tuple(modules)!r})"
+@dataclass(frozen=True)
+class _Started:
+    """A helper under way: its socket's address, the pipe that tells when it has imported, the one that it lives by."""
+
+    address: str
+    ready: int
+    alive: int
+    process: subprocess.Popen[bytes]
+
+
+def _start(modules: Sequence[str]) -> _Started:
+    """Start a helper. Verbs may ask it at once: they wait until it has imported."""
+    folder = tempfile.mkdtemp(prefix="directcm-")
+    address = str(Path(folder) / "socket")
+    reading, ready = os.pipe()
+    life, alive = os.pipe()
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as listener:
+        listener.bind(address)
+        listener.listen(64)
+        ours = (listener.fileno(), ready, life)
+        code = f"from directcm import warm; warm._helper(*{ours!r}, {folder!r}, {tuple(modules)!r})"
         process = subprocess.Popen(
             [sys.executable, "-c", code],
             env={**os.environ, **dict.fromkeys(THREADS, "1")},
-            pass_fds=[ready, life],
+            pass_fds=ours,
             stdin=subprocess.DEVNULL,
             # Ctrl-C is for the command; the helper ends after it.
             start_new_session=True,
         )
-        os.close(ready)
-        os.close(life)
-        try:
-            with open(reading, "rb") as pipe:
-                if not pipe.read():
-                    print("directcm warm: the helper did not start, so every verb starts by itself", file=sys.stderr)
-            yield address
-        finally:
-            os.close(alive)
-            process.wait()
+    os.close(ready)
+    os.close(life)
+    return _Started(address, reading, alive, process)
+
+
+@contextlib.contextmanager
+def helper(modules: Sequence[str] = MODULES) -> Iterator[str]:
+    """A helper while the block lasts; yields its socket's address once it has imported."""
+    started = _start(modules)
+    try:
+        with open(started.ready, "rb") as pipe:
+            if not pipe.read():
+                print("directcm warm: the helper did not start, so every verb starts by itself", file=sys.stderr)
+        yield started.address
+    finally:
+        os.close(started.alive)
+        started.process.wait()
+        # Its own to remove, where it started.
+        shutil.rmtree(Path(started.address).parent, ignore_errors=True)
+
+
+def has_gpu() -> bool:
+    """Whether this machine has one of NVIDIA's; asked of its devices, so that nothing is imported."""
+    return any(Path("/dev").glob("nvidia[0-9]*"))
+
+
+def accompany(rules: Iterable[str], modules: Sequence[str] = MODULES) -> bool:
+    """A helper for as long as this process lasts, if jobs of these rules gain by it; whether there is one now.
+
+    A rule is named after its verb, or begins with it. None is started for a single job, where there is a GPU (whose jobs are long,
+    and whose driver bears no fork), or where the environment has one already or an empty DIRECTCM_WARM, which asks for none.
+    """
+    gain = sum(any(rule == verb or rule.startswith(f"{verb}_") for verb in VERBS) for rule in rules)
+    if gain < 2 or SOCKET in os.environ or has_gpu():
+        return False
+    started = _start(modules)
+    os.close(started.ready)
+    # `alive` stays open in this process alone, and is closed by its end.
+    os.environ[SOCKET] = started.address
+    return True
 
 
 def run(command: Sequence[str]) -> int:

@@ -13,6 +13,7 @@ from directcm.analysis.collect import COMPARISONS_COLUMNS, METRICS_COLUMNS
 from directcm.analysis.selection import FLOOR, TEACHER
 from directcm.artifacts import Artifact, new_artifact, new_collection, open_artifact, write_csv, write_json
 from directcm.config import ODE_AXES, RUN_AXES, SETTING_AXES, Config, load_config, number
+from directcm.registry import methods
 from directcm.rng import generator
 from directcm.sampling import set_name as part
 from directcm.specs import METHODS, METRICS
@@ -89,15 +90,21 @@ class Factory:
         snapshots: Iterable[int] = (),
         forwards: int = 0,
     ) -> Path:
-        """A student's manifest."""
+        """A student's manifest; every step costs alike."""
         folder = self.folder("students")
         inputs = {f"targets_{i}": t for i, t in enumerate(targets)}
         settings = {"run": dict(run), "snapshots": list(snapshots)}
         with new_artifact(folder, "student", settings=settings, inputs=inputs) as out:
-            write_json(out / "student.json", {"run": dict(run)})
-            out.counts = {
-                "pairs_drawn": run["steps"] * run["batch_size"], "trainable_parameters": 10, "teacher_forwards": forwards,
+            about, (size, steps) = methods()[run["method"]], (run["batch_size"], run["steps"])
+            made = {
+                str(n): {
+                    "student": round(about.forwards * n * size), "teacher": forwards * n // steps,
+                    "endpoints": min(n * size, run["pool"]) if about.targets else 0,
+                }
+                for n in (*settings["snapshots"], steps)
             }  # fmt: skip
+            write_json(out / "student.json", {"run": dict(run), "forwards": made})
+            out.counts = {"pairs_drawn": steps * size, "trainable_parameters": 10, "teacher_forwards": forwards}
             out.provenance = {} if seconds is None else {"seconds_at": dict(seconds)}
         return folder / "manifest.json"
 

@@ -701,11 +701,29 @@ def test_claims_of_other_papers(tmp_path: Path) -> None:
     found = own.judge(OTHERS, lines(config, 0.3, -0.3), config)
     # CT − GC is above 0, so GC's is the lower; and from one step to the most, not to those between.
     assert (found["gc"].verdict, found["steps"].verdict) == (module.HOLDS, module.HOLDS)
-    assert "CT 2.300, GC (CT) 2.000" in own.text("html") and "more steps" in own.text("html")
+    assert "GC (CT) 2.000, CT 2.300; GC (CT) − CT: −0.300 [−0.310, −0.290]" in own.text("html")
+    assert "more steps" in own.text("html")
     found = own.judge(OTHERS, lines(config, -0.3, 0.3), config)
     assert (found["gc"].verdict, found["steps"].verdict) == (module.FAILS, module.FAILS)
     read = module.read_claims(tmp_path / "claims.yaml")
     assert module.compared(read, config) == module.Compared(("ct:gc_ct",), (), ("ct",), ("fd_tiny:data",))
+
+
+@pytest.mark.parametrize(("better", "sign"), [("CM", 1), ("Direct CM", -1)])
+def test_a_difference_is_the_claimed_better_less_the_other(desk: Desk, better: str, sign: int) -> None:
+    config = grid()
+    desk.judge([claim(better=better)], table(config), config)
+    (line,) = read_csv(desk.root / "claims.csv")
+    other = {"CM": "Direct CM", "Direct CM": "CM"}[better]
+    # comparisons.csv has CM − Direct CM = 0.2 [0.15, 0.25]; where less is better a claim that is right has a difference below 0.
+    assert (line["a"], line["b"], line["claimed_sign"], line["verdict"]) == (
+        better, other, "-", module.FAILS if sign > 0 else module.HOLDS,
+    )  # fmt: skip
+    numbers = [float(line[name]) for name in ("difference", "low", "high")]
+    assert numbers == pytest.approx([0.2, 0.15, 0.25] if sign > 0 else [-0.2, -0.25, -0.15])
+    assert float(line["mean_a"]) - float(line["mean_b"]) == pytest.approx(0.2 * sign)
+    assert f"{better} − {other}: {'+' if sign > 0 else '−'}0.200" in desk.text("html")
+    assert f"{better} − {other}: {'+' if sign > 0 else '-'}0.200" in module.text(desk.root / "claims.csv")
 
 
 def test_what_a_grid_has_not_is_left_out_of_the_others_claims(tmp_path: Path) -> None:

@@ -115,7 +115,9 @@ def test_costs_of_students_at_every_step(make, run):
     shards = [make.targets(ODE, 2000, 2000 * 50, 10.0), make.targets(ODE, 2000, 2000 * 52, 77.0, solving_seconds=30.0)]
     elsewhere = make.targets(ODE, 2000, 2000 * 999, 999.0)
     cm = make.student(run, snapshots=[62], forwards=4000 * 2, seconds={"62": 1.5, "250": 6.0})
-    direct = make.student({**run, "method": "direct_cm", "steps": 500}, targets=shards, seconds={"500": 8.0})
+    direct = make.student(
+        {**run, "method": "direct_cm", "steps": 500}, targets=shards, snapshots=[125], seconds={"500": 8.0}
+    )
     evaluated = metrics_rows(
         [make.student_metrics({**run, "method": "direct_cm", "steps": 500}, {(500, 1): {}, (125, 1): {FD: 1.0}})]
     )
@@ -136,6 +138,13 @@ def test_costs_of_students_at_every_step(make, run):
     assert found["direct_cm", 125] == numbers(2000, 2000, 2000, 0, 2000 * 51, None, 20.0)
     # Eight thousand pairs are drawn, of four thousand start points.
     assert found["direct_cm", 500] == numbers(8000, 4000, 8000, 0, 4000 * 51, 8.0, 40.0)
+
+
+def test_a_step_whose_cost_is_not_recorded(make, run):
+    student = make.student(run)
+    evaluated = metrics_rows([make.student_metrics(run, {(62, 1): {FD: 1.0}})])
+    with pytest.raises(UserError, match="what step 62 had cost is not recorded"):
+        students_rows([student], [], evaluated)
 
 
 def test_targets_of_another_ode_do_not_count(make, run):

@@ -61,6 +61,17 @@ def test_values_and_slopes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
     )
 
 
+def test_a_slope_that_is_off_is_told_with_its_last_part() -> None:
+    line = PANELS[5][2][1]
+    fit = {"slope": "-0.65", "predicted": "-1.0"}
+    rows = [{"N": str(n), "value": str(v)} for n, v in ((20, 0.5), (200, 0.09), (100, 0.09 * 2**0.78))]
+    assert figure_convergence.last_slope(rows) == pytest.approx(-0.78)
+    assert figure_convergence._label(line, rows, fit) == "CT, squared  −0.65 → −0.78 (−1)"
+    assert figure_convergence._label(line, rows, {**fit, "slope": "-0.97"}) == "CT, squared  −0.97 (−1)"
+    # What is off and gets no nearer is left as it is.
+    assert figure_convergence._label(line, rows, {**fit, "slope": "-0.78"}) == "CT, squared  −0.78 (−1)"
+
+
 def test_a_series_that_is_missing(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"has no solver, gaussian, vp, ddim, endpoint error; delete the folder"):
         figure_convergence.draw(artefact(tmp_path / "c", 1), *outputs(tmp_path, "f"))

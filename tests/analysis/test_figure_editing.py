@@ -135,6 +135,21 @@ def test_any_number_of_models_images_and_levels(
     assert saved[0].get_figheight() <= figure.TALLEST + 0.1 or sizes == {figure.SMALLEST}
 
 
+def test_with_every_method_the_figure_fits_a_page_and_has_its_errors(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = {name: edits(tmp_path, name, side=4) for name in ("Teacher", *METHODS.values())}
+    saved = spy(monkeypatch)
+    figure.draw(made, 4, *outputs(tmp_path, "f"))
+    # Two lines of panels, the paths beside the last; before it took three lines and fourteen inches.
+    assert len(METHODS) > 13 or saved[0].get_figheight() <= figure.TALLEST + 0.1
+    words = saved[0].words
+    assert words.count("CM") == 2 and words.count("cross-fade") == 1
+    # Every number has its standard error: six panels of two rows without a model and all models, and the paths' without the teacher's.
+    rows = 6 * (2 + len(made)) + len(METHODS) + 1
+    assert sum(word.startswith("± ") for word in words) == rows and words.count("RMSE") == 7
+
+
 def test_artefacts_that_disagree_are_an_error(tmp_path: Path) -> None:
     a = edits(tmp_path / "a", "Teacher")
     for more, word in (({"seed": 1}, "other settings"), ({"first": 3}, "other images"), ({"n": 5}, "other")):

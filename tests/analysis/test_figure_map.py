@@ -58,6 +58,8 @@ def test_cells_are_the_comparisons(tmp_path, monkeypatch):
     }
     assert "the paper's inversion" in saved[0].words and "> 0: Direct CM better" in saved[0].words
     assert any("−0.941" in word for word in saved[0].words)
+    # How deep a colour is says the root of how large a difference is, and the bars say so.
+    assert saved[0].words.count("root scale") == 2
 
 
 def test_hatching_and_outline(tmp_path, monkeypatch):

@@ -73,8 +73,8 @@ def test_over_all_prompts_every_band_is_a_round(make, tmp_path, monkeypatch):
     held = {"CM": [make.samples("cm", list(range(200)))]}
     shown = figure.draw(noise, held, 200, *outputs(tmp_path, "a"))
     rows = read_csv(tmp_path / "a.csv")
-    # As many bands as fit a page; in each the same prompts in the same places, named once.
-    assert 100 <= len(shown) < 200 and len(shown) % 10 == 0
+    # All that were asked for, on one page; in every band the same prompts in the same places, named once.
+    assert len(shown) == len(set(shown)) == 200
     assert {(r["column"], r["prompt"]) for r in rows} == {(str(i), f"digit {i}") for i in range(10)}
     assert saved[0].get_figheight() <= 9.0
     assert sorted(w for w in saved[0].words if w.startswith("digit")) == [f"digit {i}" for i in range(10)]
@@ -86,6 +86,20 @@ def test_with_every_method_all_names_are_on_the_page(make, tmp_path, monkeypatch
     held = {row: [make.samples(row, list(range(10)))] for row in ("Teacher", *METHODS.values())}
     figure.draw(noise, held, 10, *outputs(tmp_path, "all"))
     assert set(held) <= set(saved[0].words) and saved[0].get_figwidth() <= 6.75
+
+
+def test_many_models_show_every_noise_that_was_asked_for(make, tmp_path, monkeypatch):
+    saved = spy(monkeypatch)
+    noise = make.noise([f"a handwritten digit {i % 10}" for i in range(40)])
+    held = {row: [make.samples(row, list(range(40)), side=4)] for row in ("Teacher", *list(METHODS.values())[:7])}
+    few = figure.draw(noise, held, 10, *outputs(tmp_path, "few"))
+    more = figure.draw(noise, held, 30, *outputs(tmp_path, "more"))
+    # Once the prompts are used up, further rows of the same noise with these prompts again.
+    assert few == list(range(10)) and more == list(range(30))
+    assert saved[1].get_figheight() <= figure.TALLEST and set(held) <= set(saved[1].words)
+    sizes = [axes.get_position().width * saved[1].get_figwidth() for axes in saved[1].axes]
+    assert min(sizes) >= figure.SMALLEST - 1e-9
+    assert {w for w in saved[1].words if w.startswith("a hand")} == {f"a handwritten digit {i}" for i in range(10)}
 
 
 def test_small_pictures_are_enlarged_pixel_by_pixel(make):

@@ -159,14 +159,40 @@ REAL = {
     "data": {"kind": "folder", "path": "y"},
     "metrics": ["ode_error", "fid"],
 }
+MANY = {
+    "process": {"kind": "karras"},
+    "teacher": {"kind": "edm"},
+    "ode": {"solver": "heun", "N": 16, "w": 2},
+    "train": {"adapter": "full"},
+    "students": [
+        {"method": ["cm", "direct_cm", "ct", "ict", "gc_ct", "gc_ict", "ect"], "snapshots": [64]},
+        {"method": ["direct_cm"], "pool": [1024], "steps": [325]},
+    ],
+}
 PHOTOS = {"data": {"kind": "photos", "resolution": 32}}
 
 
 @pytest.mark.parametrize("name", CAPTIONS)
-@pytest.mark.parametrize("settings", [{}, REAL, PHOTOS], ids=["digits", "real", "photos"])
+@pytest.mark.parametrize("settings", [{}, REAL, PHOTOS, MANY], ids=["digits", "real", "photos", "methods"])
 @pytest.mark.parametrize("axis", ["N", "w"])
 def test_captions_render(configure, name, settings, axis):
     docutils = pytest.importorskip("docutils.core")
+    words = caption(configure, name, settings, axis, docutils)
+    assert "system-message" not in words
+    assert "**" not in words
+    if name == "sweep":
+        assert ("w = 3" if axis == "N" else "N = 50") in words
+    if name == "convergence":
+        assert "exact teachers" in words
+    elif settings is not REAL:
+        assert "SDXL" in words
+        assert "not FID" in words
+    else:
+        assert "FD-tiny" not in words
+
+
+def caption(configure, name, settings, axis, docutils):
+    """A caption as HTML, on one line."""
     from jinja2 import Environment, StrictUndefined
 
     more = {name: {}} if name == "search" else {}
@@ -180,17 +206,37 @@ def test_captions_render(configure, name, settings, axis):
     template = Environment(undefined=StrictUndefined).from_string(text + "\n\n.. _Workflow: javascript:x\n")
     text = template.render(snakemake=SimpleNamespace(config=config, wildcards=wildcards, params=params))
     html = docutils.publish_parts(text, writer="html", settings_overrides={"halt_level": 2})["html_body"]
-    words = " ".join(html.split())
-    assert "system-message" not in html
-    assert "**" not in words
-    assert name != "sweep" or params.fixed in words
-    if name == "convergence":
-        assert "exact teachers" in words
-    elif settings is not REAL:
-        assert "SDXL" in html
-        assert "not FID" in words
-    else:
-        assert "FD-tiny" not in words
+    return " ".join(html.split())
+
+
+@pytest.mark.parametrize(
+    ("name", "pair", "many"),
+    [
+        ("compute", "has two, with the cost of solving them, and without it", "with the cost of solving them. Targets"),
+        ("frontier", "written at the ends", "the larger the mark the later"),
+        ("budget", "a column per adapter from few trainable weights", "of the one adapter of this grid"),
+        ("budget", "bands: ± one sample standard deviation; thin: each seed", "Methods' marks stand side by side"),
+        ("map", "in a panel of its own, over ω", "over optimiser steps. Above 0"),
+        ("map", "× adapter", "over optimiser steps. Above 0"),
+        ("curves", "CM: the student itself one ODE step on", "a norm of whole images, not its square"),
+        ("table4", "Here every student has 4000 or more", "direct_cm (1024 start points instead of 4000)"),
+    ],
+)
+def test_captions_say_what_their_figure_shows(configure, name, pair, many):
+    """Of the paper's two methods, and of more, in one adapter and at one ω."""
+    docutils = pytest.importorskip("docutils.core")
+    two, more = (caption(configure, name, settings, "N", docutils) for settings in ({}, MANY))
+    assert pair in two and pair not in more
+    assert many in more and many not in two
+
+
+@pytest.mark.parametrize("name", ["table_comparison", "search"])
+def test_captions_say_that_small_p_are_refined(configure, name):
+    from directcm.analysis import inference
+
+    assert inference.FEW == inference.REFINE == 10
+    words = caption(configure, name, {}, "N", pytest.importorskip("docutils.core"))
+    assert "(at least 999 permutations, ten times as many where fewer than ten of them speak for chance" in words
 
 
 def test_the_page_says_where_logs_lie_and_which_slurm_jobs_they_were(tmp_path, config):

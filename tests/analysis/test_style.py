@@ -89,12 +89,30 @@ def test_ticks_stand_at_the_values_and_thin_out_where_crowded(axes):
         ([-0.1, 21.0], "linear"),
         ([0.0, 21.0], "linear"),
         ([0.5, float("nan"), 200.0], "log"),
+        ([-0.03, 0.02, 2.4], "symlog"),
+        ([-0.03, 0.02, 0.9], "linear"),
+        ([-2.4, 0.02, 2.4], "linear"),
         ([], "linear"),
     ],
 )
 def test_values_far_apart_have_a_logarithmic_axis(axes, values, scale):
     style.spread_axis(axes.yaxis, values)
     assert axes.get_yscale() == scale and axes.get_xscale() == "linear"
+
+
+def test_a_reference_on_a_symmetrical_logarithmic_axis_lies_at_its_value(axes):
+    axes.plot([0, 1, 2], [-0.03, 0.02, 2.4])
+    style.spread_axis(axes.yaxis, [-0.03, 0.02, 2.4])
+    assert [t.get_text() for t in axes.get_yticklabels()] == ["0", "$10^{-1}$", "$10^{0}$", "$10^{1}$"]
+    look = style.Look("#1a1a1a", "", "-")
+    style.references(
+        [axes], [style.Reference("near", look, (-0.05,)), style.Reference("far", look, (1e6,), decimals=0)]
+    )
+    assert [line.get_ydata()[0] for line in axes.lines[1:]] == [-0.05]
+    assert [t.get_text() for t in axes.texts] == ["↑ far 1000000"]
+    low, high = axes.get_ylim()
+    assert -1 < low < -0.05 and 2.4 < high < 1e4
+    tables.legible(axes.figure)
 
 
 @pytest.mark.parametrize(

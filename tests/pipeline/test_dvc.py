@@ -57,7 +57,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> SimpleNamespace:
     ok(run("git", "init", "--quiet"))
     commit(run, "start")
     # As typed, but for the helper that spares each job the import of torch.
-    output = ok(run("directcm", "warm", "--", "dvc", "repro"))
+    output = ok(run("dvc", "repro"))
     commit(run, "one")
     return SimpleNamespace(folder=folder, run=run, output=output, checkpoints=checkpoints(folder))
 
@@ -170,7 +170,7 @@ def test_targets_left_out_are_made_again_where_they_are_read(clone: SimpleNamesp
     change(clone.folder, {"students": [yaml.safe_load(kept["config.yaml"])["students"][0] | {"seed": [0, 1]}]})
     shutil.rmtree(targets)
     assert what_is_planned(clone.run)["train"] == 3
-    ok(clone.run("directcm", "warm", "--", "snakemake", "--cores", "2", "--until", "targets"))
+    ok(clone.run("snakemake", "--cores", "2", "--until", "targets"))
     assert what_is_planned(clone.run) == ONE_MORE_SEED
     for name in ("manifest.json", "targets.safetensors"):
         (again,), (once,) = targets.glob(f"*/*/{name}"), away.glob(f"*/*/{name}")
@@ -231,7 +231,7 @@ def test_an_experiment_and_two_commits_compared(made: SimpleNamespace, clone: Si
     run = clone.run
     config = (clone.folder / "config.yaml").read_text()
     before = json.loads((clone.folder / TABLE1).read_text())
-    said = ok(run("directcm", "warm", "--", "dvc", "exp", "run", "--name", "longer", "-S", "config.yaml:train.steps=8"))
+    said = ok(run("dvc", "exp", "run", "--name", "longer", "-S", "config.yaml:train.steps=8"))
     # The teacher, its samples and the targets are those that came from the remote.
     jobs = planned(said)
     assert {k: jobs[k] for k in ("train", "sample", "evaluate")} == {"train": 2, "sample": 2, "evaluate": 2}

@@ -53,7 +53,7 @@ def test_two_lines_of_configuration(tmp_path: Path, browser) -> None:
     small = [*SMOKE, "one.yaml"]
     run = make_run(folder)
     # The smoke preset's small budgets under the user's own lines.
-    done = run("directcm", "warm", "--", "snakemake", "--cores", "2", *small, str(overlay))
+    done = run("snakemake", "--cores", "2", *small, str(overlay))
     assert done.returncode == 0, done.stderr[-4000:]
     report = run("snakemake", "--quiet", "all", "--report", "report.html", *small, str(overlay))
     assert report.returncode == 0, report.stderr[-3000:]

@@ -105,6 +105,20 @@ def test_snapshots_are_evaluated(smoke: Path) -> None:
     assert float(cost["direct_cm", "8"]["target_forwards"]) > 0 and float(cost["cm", "8"]["seconds"]) > 0
 
 
+def test_jobs_were_forks_of_the_helper(smoke: Path) -> None:
+    """All that may be: a plan's `snakemake` starts one, and nothing in the environment keeps the jobs from it."""
+    made: dict[str, set[bool]] = {}
+    for path in (smoke / "results/smoke").rglob("provenance.json"):
+        of = path.relative_to(smoke / "results/smoke").parts
+        if of[0] != "scratch":
+            made.setdefault(of[0], set()).add(json.loads(path.read_text())["forked"])
+    forked = {"latents", "targets", "endpoints", "students", "samples", "features", "metrics", "errors", "reference"}
+    assert {name: found for name, found in made.items() if name in forked} == {
+        name: {True} for name in forked & made.keys()
+    }
+    assert len(forked & made.keys()) >= 7 and made["teacher"] == {False}
+
+
 def test_progress_says_which_of_how_many(smoke: Path) -> None:
     assert "steps (100%) done" in (smoke / "paper.log").read_text()
 
@@ -208,7 +222,7 @@ def test_a_method_is_one_file_and_one_line(smoke: Path, tmp_path: Path) -> None:
     assert not {"data", "teacher", "encode", "noise", "targets", "reference", "extractor", "evaluate_teacher"} & set(
         jobs
     )
-    done = run("directcm", "warm", "--", "snakemake", "--cores", "1", *SMOKE, "--", *goals)
+    done = run("snakemake", "--cores", "1", *SMOKE, "--", *goals)
     assert done.returncode == 0, done.stderr[-4000:]
     table = rows(folder / "results/smoke/tables/table1.csv")
     there = {(r["metric"], r["reference"]) for r in table if r["row"] == "CM"}

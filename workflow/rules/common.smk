@@ -10,7 +10,7 @@ from pathlib import Path
 import pandas as pd
 from snakemake.utils import Paramspace
 
-from directcm import paths, preflight
+from directcm import paths, preflight, warm
 from directcm.analysis.claims import beside, compared, read_claims
 from directcm.analysis.selection import (
     base_setting,
@@ -68,6 +68,9 @@ onstart:
         preflight.check(CONFIG)
     except UserError as error:
         stop(error)
+    # On a CPU most of a short job is the import of torch: a helper does it once (`directcm warm --help`).
+    if workflow.is_main_process and workflow.local_exec:
+        warm.accompany(job.rule.name for job in workflow.dag.needrun_jobs())
 
 
 # A plan of thousands of jobs is millions of small objects that all stay: looking for garbage among them is a fifth of the time.

@@ -5,6 +5,8 @@ run ("here"): its data set, its teacher, its size.
 
 From a line of comparisons.csv to a verdict:
 
+- The difference is turned into the claim's sense, whichever of the two methods comparisons.csv has first: what the claim
+  names as better − the other.
 - One-sided p for and against the claimed sign, each the largest over: seeds × prompts together (the crossed p, and
   `inference.cautious_p`, which keeps its size at small levels), and prompts given these students (bootstrap or permutation).
   The largest, because a claim should survive other seeds and other prompts both: each test alone leaves one of them out or
@@ -152,14 +154,16 @@ class Test(_Block):
         first, second = (label for label in METHODS.values() if label in (self.better, other))
         return first, second
 
+    @property
+    def turned(self) -> bool:
+        """Whether comparisons.csv has the two methods the other way round: `better` is its b."""
+        return self.axis is None and self.better is not None and self.better != self.pair[0]
+
     def sign(self, metric: str) -> int:
-        """The sign that the claim gives to `difference`: first method − second, later − earlier, more steps − fewest, `better` − `than`."""
+        """The sign that the claim gives to its difference: `better` − the other, later − earlier, more steps − fewest."""
         if self.direction is not None:
             return -1 if self.direction == "falls" else 1
-        lower = METRICS[metric].better == "lower"
-        if self.axis is not None:
-            return -1 if lower else 1
-        return -1 if lower == (self.better == self.pair[0]) else 1
+        return -1 if METRICS[metric].better == "lower" else 1
 
 
 class Claim(_Block):
@@ -414,8 +418,8 @@ def _setting_of(row: Mapping[str, str]) -> tuple[str, ...]:
     return tuple(row[name] for name in (*SETTING_AXES, "a_step", "b_step", "sampling_steps"))
 
 
-def _line(row: Mapping[str, str], place: int, metric: str, sign: int, path: str | Path) -> Line | None:
-    """A comparison's line as a test; None where it holds no p-value at all."""
+def _line(row: Mapping[str, str], place: int, metric: str, test: Test, path: str | Path) -> Line | None:
+    """A comparison's line as a test, its difference in the claim's sense; None where it holds no p-value at all."""
     from directcm.analysis.inference import cautious_p
 
     names = (
@@ -432,11 +436,22 @@ def _line(row: Mapping[str, str], place: int, metric: str, sign: int, path: str 
         "n_seeds",
     )
     v = {name: _number(row, name, path) for name in names}
+    sign = test.sign(metric)
     if any(math.isnan(v[name]) for name in ("difference", "mean_a", "mean_b", "n", "n_seeds")):
         raise UserError(f"{path}: a line of {metric} lacks its difference, means or n; make it again")
     for name in ("p", "p_prompts"):
         if not (math.isnan(v[name]) or 0 <= v[name] <= 1):
             raise UserError(f"{path}: {name} is {v[name]:g}, expected 0 to 1; make it again")
+    if test.turned:
+        # What the claim names as better comes first.
+        row = {**row, "a": row["b"], "b": row["a"]}
+        v |= {
+            "mean_a": v["mean_b"],
+            "mean_b": v["mean_a"],
+            "difference": 0.0 - v["difference"],
+            "low": 0.0 - v["high"],
+            "high": 0.0 - v["low"],
+        }
     se_seeds, se_prompts = (None if math.isnan(v[name]) else v[name] for name in ("se_seeds", "se_prompts"))
     cautious = None
     if not math.isnan(v["p"]):
@@ -636,7 +651,7 @@ def judge(
             for row in candidates:
                 if (row["metric"], row["reference"]) != (metric, test.reference):
                     continue
-                line = _line(row, place, metric, test.sign(metric), path)
+                line = _line(row, place, metric, test, path)
                 if line is not None and line.setting in found:
                     raise UserError(
                         f"{path}: {metric} against {test.reference} is there twice for one setting; make it again"
@@ -741,7 +756,7 @@ def _sides(row: Mapping[str, str]) -> tuple[str, str]:
 
 
 def _effect(line: Line) -> str:
-    """Both values of a test, their difference with its interval, and the difference in per cent."""
+    """Both values of a test, their difference with its interval and what it is of, and the difference in per cent."""
     v, metric = line.values, line.metric
     first, second = _sides(line.row)
     side = {"teacher": " to the teacher", "data": " to the data"}
@@ -752,7 +767,7 @@ def _effect(line: Line) -> str:
     relative = "" if math.isnan(line.relative) else f" ({line.relative:+.0f} %)".replace("-", "−")
     return (
         f"{METRICS[metric].title}{against}: {first} {_digits(v['mean_a'], metric)}, {second} {_digits(v['mean_b'], metric)}; "
-        f"difference {_digits(v['difference'], metric, True)}{interval}{relative}"
+        f"{first} − {second}: {_digits(v['difference'], metric, True)}{interval}{relative}"
     )
 
 
@@ -827,7 +842,9 @@ def notes(verdicts: Sequence[Verdict], config: Config) -> list[str]:
         ),
         (
             f"In brackets: {level:g} % interval of this one difference over seeds and prompts, not adjusted for the number of "
-            "claims. In per cent: of the second value's size. Differences are of the first named − the second."
+            "claims. In per cent: of the second value's size. Differences are what the claim names as better − the other, later − "
+            "earlier in training, or more sampling steps − the fewest: where less of a metric is better, one below 0 speaks for a "
+            "method that is claimed to be better, and where more is, one above 0."
         ),
     ]  # fmt: skip
     replaced = {

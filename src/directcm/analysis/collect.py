@@ -53,7 +53,6 @@ TABLES = {
 }
 
 # Rows through the student's network per training pair.
-STUDENT_FORWARDS = {name: method.forwards for name, method in methods().items()}
 SPACES = ("latent", "pixel")
 SIZES = ("n", "n_reference", "dim")
 _NUMERIC = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?")
@@ -263,9 +262,9 @@ def students_rows(
 ) -> list[dict[str, Any]]:
     """students.csv: what each student had cost at its snapshots and at its end.
 
-    Forwards and backwards count rows through a network. The teacher's in training are the manifest's count, scaled to the
-    step: each pair takes the solver's evaluations per step, twice under guidance. Those behind solved targets are the distinct
-    pairs used so far times the mean over the targets of the shards trained on, and the same for the seconds: "solving_seconds"
+    Forwards and backwards count rows through a network. Those in training are what student.json says of its steps; one of the
+    teacher's is the solver's evaluations per step, twice under guidance. Those behind solved targets are the endpoints
+    used so far, none counted twice, times the mean over the targets of the shards trained on, and the same for the seconds: "solving_seconds"
     of the shards' provenance, else the whole processes'. A step is listed if the student's manifest or `evaluated` (rows of metrics.csv) names it.
     """
     solved = _Targets(targets)
@@ -279,29 +278,34 @@ def students_rows(
         student = open_artifact(path, "student")
         where = student.folder / MANIFEST
         run = _run_of(student.settings, where, RUN_AXES)
-        if run["method"] not in STUDENT_FORWARDS:
-            raise UserError(f"{where}: unknown method {run['method']!r}; there are {', '.join(STUDENT_FORWARDS)}")
+        if run["method"] not in methods():
+            raise UserError(f"{where}: unknown method {run['method']!r}; there are {', '.join(methods())}")
         axes = _axes(run, RUN_AXES)
         key = tuple(axes.values())
         if key in given:
             raise UserError(f"{where}: the same run as {given[key]}; give each run once")
         given[key] = where
-        drawn, total = _count(student, "pairs_drawn"), _count(student, "teacher_forwards")
+        drawn, about = _count(student, "pairs_drawn"), student.json("student.json")
         clocks = _provenance(student).get("seconds_at")
         clocks = clocks if isinstance(clocks, dict) else {}
-        on_targets = methods()[run["method"]].targets
-        forwards, seconds = solved.cost(student, run) if on_targets else (0.0, 0.0)
+        declared = methods()[run["method"]]
+        forwards, seconds = solved.cost(student, run) if declared.targets else (0.0, 0.0)
         steps = {*steps_of.get(key, ()), *(student.settings.get("snapshots") or ()), run["steps"]}
         for step in sorted(steps):
             pairs = drawn * step // run["steps"]
-            distinct = min(pairs, run["pool"])
+            distinct = min(pairs, run["pool"]) if declared.pool else pairs
+            made = about["forwards"].get(str(step))
+            if made is None:
+                raise UserError(
+                    f"{where}: what step {step} had cost is not recorded; train it again with this snapshot"
+                )
             out.append(
                 {
                     **axes, "step": step, "trainable_parameters": _count(student, "trainable_parameters"), "pairs": pairs,
-                    "distinct_pairs": distinct, "student_forwards": round(STUDENT_FORWARDS[run["method"]] * pairs),
-                    "student_backwards": pairs, "teacher_forwards": total * step // run["steps"],
-                    "target_forwards": round(distinct * forwards), "seconds": field(_seconds(clocks.get(str(step)))),
-                    "target_seconds": None if seconds is None else field(distinct * seconds),
+                    "distinct_pairs": distinct, "student_forwards": made["student"],
+                    "student_backwards": pairs, "teacher_forwards": made["teacher"],
+                    "target_forwards": round(made["endpoints"] * forwards), "seconds": field(_seconds(clocks.get(str(step)))),
+                    "target_seconds": None if seconds is None else field(made["endpoints"] * seconds),
                 }
             )  # fmt: skip
     return _sorted(out, STUDENTS_COLUMNS[: STUDENTS_COLUMNS.index("trainable_parameters")], STUDENTS_COLUMNS)

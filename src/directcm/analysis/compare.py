@@ -408,14 +408,10 @@ def _row(
         extractor = METRICS[metric].extractor
         assert extractor is not None
         (x, y), against = inputs.stacked((pairing.a, pairing.b), extractor, reference, n)
-        # Claims about many settings at once need small p of what differs between methods or settings, and of nothing else.
-        refine = 1 if pairing.what in (ALONG, SAMPLING) else inference.REFINE
         if DISTANCES[metric] == "frechet":
-            own = inference.frechet_difference_test(x, y, against, statistics.permutations, seed, refine=refine)
+            own = inference.frechet_difference_test(x, y, against, statistics.permutations, seed)
         else:
-            own = inference.kernel_difference_test(
-                x, y, against, DISTANCES[metric], statistics.permutations, seed, refine=refine
-            )
+            own = inference.kernel_difference_test(x, y, against, DISTANCES[metric], statistics.permutations, seed)
         _agree(own.per_seed.tolist(), per_seed.tolist(), scale, pairing.a[0], metric)
         test, p_prompts, variance = PERMUTATION, own.p, own.variance
     whole = inference.crossed(per_seed, variance, n, statistics.level)

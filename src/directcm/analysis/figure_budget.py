@@ -54,24 +54,35 @@ def draw(
         import matplotlib.pyplot as plt
         from matplotlib.layout_engine import ConstrainedLayoutEngine
 
-        width = min(style.PAGE, max(style.COLUMN, 0.5 + 1.6 * len(paths)))
+        # The seeds and bands of more methods would be a thicket, and lines of like values one: their marks stand side by side.
+        many = len(names) > len(FIRST)
+        width = min(style.PAGE, max(style.PAGE if many else style.COLUMN, 0.5 + 1.6 * len(paths)))
         figure, grid = plt.subplots(
-            len(panels), len(paths), figsize=(width, 0.75 + 1.45 * len(panels)), squeeze=False, sharex=True, sharey="row",
+            len(panels), len(paths), figsize=(width, 0.75 + (1.9 if many else 1.45) * len(panels)), squeeze=False, sharex=True, sharey="row",
             layout=ConstrainedLayoutEngine(wspace=0.03, hspace=0.05),
         )  # fmt: skip
         shown: set[str] = set()
         every: dict[str, list[list[tidy.Point]]] = {n: [] for n in names}
         for r, (metric, reference) in enumerate(panels):
             heights: list[float] = []
+            gone: list[tuple[Any, float, str]] = []
             for c, (adapter, own) in enumerate(paths.items()):
                 axes = grid[r, c]
-                for order, name in enumerate(names):
+                for order, name in enumerate(tidy.layered(names) if many else names):
                     lines = [s for s in own if (s["row"], s["metric"], s["reference"]) == (name, metric, reference)]
                     group = tidy.points(lines, "step")
                     source = {tidy.value(s["step"]): s for s in lines}
                     every[name].append(group)
-                    # The seeds of more methods would be a thicket.
-                    style.series(axes, group, style.LOOKS[name], order=order, thin=len(names) <= len(FIRST))
+                    look = style.LOOKS[name]
+                    if many:
+                        over = tidy.base(name) in names
+                        ends = style.crowded(
+                            axes, group, look, over=over, place=names.index(name), count=len(names), order=order,
+                            possible=tidy.possible(metric),
+                        )  # fmt: skip
+                        gone += [(axes, x, look.color) for x in ends]
+                    else:
+                        style.series(axes, group, look, order=order)
                     heights += [p.mean for p in group]
                     drawn = tidy.drawn(group, "step", metric=metric, reference=reference, adapter=adapter, row=name)
                     out += [{**d, **{k: source[float(d["step"])][k] for k in ("steps", "pool")}} for d in drawn]
@@ -85,13 +96,19 @@ def draw(
                     label = tidy.title(metric, reference, space)[:-2]
                     axes.set_ylabel(f"{label}\n{'← better' if METRICS[metric].better == 'lower' else 'better →'}")
             style.spread_axis(grid[r, 0].yaxis, heights, possible=tidy.possible(metric))
+            for axes, x, color in gone:
+                style.leaving(axes, [(x, color)])
         marks = []
         for metric, reference in panels:
             constants = tidy.constants(rows, main, metric, reference, paper)
             shown |= set(constants)
             out += tidy.constant_rows(metric, reference, constants)
             marks.append(style.constants(constants, METRICS[metric].decimals))
-        entries = [style.handle(style.LOOKS[n], f"{n} ({tidy.seeds(every[n])})") for n in names]
+        texts = {n: f"{n} ({tidy.seeds(every[n])})" for n in names}
+        entries = [
+            style.method_handle(n, text, over=tidy.base(n) in names) if many else style.handle(style.LOOKS[n], text)
+            for n, text in texts.items()
+        ]
         entries += style.reference_handles(shown)
         style.finish_steps(figure, grid, entries, steps, marks)
         style.save(figure, out_pdf, out_png)

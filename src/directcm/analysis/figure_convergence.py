@@ -22,6 +22,8 @@ LOOKS = {
     "heun": style.Look(GREEN, "^", "-"),
     "edm_heun": style.Look(PINK, "D", "-"),
 }
+# From this distance on of a measured slope from the predicted one its last part is told, too.
+OFF = 0.1
 FLOOR = style.Look("#8a8a8a", "^", (0, (1, 1.2)))
 
 
@@ -129,7 +131,7 @@ def draw(convergence: Artifact, out_pdf: str | Path, out_png: str | Path, out_cs
                 fit = slopes.get(line.fields, [None])[0]
                 _one(axes, rows, fit, line)
                 entries.append(
-                    style.handle(line.look, _label(line, fit), hollow=line.hollow, marker=bool(line.look.marker))
+                    style.handle(line.look, _label(line, rows, fit), hollow=line.hollow, marker=bool(line.look.marker))
                 )
                 out += [{**row, **(fit or {}), "n": row["n"]} for row in rows]
             _room(axes, len(entries))
@@ -154,13 +156,28 @@ def _by_series(rows: Sequence[Mapping[str, str]]) -> dict[tuple[str, ...], list[
     return out
 
 
-def _label(line: Line, fit: Mapping[str, str] | None) -> str:
-    """ "Euler  −0.97 (−1)": the slope as measured, and as predicted."""
+def _label(line: Line, rows: Sequence[Mapping[str, str]], fit: Mapping[str, str] | None) -> str:
+    """ "Euler  −0.97 (−1)": the slope as measured, and as predicted; "CT  −0.65 → −0.78 (−1)" where it still nears that.
+
+    After the arrow: the slope between the last two N, where the whole one is OFF or more from what is predicted.
+    """
     if fit is None:
         return line.label
-    return f"{line.label}  {tidy.signed(tidy.value(fit['slope']), 2)} ({tidy.value(fit['predicted']):.0f})".replace(
-        "-", "−"
-    )
+    slope, predicted = tidy.value(fit["slope"]), tidy.value(fit["predicted"])
+    text = tidy.signed(slope, 2)
+    last = last_slope(rows)
+    if abs(slope - predicted) >= OFF and abs(last - predicted) < abs(slope - predicted) - 0.01:
+        text += f" → {tidy.signed(last, 2)}"
+    return f"{line.label}  {text} ({predicted:.0f})".replace("-", "−")
+
+
+def last_slope(rows: Sequence[Mapping[str, str]]) -> float:
+    """d log value / d log N between the two largest N; NaN where there are not two, or not above 0."""
+    ends = sorted((tidy.value(row["N"]), tidy.value(row["value"])) for row in rows)[-2:]
+    if len(ends) < 2 or not min(value for _, value in ends) > 0:
+        return math.nan
+    (n, a), (m, b) = ends
+    return math.log(b / a) / math.log(m / n)
 
 
 def _one(axes: Any, rows: Sequence[Mapping[str, str]], fit: Mapping[str, str] | None, line: Line) -> None:

@@ -119,14 +119,18 @@ def draw(curves: Sequence[Curve], out_pdf: str | Path, out_png: str | Path, out_
         import seaborn
         from matplotlib.ticker import MaxNLocator
 
-        figure, both = plt.subplots(1, 2, figsize=(style.PAGE, 2.5), layout="constrained")
         groups: dict[str, list[Curve]] = {}
         for curve in _ordered(curves):
             groups.setdefault(curve.row, []).append(curve)
+        # Many methods want height.
+        figure, both = plt.subplots(1, 2, figsize=(style.PAGE, 2.5 if len(groups) <= 4 else 3.6), layout="constrained")
+        bases = {tidy.base(row) for row in groups}
         for axes, name, label in ((both[0], "loss", "training loss"), (both[1], "grad_norm", "gradient norm")):
             drawn = []
-            for order, (row, group) in enumerate(groups.items()):
-                look = style.LOOKS[row]
+            for order, row in enumerate(tidy.layered(groups)):
+                group, look = groups[row], style.LOOKS[row]
+                # One that is built over another runs along it: thin and open, above its base's thick line.
+                over = tidy.base(row) in groups
                 window = 2 * (max(len(c.step) for c in group) // 40) + 1
                 smoothed = []
                 for curve in group:
@@ -149,10 +153,14 @@ def draw(curves: Sequence[Curve], out_pdf: str | Path, out_png: str | Path, out_
                         steps, stack.min(axis=0), stack.max(axis=0), color=look.color, alpha=0.2, linewidth=0, zorder=3
                     )
                 # White under the line keeps it apart from the thin ones of the other method.
-                axes.plot(steps, middle, color="white", linewidth=2.0, zorder=4 + 2 * order)
+                if not over:
+                    axes.plot(steps, middle, color="white", linewidth=2.0, zorder=4 + 2 * order)
+                # Marks of several methods take turns.
+                first = (order % 2) * max(1, length // 16) if len(groups) <= 2 else order * length // (8 * len(groups))
                 axes.plot(
                     steps, middle, color=look.color, linestyle=look.line, marker=look.marker, markersize=3.2,
-                    markevery=(order * max(1, length // 16), max(1, length // 8)), linewidth=1.3, zorder=5 + 2 * order,
+                    markerfacecolor="white" if over else look.color, markeredgewidth=0.8 if over else None,
+                    markevery=(first, max(1, length // 8)), linewidth=0.8 if over else 2.0 if row in bases else 1.3, zorder=5 + 2 * order,
                     label=f"{row} ({len(group)} seed{'s' * (len(group) != 1)})",
                 )  # fmt: skip
             if any(np.isfinite(values).any() for values in drawn):
@@ -162,6 +170,7 @@ def draw(curves: Sequence[Curve], out_pdf: str | Path, out_png: str | Path, out_
             axes.margins(x=0.02)
             axes.tick_params(which="minor", labelsize=5.5, labelcolor=style.SOFT)
         seaborn.despine(figure)
-        style.legend(figure, both[0].get_legend_handles_labels()[0], handlelength=3.2)
+        drawn_as = dict(zip(tidy.layered(groups), both[0].get_legend_handles_labels()[0], strict=True))
+        style.legend(figure, [drawn_as[row] for row in groups], handlelength=3.2)
         style.save(figure, out_pdf, out_png)
     table(curves, out_csv)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,13 +24,16 @@ TITLES = {
     "interpolation": "Interpolation between two noises",
 }
 DENOISING = "denoising_"
-BLOCKS = 3
+# Panels side by side; with many models, where three abreast are taller than a page, four, and the interpolation beside the last.
+BLOCKS, MORE_BLOCKS = 3, 4
 TALLEST = 9.0
 # With many models the figure is taller than a page rather than its pictures smaller than this.
-SMALLEST = 0.24
+SMALLEST = 0.2
 LEFT, GAP, NUMBERS, BETWEEN, HEAD, LOWER = 0.66, 0.03, 0.4, 0.1, 0.34, 0.14
 # Rows beside the models': without a model.
 TRUTH, INPUT, MEAN, FADE = "truth", "input", "mean fill", "cross-fade"
+# Where the mean fill stands among a panel's rows, and the room for "cross-fade" beside the paths' row there.
+_MEAN_ROW, ASIDE = 2, 0.55
 
 
 @dataclass(frozen=True)
@@ -154,17 +157,47 @@ def draw(
             raise UserError(f"{edits[name].folder}: edits of other images than {edits[names[0]].folder}; run it again")
     shown = min(columns, len(arrays[names[0]]["truth"]))
     found = panels(arrays, numbers, shown)
-    lines = [found[i : i + BLOCKS] for i in range(0, len(found), BLOCKS)]
     # As wide as the longest name at 6.5 points.
     margin = max(LEFT, 0.11 + 0.051 * max(map(len, names)))
-    block = (style.PAGE - margin - 0.02 - (BLOCKS - 1) * BETWEEN) / BLOCKS
-    # As large as the page is wide, unless it would be too tall then.
-    tall = [len(line[0].strips) for line in lines] + [len(names) + (tidy.TEACHER in names)]
-    high = (TALLEST - len(tall) * (HEAD + LOWER)) / sum(tall) - GAP
-    cell = min((block - NUMBERS - (shown - 1) * GAP) / shown, max(high, SMALLEST))
-    room = int((style.PAGE - margin - NUMBERS - 0.02 + GAP) / (cell + GAP))
-    lines.append([interpolation(arrays, numbers, room)])
-    height = sum(HEAD + LOWER + rows * (cell + GAP) - GAP for rows in tall) - LOWER + 0.03
+    paths = len(names) + (tidy.TEACHER in names)
+
+    def spread(blocks: int) -> tuple[list[list[Panel]], list[int], bool, float, float]:
+        """Panels in lines, each line's rows, whether the paths stand beside the last panels, a block's and a cell's inches."""
+        lines = [found[i : i + blocks] for i in range(0, len(found), blocks)]
+        tall = [len(line[0].strips) for line in lines]
+        beside = blocks > BLOCKS and len(lines[-1]) <= blocks - 2
+        if not beside:
+            tall.append(paths)
+        block = (style.PAGE - margin - 0.02 - (blocks - 1) * BETWEEN) / blocks
+        # As large as the page is wide, unless it would be too tall then.
+        high = (TALLEST - len(tall) * (HEAD + LOWER)) / sum(tall) - GAP
+        cell = min((block - NUMBERS - (shown - 1) * GAP) / shown, max(high, SMALLEST))
+        return lines, tall, beside, block, cell
+
+    def height_of(tall: Sequence[int], cell: float) -> float:
+        return sum(HEAD + LOWER + rows * (cell + GAP) - GAP for rows in tall) - LOWER + 0.03
+
+    lines, tall, beside_last, block, cell = spread(BLOCKS)
+    if height_of(tall, cell) > TALLEST + 0.1:
+        narrow = spread(MORE_BLOCKS)
+        if narrow[4] >= 0.9 * SMALLEST:
+            lines, tall, beside_last, block, cell = narrow
+    # Beside the last panels the paths stand in their models' rows, and one name is left to be written.
+    taken = len(lines[-1]) * (block + BETWEEN) + ASIDE if beside_last else 0.0
+    room = int((style.PAGE - margin - taken - NUMBERS - 0.02 + GAP) / (cell + GAP))
+    along = interpolation(arrays, numbers, room)
+    height = height_of(tall, cell)
+    # Each panel: where its pictures start, and the place of each of its rows.
+    places: list[list[tuple[float, Panel, Sequence[int], bool]]] = [
+        [(margin + b * (block + BETWEEN), panel, range(len(panel.strips)), b == 0) for b, panel in enumerate(line)]
+        for line in lines
+    ]
+    if beside_last:
+        rows_of = {strip.name: r for r, strip in enumerate(lines[-1][0].strips)} | {FADE: _MEAN_ROW}
+        short = Panel(along.title, "error against the teacher's, between the ends", along.strips)
+        places[-1].append((margin + taken, short, [rows_of[strip.name] for strip in along.strips], False))
+    else:
+        places.append([(margin, along, range(len(along.strips)), True)])
     with style.styled():
         import matplotlib.pyplot as plt
         from matplotlib.patches import Rectangle
@@ -180,20 +213,19 @@ def draw(
             )
 
         top = height
-        for line in lines:
-            for b, panel in enumerate(line):
-                left = margin + b * (block + BETWEEN)
+        for line in places:
+            for left, panel, at_rows, named in line:
                 write(left, top - 0.13, panel.title, 7, style.INK, "left")
                 write(left, top - 0.25, panel.note, style.SMALL, ha="left")
                 beside = left + len(panel.strips[0].pictures) * (cell + GAP) - GAP + NUMBERS / 2
-                for r, strip in enumerate(panel.strips):
+                if min(at_rows) > 0:
+                    write(beside, top - HEAD - min(at_rows) * (cell + GAP) + GAP + cell / 2, "RMSE", style.SMALL)
+                for r, strip in zip(at_rows, panel.strips, strict=True):
                     bottom = top - HEAD - (r + 1) * cell - r * GAP
                     middle = bottom + cell / 2
                     look = style.LOOKS.get(strip.name)
-                    if b == 0:
-                        write(
-                            margin - 0.07, middle, plain(strip.name), 6.5, look.color if look else style.SOFT, "right"
-                        )
+                    if named or strip.name == FADE:
+                        write(left - 0.07, middle, plain(strip.name), 6.5, look.color if look else style.SOFT, "right")
                     for c, picture in enumerate(strip.pictures):
                         x = left + c * (cell + GAP)
                         extent = (x, x + cell, bottom, bottom + cell)
@@ -202,14 +234,14 @@ def draw(
                         page.add_patch(frame)
                     if strip.error is None:
                         # The first row has none: its place is the column's head.
-                        write(beside, middle, "RMSE", style.SMALL)
+                        write(beside, middle, "RMSE" if r == min(at_rows) else "–", style.SMALL)
                         continue
                     rmse, se = strip.error
-                    both = cell > 0.25
+                    both = cell > 0.19
                     write(beside, middle + 0.045 * both, f"{rmse:.3f}", 6.2, style.INK)
                     if both:
                         write(beside, middle - 0.055, f"± {se:.3f}", 5)
-            top -= HEAD + LOWER + len(line[0].strips) * (cell + GAP) - GAP
+            top -= HEAD + LOWER + max(max(at_rows) + 1 for _, _, at_rows, _ in line) * (cell + GAP) - GAP
         page.set(xlim=(0, style.PAGE), ylim=(0, height))
         style.save(figure, out_pdf, out_png)
     tidy.write(out_csv, _table(numbers), COLUMNS)

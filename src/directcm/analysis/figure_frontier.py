@@ -14,7 +14,7 @@ from directcm.errors import UserError
 from directcm.specs import METHODS, METRICS
 
 COLUMNS = ["metric", "reference", "row", "adapter", "steps", "pool", "step", "seed", "ode_error", "value", "n_seeds"]
-# Up to how many methods' steps are written beside their paths.
+# Up to how many methods' steps are written beside their paths; of more, numbers would lie on each other.
 MOST_LABELLED = 3
 
 
@@ -54,7 +54,8 @@ def draw(
     """One panel per quality metric: x the ODE error, y the metric, one path per method over its evaluated steps.
 
     Students of the setting `main` (SETTING_AXES) and its adapter, along `tidy.path`. Bold: means over seeds, thin:
-    seeds; steps stand at the ends and at some points between. Raises UserError for fewer than two steps.
+    seeds; steps stand at the ends and at some points between. Of more than MOST_LABELLED methods means alone, their marks the
+    larger the later. Raises UserError for fewer than two steps.
     `space`: what ODE errors are in, latent or pixel.
     """
     rows = tidy.read(metrics_csv, tidy.METRIC_COLUMNS)
@@ -78,10 +79,11 @@ def draw(
         from matplotlib.layout_engine import ConstrainedLayoutEngine
         from matplotlib.ticker import MaxNLocator
 
-        columns = min(4 if len(panels) > 6 else 3, len(panels))
+        many = len(names) > MOST_LABELLED
+        columns = min(4 if len(panels) > 6 and not many else 3, len(panels))
         height = -(-len(panels) // columns)
         figure, grid = plt.subplots(
-            height, columns, figsize=(max(style.PAGE * columns / 3, style.COLUMN) if columns < 3 else style.PAGE, 0.5 + 2.0 * height),
+            height, columns, figsize=(max(style.PAGE * columns / 3, style.COLUMN) if columns < 3 else style.PAGE, 0.5 + (2.35 if many else 2.0) * height),
             squeeze=False, layout=ConstrainedLayoutEngine(wspace=0.06, hspace=0.07),
         )  # fmt: skip
         errors = {n: _by(path, n, "ode_error", "teacher") for n in names}
@@ -98,7 +100,7 @@ def draw(
             if log:
                 style.log_axis(axes.xaxis, spread)
             labels, avoid = [], []
-            for order, name in enumerate(names):
+            for order, name in enumerate(tidy.layered(names)):
                 look, found = style.LOOKS[name], stops(errors[name], _by(path, name, metric, reference))
                 if not found:
                     continue
@@ -114,12 +116,17 @@ def draw(
                     for seed, (x, y) in stop.seeds.items():
                         out.append({**where, "seed": seed, "ode_error": tidy.number(x), "value": tidy.number(y)})
                 seeds = sorted({seed for stop in found for seed in stop.seeds})
-                if len(seeds) > 1:
+                # The seeds of many methods would be a thicket.
+                if len(seeds) > 1 and not many:
                     for seed in seeds:
                         line = [stop.seeds[seed] for stop in found if seed in stop.seeds]
                         axes.plot(*zip(*line, strict=True), color=look.color, linewidth=0.35, alpha=0.5, zorder=3)
                 line = [(stop.x, stop.y) for stop in found]
                 base = 4 + 4 * order
+                if many:
+                    _path(axes, found, look, sorted(steps), over=tidy.base(name) in names, order=order)
+                    avoid.append(line)
+                    continue
                 axes.plot(*zip(*line, strict=True), color="white", linewidth=2.2, zorder=base)
                 axes.plot(
                     *zip(*line, strict=True), color=look.color, linestyle=look.line, linewidth=1.2, zorder=base + 1
@@ -130,9 +137,6 @@ def draw(
                 )  # fmt: skip
                 # The middle of the path, too, where that says more than its ends.
                 wanted = {0, len(line) - 1} | ({len(line) // 2} if len(line) > 3 else set())
-                # More methods' numbers would lie on each other; arrows and growing marks say which way training goes.
-                if len(names) > MOST_LABELLED:
-                    wanted = set()
                 labels += [style.Label(*line[i], f"{int(found[i].step):,}", look.color) for i in sorted(wanted)]
                 avoid.append(line)
                 draws.append((axes, look, line, base))
@@ -149,8 +153,14 @@ def draw(
             heights = [y for line in avoid for _, y in line] + list(constants.values())
             style.spread_axis(axes.yaxis, heights)
             panel_texts.append((axes, labels, avoid, style.constants(constants, METRICS[metric].decimals)))
-        entries = [style.handle(style.LOOKS[n], f"{n} ({tidy.counted(counts[n])})") for n in names]
+        texts = {n: f"{n} ({tidy.counted(counts[n])})" for n in names}
+        entries = [
+            style.method_handle(n, text, over=tidy.base(n) in names) if many else style.handle(style.LOOKS[n], text)
+            for n, text in texts.items()
+        ]
         entries += style.reference_handles(shown)
+        if many:
+            entries += [_size_handle(step, sorted(steps)) for step in sorted(steps)]
         style.legend(figure, entries)
         seaborn.despine(figure)
         for axes, _, _, marks in panel_texts:
@@ -171,6 +181,36 @@ def _by(rows: Sequence[tidy.Row], row: str, metric: str, reference: str) -> dict
         if (r["row"], r["metric"], r["reference"]) == (row, metric, reference)
     }
     return {key: v for key, v in found.items() if math.isfinite(v)}
+
+
+def _area(step: float, steps: Sequence[float]) -> float:
+    """A mark's area in square points: it grows with the step's place among all."""
+    return 5 + 27 * steps.index(step) / max(1, len(steps) - 1)
+
+
+def _path(
+    axes: Any, found: Sequence[Stop], look: style.Look, steps: Sequence[float], *, over: bool, order: int
+) -> None:
+    """One of many methods' paths: nothing white that hides others, small marks above large ones, open where it is built `over` another."""
+    x, y = [stop.x for stop in found], [stop.y for stop in found]
+    axes.plot(x, y, color=look.color, linestyle=look.line, linewidth=0.8 if over else 1.3, alpha=0.85, zorder=4 + over)
+    for stop in found:
+        # An open mark is a ring around its base's, should they lie at one place.
+        axes.scatter(
+            stop.x, stop.y, s=_area(stop.step, steps) * (2.4 if over else 1.0), marker=look.marker,
+            facecolors="none" if over else look.color, edgecolors=look.color if over else "white",
+            linewidths=0.6 if over else 0.3, zorder=10 + 20 * (len(steps) - steps.index(stop.step)) + order + 1000 * over,
+        )  # fmt: skip
+
+
+def _size_handle(step: float, steps: Sequence[float]) -> Any:
+    """A legend's entry for what a mark's size means."""
+    from matplotlib.lines import Line2D
+
+    return Line2D(
+        [], [], linestyle="", marker="o", markersize=math.sqrt(_area(step, steps)), color=style.SOFT, markeredgewidth=0,
+        label=f"after {int(step):,} steps",
+    )  # fmt: skip
 
 
 def _arrows(axes: Any, look: style.Look, line: Sequence[tuple[float, float]], zorder: int) -> None:

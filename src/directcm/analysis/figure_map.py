@@ -99,7 +99,7 @@ def draw(
         deep = max(len(g[3]) for g in grids)
         width = min(style.PAGE, 1.6 + 0.56 * sum(map(len, xs)))
         figure, axes = plt.subplots(
-            len(metrics), len(grids), squeeze=False, figsize=(max(style.COLUMN, width), 0.72 + len(metrics) * (0.62 + 0.3 * deep)),
+            len(metrics), len(grids), squeeze=False, figsize=(max(style.COLUMN, width), (0.72 if deep > 1 else 0.55) + len(metrics) * ((0.62 if deep > 1 else 0.38) + 0.3 * deep)),
             width_ratios=[len(x) for x in xs], layout=ConstrainedLayoutEngine(wspace=0.06, hspace=0.06),
         )  # fmt: skip
         # Towards the colour of the method that is ahead: blue against orange, which colour-blind readers tell apart.
@@ -169,13 +169,16 @@ def draw(
                     panel.set_title(
                         f"{tidy.name_of(metric, 'teacher')}: CM − Direct CM", loc="left", fontsize=6.8, pad=4
                     )
+            # A low bar holds few labels.
+            shares = (-1.0, -0.25, 0.0, 0.25, 1.0) if deep > 1 else (-1.0, 0.0, 1.0)
             bar = figure.colorbar(
-                plt.cm.ScalarMappable(norm, palette), ax=axes[m, -1], ticks=[-limit, -limit / 4, 0, limit / 4, limit], fraction=0.12,
-                aspect=12,
+                plt.cm.ScalarMappable(norm, palette), ax=axes[m, -1], ticks=[limit * v for v in shares], fraction=0.12,
+                aspect=12 if deep > 1 else 6,
             )  # fmt: skip
             decimals = max(0, 1 - math.floor(math.log10(limit)))
-            bar.ax.set_yticklabels([tidy.signed(v, decimals) for v in (-limit, -limit / 4, 0, limit / 4, limit)])
+            bar.ax.set_yticklabels([tidy.signed(limit * v, decimals) for v in shares])
             bar.ax.tick_params(labelsize=5.8)
+            bar.set_label("root scale", size=5.8, labelpad=2)
             bar.outline.set_visible(False)
         several = len(metrics) == 2
         entries: list[Any] = [

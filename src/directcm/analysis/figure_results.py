@@ -57,6 +57,7 @@ def draw(table_csv: str | Path, out_pdf: str | Path, out_png: str | Path, out_cs
             (metric, reference), found = list(panels.items())[index]
             spec = METRICS[metric]
             values = {(line["row"], int(line["steps"])): line for line in found}
+            gone: list[tuple[float, str]] = []
             for y, name in enumerate(names):
                 look, own = style.LOOKS[name[0]], values.get(name)
                 mean = tidy.value(own["mean"]) if own else math.nan
@@ -69,15 +70,21 @@ def draw(table_csv: str | Path, out_pdf: str | Path, out_png: str | Path, out_cs
                     continue
                 sd = tidy.value(own["sd"])
                 out.append(own)
+                # A bar ends where values are not possible.
+                least, most = tidy.possible(metric)
+                reach = [[min(sd, mean - least)], [min(sd, most - mean)]]
                 axes.errorbar(
-                    mean, y, xerr=None if math.isnan(sd) else sd, color=look.color, marker=look.marker, markersize=4.5,
+                    mean, y, xerr=None if math.isnan(sd) else reach, color=look.color, marker=look.marker, markersize=4.5,
                     linewidth=0, elinewidth=1.1, capsize=2.2, capthick=1.1, zorder=3,
                 )  # fmt: skip
+                if mean - sd <= 0:
+                    gone.append((float(y), look.color))
             axes.set_yticks(range(len(names)), labels if index % columns == 0 else [""] * len(names))
             axes.set_ylim(len(names) - 0.5, -0.5)
             axes.margins(x=0.18)
             means = [tidy.value(line["mean"]) for line in values.values()]
             style.spread_axis(axes.xaxis, means, nbins=3, possible=tidy.possible(metric))
+            style.leaving(axes, gone, horizontal=True)
             against = {"teacher": " to teacher", "data": " to data"}.get(reference, "")
             if len(spec.references) == 1:
                 against = ""

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from directcm.analysis import style, tidy
 from directcm.analysis.page import plain
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
 
 BAND = 10
 TALLEST = 9.0
+# Cells as narrow as NARROW have their prompts written upwards, in UPWARDS inches; none is smaller than SMALLEST.
+NARROW, SMALLEST, UPWARDS = 0.4, 0.16, 1.15
 COLUMNS = ["band", "column", "row", "prompt", "model"]
 
 
@@ -74,6 +77,23 @@ def _picture(artifact: Artifact, row: int, inches: float) -> np.ndarray:
         return style.at_print_size(file.convert("RGB"), inches)
 
 
+class _Layout(NamedTuple):
+    """How pictures are spread: columns of a band, inches of a cell and a gap, prompts and bands (rows, named above, head), height."""
+
+    wide: int
+    cell: float
+    gap: float
+    upwards: bool
+    labels: dict[int, str]
+    bands: list[tuple[list[int], bool, float]]
+    height: float
+
+    @property
+    def shown(self) -> int:
+        """How many evaluation rows it has a place for."""
+        return sum(len(band) for band, *_ in self.bands)
+
+
 def draw(
     noise: Artifact,
     samples: Mapping[str, Sequence[Artifact]],
@@ -86,7 +106,8 @@ def draw(
 
     `samples` maps "Teacher", "CM", "Direct CM" (drawn in this order) to samples artefacts: the teacher's shards, a
     student's first seed. More columns than a page is wide continue in further bands, one per round over the prompts where
-    these are few, as far as a page is tall. Raises UserError where the sets share no row.
+    these are few; where the bands of many models are taller than a page, smaller pictures in wider bands, down to SMALLEST, and
+    as far as a page is tall with these. Raises UserError where the sets share no row.
     """
     held = {name: _rows_of(shards) for name, shards in samples.items() if shards}
     if not held:
@@ -112,28 +133,50 @@ def draw(
             text_to_path.get_text_width_height_descent(plain(name), titles, ismath=False)[0] for name in names
         )
         # Room for the longest of the models' names.
-        left, gap, right, between = max(0.62, longest / 72 + 0.12), 0.05, 0.03, 0.12
-        cell = min((style.PAGE - left - right - gap * (wide - 1)) / wide, 1.2)
-        width = left + right + wide * cell + (wide - 1) * gap
+        left, right, between = max(0.62, longest / 72 + 0.12), 0.03, 0.12
         font = FontProperties(family="DejaVu Sans", size=5.6)
 
+        @functools.cache
         def measure(text: str) -> float:
             return text_to_path.get_text_width_height_descent(text, font, ismath=False)[0] / 72
 
-        labels = {row: shorten(texts[row], cell + 0.4 * gap, 4, measure) for row in chosen}
-        body = len(names) * cell + (len(names) - 1) * gap
-        bands: list[tuple[list[int], bool, float]] = []
-        height = 0.03
-        for i in range(0, len(chosen), wide):
-            band = chosen[i : i + wide]
-            above = bands[-1][0] if bands else []
-            # Prompts are not said again where each stands under itself.
-            said = len(above) >= len(band) and all(texts[a] == texts[b] for a, b in zip(above, band, strict=False))
-            head = 0.0 if said else 0.06 + 0.105 * max(labels[row].count("\n") + 1 for row in band)
-            if bands and height + between + head + body > TALLEST:
-                break
-            height += head + body + (between if bands else 0.0)
-            bands.append((band, said, head))
+        def layout(wide: int, share: float) -> _Layout:
+            """Bands of `wide` columns, of cells that fill a `share` of the width, and as many bands as a page holds."""
+            gap = 0.05
+            cell = share * min((style.PAGE - left - right - gap * (wide - 1)) / wide, 1.2)
+            if cell < NARROW:
+                # Narrow columns want narrow gaps.
+                gap = 0.02
+                cell = share * (style.PAGE - left - right - gap * (wide - 1)) / wide
+            upwards = cell < NARROW
+            room, lines = (UPWARDS, 1) if upwards else (cell + 0.4 * gap, 4)
+            labels = {row: shorten(texts[row], room, lines, measure) for row in chosen}
+            body = len(names) * cell + (len(names) - 1) * gap
+            bands: list[tuple[list[int], bool, float]] = []
+            height = 0.03
+            for i in range(0, len(chosen), wide):
+                band = chosen[i : i + wide]
+                above = bands[-1][0] if bands else []
+                # Prompts are not said again where each stands under itself.
+                said = len(above) >= len(band) and all(texts[a] == texts[b] for a, b in zip(above, band, strict=False))
+                tall = 0.03 + max(map(measure, labels.values())) if upwards else 0.0
+                head = 0.06 + (tall or 0.105 * max(labels[row].count("\n") + 1 for row in band))
+                head = 0.0 if said else head
+                if bands and height + between + head + body > TALLEST:
+                    break
+                height += head + body + (between if bands else 0.0)
+                bands.append((band, said, head))
+            return _Layout(wide, cell, gap, upwards, labels, bands, height)
+
+        tried = [layout(wide, 1.0)]
+        if tried[0].shown < len(chosen):
+            rounds = range(wide, len(chosen) + wide, wide)
+            options = (layout(min(n, len(chosen)), share / 20) for share in range(19, 1, -1) for n in rounds)
+            whole = [o for o in options if o.cell >= SMALLEST and o.shown == len(chosen)]
+            # The largest pictures with which all fit; where none do, as many as a page holds.
+            tried += [max(whole, key=lambda o: o.cell)] if whole else []
+        wide, cell, gap, upwards, labels, bands, height = tried[-1]
+        width = left + right + wide * cell + (wide - 1) * gap
         figure = plt.figure(figsize=(width, height))
         top = height
         out: list[dict[str, Any]] = []
@@ -155,9 +198,10 @@ def draw(
                     if r == 0 and not said:
                         figure.text(
                             (x + cell / 2) / width, (top - head + 0.04) / height, labels[row], ha="center", va="bottom",
-                            fontproperties=font, linespacing=1.1, parse_math=False,
+                            fontproperties=font, linespacing=1.1, parse_math=False, rotation=90 * upwards,
                         )  # fmt: skip
                     out.append({"band": index, "column": c, "row": row, "prompt": texts[row], "model": name})
+            body = len(names) * cell + (len(names) - 1) * gap
             top -= head + body + between
         style.save(figure, out_pdf, out_png)
     write_csv(out_csv, out, COLUMNS)

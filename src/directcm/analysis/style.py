@@ -10,7 +10,7 @@ import io
 import itertools
 import math
 import warnings
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -217,6 +217,70 @@ def series(
     )  # fmt: skip
 
 
+def crowded(
+    axes: Axes,
+    group: Sequence[Point],
+    look: Look,
+    *,
+    over: bool = False,
+    place: int = 0,
+    count: int = 1,
+    possible: tuple[float, float] = (-math.inf, math.inf),
+    order: int = 0,
+) -> list[float]:
+    """Draw means over seeds and bars of ± one sd of one of many methods, so that no method lies hidden under another.
+
+    A method that is built `over` another has a thin line and open marks, for its base's thicker ones to show under it. Marks
+    stand at `place` of `count` places around their x, which is on a logarithmic axis. Bars end where values are not `possible`; returned are the
+    x of bars that reach 0 or less, which a logarithmic axis cannot show: see `leaving`.
+    """
+    if not group:
+        return []
+    steps = sorted({p.x for p in group})
+    gap = min((math.log(b / a) for a, b in itertools.pairwise(steps)), default=0.0)
+    shift = math.exp(gap * min(0.42, 0.06 * (count - 1)) * (place / (count - 1) - 0.5)) if count > 1 else 1.0
+    x, mean = [p.x * shift for p in group], [p.mean for p in group]
+    width, base = (0.8, 40) if over else (1.9, 4)
+    axes.plot(
+        x, mean, color=look.color, linestyle=look.line, linewidth=width, alpha=1.0 if over else 0.8, zorder=base + order
+    )
+    gone = []
+    for at, p in zip(x, group, strict=True):
+        if not math.isfinite(p.sd):
+            continue
+        low, high = max(p.mean - p.sd, possible[0]), min(p.mean + p.sd, possible[1])
+        axes.plot(
+            [at, at],
+            [low, high],
+            color=look.color,
+            linewidth=0.7,
+            alpha=0.8,
+            zorder=base + order,
+            solid_capstyle="butt",
+        )
+        gone += [at] if low <= 0 else []
+    axes.scatter(
+        x, mean, s=9 if over else 13, marker=look.marker, facecolors="white" if over else look.color,
+        edgecolors=look.color, linewidths=0.8, zorder=base + order + 20,
+    )  # fmt: skip
+    return gone
+
+
+def leaving(axes: Axes, at: Iterable[tuple[float, str]], *, horizontal: bool = False) -> None:
+    """An arrow head at the edge of a logarithmic axis for every bar (its place across, its colour) that goes on to 0 or less.
+
+    To be called when the axis has its scale; on any other one the bar's end is there to be seen, and nothing is drawn.
+    """
+    if (axes.xaxis if horizontal else axes.yaxis).get_scale() != "log":
+        return
+    for place, color in at:
+        xy, marker = ((0.0, place), "<") if horizontal else ((place, 0.0), "v")
+        axes.plot(
+            *([value] for value in xy), marker=marker, markersize=4.4, color=color, markeredgewidth=0, clip_on=False, zorder=80,
+            transform=axes.get_yaxis_transform() if horizontal else axes.get_xaxis_transform(),
+        )  # fmt: skip
+
+
 def handle(look: Look, label: str, *, hollow: bool = False, marker: bool = True, linewidth: float = 1.2) -> Artist:
     """A legend's entry for a look."""
     from matplotlib.lines import Line2D
@@ -228,6 +292,11 @@ def handle(look: Look, label: str, *, hollow: bool = False, marker: bool = True,
     )  # fmt: skip
 
 
+def method_handle(name: str, label: str, *, over: bool = False) -> Artist:
+    """A method's entry in the legend of a figure of many methods, as `crowded` draws it: thin and open where it is built `over` another."""
+    return handle(LOOKS[name], label, hollow=over, linewidth=0.8 if over else 1.9)
+
+
 def open_handle(label: str, marker: str = "o") -> Artist:
     """A legend's entry for what an open marker means."""
     from matplotlib.lines import Line2D
@@ -235,6 +304,16 @@ def open_handle(label: str, marker: str = "o") -> Artist:
     return Line2D(
         [], [], linestyle="", marker=marker, markersize=3.9, markerfacecolor="white", markeredgecolor=SOFT,
         markeredgewidth=0.9, label=label,
+    )  # fmt: skip
+
+
+def ring_handle(label: str) -> Artist:
+    """A legend's entry for what a ring around a mark means."""
+    from matplotlib.lines import Line2D
+
+    return Line2D(
+        [], [], linestyle="", marker="o", markersize=6.5, markerfacecolor="none", markeredgecolor=SOFT, markeredgewidth=0.8,
+        label=label,
     )  # fmt: skip
 
 
@@ -301,6 +380,15 @@ def reference_handles(names: Collection[str], *, marker: bool = False) -> list[A
     return own + paper
 
 
+def _warp(axis: Axis) -> tuple[Callable[[float], float], Callable[[float], float]]:
+    """Along an axis of any scale: where a value lies, and which value lies there."""
+    if axis.get_scale() == "linear":
+        return float, float
+    transform = axis.get_transform()
+    inverse = transform.inverted()
+    return lambda v: float(transform.transform([v])[0]), lambda v: float(inverse.transform([v])[0])
+
+
 def references(panels: Sequence[Axes], lines: Sequence[Reference]) -> None:
     """Draw reference lines in panels that share their y axis; one far outside the data is written at the edge instead.
 
@@ -310,7 +398,7 @@ def references(panels: Sequence[Axes], lines: Sequence[Reference]) -> None:
     axes = panels[0]
     low, high = axes.get_ylim()
     log = axes.get_yscale() == "log"
-    warp, back = (math.log10, lambda v: 10**v) if log else (float, float)
+    warp, back = _warp(axes.yaxis)
     low, high = warp(low), warp(high)
     span = high - low
     notes: dict[str, list[str]] = {"↓": [], "↑": []}
@@ -373,12 +461,37 @@ def log_axis(axis: Axis, values: Iterable[float], *, coarse: bool = False) -> No
     axis.set_minor_formatter(NullFormatter())
 
 
+def symlog_axis(axis: Axis, linear: float, largest: float, nbins: int = 5) -> None:
+    """A logarithmic axis that is linear from −`linear` to `linear`, a power of ten: ticks at 0, ± it, and powers of ten."""
+    from matplotlib.ticker import FixedLocator, FuncFormatter, NullFormatter, NullLocator
+
+    axes = axis.axes
+    (axes.set_xscale if axis is axes.xaxis else axes.set_yscale)("symlog", linthresh=linear, linscale=1.0)
+    first, last = round(math.log10(linear)), math.ceil(math.log10(largest))
+    stride = max(1, math.ceil((last - first) / max(1, nbins - 2)))
+    ticks = [0.0, *(10.0**k for k in range(first, last + 1, stride))]
+    # Below 0 the last power of ten that a bar passes.
+    low = axis.get_data_interval()[0]
+    if low < -linear:
+        ticks.insert(0, -(10.0 ** math.floor(math.log10(-low))))
+
+    def spelled(v: float, _: int) -> str:
+        return "0" if v == 0 else f"${'-' if v < 0 else ''}10^{{{round(math.log10(abs(v)))}}}$"
+
+    axis.set_major_locator(FixedLocator(ticks))
+    axis.set_major_formatter(FuncFormatter(spelled))
+    axis.set_minor_locator(NullLocator())
+    axis.set_minor_formatter(NullFormatter())
+
+
 def spread_axis(
     axis: Axis, values: Iterable[float], nbins: int = 5, possible: tuple[float, float] = (-math.inf, math.inf)
 ) -> None:
     """Scale and ticks of an axis of measured values: logarithmic where they are positive and the largest is 20 times the least.
 
-    To be called when all is drawn: the axis ends where values are not `possible`, though a band of ± sd goes on.
+    Where some are not (an unbiased estimate of a distance near 0) but the largest is decades beyond those, logarithmic with a
+    linear part around 0. To be called when all is drawn: the axis ends where values are not `possible`, though a band of
+    ± sd goes on.
     """
     from matplotlib.ticker import MaxNLocator
 
@@ -386,6 +499,13 @@ def spread_axis(
     if drawn and min(drawn) > 0 and max(drawn) / min(drawn) > 20:
         log_axis(axis, drawn, coarse=nbins < 4)
         return
+    positive = [v for v in drawn if v > 0]
+    if positive and min(drawn) <= 0:
+        # A power of ten above what the logarithmic part cannot show, and above its least value.
+        linear = 10.0 ** math.ceil(math.log10(max(-min(drawn), min(positive))))
+        if max(drawn) / linear > 10:
+            symlog_axis(axis, linear, max(drawn), nbins)
+            return
     axis.set_major_locator(MaxNLocator(nbins=nbins, min_n_ticks=2))
     low, high = axis.get_view_interval()
     margin = 0.08 * (min(high, possible[1]) - max(low, possible[0]))

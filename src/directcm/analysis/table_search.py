@@ -135,9 +135,9 @@ def _notes(rows: Sequence[dict[str, Any]], config: Config) -> list[str]:
         f"included ({' or '.join(str(n) for n in sorted(set(probes.values())))} probes a student at these numbers of steps).",
         f"The search saw {first['n_search']:,} samples of a noise and prompts of its own. Every value here is of the evaluation's {first['n']:,} "
         "noises and prompts, which it did not see: found times can be worse on these.",
-        f"p: permutation of the label within prompts (even and found times share noise and prompts), {config.statistics.permutations} "
-        f"permutations; bold: the better where p < {config.statistics.alpha:g}, not adjusted for the number of lines. “–”: the "
-        "same times, nothing to test.",
+        "p: permutation of the label within prompts (even and found times share noise and prompts), at least "
+        f"{config.statistics.permutations} permutations, ten times as many where fewer than ten of them speak for chance; bold: the "
+        f"better where p < {config.statistics.alpha:g}, not adjusted for the number of lines. “–”: the same times, nothing to test.",
         f"One student per method, training seed {' and '.join(str(s) for s in sorted({row['seed'] for row in rows}))}: nothing is said "
         "about other seeds.",
         f"n = {first['n']:,} samples on both sides, D = {first['dim']}; distances at another n or D are not comparable.",

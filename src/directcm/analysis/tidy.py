@@ -112,6 +112,17 @@ def differences(
     return [r for r in found if value(r["sampling_steps"]) == least]
 
 
+def base(row: str) -> str | None:
+    """The method that another one is built over, by their names: "CT" of "GC (CT)"; None where the name says none."""
+    name = row[row.rfind("(") + 1 : -1] if row.endswith(")") else ""
+    return name if name in STUDENTS and name != row else None
+
+
+def layered(rows: Iterable[str]) -> list[str]:
+    """Names in the order of drawing: a method that is built over another comes after all that are not, and so lies on its base."""
+    return sorted(rows, key=lambda row: base(row) is not None)
+
+
 def teacher(rows: Iterable[Row], setting: Mapping[str, Any], free: Collection[str] = ()) -> list[Row]:
     """The rows of the teacher and of its floor at a setting's solver, N and w, but for those in `free`."""
     return [r for r in rows if r["row"] in (TEACHER, FLOOR) and matches(r, setting, free, ("solver", "N", "w"))]
@@ -218,6 +229,25 @@ def points(
         if not (math.isnan(at) or math.isnan(own)):
             found.setdefault(at, {})[int(value(row["seed"])) if row["seed"] else 0] = own
     return [Point(at, *mean_sd(found[at].values()), dict(sorted(found[at].items()))) for at in sorted(found)]
+
+
+def paired(a: Iterable[Point], b: Iterable[Point], level: float = 1 - ALPHA) -> list[tuple[Point, float, float]]:
+    """a − b at every x that both have, by the seeds that both have, with Student's interval over these (NaN for one seed)."""
+    others = {p.x: p for p in b}
+    out = []
+    for p in a:
+        shared = others[p.x].values if p.x in others else {}
+        own = {seed: v - shared[seed] for seed, v in p.values.items() if seed in shared}
+        if not own:
+            continue
+        mean, sd = mean_sd(own.values())
+        half = math.nan
+        if len(own) > 1:
+            from scipy.stats import t
+
+            half = float(t.ppf(0.5 + level / 2, len(own) - 1)) * sd / math.sqrt(len(own))
+        out.append((Point(p.x, mean, sd, own), mean - half, mean + half))
+    return out
 
 
 def counted(counts: Collection[int]) -> str:

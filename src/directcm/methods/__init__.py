@@ -4,7 +4,13 @@ A method returns per-sample losses (B,). Everything random has been drawn before
 
     decay(step, steps, setting)          how much of the weight average stays after a step: 1 all of it, 0 a copy of the
                                          student. A method that has it finds the student on that average as setting.average
-    teacher_steps(step, steps, setting)  solver steps of the teacher for one row of a step, where that is not always one
+    teacher_steps(step, steps, setting)     solver steps of the teacher for one row of a step, where that is not always one
+    student_forwards(step, steps, setting)  rows through the student's network for one row of a step, where that is not always
+                                         FORWARDS
+    endpoints(step, steps, setting)         whether a step learns from solved endpoints, where TARGETS has some and not all steps do
+    jump(process, x, end, t, s)          where sampling goes on to time s, having found `end` from x at t, if not by fresh noise
+    ready(sampling_steps, steps, intervals)  after which step the student that is sampled in so many steps was finished, where
+                                         that is not always the last
 """
 
 from __future__ import annotations

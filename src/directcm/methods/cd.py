@@ -16,6 +16,7 @@ LABEL = "CD"
 TEACHER, TARGETS, FORWARDS = True, "", 2
 # Song et al., Table 3, ImageNet 64.
 SETTINGS = {"mu": 0.95}
+RANGES = "0 <= mu <= 1"
 
 
 def decay(step: int, steps: int, setting: Setting) -> float:

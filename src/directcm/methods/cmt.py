@@ -14,16 +14,32 @@ from directcm.methods import Batch, Setting, direct_cm_trajectory, ect
 from directcm.students import Student
 
 LABEL = "CMT + ECT"
-TEACHER, TARGETS, FORWARDS = False, "trajectory", 1.5
+TEACHER, TARGETS, FORWARDS = False, "trajectory", 2
 PROCESSES = ("karras",)
 # mid is the share of mid-training; the rest is ECT's.
-SETTINGS = {"mid": 0.5, "p_mean": -1.1, "p_std": 2.0, "q": 2.0, "k": 8.0, "stages": 8}
+SETTINGS = {"mid": 0.5, "p_mean": -1.1, "p_std": 2.0, "q": 2.0, "k": 8.0, "stages": 8, "dropout": 0.0}
+RANGES = "0 <= mid <= 1, -6 <= p_mean <= 4, 0 < p_std <= 100, 1 < q, 0 <= k <= 1000, 1 <= stages, q**stages <= 1e6, 0 <= dropout < 1"
+
+
+def before(steps: int, setting: Setting) -> int:
+    """Steps of mid-training."""
+    return round(setting.own["mid"] * steps)
+
+
+def student_forwards(step: int, steps: int, setting: Setting) -> int:
+    """Mid-training has one, ECT two."""
+    return direct_cm_trajectory.FORWARDS if step < before(steps, setting) else ect.FORWARDS
+
+
+def endpoints(step: int, steps: int, setting: Setting) -> bool:
+    """Mid-training alone learns from them."""
+    return step < before(steps, setting)
 
 
 def loss(student: Student, batch: Batch, setting: Setting) -> Tensor:
     """Per-sample losses (B,)."""
-    before = round(setting.own["mid"] * batch.steps)
-    if batch.step < before:
+    middle = before(batch.steps, setting)
+    if batch.step < middle:
         return direct_cm_trajectory.loss(student, batch, setting)
-    rest = dataclasses.replace(batch, step=batch.step - before, steps=batch.steps - before)
+    rest = dataclasses.replace(batch, step=batch.step - middle, steps=batch.steps - middle)
     return ect.loss(student, rest, setting)

@@ -17,6 +17,8 @@ TEACHER, TARGETS, FORWARDS = False, "", 2
 PROCESSES = ("karras",)
 # Song et al., Table 3, CIFAR-10.
 SETTINGS = {"s0": 2, "s1": 150, "mu0": 0.9}
+# Every step makes its grid, so that it has an upper limit.
+RANGES = "1 <= s0 <= s1 <= 10000, 0 < mu0 <= 1"
 
 
 def intervals(step: int, steps: int, s0: float, s1: float) -> int:

@@ -12,9 +12,10 @@ from directcm.methods import Batch, Setting, cm, direct_cm
 from directcm.students import Student
 
 LABEL = "Direct CM, then CM"
-TEACHER, TARGETS, FORWARDS = True, "forward", 1.5
+TEACHER, TARGETS, FORWARDS = True, "forward", 2
 # The share of the training on endpoints.
 SETTINGS = {"direct": 0.5}
+RANGES = "0 <= direct <= 1"
 
 
 def first(step: int, steps: int, setting: Setting) -> bool:
@@ -25,6 +26,15 @@ def first(step: int, steps: int, setting: Setting) -> bool:
 def teacher_steps(step: int, steps: int, setting: Setting) -> int:
     """The second part's alone ask the teacher."""
     return 0 if first(step, steps, setting) else 1
+
+
+# The first part alone learns from endpoints.
+endpoints = first
+
+
+def student_forwards(step: int, steps: int, setting: Setting) -> int:
+    """Direct CM has one, CM two."""
+    return direct_cm.FORWARDS if first(step, steps, setting) else cm.FORWARDS
 
 
 def loss(student: Student, batch: Batch, setting: Setting) -> Tensor:

@@ -17,6 +17,7 @@ TEACHER, TARGETS, FORWARDS = False, "", 3
 PROCESSES = ("karras",)
 # p is the share of the standard coupling; the rest is CT's.
 SETTINGS = {"p": 0.5, "s0": 2, "s1": 150, "mu0": 0.9}
+RANGES = "0 <= p <= 1, 1 <= s0 <= s1 <= 10000, 0 < mu0 <= 1"
 
 decay = ct.decay
 

@@ -14,7 +14,8 @@ LABEL = "GC (iCT)"
 TEACHER, TARGETS, FORWARDS = False, "", 3
 PROCESSES = ("karras",)
 # p is the share of the standard coupling, ema the generator's decay: of trainings as short as the embedded ones; the rest is iCT's.
-SETTINGS = {"p": 0.5, "ema": 0.99, "s0": 10, "s1": 1280, "p_mean": -1.1, "p_std": 2.0, "huber": 0.00054}
+SETTINGS = {"p": 0.5, "ema": 0.99, "s0": 10, "s1": 1280, "p_mean": -1.1, "p_std": 2.0, "huber": 0.00054, "dropout": 0.0}
+RANGES = "0 <= p <= 1, 0 <= ema <= 1, 1 <= s0 <= s1 <= 10000, -6 <= p_mean <= 4, 0 < p_std <= 100, 1e-6 <= huber <= 1, 0 <= dropout < 1"
 
 
 def decay(step: int, steps: int, setting: Setting) -> float:

@@ -18,7 +18,9 @@ LABEL = "iCT"
 TEACHER, TARGETS, FORWARDS = False, "", 2
 PROCESSES = ("karras",)
 # Song & Dhariwal, Table 1; the mean of ln σ is −1.1, not 1.1.
-SETTINGS = {"s0": 10, "s1": 1280, "p_mean": -1.1, "p_std": 2.0, "huber": 0.00054}
+SETTINGS = {"s0": 10, "s1": 1280, "p_mean": -1.1, "p_std": 2.0, "huber": 0.00054, "dropout": 0.0}
+# p_mean is an ln σ of Karras's times, 0.002 to 80: far from them no pair of neighbours has any mass.
+RANGES = "1 <= s0 <= s1 <= 10000, -6 <= p_mean <= 4, 0 < p_std <= 100, 1e-6 <= huber <= 1, 0 <= dropout < 1"
 
 
 def intervals(step: int, steps: int, s0: float, s1: float) -> int:

@@ -3,6 +3,8 @@
 In stage j the grid has N/2ʲ intervals. From x_t two steps lead to x₃ at t₃; the target D is what one step has to aim at,
 D = x_t − l_t·(x₃ − x_t)/(l₃ − l_t) with α = 1 and l = t (METHODS.md), weight max(α²/σ², 1), Karras's max(1/t², 1). The teacher's own
 guided solver makes the first stage's steps, the student as it was at the end of the stage before those of the next.
+
+In k steps it is sampled as it was at the end of the stage that left k intervals, without noise, by the jumps that it was trained on.
 """
 
 from __future__ import annotations
@@ -29,6 +31,17 @@ def decay(step: int, steps: int, setting: Setting) -> float:
     """0 at the end of a stage, where the student becomes the next one's teacher."""
     ends = stage_of(step + 1, steps, setting.intervals) != stage_of(step, steps, setting.intervals)
     return 0.0 if ends else 1.0
+
+
+def ready(sampling_steps: int, steps: int, intervals: int) -> int:
+    """The end of the stage that leaves so many intervals, of numbers that are none's the one with more of them; 0: the teacher's own."""
+    halvings = (intervals // sampling_steps).bit_length() - 1
+    return -(-halvings * steps // (intervals.bit_length() - 1))
+
+
+def student_forwards(step: int, steps: int, setting: Setting) -> int:
+    """The student as it was makes two steps for its own one; in the first stage the teacher does."""
+    return 1 if stage_of(step, steps, setting.intervals) == 0 else FORWARDS
 
 
 def teacher_steps(step: int, steps: int, setting: Setting) -> int:
