@@ -768,7 +768,10 @@ use rule figure_frontier as figure_map with:
 rule figure_editing:
     input:
         teacher=f"{OUT}/edits/teacher/{key(MAIN_RUNS[0], ODE_AXES)}/manifest.json",
-        students=[f"{OUT}/edits/students/{run}/manifest.json" for run in FIRST.values()],
+        students=[
+            f"{OUT}/edits/students/{key(run, RUN_AXES)}/manifest.json"
+            for run in CONFIG.edited()
+        ],
     output:
         pdf=f"{FIGURES}/editing.pdf",
         png=report(
@@ -789,7 +792,10 @@ rule figure_editing:
         code=code("analysis.figure_editing"),
         columns=CONFIG.figures.editing,
         edits=lambda wildcards, input: [f"Teacher={input.teacher}"]
-        + [f"{row}={path}" for row, path in zip(FIRST, input.students)],
+        + [
+            f"{METHODS[run['method']]}={path}"
+            for run, path in zip(CONFIG.edited(), input.students)
+        ],
     message:
         "figure: editing without training"
     shell:
