@@ -26,7 +26,8 @@ def deterministic(threads: int) -> None:
     import torch
 
     torch.set_num_threads(threads)
-    torch.use_deterministic_algorithms(True, warn_only=True)
+    # As use_deterministic_algorithms(True, warn_only=True), which imports a compiler beside: a second or two of every short job.
+    torch.set_deterministic_debug_mode("warn")
 
 
 def generator(seed: int, purpose: str, *index: int) -> np.random.Generator:

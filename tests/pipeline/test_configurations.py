@@ -28,6 +28,7 @@ MALFORMED = {
     "train: {adapter: lora0}": "train.adapter",
     "students: [{method: [gan]}]": "students.0.method",
     "students: [{method: [pd]}]": "halves N",
+    "methods: {cd: {mu: 1.5}}": "methods.cd: mu = 1.5, expected 0 ≤ mu ≤ 1",
     "students: [{N: [7]}]": "students",
     "data: {kind: folder}": "data",
     "data: {kind: archive, url: 'https://example.org/a.tar'}": "sha256",
@@ -57,7 +58,8 @@ def test_malformed_configurations_end_in_one_line(repository: Path, tmp_path: Pa
         for line in done.stderr.splitlines()
         if line.strip() and not line.startswith(("Using workflow", "Config file"))
     ]
-    assert len(lines) == 1 and lines[0].startswith("directcm: error: ") and key in lines[0], done.stderr
+    assert len(lines) == 1 and lines[0].startswith("directcm: error: config.yaml + ") and key in lines[0], done.stderr
+    assert "overlay.yaml: " in lines[0]
     assert not (repository / "results").exists()
 
 
@@ -95,9 +97,10 @@ def test_cifar10_plans_offline_with_the_same_rules(repository: Path, tmp_path: P
     done = run("snakemake", "--configfile", "workflow/presets/cifar10.yaml", "-n")
     assert done.returncode == 0, done.stderr
     jobs = planned(done.stdout + done.stderr)
-    # Three seeds of eleven methods, and CM and Direct CM under two more distances; a pool for each of three couplings.
-    assert jobs["data"] == jobs["teacher"] == 1 and jobs["train"] == 3 * (11 + 2 * 2) and jobs["targets"] == 3 * 40
-    assert jobs["reference"] == 2 * 10 and "extractor" not in jobs
+    # Three seeds of eleven methods, CM, Direct CM and CD under two more distances, and five trainings with numbers of their own; a pool
+    # for each of three couplings; the teacher and its floor under N = 17, and under PD's 16.
+    assert jobs["data"] == jobs["teacher"] == 1 and jobs["train"] == 3 * (11 + 3 * 2 + 5) and jobs["targets"] == 3 * 40
+    assert jobs["reference"] == 2 * 2 * 10 and "extractor" not in jobs
     overlay, archive = tmp_path / "mine.yaml", tmp_path / "cifar.tar.gz"
     digest = pack(make_files()[0], archive)
     overlay.write_text(
@@ -107,7 +110,7 @@ def test_cifar10_plans_offline_with_the_same_rules(repository: Path, tmp_path: P
     planning = run("snakemake", "paper", *files, "-n")
     assert planning.returncode == 0, planning.stderr
     found = planned(planning.stdout + planning.stderr)
-    assert found["train"] == jobs["train"] and found["reference"] == 2
+    assert found["train"] == jobs["train"] and found["reference"] == 2 * 2
     pixels = run("snakemake", "--configfile", "workflow/presets/smoke_edm.yaml", "-n")
     assert set(found) <= set(planned(pixels.stdout + pixels.stderr)) | {"figure_sensitivity"}
     done = run("snakemake", *files, "--cores", "1", DIRECTCM_WEIGHTS=str(tmp_path / "weights"))

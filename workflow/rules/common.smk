@@ -4,6 +4,7 @@ import functools
 import gc
 import inspect
 import json
+import os
 import sys
 from pathlib import Path
 
@@ -39,8 +40,12 @@ def stop(error):
     sys.exit(2)
 
 
+# As the user named them: a mistake is in one of these.
+CONFIG_FILES = " + ".join(
+    ["config.yaml", *(os.path.relpath(p) for p in workflow.overwrite_configfiles)]
+)
 try:
-    CONFIG = validated(Config, config)
+    CONFIG = validated(Config, config, CONFIG_FILES)
     MAIN_RUNS = main_runs(CONFIG)
     # What has to be compared is what the claims are about.
     _claims = read_claims("workflow/claims.yaml")
