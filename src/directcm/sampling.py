@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -12,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from directcm import methods, rng, students
+from directcm import rng, students
 from directcm.artifacts import Artifact, new_artifact, new_collection, save_tensors
 from directcm.blocks import block_ranges, clear, work
 from directcm.config import Evaluation
@@ -248,7 +249,8 @@ def sample_students(
     progress = Progress("sample: student", rows_all * len(sets), "sample")
     inputs = {**what.inputs(), "student": student}
     run = student.json("student.json")["run"]
-    method = methods.load(run["method"])
+    # By name: what samples does not depend on all methods, so that an edited one's samples alone are made again.
+    method = importlib.import_module(f"directcm.methods.{run['method']}")
     jump, ready = (getattr(method, name, None) for name in ("jump", "ready"))
     for step, steps in sets:
         at = min(step, ready(steps, run["steps"], run["N"])) if ready else step

@@ -24,7 +24,9 @@ def sampled(folder: Path, config: Config, ode: str, *overlays: str) -> tuple[dic
     own: dict[str, Any] = {"unet": {"steps": config.teacher.micro_sdxl.unet.steps // 2}}
     if config.teacher.kind == "edm":
         own = {"steps": config.teacher.edm.steps // 2}
-    fewer = {"evaluation": {"samples": 256, "block": 128}, "teacher": {config.teacher.kind: own}}
+    fewer: dict[str, Any] = {"evaluation": {"samples": 256, "block": 128}, "teacher": {config.teacher.kind: own}}
+    # What needs an extractor is left out: its own reading of digits is tested where it is (tests/metrics/test_clip_tiny.py).
+    fewer |= {"metrics": ["ode_error", "prompt_accuracy"], "search": None}
     (folder / "fewer.yaml").write_text(yaml.safe_dump(fewer))
     # One thread: two that wait for one another beside the other worker's jobs take several times as long.
     start = ("snakemake", "--cores", "1", "--configfile", *overlays, "fewer.yaml")
@@ -47,9 +49,6 @@ def test_the_embedded_teacher_is_as_good_as_promised(tmp_path: Path) -> None:
     assert 0.5e6 <= counts["unet_parameters"] <= 2e6
     # Guided samples (w = 3, N = 50, DDIM).
     assert reads_as_prompted(metrics) >= 0.97
-
-    extractor = json.loads((folder / "results/embedded/extractors/clip_tiny/extractor.json").read_text())
-    assert extractor["held_out_zero_shot_accuracy"] > 0.90
 
 
 def test_the_teacher_on_pixels_is_as_good_as_promised(tmp_path: Path) -> None:
