@@ -413,7 +413,7 @@ class Train(Block):
     batch_size: Positive = Field(16, description="start points a step, over all processes")
     pool: Positive = Field(
         4000,
-        description="start points (latent, noise, time) there are; CM and Direct CM see the same ones in the same order",
+        description="start points (latent, noise, time) there are; CM and Direct CM see the same ones in the same order; what learns from data alone draws pairs of its own",
     )
     steps: Positive = Field(250, description="optimiser steps")
     weight_decay: NonNegative = Field(1e-2, description="AdamW's weight decay")
