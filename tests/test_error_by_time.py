@@ -114,7 +114,7 @@ def test_endpoints_are_those_of_the_guided_ode(
     assert [s.counts["endpoints"] for s in solved[name]] == [8, 7]
     teacher, starts = load(tiny.teacher), starts_of(tiny, intervals)
     ids, k, x = starts(range(TOTAL))
-    ends, _ = solve(teacher, make_solver(solver), x, k, intervals, starts.latents.conditioning(ids), tiny.w, 4)
+    ends, *_ = solve(teacher, make_solver(solver), x, k, intervals, starts.latents.conditioning(ids), tiny.w, 4)
     torch.testing.assert_close(got["endpoint"], ends, rtol=1e-3, atol=1e-3)
     assert torch.equal(got["id"], ids) and torch.equal(got["time"], starts.grid[k])
     steps = int((intervals - k).sum())

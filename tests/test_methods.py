@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import pytest
 import torch
 from torch import Tensor
 
-from directcm import methods, rng
+from directcm import methods, registry, rng
 from directcm.methods import Batch, Setting, cm, direct_cm
 from directcm.processes import VariancePreserving
 from directcm.solvers import make_solver
@@ -65,6 +67,20 @@ def test_cms_target_is_the_online_network_without_gradient() -> None:
         student.a.fill_(5.0)
     cm.loss(student, Batch(X, T, S, None, None), Setting(object(), Half(), 1.0, distance))
     torch.testing.assert_close(seen["b"], 5.0 * X / 2 + 0.1 * S.reshape(-1, 1))
+
+
+@pytest.mark.parametrize("name", [name for name, method in registry.methods().items() if method.stored])
+def test_a_stored_step_stands_for_the_teachers(name: str) -> None:
+    """The loss with the step at hand, and the teacher's solver is not asked."""
+    method, own = methods.load(name), {**registry.methods()[name].settings}
+    student, solver = Scale(), Half()
+    setting = Setting(object(), solver, 3.0, methods.mse, own=own, average=student)
+    batch = Batch(X, T, S, None, X / 3, step=9, steps=10)
+    asked = method.loss(student, batch, setting)
+    assert solver.seen
+    stored = dataclasses.replace(batch, x_next=X / 2)
+    none = Setting(None, Half(), 3.0, methods.mse, own=own, average=student)
+    torch.testing.assert_close(method.loss(student, stored, none), asked)
 
 
 def test_direct_cm_by_hand() -> None:

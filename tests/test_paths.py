@@ -56,11 +56,12 @@ def test_the_embedded_default() -> None:
     assert paths.pools(config, runs) == {ode: 4 if ode == DEFAULT else 2 for ode in odes}
     found = paths.measured(config, runs)
     assert {name: len(folders) for name, folders in found.items()} == {
-        "metrics": 2 * 9 + 116,
+        # Ten of the students are sampled in more steps, too, and compared in them.
+        "metrics": 2 * 9 + 116 + 10,
         "students": 116,
         "targets": 8 * 2 + 4,
         "errors": 28,
-        "comparisons": 14,
+        "comparisons": 14 + 1,
     }
     assert found["metrics"][0] == f"metrics/teacher/{DEFAULT}" and f"metrics/floor/{odes[-1]}" in found["metrics"]
     assert found["targets"][:4] == [f"targets/{DEFAULT}/shard~{i}" for i in range(4)]
@@ -73,7 +74,7 @@ def test_the_embedded_default() -> None:
     assert kinds(folders) == {
         **dict.fromkeys(("data", "teacher", "latents", "noise", "floor_noise", "trajectories", "extractors"), 1),
         **{"reference": 18, "floor": 18, "targets": 20, "endpoints": 5, "students": 116, "errors": 28, "samples": 116},
-        **{"features": 1 + 18 + 116, "metrics": 134},
+        **{"features": 1 + 18 + 126, "metrics": 144},
     }
     refined = f"solver~{config.errors.refined.solver},N~{config.errors.refined.N},w~3"
     assert [f for f in folders if f.startswith("endpoints/")] == [
@@ -85,17 +86,19 @@ def test_the_main_comparison_is_a_part_of_it() -> None:
     config = Config()
     main = main_runs(config)
     assert len(main) == 10
-    found = paths.measured(config, main)
+    found = paths.measured(config, main, "main")
     assert found["metrics"][:2] == [f"metrics/teacher/{DEFAULT}", f"metrics/floor/{DEFAULT}"]
     assert {name: len(folders) for name, folders in found.items()} == {
         "metrics": 12,
         "students": 10,
         "targets": 2,
-        "errors": 10,
+        # Errors by start time and more sampling steps are for the whole grid.
+        "errors": 0,
         "comparisons": 1,
     }
-    some, everything = paths.artefacts(config, main), paths.artefacts(config, config.runs())
+    some, everything = paths.artefacts(config, main, "main"), paths.artefacts(config, config.runs())
     assert set(some) < set(everything)
+    assert not any(f.startswith(("endpoints", "errors")) or paths.MORE in f for f in some)
     # In the order they are made: what a folder is made from comes before it.
     assert [f for f in everything if f in set(some)] == sorted(some, key=everything.index)
     assert set(paths.benchmarks(config, main, "main")) - set(paths.benchmarks(config, config.runs(), "paper")) == {
@@ -202,6 +205,7 @@ def test_targets_are_for_methods_that_want_them() -> None:
     config = parse(Config, {"students": [{"method": ["cm"], "N": [10]}, {"method": ["direct_cm"], "N": [20]}]})
     runs = config.runs()
     assert paths.pools(config, runs) == {"solver~ddim,N~20,w~3": 2}
+    assert [paths.pool_of(run, paths.rows_solved(runs)) for run in runs] == ["", "solver~ddim,N~20,w~3"]
     assert paths.odes(config, runs) == [f"solver~ddim,N~{n},w~3" for n in (50, 10, 20)]
     assert paths.odes(config, []) == [DEFAULT]
 
@@ -211,11 +215,53 @@ def test_the_largest_pool_of_an_ode_decides_its_shards() -> None:
         Config, {"targets": {"shard": 100, "block": 50, "batch_size": 50}, "students": [{"pool": [101, 40, 300, 100]}]}
     )
     assert paths.pools(config, config.runs()) == {DEFAULT: 3}
-    assert paths.pools(config, config.runs()[:1]) == {}, "CM alone needs none"
+    # CM reads the first steps of what Direct CM needs solved.
+    assert paths.pools(config, config.runs()[:1]) == {DEFAULT: 2}
+    assert paths.rows_solved(config.runs()) == {DEFAULT: 300}
     assert [paths.count(n, 100) for n in (1, 99, 100, 101, 300)] == [1, 1, 1, 2, 3]
     assert [f for f in paths.artefacts(config, config.runs()) if f.startswith("targets")] == [
         f"targets/{DEFAULT}/shard~{i}" for i in range(3)
     ]
+
+
+def test_cm_reads_stored_steps_where_its_whole_pool_is_solved() -> None:
+    lines = [{"method": ["cm", "cd", "ct"], "pool": [500, 1000, 1001]}, {"method": ["direct_cm"], "pool": [1000]}]
+    config = parse(
+        Config,
+        {
+            "process": {"kind": "karras"},
+            "teacher": {"kind": "edm"},
+            "ode": {"solver": "heun", "N": 16},
+            "students": lines,
+        },
+    )
+    rows = paths.rows_solved(config.runs())
+    found = {(r["method"], r["pool"]): paths.pool_of(r, rows) for r in config.runs()}
+    ode = "solver~heun,N~16,w~3"
+    assert found == {
+        **{(m, p): ode for m in ("cm", "cd") for p in (500, 1000)}, **{(m, 1001): "" for m in ("cm", "cd")},
+        **{("ct", p): "" for p in (500, 1000, 1001)}, ("direct_cm", 1000): ode,
+    }  # fmt: skip
+    asked = {job.folder: job.forwards for job in plan.jobs(config, config.runs()) if job.kind == "students"}
+    # A pair of Heun's under guidance is four rows, where the teacher is asked at all.
+    assert {folder.split(",")[0] for folder, forwards in asked.items() if forwards} == {
+        "students/method~cm",
+        "students/method~cd",
+    }
+    assert sorted(asked.values())[-2:] == [250 * 16 * 4.0] * 2 and sum(asked.values()) == 2 * 250 * 16 * 4
+
+
+def test_sets_in_more_steps_lie_apart() -> None:
+    config = parse(Config, {"students": [{"seed": [0, 1], "sampling_steps": [1, 4], "snapshots": [62]}, {"N": [10]}]})
+    found = paths.sets(config)
+    keys = {name: paths.key(run, RUN_AXES) for run, name in zip(config.runs(), range(6), strict=True)}
+    assert found[keys[0]] == ([(250, 1), (62, 1)], [(250, 4)])
+    assert found[keys[5]] == ([(250, 1)], [])
+    samples = [f for f in paths.artefacts(config, config.runs()) if f.startswith("samples/")]
+    assert samples == [f"samples/{keys[i]}" for i in range(6)] + [f"samples/{paths.MORE}{keys[i]}" for i in range(4)]
+    # Seeds of one setting with other fewest steps: one collection each.
+    mixed = parse(Config, {"students": [{"seed": [0], "sampling_steps": [1, 4]}, {"seed": [1], "sampling_steps": [4]}]})
+    assert {more == [] for _, more in paths.sets(mixed).values()} == {True}
 
 
 def test_errors_are_measured_where_a_line_asks_for_them() -> None:

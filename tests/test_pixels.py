@@ -535,7 +535,7 @@ def test_trajectories_are_the_teachers(on_edm: Any) -> None:
     eps = rng.normal(SEED, "start_noise", [0, 1], pool.shape)
     assert torch.equal(found["x"][[0, 4]], teacher.process.prior(eps))
     assert torch.equal(found["endpoint"][:4], found["endpoint"][:1].expand(4, -1, -1, -1))
-    ends, _ = solve(
+    ends, *_ = solve(
         teacher, make_solver(ODE["solver"]), found["x"], torch.arange(8) % 4, 4, pool.conditioning(found["id"]), 2.0, 3
     )
     torch.testing.assert_close(ends, found["endpoint"], rtol=1e-4, atol=1e-4)

@@ -23,13 +23,18 @@ def by_kind(config: Config, runs: list[dict[str, Any]]) -> dict[str, float]:
 
 def test_the_embedded_main_comparison_by_hand() -> None:
     config = Config()
+    main = {job.kind for job in plan.jobs(config, main_runs(config), "main")}
+    assert not main & {"endpoints", "errors"} and {"reference", "floor", "targets", "students"} <= main
     found = by_kind(config, main_runs(config))
     # 1,024 samples × 50 steps × 2 for guidance.
     assert found["reference"] == found["floor"] == 102_400
     # 4,000 start points × (50 + 1)/2 steps × 2; a measured run made 405,802 of twice as many.
     assert found["targets"] == 204_000
-    # Five CM students × 250 steps × 16 × 2; Direct CM asks nothing of the teacher.
-    assert found["students"] == 40_000
+    # CM's step of the teacher is the first of Direct CM's targets.
+    assert found["students"] == 0
+    alone = parse(Config, {"students": [{"method": ["cm"], "seed": [0, 1, 2, 3, 4]}]})
+    # Five CM students × 250 steps × 16 × 2.
+    assert by_kind(alone, alone.runs())["students"] == 40_000
     # 1,000 start points, from 10 times: (50 + 45 + … + 5)/10 steps each, and the refined solution of 200 intervals by Heun.
     assert found["endpoints"] == 1000 * 27.5 * 2 + 1000 * 110 * 4
 
@@ -98,8 +103,8 @@ def test_what_is_done_counts_no_more(tmp_path: Path) -> None:
     def line(text: str, word: str) -> list[str]:
         return next(row.split() for row in text.splitlines() if row.strip().startswith(word))
 
-    # Nothing is there: 4,000 endpoints of 4 × 8 × 8 in float32.
-    assert line(before, "targets")[1:] == ["2", "0", "204,000", "204,000", "0", "B", "4.1", "MB"]
+    # Nothing is there: 4,000 endpoints and first steps of 4 × 8 × 8 in float32.
+    assert line(before, "targets")[1:] == ["2", "0", "204,000", "204,000", "0", "B", "8.2", "MB"]
     assert line(after, "targets")[1:] == ["2", "1", "204,000", "102,000", "5.0", "kB", "10.0", "kB"]
     saved = float(line(before, "A:")[-5]) - float(line(after, "A:")[-5])
     assert saved == pytest.approx(102_000 / 10 / 3600, abs=0.011)
@@ -114,8 +119,8 @@ def test_storage_beforehand() -> None:
     assert found["reference"].latents == found["reference"].images == 1024 / config.evaluation.shards
     # Table 3's numbers of sampling steps are sets of their own.
     run = next(run for run in main_runs(config) if len(config.sets(run)) > 1)
-    job = next(job for job in plan.jobs(config, [run]) if job.kind == "samples")
-    assert job.images == 1024 * len(config.sets(run))
+    plain, more = [job for job in plan.jobs(config, [run]) if job.kind == "samples"]
+    assert (plain.images, plain.drawn, more.images, more.drawn) == (1024, 1024, 3 * 1024, (2 + 4 + 8) * 1024)
     sdxl = parse(
         Config,
         {

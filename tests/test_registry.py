@@ -19,7 +19,7 @@ def test_the_papers_two() -> None:
     found = methods()
     assert list(found)[:2] == ["cm", "direct_cm"]
     # CM evaluates both ends of a teacher's step; Direct CM regresses onto solved endpoints.
-    assert found["cm"] == Declared("CM", True, "", 2)
+    assert found["cm"] == Declared("CM", True, "", 2, stored=True)
     assert found["direct_cm"] == Declared("Direct CM", False, "forward", 1)
     assert len({method.label for method in found.values()}) == len(found)
 
@@ -40,7 +40,7 @@ def test_what_may_be_left_out(tmp_path: Path) -> None:
     more = 'PROCESSES = ("karras",)\nHALVES = True\nSETTINGS = {"mu": 0.9, "s0": 2}\nRANGES = "mu <= 1, 1 <= s0"\n'
     (tmp_path / "new.py").write_text(GOOD + more)
     own, ranges = {"mu": 0.9, "s0": 2}, ("mu <= 1", "1 <= s0")
-    assert declared(tmp_path / "new.py") == Declared("New", True, "", 3, ("karras",), True, own, ranges)
+    assert declared(tmp_path / "new.py") == Declared("New", True, "", 3, ("karras",), True, False, own, ranges)
 
 
 @pytest.mark.parametrize(
@@ -55,6 +55,10 @@ def test_what_may_be_left_out(tmp_path: Path) -> None:
         ("3\n", '3\nPROCESSES = ("ve",)\n', "PROCESSES"),
         ("3\n", '3\nSETTINGS = {"mu": True}\n', "SETTINGS = numbers by name"),
         ("3\n", "3\nHALVES = 1\n", "HALVES"),
+        ("3\n", "3\nSTORED = 1\n", "STORED = True or False"),
+        # Stored steps are those of noised images, and of what asks a teacher.
+        ('True, "", 3', 'True, "prior", 3\nSTORED = True', "STORED"),
+        ('True, "", 3', 'False, "", 3\nSTORED = True', "STORED"),
         # Who adds a method with numbers of its own says what they may be.
         ("3\n", '3\nSETTINGS = {"mu": 0.9}\n', "RANGES = comparisons that name each of SETTINGS"),
         ("3\n", '3\nSETTINGS = {"mu": 0.9, "s": 2}\nRANGES = "mu <= 1"\n', "RANGES"),

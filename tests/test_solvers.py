@@ -276,12 +276,16 @@ def case(rows: int) -> tuple[Spy, Tensor, Conditioning]:
 def test_mixed_starts_equal_each_row_alone(name: str, w: float) -> None:
     teacher, x, cond = case(9)
     starts = torch.tensor([0, 3, 9, 1, 0, 7, 5, 9, 2])
-    ends, count = solve(teacher, make_solver(name), x, starts, 10, cond, w, 4)
+    ends, first, count = solve(teacher, make_solver(name), x, starts, 10, cond, w, 4)
     for i in range(9):
-        one, _ = solve(
+        one, ahead, _ = solve(
             teacher, make_solver(name), x[i : i + 1], starts[i : i + 1], 10, cond.rows(torch.tensor([i])), w, 1
         )
         torch.testing.assert_close(ends[i], one[0], rtol=1e-5, atol=1e-5)
+        torch.testing.assert_close(first[i], ahead[0], rtol=1e-5, atol=1e-5)
+    grid = teacher.process.grid(10)
+    alone = make_solver(name).step(teacher, x, grid[starts], grid[starts + 1], cond, w)
+    torch.testing.assert_close(first, alone, rtol=1e-5, atol=1e-5)
     steps = int((10 - starts).sum())
     per_step = (2 if name in ("heun", "edm_heun") else 1) * (2 if w == 3.0 else 1)
     assert count.made == count.minimum == steps * per_step
@@ -297,7 +301,7 @@ def test_mixed_starts_equal_each_row_alone(name: str, w: float) -> None:
 def test_the_queue_never_does_too_much(starts: list[int], batch: int, name: str, w: float) -> None:
     teacher, x, cond = case(len(starts))
     done: list[int] = []
-    _, count = solve(teacher, make_solver(name), x, torch.tensor(starts), 5, cond, w, batch, done.append)
+    *_, count = solve(teacher, make_solver(name), x, torch.tensor(starts), 5, cond, w, batch, done.append)
     halves = 2 if w == 3.0 else 1
     evaluations = make_solver(name).evaluations_per_step
     steps = sum(5 - s for s in starts)
@@ -313,7 +317,7 @@ def test_the_queue_never_does_too_much(starts: list[int], batch: int, name: str,
 def test_batch_size_changes_nothing_but_rounding() -> None:
     for size in (1, 7, 100):
         teacher, x, cond = case(20)
-        ends, count = solve(teacher, make_solver("ddim"), x, torch.arange(20) % 10, 10, cond, 3.0, size)
+        ends, _, count = solve(teacher, make_solver("ddim"), x, torch.arange(20) % 10, 10, cond, 3.0, size)
         if size == 1:
             first, made = ends, count.made
         torch.testing.assert_close(ends, first, rtol=1e-5, atol=1e-5)

@@ -71,8 +71,9 @@ def test_endpoints_are_those_of_the_guided_ode(tiny: Any) -> None:
     teacher, pool = load(tiny.teacher), Latents(tiny.latents)
     starts = Starts(pool, teacher.process, tiny.N, tiny.seed)
     ids, k, x = starts(range(16))
-    ends, count = solve(teacher, make_solver("ddim"), x, k, tiny.N, pool.conditioning(ids), tiny.w, 4)
+    ends, first, count = solve(teacher, make_solver("ddim"), x, k, tiny.N, pool.conditioning(ids), tiny.w, 4)
     torch.testing.assert_close(solved["endpoint"], ends, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(solved["x_next"], first, rtol=1e-4, atol=1e-4)
     assert torch.equal(solved["id"], ids) and torch.equal(solved["time"], starts.grid[k])
     made = sum(t.counts["teacher_forwards"] for t in tiny.targets)
     assert (
@@ -81,6 +82,21 @@ def test_endpoints_are_those_of_the_guided_ode(tiny: Any) -> None:
         == sum(t.counts["teacher_forwards_minimum"] for t in tiny.targets)
         == 2 * int((tiny.N - k).sum())
     )
+
+
+def test_the_first_step_is_the_solvers(tiny: Any) -> None:
+    """Φ¹(x_s), by the solver alone; of a start point one step from the end it is the endpoint."""
+    solved = join(tiny.targets)
+    teacher, pool = load(tiny.teacher), Latents(tiny.latents)
+    ids, k, x = Starts(pool, teacher.process, tiny.N, tiny.seed)(range(16))
+    grid = teacher.process.grid(tiny.N)
+    with torch.no_grad():
+        step = make_solver("ddim").step(teacher, x, grid[k], grid[k + 1], pool.conditioning(ids), tiny.w)
+    torch.testing.assert_close(solved["x_next"], step, rtol=1e-5, atol=1e-5)
+    last = k == tiny.N - 1
+    assert last.any() and not last.all()
+    assert torch.equal(solved["x_next"][last], solved["endpoint"][last])
+    assert not torch.isclose(solved["x_next"][~last], solved["endpoint"][~last]).flatten(1).all(1).any()
 
 
 def test_shards_do_not_change_a_byte(tiny: Any, tmp_path: Path) -> None:

@@ -107,7 +107,7 @@ def test_guided_sampling_is_the_stock_pipelines(tiny: Any, pipeline: Any) -> Non
         target_size=(16, 16),
     ).images
     teacher = load(tiny.teacher)
-    ours, _ = solve(teacher, make_solver("ddim"), x, torch.zeros(2), 5, TextEncoders.load(tiny.teacher)(TEXTS), 3.0, 2)
+    ours, *_ = solve(teacher, make_solver("ddim"), x, torch.zeros(2), 5, TextEncoders.load(tiny.teacher)(TEXTS), 3.0, 2)
     torch.testing.assert_close(ours, theirs, rtol=1e-3, atol=1e-3)
 
 

@@ -97,7 +97,7 @@ def test_ends_are_the_endpoints_that_solve_gives(tiny: Any, made: Any) -> None:
     content = made.tensors("trajectories.safetensors")
     teacher, pool = load(tiny.teacher), Latents(tiny.latents)
     ids, k, x = Starts(pool, teacher.process, 5, tiny.seed)(content["index"].tolist())
-    ends, _ = solve(teacher, make_solver("ddim"), x, k, 5, pool.conditioning(ids), 3.0, 4)
+    ends, *_ = solve(teacher, make_solver("ddim"), x, k, 5, pool.conditioning(ids), 3.0, 4)
     torch.testing.assert_close(content["states"][:, -1], ends, rtol=1e-4, atol=1e-4)
     # And so those that Direct CM is trained on, where the point is among them.
     solved = join(tiny.targets)["endpoint"]

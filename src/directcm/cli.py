@@ -498,6 +498,7 @@ def _compare(a: argparse.Namespace) -> None:
         along=a.along,
         others=a.others,
         claimed=a.claimed,
+        beyond=a.beyond,
         threads=a.threads,
         progress=show,
     )
@@ -508,7 +509,7 @@ def _collect(a: argparse.Namespace) -> None:
     from directcm.analysis import collect
 
     config = settings_argument(Config, a.settings)
-    wanted = paths.measured(config, _scope(config, a.scope))
+    wanted = paths.measured(config, _scope(config, a.scope), a.scope)
     collect.collect(**{name: [a.results / path for path in found] for name, found in wanted.items()}, out=a.out)
 
 
@@ -604,7 +605,7 @@ def _provenance(a: argparse.Namespace) -> None:
 
     config = settings_argument(Config, a.settings)
     runs = _scope(config, a.scope)
-    provenance.provenance_page(config, [a.results / name for name in paths.artefacts(config, runs)], a.out)
+    provenance.provenance_page(config, [a.results / name for name in paths.artefacts(config, runs, a.scope)], a.out)
 
 
 def _costs(a: argparse.Namespace) -> None:
@@ -615,7 +616,7 @@ def _costs(a: argparse.Namespace) -> None:
     runs = _scope(config, a.scope)
     provenance.costs_page(
         config,
-        [a.results / name for name in paths.artefacts(config, runs)],
+        [a.results / name for name in paths.artefacts(config, runs, a.scope)],
         [a.results / "benchmarks" / name for name in paths.benchmarks(config, runs, a.scope)],
         a.out,
         a.out.with_suffix(".csv"),
@@ -663,7 +664,7 @@ def _plan(a: argparse.Namespace) -> None:
 
     config = load_config(*a.configfile)
     results = a.results or Path("results") / config.preset
-    print(plan.plan(config, _scope(config, a.scope), results, a.rates))
+    print(plan.plan(config, _scope(config, a.scope), results, a.rates, a.scope))
 
 
 def _record(a: argparse.Namespace) -> None:
@@ -970,6 +971,7 @@ def parser() -> argparse.ArgumentParser:
         metavar="METRIC:REFERENCE",
         help="what is compared of other pairs than the paper's; all without",
     )
+    p.add_argument("--beyond", type=INDEX, default=0, help="compare sets of more sampling steps than this alone")
     p.add_argument("--threads", type=NATURAL, default=1, help="tests at once")
     p.add_argument(
         "--others",

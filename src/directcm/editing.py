@@ -235,7 +235,7 @@ def _of_teacher(model: Teacher, ode: Mapping[str, Any], batch_size: int, count: 
 
     def flow(x: Tensor, index: int, cond: Conditioning) -> Tensor:
         starts = torch.full((len(x),), index)
-        ends, made = solve(model, method, x.float(), starts, ode["N"], cond, ode["w"], batch_size)
+        ends, _, made = solve(model, method, x.float(), starts, ode["N"], cond, ode["w"], batch_size)
         count.made, count.minimum = count.made + made.made, count.minimum + made.minimum
         return ends
 

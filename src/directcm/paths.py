@@ -44,18 +44,42 @@ def trained_extractors(config: Config) -> list[str]:
 
 
 def solved(run: Mapping[str, Any]) -> str:
-    """Where a run's solved targets lie below targets/: its ODE, and the coupling where it is not that of noised images; or ""."""
+    """Where the targets that a run's method learns from lie below targets/: its ODE, and the coupling where it is not that of
+    noised images; or "", where it learns from none.
+    """
     coupling = methods()[run["method"]].targets
     if not coupling:
         return ""
     return key(run, ODE_AXES) + ("" if coupling == "forward" else f",coupling~{coupling}")
 
 
-def pools(config: Config, runs: Sequence[Mapping[str, Any]]) -> dict[str, int]:
-    """Name of each pool of solved targets that these runs need (`solved`) → how many shards its largest takes."""
+def rows_solved(runs: Iterable[Mapping[str, Any]]) -> dict[str, int]:
+    """Name of each pool of solved targets that these runs learn from (`solved`) → rows of its largest."""
     out: dict[str, int] = {}
     for run in runs:
         if name := solved(run):
+            out[name] = max(out.get(name, 0), run["pool"])
+    return out
+
+
+def pool_of(run: Mapping[str, Any], rows: Mapping[str, int]) -> str:
+    """The pool of solved targets that a run is trained with, of those that the grid solves (`rows_solved`); "" where it has none.
+
+    A method whose teacher's steps can be read (STORED) reads them where its start points are solved for another student, and
+    else asks the teacher itself: to solve them all for it alone would cost more.
+    """
+    if name := solved(run):
+        return name
+    name = key(run, ODE_AXES)
+    return name if methods()[run["method"]].stored and rows.get(name, 0) >= run["pool"] else ""
+
+
+def pools(config: Config, runs: Sequence[Mapping[str, Any]]) -> dict[str, int]:
+    """Name of each pool of solved targets that these runs of the grid are trained with → how many shards its largest takes."""
+    rows = rows_solved(config.runs())
+    out: dict[str, int] = {}
+    for run in runs:
+        if name := pool_of(run, rows):
             out[name] = max(out.get(name, 0), count(run["pool"], config.targets.shard))
     return out
 
@@ -65,26 +89,68 @@ def odes(config: Config, runs: Sequence[Mapping[str, Any]]) -> list[str]:
     return unique(key(axes, ODE_AXES) for axes in (default_ode(config), *runs))
 
 
-def measured(config: Config, runs: Sequence[Mapping[str, Any]]) -> dict[str, list[str]]:
+Sets = list[tuple[int, int]]
+# Where sets in more sampling steps than the fewest lie, below what they are.
+MORE = "more_steps/"
+
+
+def sets(config: Config) -> dict[str, tuple[Sets, Sets]]:
+    """A run's key → its sets (optimiser step, sampling steps) in the fewest sampling steps, and those in more.
+
+    The latter lie in a collection of their own, so that the main comparison, which is about the former, makes no others. Where the
+    runs of one setting have not the same fewest steps, all of their sets lie in one.
+    """
+    found = {key(run, RUN_AXES): config.sets(run) for run in config.runs()}
+    fewest: dict[str, set[int]] = {}
+    for run in config.runs():
+        fewest.setdefault(key(run, SETTING_AXES), set()).add(min(k for _, k in found[key(run, RUN_AXES)]))
+    out = {}
+    for run in config.runs():
+        name, least = key(run, RUN_AXES), fewest[key(run, SETTING_AXES)]
+        more = [one for one in found[name] if len(least) == 1 and one[1] not in least]
+        out[name] = ([one for one in found[name] if one not in more], more)
+    return out
+
+
+def in_more_steps(config: Config, runs: Sequence[Mapping[str, Any]], scope: str) -> list[Mapping[str, Any]]:
+    """The runs of a scope that have a collection in more sampling steps: none in the main comparison."""
+    if scope == "main":
+        return []
+    found = sets(config)
+    return [run for run in runs if found[key(run, RUN_AXES)][1]]
+
+
+def with_errors(config: Config, runs: Sequence[Mapping[str, Any]], scope: str) -> list[Mapping[str, Any]]:
+    """The runs of a scope whose error by start time is measured: none in the main comparison."""
+    return [run for run in runs if scope != "main" and config.measures_errors(run)]
+
+
+def measured(config: Config, runs: Sequence[Mapping[str, Any]], scope: str = "paper") -> dict[str, list[str]]:
     """What the tidy tables are collected from, below the results folder, by the argument of `collect` that it is."""
     names = [key(run, RUN_AXES) for run in runs]
+    more = in_more_steps(config, runs, scope)
     return {
         "metrics": [
             *(f"metrics/{who}/{ode}" for who in ("teacher", "floor") for ode in odes(config, runs)),
             *(f"metrics/students/{name}" for name in names),
+            *(f"metrics/students/{MORE}{key(run, RUN_AXES)}" for run in more),
         ],
         "students": [f"students/{name}" for name in names],
         "targets": [f"targets/{pool}/shard~{i}" for pool, shards in pools(config, runs).items() for i in range(shards)],
-        "errors": [f"errors/{key(run, RUN_AXES)}" for run in runs if config.measures_errors(run)],
-        "comparisons": [f"comparisons/{setting}.csv" for setting in unique(key(run, SETTING_AXES) for run in runs)],
+        "errors": [f"errors/{key(run, RUN_AXES)}" for run in with_errors(config, runs, scope)],
+        "comparisons": [
+            *(f"comparisons/{setting}.csv" for setting in unique(key(run, SETTING_AXES) for run in runs)),
+            *(f"comparisons/{MORE}{setting}.csv" for setting in unique(key(run, SETTING_AXES) for run in more)),
+        ],
     }
 
 
-def artefacts(config: Config, runs: Sequence[Mapping[str, Any]]) -> list[str]:
+def artefacts(config: Config, runs: Sequence[Mapping[str, Any]], scope: str = "paper") -> list[str]:
     """Folders of the artefacts behind some of the grid's runs, below the results folder, in the order they are made."""
     extractors = config.extractor_names()
-    own = measured(config, runs)
-    wanted = [run for run in runs if config.measures_errors(run)]
+    own = measured(config, runs, scope)
+    more = [f"{MORE}{key(run, RUN_AXES)}" for run in in_more_steps(config, runs, scope)]
+    wanted = with_errors(config, runs, scope)
     error_odes = unique(key(axes, ODE_AXES) for run in wanted for axes in (run, refined(config, run["w"])))
     names = [key(run, RUN_AXES) for run in runs]
     found = searched(config, runs)
@@ -102,7 +168,7 @@ def artefacts(config: Config, runs: Sequence[Mapping[str, Any]]) -> list[str]:
         *(f"endpoints/{ode}/shard~{i}" for ode in error_odes for i in range(error_shards(config))),
         *own["students"],
         *own["errors"],
-        *(f"samples/{name}" for name in names),
+        *(f"samples/{name}" for name in [*names, *more]),
         *(f"features/{e}/data" for e in extractors),
         *(
             f"features/{e}/{who}/{ode}"
@@ -110,7 +176,7 @@ def artefacts(config: Config, runs: Sequence[Mapping[str, Any]]) -> list[str]:
             for who in ("teacher", "floor")
             for ode in odes(config, runs)
         ),
-        *(f"features/{e}/students/{name}" for e in extractors for name in names),
+        *(f"features/{e}/students/{name}" for e in extractors for name in [*names, *more]),
         *own["metrics"],
         *edits(config, runs),
         *(["convergence"] if config.convergence else []),
@@ -165,12 +231,12 @@ def benchmarks(config: Config, runs: Sequence[Mapping[str, Any]], scope: str) ->
     are made last, are not.
     """
     names = []
-    for folder in artefacts(config, runs):
+    for folder in artefacts(config, runs, scope):
         first, _, rest = folder.partition("/")
         names.append("/".join(filter(None, (_STEPS.get(first, first), rest))))
     names += [
         f"compare/{path.removeprefix('comparisons/').removesuffix('.csv')}"
-        for path in measured(config, runs)["comparisons"]
+        for path in measured(config, runs, scope)["comparisons"]
     ]
     names += [f"{step}/{scope}" for step in ("collect", "cards", "claims", "gallery")]
     names += ["table_search"] if searched(config, runs) else []

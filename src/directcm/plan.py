@@ -66,12 +66,14 @@ def _ode(text: str) -> dict[str, Any]:
     return {**ode, "coupling": axes.get("coupling", "forward")}
 
 
-def jobs(config: Config, runs: Sequence[Mapping[str, Any]]) -> list[Job]:
+def jobs(config: Config, runs: Sequence[Mapping[str, Any]], scope: str = "paper") -> list[Job]:
     """Every artefact of these runs with the work in it, in the order they are made."""
     by_key = {paths.key(run, paths.RUN_AXES): run for run in runs}
+    rows = paths.rows_solved(config.runs())
     total = config.errors.times * config.errors.points
     out = []
-    for folder in paths.artefacts(config, runs):
+    sets = paths.sets(config)
+    for folder in paths.artefacts(config, runs, scope):
         kind, _, rest = folder.partition("/")
         job = Job(kind, folder)
         if kind in ("reference", "floor", "targets", "endpoints"):
@@ -82,7 +84,8 @@ def jobs(config: Config, runs: Sequence[Mapping[str, Any]]) -> list[Job]:
                 # From noised images, from pure noise, and N start points of one trajectory for N steps.
                 mean = {"forward": (ode["N"] + 1) / 2, "prior": ode["N"], "trajectory": 1}[ode["coupling"]]
                 steps = config.targets.shard * mean
-                job.latents = config.targets.shard * (2 if ode["coupling"] == "trajectory" else 1)
+                # The endpoint and the point one step on; of trajectories the start point too.
+                job.latents = config.targets.shard * (3 if ode["coupling"] == "trajectory" else 2)
             elif kind == "endpoints":
                 size = config.errors.shard
                 points = min(size, total - int(shard) * size)
@@ -99,14 +102,15 @@ def jobs(config: Config, runs: Sequence[Mapping[str, Any]]) -> list[Job]:
         elif kind == "students":
             run = by_key[rest]
             job.method, job.pairs = run["method"], float(run["steps"] * run["batch_size"])
-            if (method := methods()[run["method"]]).teacher:
+            method = methods()[run["method"]]
+            if method.teacher and not (method.stored and paths.pool_of(run, rows)):
                 # Of the halvings the first alone asks the teacher, two steps at a time.
                 share = 2 / math.log2(run["N"]) if method.halves else 1
                 job.forwards = job.pairs * share * rows_per_step(run["solver"], run["w"])
         elif kind == "samples":
-            sets = config.sets(by_key[rest])
-            job.drawn = float(config.evaluation.samples * sum(k for _, k in sets))
-            job.latents = job.images = config.evaluation.samples * len(sets)
+            own = sets[rest.removeprefix(paths.MORE)][rest.startswith(paths.MORE)]
+            job.drawn = float(config.evaluation.samples * sum(k for _, k in own))
+            job.latents = job.images = config.evaluation.samples * len(own)
         elif kind == "edits":
             _, name = rest.split("/")
             run = _ode(name)
@@ -174,9 +178,11 @@ def size(folder: Path) -> int | None:
     return None if None in inside else total + sum(part or 0 for part in inside)
 
 
-def plan(config: Config, runs: Sequence[Mapping[str, Any]], results: Path, rates: Path = RATES) -> str:
+def plan(
+    config: Config, runs: Sequence[Mapping[str, Any]], results: Path, rates: Path = RATES, scope: str = "paper"
+) -> str:
     """The plan as text."""
-    found = jobs(config, runs)
+    found = jobs(config, runs, scope)
     sizes = {job.folder: size(results / job.folder) for job in found}
     lines = [
         f"{config.preset}: {len(runs)} students, {len(found)} artefacts, {sum(s is not None for s in sizes.values())} of them done",

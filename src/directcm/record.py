@@ -170,7 +170,7 @@ def stages(
     `runs` are the scope's; outputs that they do not have, and those `without`, are left out.
     """
     own = f"results/{config.preset}"
-    made = {folder.split("/")[0] for folder in paths.artefacts(config, runs)}
+    made = {folder.split("/")[0] for folder in paths.artefacts(config, runs, scope)}
     changed = read_yaml(overlay)
 
     def path(text: str) -> str:

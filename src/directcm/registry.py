@@ -13,6 +13,8 @@ and, where it is so,
 
     PROCESSES = ("karras",)            the processes that it is defined on
     HALVES = True                      N is halved until it is 1
+    STORED = True                      all that it asks of the teacher is one solver step from its start points of noised images,
+                                       which solving the ODE for other students has made already
     SETTINGS = {"mu": 0.95}            numbers of its own with their defaults, which `methods` of the configuration changes; one
                                        named dropout is the network's in training, 0 for methods without
     RANGES = "0 <= mu <= 1"            what they have to keep, comparisons that name each of them; where it has SETTINGS.
@@ -44,6 +46,7 @@ class Declared:
     forwards: float
     processes: tuple[str, ...] = ("vp", "karras")
     halves: bool = False
+    stored: bool = False
     settings: Mapping[str, float] = field(default_factory=dict)
     ranges: tuple[str, ...] = ()
 
@@ -133,15 +136,18 @@ def declared(path: Path) -> Declared:
         "FORWARDS": ("a number", number),
         "PROCESSES": ("names of processes", lambda v: isinstance(v, tuple) and set(v) <= {"vp", "karras"}),
         "HALVES": ("True or False", lambda v: isinstance(v, bool)),
+        "STORED": ("True or False", lambda v: isinstance(v, bool)),
         "SETTINGS": ("numbers by name", lambda v: isinstance(v, dict) and all(map(number, v.values()))),
         "RANGES": ("comparisons that name each of SETTINGS and nothing else, and that the defaults keep", kept),
     }
-    optional = {"PROCESSES": Declared.processes, "HALVES": False, "SETTINGS": {}, "RANGES": ""}
+    optional = {"PROCESSES": Declared.processes, "HALVES": False, "STORED": False, "SETTINGS": {}, "RANGES": ""}
     for key, (what, good) in checks.items():
         if key not in found and key in optional:
             found[key] = optional[key]
         if key not in found or not good(found[key]):
             raise ValueError(f"{path} declares no {key} = {what}")
+    if found["STORED"] and not (found["TEACHER"] and found["TARGETS"] in ("", "forward")):
+        raise ValueError(f"{path} declares no STORED = False, without a teacher or with TARGETS = {found['TARGETS']!r}")
     found["RANGES"] = conditions(found["RANGES"])
     return Declared(*(found[key] for key in checks))
 

@@ -198,7 +198,7 @@ def sample_teacher(what: Evaluated, ode: Mapping[str, Any], shard: int, shards: 
     def block(rows: range) -> dict[str, Tensor]:
         index = torch.tensor(list(rows))
         x = what.model.process.prior(what.initial[index])
-        latent, count = solve(
+        solved = solve(
             what.model,
             make_solver(ode["solver"]),
             x,
@@ -209,7 +209,10 @@ def sample_teacher(what: Evaluated, ode: Mapping[str, Any], shard: int, shards: 
             what.settings.batch_size,
             progress.update,
         )
-        return {"latents": latent.cpu(), "forwards": torch.tensor([[count.made, count.minimum]])}
+        return {
+            "latents": solved.ends.cpu(),
+            "forwards": torch.tensor([[solved.count.made, solved.count.minimum]]),
+        }
 
     _finish(
         what,

@@ -9,6 +9,7 @@ from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -104,6 +105,14 @@ class Count:
     minimum: int = 0
 
 
+class Solved(NamedTuple):
+    """What `solve` gives: the rows' endpoints (n, …), where they were after their first step (n, …), and the forwards."""
+
+    ends: Tensor
+    first: Tensor
+    count: Count
+
+
 def solve(
     teacher: Teacher,
     solver: Solver,
@@ -114,12 +123,12 @@ def solve(
     w: float,
     batch_size: int,
     progress: Callable[[int], None] | None = None,
-) -> tuple[Tensor, Count]:
+) -> Solved:
     """Endpoints of the guided ODE from rows x (n, …) that start at grid indices `starts` (n,) of grid(intervals).
 
     Index 0 is pure noise, index `intervals` the data end. A queue keeps up to `batch_size` rows under way, each
-    at its own time; a row that arrives makes room for the next, so none is evaluated after its end. Returns the
-    endpoints (n, …) on x's device in float32, and the count of forwards. `progress` hears of rows × steps done.
+    at its own time; a row that arrives makes room for the next, so none is evaluated after its end. The results lie
+    on x's device in float32. `progress` hears of rows × steps done.
     """
     process = teacher.process
     grid = process.grid(intervals).to(teacher.device)
@@ -129,6 +138,7 @@ def solve(
     # Longest first: the tail of the queue is short then, and the batch stays full for longer.
     waiting = deque(torch.argsort(left, descending=True, stable=True).tolist())
     state = x.float().clone()
+    first = torch.empty_like(state)
     index = starts.long().clone()
     before = teacher.rows_evaluated
     active: list[int] = []
@@ -140,9 +150,11 @@ def solve(
             t, s = grid[index[rows]], grid[index[rows] + 1]
             here = None if cond is None else cond.rows(rows).to(teacher.device)
             state[rows] = solver.step(teacher, state[rows].to(teacher.device), t, s, here, w).float().to(state.device)
+            fresh = rows[index[rows] == starts[rows]]
+            first[fresh] = state[fresh]
             index[rows] += 1
             if progress is not None:
                 progress(len(active))
             active = [row for row in active if index[row] < intervals]
     per_step = solver.evaluations_per_step * teacher.rows_per_prediction(w)
-    return state, Count(teacher.rows_evaluated - before, int(left.sum()) * per_step)
+    return Solved(state, first, Count(teacher.rows_evaluated - before, int(left.sum()) * per_step))

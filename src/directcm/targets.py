@@ -1,7 +1,8 @@
-"""The verb `targets`: start points (latent, noise, time), and the ODE's endpoints from them, solved once.
+"""The verb `targets`: start points (latent, noise, time), and the ODE solved from them once: its first step and its endpoint.
 
-CM and Direct CM train on the same start points in the same order; what differs is the target alone. The pool of start
-points has no end: a student uses its first so many, and a shard is so many in a row.
+CM and Direct CM train on the same start points in the same order; what differs is the target alone. The endpoint is Direct
+CM's. The first step Φ¹(x_s) is where CM's target is taken, so that no CM that has it asks the teacher again. The pool of
+start points has no end: a student uses its first so many, and a shard is so many in a row.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from directcm.encode import Latents
 from directcm.errors import UserError
 from directcm.processes import Process
 from directcm.progress import Progress
-from directcm.solvers import Count, Solver, make_solver, solve
+from directcm.solvers import Count, Solved, Solver, make_solver, solve
 from directcm.sources import digest
 from directcm.teachers import Teacher, load, loader
 
@@ -97,8 +98,8 @@ def follow(
     w: float,
     batch_size: int,
     progress: Callable[[int], None],
-) -> tuple[Tensor, Tensor, Tensor, Tensor, Count]:
-    """(image ids, grid indices, x, endpoints) of start points on trajectories, each trajectory solved once from pure noise."""
+) -> tuple[Tensor, Tensor, Tensor, Solved]:
+    """(image ids, grid indices, x, solution) of start points on trajectories, each trajectory solved once from pure noise."""
     numbers = sorted(set(starts.trajectories(rows)))
     place = {number: i for i, number in enumerate(numbers)}
     ids, _, x = FromPrior.__call__(starts, numbers)
@@ -118,7 +119,7 @@ def follow(
     k = starts.grid_index(rows)
     which = torch.tensor([place[number] for number in starts.trajectories(rows)])
     made = model.rows_evaluated - before
-    return ids[which], k, states[k, which], states[-1, which], Count(made, made)
+    return ids[which], k, states[k, which], Solved(states[-1, which], states[k + 1, which], Count(made, made))
 
 
 @dataclass(frozen=True)
@@ -142,7 +143,8 @@ def solve_starts(
     out: Path,
 ) -> None:
     """Solve the ODE (solver, N, w) from a shard of start points: `<kind>.safetensors` with index, id, time (B,), endpoint (B, c, h, w);
-    and x (B, c, h, w) where the start points are the teacher's own, on trajectories.
+    for targets x_next (B, c, h, w) too, the ODE one grid time further on, and x (B, c, h, w) where the start points are the
+    teacher's own, on trajectories.
 
     `starts(index)` gives (image ids, grid indices, x), `starts.latents` the conditioning by image id. `key` holds all else that
     the result depends on; it becomes the artefact's settings, and with the code and the inputs the key of unfinished work.
@@ -164,14 +166,16 @@ def solve_starts(
         begun = time.perf_counter()
         found: dict[str, Tensor] = {}
         if whole_trajectories:
-            ids, k, found["x"], ends, made = follow(starts, method, rows, model, ode["w"], batch_size, progress.update)
+            ids, k, found["x"], solved = follow(starts, method, rows, model, ode["w"], batch_size, progress.update)
         else:
             ids, k, x = starts(list(rows))
-            ends, made = solve(
+            solved = solve(
                 model, method, x, k, intervals, starts.latents.conditioning(ids), ode["w"], batch_size, progress.update
             )
-        if not bool(torch.isfinite(ends).all()):
-            bad = int(torch.nonzero(~torch.isfinite(ends).flatten(1).all(1))[0])
+        if kind == "targets":
+            found["x_next"] = solved.first
+        if not bool(torch.isfinite(solved.ends).all()):
+            bad = int(torch.nonzero(~torch.isfinite(solved.ends).flatten(1).all(1))[0])
             raise UserError(
                 f"{kind}: start point {rows[bad]} ends in a number that is not finite; use precision no or bf16"
             )
@@ -179,9 +183,9 @@ def solve_starts(
             "index": torch.tensor(list(rows)),
             "id": ids,
             "time": grid[k],
-            "endpoint": ends,
+            "endpoint": solved.ends,
             **found,
-            "forwards": torch.tensor([[made.made, made.minimum]]),
+            "forwards": torch.tensor([[solved.count.made, solved.count.minimum]]),
             "seconds": torch.tensor([time.perf_counter() - begun], dtype=torch.float64),
         }
 

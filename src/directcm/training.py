@@ -62,7 +62,8 @@ def make(
     images = Starts(data, frozen.process, run["N"], seed if pooled else run["seed"])
     starts = STARTS[coupling](data, frozen.process, run["N"], seed)
     solved = None
-    if method.TARGETS:
+    stored = declared()[run["method"]].stored
+    if method.TARGETS or (stored and targets):
         if not targets:
             raise UserError(f"train: {run['method']} needs --targets, the solved endpoints of its start points")
         solved = join(targets, count=pool)
@@ -82,7 +83,13 @@ def make(
     decay = getattr(method, "decay", None)
     average = students.Student(student.teacher.twin()) if decay else None
     setting = methods.Setting(
-        frozen if method.TEACHER else None, make_solver(run["solver"]), run["w"], distance, run["N"], own, average
+        frozen if method.TEACHER and not (stored and solved is not None) else None,
+        make_solver(run["solver"]),
+        run["w"],
+        distance,
+        run["N"],
+        own,
+        average,
     )
     grid = starts.grid.to(device)
     drops = any(isinstance(m, torch.nn.Dropout) and m.p > 0 for m in unet.modules())
@@ -107,7 +114,7 @@ def make(
             grid[k],
             grid[k + 1],
             cond_x,
-            None if rows_solved is None else rows_solved["endpoint"].to(device),
+            rows_solved["endpoint"].to(device) if rows_solved is not None and method.TARGETS else None,
             x0.to(device),
             eps.to(device),
             cond,
@@ -115,6 +122,7 @@ def make(
             v,
             step,
             run["steps"],
+            rows_solved["x_next"].to(device) if rows_solved is not None and stored else None,
         )
         if drops:
             rng.seed_torch(run["seed"], "dropout", step, accelerator.process_index)
@@ -185,13 +193,15 @@ def make(
             {"run": dict(run), "trainable_parameters": sum(trained), "snapshots": kept, "forwards": forwards},
         )
         last = forwards[str(run["steps"])]
+        made = 0 if stored and solved is not None else last["teacher"]
         art.counts = {
             "pairs_drawn": drawn,
             "distinct_pairs": min(drawn, pool) if pooled else drawn,
             "trainable_parameters": sum(trained),
             "student_forwards": last["student"],
-            "teacher_forwards": last["teacher"],
-            "teacher_forwards_minimum": last["teacher"],
+            # Steps that were read from targets are that verb's; `student.json` has them as what the method costs.
+            "teacher_forwards": made,
+            "teacher_forwards_minimum": made,
         }
         art.provenance["device"] = device
         art.provenance["seconds_at"] = {str(step): round(value, 3) for step, value in fitted.seconds.items()}
@@ -211,7 +221,7 @@ def _forwards(
 ) -> dict[str, dict[str, int]]:
     """Rows through the student's and the teacher's network up to each of these steps, and solved endpoints that were used.
 
-    By count, not by counter: a resumed run has not made the forwards before its checkpoint itself.
+    A teacher's step counts whether it was made here or read from targets: it is what the method asks for. By count, not by counter: a resumed run has not made the forwards before its checkpoint itself.
     """
     total, size = run["steps"], run["batch_size"]
     own = getattr(method, "student_forwards", lambda *_: method.FORWARDS)

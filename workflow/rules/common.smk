@@ -97,6 +97,10 @@ def grid(runs, names):
 
 
 ALL_RUNS = CONFIG.runs()
+# Start points whose ODE is solved, by the pool's name.
+ROWS_SOLVED = paths.rows_solved(ALL_RUNS)
+# What is evaluated of a run: in the fewest sampling steps, and in more.
+SETS = paths.sets(CONFIG)
 BY_KEY = {key(run, RUN_AXES): run for run in ALL_RUNS}
 # What is made: the main comparison for `snakemake`, everything for `snakemake paper`.
 SCOPES = {"main": MAIN_RUNS, "paper": ALL_RUNS}
@@ -123,6 +127,8 @@ wildcard_constraints:
     extractor="|".join(EXTRACTORS),
     scope="|".join(SCOPES),
     axis="N|w",
+    # Below what is evaluated of a run: sets in more sampling steps than the fewest.
+    more=f"|{paths.MORE}",
     # Part of a pool's name; of noised images, the default, there is none.
     coupling=f"|,coupling~({'|'.join(COUPLINGS[1:])})",
 
@@ -178,14 +184,19 @@ TRAINED_HERE = paths.trained_extractors(CONFIG)
 NEEDED = CONFIG.extractor_names()
 
 
+def run_key(wildcards):
+    """The run's key, as the wildcards spell its axes."""
+    return ",".join(f"{n}~{getattr(wildcards, n)}" for n in RUN_AXES)
+
+
 def run_of(wildcards):
     """The run whose axes the wildcards spell."""
-    return BY_KEY[",".join(f"{n}~{getattr(wildcards, n)}" for n in RUN_AXES)]
+    return BY_KEY[run_key(wildcards)]
 
 
 @known
 def targets_of(wildcards):
-    pool = paths.solved(run_of(wildcards))
+    pool = paths.pool_of(run_of(wildcards), ROWS_SOLVED)
     if not pool:
         return []
     shards_of_pool = range(paths.count(int(wildcards.pool), CONFIG.targets.shard))

@@ -90,17 +90,17 @@ use rule features_data as features with:
     input:
         data=f"{OUT}/data/manifest.json",
         noise=f"{OUT}/noise/manifest.json",
-        samples=f"{OUT}/samples/{RUN}/manifest.json",
+        samples=f"{OUT}/samples/{{more}}{RUN}/manifest.json",
         extractor=trained,
     output:
-        f"{OUT}/features/{{extractor}}/students/{RUN}/manifest.json",
+        f"{OUT}/features/{{extractor}}/students/{{more}}{RUN}/manifest.json",
     log:
-        f"{OUT}/logs/features/{{extractor}}/students/{RUN}.log",
+        f"{OUT}/logs/features/{{extractor}}/students/{{more}}{RUN}.log",
     benchmark:
-        f"{OUT}/benchmarks/features/{{extractor}}/students/{RUN}.tsv"
+        f"{OUT}/benchmarks/features/{{extractor}}/students/{{more}}{RUN}.tsv"
     params:
         code=code("metrics.features"),
-        samples=f"--collection {OUT}/samples/{RUN}/manifest.json",
+        samples=f"--collection {OUT}/samples/{{more}}{RUN}/manifest.json",
         extractor=known(
             lambda wildcards, input: (
                 f"--extractor {input.extractor}" if input.extractor else ""
@@ -193,17 +193,17 @@ rule evaluate:
     input:
         data=f"{OUT}/data/manifest.json",
         noise=f"{OUT}/noise/manifest.json",
-        samples=f"{OUT}/samples/{RUN}/manifest.json",
-        features=features_of(f"students/{RUN}"),
+        samples=f"{OUT}/samples/{{more}}{RUN}/manifest.json",
+        features=features_of(f"students/{{more}}{RUN}"),
         data_features=features_of("data"),
         reference=draw_of(ODE),
         reference_features=features_of(f"teacher/{ODE}"),
     output:
-        f"{OUT}/metrics/students/{RUN}/manifest.json",
+        f"{OUT}/metrics/students/{{more}}{RUN}/manifest.json",
     log:
-        f"{OUT}/logs/evaluate/students/{RUN}.log",
+        f"{OUT}/logs/evaluate/students/{{more}}{RUN}.log",
     benchmark:
-        f"{OUT}/benchmarks/evaluate/students/{RUN}.tsv"
+        f"{OUT}/benchmarks/evaluate/students/{{more}}{RUN}.tsv"
     conda:
         "../../envs/directcm.yaml"
     threads: 1

@@ -39,11 +39,11 @@ rule sample:
         noise=f"{OUT}/noise/manifest.json",
         student=f"{OUT}/students/{RUN}/manifest.json",
     output:
-        f"{OUT}/samples/{RUN}/manifest.json",
+        f"{OUT}/samples/{{more}}{RUN}/manifest.json",
     log:
-        f"{OUT}/logs/sample/{RUN}.log",
+        f"{OUT}/logs/sample/{{more}}{RUN}.log",
     benchmark:
-        f"{OUT}/benchmarks/sample/{RUN}.tsv"
+        f"{OUT}/benchmarks/sample/{{more}}{RUN}.tsv"
     conda:
         "../../envs/directcm.yaml"
     threads: 1
@@ -56,11 +56,12 @@ rule sample:
         settings=evaluation(),
         sets=known(
             lambda wildcards: [
-                f"{step}:{steps}" for step, steps in CONFIG.sets(run_of(wildcards))
+                f"{step}:{steps}"
+                for step, steps in SETS[run_key(wildcards)][bool(wildcards.more)]
             ]
         ),
         seed=SEED,
-        scratch=f"{OUT}/scratch/samples/{RUN}",
+        scratch=f"{OUT}/scratch/samples/{{more}}{RUN}",
     message:
         "sample: {wildcards.method} seed {wildcards.seed}, step:sampling steps {params.sets}"
     shell:

@@ -24,8 +24,10 @@ def line_of(run):
     return {
         **{name: [run[name]] for name in RUN_AXES},
         "snapshots": CONFIG.snapshots(run),
-        "sampling_steps": [k for step, k in CONFIG.sets(run) if step == run["steps"]],
-        "errors": CONFIG.measures_errors(run),
+        "sampling_steps": [
+            k for step, k in SETS[key(run, RUN_AXES)][0] if step == run["steps"]
+        ],
+        "errors": False,
     }
 
 
@@ -53,13 +55,21 @@ def setting_of(wildcards):
 
 
 def students_of(wildcards, pattern):
-    """A path per student of a setting, and of those that it is compared with."""
+    """A path per student of a setting, and of those that it is compared with; in more sampling steps, where that is asked, too."""
     setting = setting_of(wildcards)
     others = BESIDE.get(setting, {}).values()
     runs = paths.unique(
         [*BY_SETTING[setting], *(run for runs in others for run in runs)]
     )
-    return [pattern.format(run) for run in runs]
+    further = [f"{paths.MORE}{run}" for run in runs if wildcards.more and SETS[run][1]]
+    return [pattern.format(run) for run in [*runs, *further]]
+
+
+def beyond(wildcards):
+    """--beyond STEPS: in more sampling steps than the fewest, whose comparisons are a table of their own."""
+    runs = [SETS[run] for run in BY_SETTING[setting_of(wildcards)]]
+    least = min(k for plain, _ in runs for _, k in plain)
+    return f"--beyond {least}" if wildcards.more else ""
 
 
 def beside_of(wildcards):
@@ -73,7 +83,7 @@ def beside_of(wildcards):
 
 def of_scope(scope, *kinds):
     """What a scope's tidy tables are collected from."""
-    found = paths.measured(CONFIG, SCOPES[scope])
+    found = paths.measured(CONFIG, SCOPES[scope], scope)
     return [
         f"{OUT}/{path}" if path.endswith(".csv") else f"{OUT}/{path}/manifest.json"
         for kind in kinds
@@ -142,7 +152,7 @@ def paired(axis):
 ANY = {run["adapter"] for run in ALL_RUNS}
 OWN = {main_setting(CONFIG)["adapter"]}
 # Read from the whole grid; the others from the main comparison.
-OF_THE_GRID = ("table2", "table4")
+OF_THE_GRID = ("table2", "table3", "table4")
 MAIN_TABLES = [name for name in available(CONFIG) if name not in OF_THE_GRID]
 MAIN_FIGURES = {
     "supervision": "Figure 1. The two supervisions",

@@ -445,6 +445,7 @@ def compare(
     along: Sequence[str] = tuple(METHODS),
     others: Sequence[Across] = (),
     claimed: Sequence[tuple[str, str]] | None = None,
+    beyond: int = 0,
     threads: int = 1,
     progress: Callable[[int, int], None] | None = None,
 ) -> list[dict[str, Any]]:
@@ -452,7 +453,8 @@ def compare(
 
     `pairs` of methods are compared, methods `along` their training, and methods `stepwise` with themselves in more sampling
     steps: there `sampling_steps` is the larger number, and b the fewest that were evaluated. `claimed` are the (metric,
-    reference) of what is neither the paper's pair nor along a training; None: all of them. `threads` changes no byte. `others` are settings that differ in one axis, of which finished
+    reference) of what is neither the paper's pair nor along a training; None: all of them. `beyond`: lines of more sampling
+    steps than this alone. `threads` changes no byte. `others` are settings that differ in one axis, of which finished
     students are compared with this setting's: there `what` is `across(axis, value)`, and the axes are a's.
 
     `setting` holds the SETTING_AXES. `metrics` are the collections metrics/students/<run> of its runs and of the others', all
@@ -483,6 +485,7 @@ def compare(
         {extractor: open_artifact(path, "features") for extractor, path in data.items()},
     )
     pairings = [*_pairings(items, pairs, stepwise, along), *_crossings(items, beside)]
+    pairings = [one for one in pairings if one.a[0].sampling_steps > beyond]
     jobs = [(one, key) for one in pairings for key in _common(one) if _wanted(one, key, claimed)]
     rows = []
     # Linear algebra on small matrices: as many tests at once as there are threads, each on one of them.

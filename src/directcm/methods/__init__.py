@@ -38,7 +38,8 @@ class Batch:
     """The rows of one step, of `steps` in all.
 
     x at time t (B, …), the next grid time, their conditioning, and the ODE's endpoint from x where the method's TARGETS ask
-    for it: start points of that coupling. Beside them training images x0 (B, …), noise eps (B, …), the images' own conditioning,
+    for it: start points of that coupling. x_next (B, …) is the ODE one step on from x, at t_next, where it was solved beforehand
+    (see `next_point`). Beside them training images x0 (B, …), noise eps (B, …), the images' own conditioning,
     and two numbers u, v in [0, 1) a row (B,) float64, for times and choices of a method's own.
     """
 
@@ -54,6 +55,7 @@ class Batch:
     v: Tensor | None = None
     step: int = 0
     steps: int = 1
+    x_next: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -75,6 +77,15 @@ class Setting:
 def load(name: str) -> ModuleType:
     """The module of a method."""
     return importlib.import_module(f"directcm.methods.{name}")
+
+
+@torch.no_grad()
+def next_point(batch: Batch, setting: Setting) -> Tensor:
+    """x̂_n (B, …): one guided solver step of the teacher from (x_s, s), as it was stored, or else made here."""
+    if batch.x_next is not None:
+        return batch.x_next
+    assert setting.teacher is not None
+    return setting.solver.step(setting.teacher, batch.x, batch.t, batch.t_next, batch.cond, setting.w)
 
 
 def training_pair(

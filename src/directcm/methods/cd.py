@@ -9,11 +9,12 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from directcm.methods import Batch, Setting
+from directcm.methods import Batch, Setting, next_point
 from directcm.students import Student
 
 LABEL = "CD"
 TEACHER, TARGETS, FORWARDS = True, "", 2
+STORED = True
 # Song et al., Table 3, ImageNet 64.
 SETTINGS = {"mu": 0.95}
 RANGES = "0 <= mu <= 1"
@@ -26,8 +27,7 @@ def decay(step: int, steps: int, setting: Setting) -> float:
 
 def loss(student: Student, batch: Batch, setting: Setting) -> Tensor:
     """Per-sample losses (B,)."""
-    assert setting.teacher is not None and setting.average is not None
+    assert setting.average is not None
     with torch.no_grad():
-        x_next = setting.solver.step(setting.teacher, batch.x, batch.t, batch.t_next, batch.cond, setting.w)
-        target = setting.average(x_next, batch.t_next, batch.cond)
+        target = setting.average(next_point(batch, setting), batch.t_next, batch.cond)
     return setting.distance(student(batch.x, batch.t, batch.cond), target)

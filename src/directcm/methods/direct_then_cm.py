@@ -13,6 +13,7 @@ from directcm.students import Student
 
 LABEL = "Direct CM, then CM"
 TEACHER, TARGETS, FORWARDS = True, "forward", 2
+STORED = True
 # The share of the training on endpoints.
 SETTINGS = {"direct": 0.5}
 RANGES = "0 <= direct <= 1"
