@@ -557,7 +557,7 @@ def test_the_pair_is_of_what_the_generator_makes_with_the_same_noise(gc: Any) ->
 
 
 def test_ects_times() -> None:
-    """ln t is normal(−1.1, 2) within the process; r is the end at first, then nears t (METHODS.md)."""
+    """ln t is normal(−1.1, 2) within the process; r is the end at first, then nears t (Geng et al. 2406.14548)."""
     u = (torch.arange(2000) + 0.5).double() / 2000
     t = ect.start_times(KARRAS, u, -1.1, 2.0)
     assert float(t.median()) == pytest.approx(math.exp(-1.1), rel=0.03)

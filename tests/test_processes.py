@@ -1,4 +1,4 @@
-"""The VP process against diffusers' own schedules and the numbers of METHODS.md."""
+"""The VP process against diffusers' own schedules and the student's boundary in 2411.08954."""
 
 from __future__ import annotations
 

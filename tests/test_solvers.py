@@ -160,7 +160,7 @@ def test_ddim_is_diffusers_ddim(intervals: int) -> None:
 
 
 def slope_by_hand(teacher: Spy, x: Tensor, t: float) -> Tensor:
-    """METHODS.md: d(x, s) = −½β x + ½β ε̂/σ_s, β = 1000·β_{s−1}; at s = 0 with β₀ and the σ of the first step."""
+    """The paper's released code: d(x, s) = −½β x + ½β ε̂/σ_s, β = 1000·β_{s−1}; at s = 0 with β₀ and the σ of the first step."""
     k = max(int(t), 1)
     betas = torch.linspace(0.00085**0.5, 0.012**0.5, 1000, dtype=torch.float64) ** 2
     sigma = float((1 - torch.cumprod(1 - betas, 0)[k - 1]).sqrt())

@@ -43,7 +43,7 @@ def l1(a: Tensor, b: Tensor) -> Tensor:
 
 
 def pseudo_huber(c: float) -> Distance:
-    """mean(√(δ² + c²) − c) over everything but the first dimension (Charbonnier et al. 1997; METHODS.md)."""
+    """mean(√(δ² + c²) − c) over everything but the first dimension (Charbonnier et al. 1997)."""
     return lambda a, b: (((a - b) ** 2 + c**2).sqrt() - c).flatten(1).mean(1)
 
 

@@ -1,6 +1,6 @@
 """The verb `plan`: what a configuration asks for before anything runs: jobs, teacher forwards, hours on named devices, storage.
 
-Forwards are counted as METHODS.md counts them, one row through the teacher's U-Net, guidance twice; start points of training
+Forwards are counted as docs/methods.md counts them, one row through the teacher's U-Net, guidance twice; start points of training
 are uniform over the grid, so that a target takes (N + 1)/2 steps on average and the count is an expectation. Hours come from the
 rates that were measured (`benchmarks/rates.csv`) and leave out what has no rate: metrics, analysis, training the teacher.
 """

@@ -88,7 +88,7 @@ class Process(ABC):
 
 
 class VariancePreserving(Process):
-    """The discrete DDPM process of Stable Diffusion (METHODS.md; Ho et al. 2006.11239).
+    """The discrete DDPM process of Stable Diffusion (Ho et al. 2006.11239, Section 2), its times counted from 1.
 
     Times t ∈ {0, …, K} with K = len(betas): α(t) = √ᾱ_{t−1}, σ(t) = √(1 − ᾱ_{t−1}), α(0) = 1, σ(0) = 0.
     `time_input`: "zero_based" tells the network t − 1 (what a diffusers U-Net was trained on), "one_based" t
@@ -136,7 +136,7 @@ class VariancePreserving(Process):
         return torch.arange(intervals, -1, -1, dtype=torch.float64) * (total // intervals)
 
     def velocity(self, x: Tensor, eps: Tensor, t: Tensor) -> Tensor:
-        """−½β x + ½β ε̂/σ with β = β_{t−1}; at t = 0 the values of t = 1, as the release has it (METHODS.md)."""
+        """−½β x + ½β ε̂/σ with β = β_{t−1}; at t = 0 the values of t = 1, as the code released with 2411.08954 has it."""
         index = self._index(t).clamp(min=1)
         beta = expand(self.betas[index - 1].to(x.device), x)
         sigma = expand(self._sigma[index].to(x.device), x)
@@ -146,7 +146,7 @@ class VariancePreserving(Process):
         return t.clamp(min=1)
 
     def boundary(self, t: Tensor) -> tuple[Tensor, Tensor]:
-        """c_skip = ¼/((10t)² + ¼), c_out = 10t/√((10t)² + ¼) (METHODS.md, "Student")."""
+        """c_skip = ¼/((10t)² + ¼), c_out = 10t/√((10t)² + ¼) (the student of 2411.08954)."""
         scaled = 10.0 * t.double()
         return 0.25 / (scaled**2 + 0.25), scaled / (scaled**2 + 0.25).sqrt()
 
@@ -160,7 +160,7 @@ class VariancePreserving(Process):
 
 
 class VarianceExploding(Process):
-    """Karras's process x_t = x₀ + t·ε, whose time is the noise level itself (Karras et al. 2206.00364; METHODS.md).
+    """Karras's process x_t = x₀ + t·ε, whose time is the noise level itself (Karras et al. 2206.00364).
 
     From T = `start` down to ε = `end`, where the ODE's endpoint x_ε lies; `rho` bends the grid towards small times,
     `sigma_data` is the data's standard deviation.

@@ -37,7 +37,7 @@ def set_name(step: int, sampling_steps: int) -> str:
 
 
 def step_indices(intervals: int, steps: int) -> list[int]:
-    """Grid indices of `steps` student steps: round(linspace(0, N, steps, endpoint=False)) (METHODS.md, "Evaluation")."""
+    """Grid indices of `steps` student steps: round(linspace(0, N, steps, endpoint=False)), as in 2411.08954's released code."""
     return [int(i) for i in np.round(np.linspace(0, intervals, steps, endpoint=False))]
 
 

@@ -1,6 +1,7 @@
 """ODE solvers on the abstract process, and the queue that solves many start times at once.
 
-A solver steps rows from times t to times s, each row at its own time. Formulas: METHODS.md, "The paper".
+A solver steps rows from times t to times s, each row at its own time. `ddim`, `euler` and `heun` are those of 2411.08954 and
+its released code, `edm_heun` is Karras's; docs/methods.md has the formulas side by side.
 """
 
 from __future__ import annotations

@@ -55,7 +55,7 @@ EXTRACTORS = {
     )
 }
 
-# The numbers of the paper's main comparison, one step (METHODS.md, "Reported").
+# The numbers of the paper's main comparison, one step (2411.08954).
 _FID = {"CM": 95.3, "Direct CM": 166.0}
 _FD_DINO = {"CM": 747.7, "Direct CM": 1148.0}
 _CLIP = {"CM": 0.21, "Direct CM": 0.19}

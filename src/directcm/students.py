@@ -36,7 +36,7 @@ LORA_LAYERS = (
 
 
 class Student:
-    """f(x, t) = c_skip(t)·x + c_out(t)·F, unguided; f(x, end) = x exactly (METHODS.md, "Student"; Song et al. 2303.01469, (5)).
+    """f(x, t) = c_skip(t)·x + c_out(t)·F, unguided; f(x, end) = x exactly (Song et al. 2303.01469, equation 5).
 
     F is x̂₀ on the VP process (the paper), the EDM network's own output on Karras's (Song et al., Appendix C).
     """

@@ -1,4 +1,4 @@
-"""Direct CM on the teacher's own trajectories (METHODS.md, `coupling: trajectory`).
+"""Direct CM on the teacher's own trajectories, as trajectory mid-training has it (2509.24526): `coupling: trajectory`.
 
 d( f_θ(x_s, s), Φ(x_T, T → 0) ),  x_s on the trajectory from pure noise x_T: all points of one share an endpoint, and x_s follows
 the teacher's marginal, not the data's.

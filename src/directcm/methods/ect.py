@@ -17,7 +17,7 @@ from directcm.students import Student
 LABEL = "ECT"
 TEACHER, TARGETS, FORWARDS = False, "", 2
 PROCESSES = ("karras",)
-# METHODS.md, "Easy consistency tuning"; the exponent grows by one after each of the equal stages of a training.
+# Geng et al. 2406.14548, the mapping from t to r and the normal of ln t; the exponent grows by one after each of the equal stages of a training.
 SETTINGS = {"p_mean": -1.1, "p_std": 2.0, "q": 2.0, "k": 8.0, "stages": 8, "dropout": 0.0}
 # In the last stage t and r are a part in q^stages asunder, and a float32 network has to tell them apart.
 RANGES = "-6 <= p_mean <= 4, 0 < p_std <= 100, 1 < q, 0 <= k <= 1000, 1 <= stages, q**stages <= 1e6, 0 <= dropout < 1"

@@ -1,7 +1,7 @@
 """Progressive distillation (Salimans & Ho 2202.00512): one step of the student matches two of its teacher, again and again.
 
 In stage j the grid has N/2ʲ intervals. From x_t two steps lead to x₃ at t₃; the target D is what one step has to aim at,
-D = x_t − l_t·(x₃ − x_t)/(l₃ − l_t) with α = 1 and l = t (METHODS.md), weight max(α²/σ², 1), Karras's max(1/t², 1). The teacher's own
+D = x_t − l_t·(x₃ − x_t)/(l₃ − l_t) with α = 1 and l = t (their Algorithm 2), weight max(α²/σ², 1), Karras's max(1/t², 1). The teacher's own
 guided solver makes the first stage's steps, the student as it was at the end of the stage before those of the next.
 
 In k steps it is sampled as it was at the end of the stage that left k intervals, without noise, by the jumps that it was trained on.

@@ -30,8 +30,8 @@ LARGE = 256
 class LatentDiffusion(Teacher):
     """A UNet2DConditionModel with SDXL's text-time conditioning.
 
-    Conditioning: prompt_embeds (B, tokens, D), pooled (B, P). ∅ is both zeroed with the same time ids
-    (METHODS.md). The network's own dtype is used inside; x and ε̂ are float32 outside.
+    Conditioning: prompt_embeds (B, tokens, D), pooled (B, P). ∅ is both zeroed with the same time ids,
+    as SDXL is released (Podell et al. 2307.01952). The network's own dtype is used inside; x and ε̂ are float32 outside.
     """
 
     def __init__(self, unet: Any, process: VariancePreserving, pixels: int, prediction_type: str = "epsilon") -> None:

@@ -22,7 +22,7 @@ COMPONENTS = "components.safetensors"
 
 
 class Mixture(Teacher):
-    """The closed-form ε̂ of x₀ ~ Σ_k π_k N(m_k, s_k² I) on any process (METHODS.md, "An exact teacher").
+    """The closed-form ε̂ of x₀ ~ Σ_k π_k N(m_k, s_k² I) on any process (Karras et al. 2206.00364, Appendix B, for points).
 
     `means` (K, …), `scales` (K,) ≥ 0, where 0 makes a component a point, `weights` (K,) > 0, `labels` (K,) int64.
     Conditioning {"label": (B,)} restricts a row to the components of its label, −1 to none: that is ∅.
