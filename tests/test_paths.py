@@ -73,7 +73,7 @@ def test_the_embedded_default() -> None:
     # refined one, 1,000 start points in one shard.
     assert kinds(folders) == {
         **dict.fromkeys(("data", "teacher", "latents", "noise", "floor_noise", "trajectories", "extractors"), 1),
-        **{"reference": 18, "floor": 18, "targets": 20, "endpoints": 5, "students": 116, "errors": 28, "samples": 116},
+        **{"reference": 18, "floor": 18, "targets": 20, "endpoints": 5, "students": 116, "errors": 28, "samples": 126},
         **{"features": 1 + 18 + 126, "metrics": 144},
     }
     refined = f"solver~{config.errors.refined.solver},N~{config.errors.refined.N},w~3"
@@ -112,11 +112,11 @@ def test_the_smoke_preset() -> None:
     assert len(runs) == 16
     found = paths.measured(config, runs)
     assert {name: len(folders) for name, folders in found.items()} == {
-        "metrics": 2 * 4 + 16,
+        "metrics": 2 * 4 + 16 + 4,
         "students": 16,
         "targets": 3 + 3 * 2,
         "errors": 6,
-        "comparisons": 7,
+        "comparisons": 7 + 1,
     }
     # The pool of 96 takes three shards of 32 of the one ODE that it is trained on.
     assert paths.pools(config, runs) == {
@@ -153,11 +153,11 @@ def test_on_pixels_images_are_edited() -> None:
 def test_nothing_is_named_twice(preset: str | None) -> None:
     config = load_config(ROOT / "config.yaml", *([ROOT / f"workflow/presets/{preset}.yaml"] if preset else []))
     for scope, runs in (("main", main_runs(config)), ("paper", config.runs())):
-        whole = paths.artefacts(config, runs)
+        whole = paths.artefacts(config, runs, scope)
         assert len(whole) == len(set(whole))
         files = paths.benchmarks(config, runs, scope)
         assert len(files) == len(set(files)) and all(f.endswith(".tsv") for f in files)
-        found = paths.measured(config, runs)
+        found = paths.measured(config, runs, scope)
         for folders in found.values():
             assert len(folders) == len(set(folders))
         # What tables are collected from is among what is made.
@@ -198,7 +198,8 @@ def test_benchmarks_are_named_after_their_rules(preset: str) -> None:
         assert any(
             f.startswith((f"{{OUT}}/benchmarks/{spelled}/", f"{{OUT}}/benchmarks/{spelled}.tsv")) for f in named
         ), kind
-    assert kinds(files)["sample"] == kinds(files)["train"] == len(config.runs())
+    assert kinds(files)["train"] == len(config.runs())
+    assert kinds(files)["sample"] == len(config.runs()) + len(paths.in_more_steps(config, config.runs(), "paper"))
 
 
 def test_targets_are_for_methods_that_want_them() -> None:

@@ -141,6 +141,41 @@ def test_trainable_weights_are_float32(tiny: Any) -> None:
         assert {p.dtype for p in unet.parameters() if p.requires_grad} == {torch.float32}
 
 
+def test_folded_layers_are_pefts(tiny: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Outputs and the gradients of A and B, as peft computes them."""
+    x, t = points()
+    found = []
+    for folded in (False, True):
+        if not folded:
+            monkeypatch.setattr(students, "fold", lambda unet: None)
+        student = students.make_student(load(tiny.teacher), "lora4", 0)
+        monkeypatch.undo()
+        unet = student.teacher.network
+        shake(unet)
+        kinds = {type(m).__name__ for m in unet.modules() if hasattr(m, "lora_A")}
+        assert kinds == ({"FoldedLinear", "FoldedConv2d"} if folded else {"Linear", "Conv2d"})
+        out = student(x, t, cond())
+        out.pow(2).sum().backward()
+        found.append((out.detach(), {n: p.grad for n, p in unet.named_parameters() if p.requires_grad}))
+    torch.testing.assert_close(found[1][0], found[0][0], rtol=1e-5, atol=1e-5)
+    # Some gradients are 0 but for rounding: what comes before a group norm.
+    size = torch.cat([g.flatten() for g in found[0][1].values()]).norm()
+    for name, own in found[0][1].items():
+        assert float((found[1][1][name] - own).norm()) < 1e-6 * float(size) + 1e-4 * float(own.norm()), name
+    # A copy has weights of its own.
+    twin = student.teacher.twin()
+    with torch.no_grad():
+        before = student(x, t, cond())
+        for p in twin.network.parameters():
+            p.zero_()
+        assert torch.equal(student(x, t, cond()), before)
+
+
+def test_half_precision_keeps_pefts_layers(tiny: Any) -> None:
+    network = students.make_student(load(tiny.teacher, precision="bf16"), "lora4", 0).teacher.network
+    assert {type(m).__name__ for m in network.modules() if hasattr(m, "lora_A")} == {"Linear", "Conv2d"}
+
+
 @pytest.mark.parametrize("adapter", ["lora", "lora0", "lora-4", "LoRA4", "half", "lora4x"])
 def test_adapters_that_are_none(tiny: Any, adapter: str, one_line: Any) -> None:
     with pytest.raises(UserError) as error:

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from directcm.config import ODE_AXES, RUN_AXES, SETTING_AXES, Config, number
-from directcm.registry import methods
+from directcm.registry import FIRST, methods
 from directcm.specs import EXTRACTORS
 
 
@@ -89,6 +89,11 @@ def odes(config: Config, runs: Sequence[Mapping[str, Any]]) -> list[str]:
     return unique(key(axes, ODE_AXES) for axes in (default_ode(config), *runs))
 
 
+def default_scope(config: Config) -> str:
+    """What `snakemake` makes without a target: the main comparison, or of more methods than the paper's two the whole grid."""
+    return "main" if {run["method"] for run in config.runs()} <= set(FIRST) else "paper"
+
+
 Sets = list[tuple[int, int]]
 # Where sets in more sampling steps than the fewest lie, below what they are.
 MORE = "more_steps/"
@@ -97,9 +102,10 @@ MORE = "more_steps/"
 def sets(config: Config) -> dict[str, tuple[Sets, Sets]]:
     """A run's key → its sets (optimiser step, sampling steps) in the fewest sampling steps, and those in more.
 
-    The latter lie in a collection of their own, so that the main comparison, which is about the former, makes no others. Where the
-    runs of one setting have not the same fewest steps, all of their sets lie in one.
+    The latter lie in a collection of their own where the main comparison, which is about the former, is made by itself. Where
+    the runs of one setting have not the same fewest steps, all of their sets lie in one.
     """
+    whole = default_scope(config) == "paper"
     found = {key(run, RUN_AXES): config.sets(run) for run in config.runs()}
     fewest: dict[str, set[int]] = {}
     for run in config.runs():
@@ -107,7 +113,7 @@ def sets(config: Config) -> dict[str, tuple[Sets, Sets]]:
     out = {}
     for run in config.runs():
         name, least = key(run, RUN_AXES), fewest[key(run, SETTING_AXES)]
-        more = [one for one in found[name] if len(least) == 1 and one[1] not in least]
+        more = [one for one in found[name] if not whole and len(least) == 1 and one[1] not in least]
         out[name] = ([one for one in found[name] if one not in more], more)
     return out
 

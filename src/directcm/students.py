@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import functools
 from pathlib import Path
 from typing import Any
 
@@ -69,6 +70,43 @@ def merged(unet: Any) -> Any:
     return whole
 
 
+def _folded_weight(layer: Any) -> Tensor:
+    """W + s·B·A of a LoRA layer, of its base layer's shape; of a convolution B is 1 × 1."""
+    (name,) = layer.active_adapters
+    base = layer.base_layer.weight
+    first, second = layer.lora_A[name].weight, layer.lora_B[name].weight
+    return torch.addmm(base.flatten(1), second.flatten(1), first.flatten(1), alpha=layer.scaling[name]).view_as(base)
+
+
+@functools.cache
+def _folded() -> dict[type, type]:
+    """peft's LoRA layers → the same with a forward through `_folded_weight`."""
+    from peft.tuners.lora.layer import Conv2d, Linear
+
+    class FoldedLinear(Linear):  # type: ignore[misc]
+        def forward(self, x: Tensor, *_: Any, **__: Any) -> Tensor:
+            return torch.nn.functional.linear(x, _folded_weight(self), self.base_layer.bias)
+
+    class FoldedConv2d(Conv2d):  # type: ignore[misc]
+        def forward(self, x: Tensor, *_: Any, **__: Any) -> Tensor:
+            return self.base_layer._conv_forward(x, _folded_weight(self), self.base_layer.bias)
+
+    return {Linear: FoldedLinear, Conv2d: FoldedConv2d}
+
+
+def fold(unet: Any) -> None:
+    """Let each LoRA layer of a network work as one layer of the weight W + s·B·A, in place; A and B learn as before.
+
+    This is peft's W x + s·B(A x) up to rounding, without its many small operations, which are a third of a small network's
+    training step. Of float32 weights alone: in half precision the sum would round the small s·B·A away.
+    """
+    for module in unet.modules():
+        folded = _folded().get(type(module))
+        if folded is not None and module.base_layer.weight.dtype == torch.float32:
+            # By class and not by a function of its own, so that a copy of the network works on the copy's weights.
+            module.__class__ = folded
+
+
 def adapt(unet: Any, adapter: str, seed: int) -> Any:
     """Free a U-Net's weights ("full") or add a LoRA of rank = alpha ("loraR"), in place.
 
@@ -92,6 +130,7 @@ def adapt(unet: Any, adapter: str, seed: int) -> Any:
                     bound = p[0].numel() ** -0.5
                     draw = rng.generator(seed, "lora_init", i).uniform(-bound, bound, tuple(p.shape))
                     p.copy_(torch.from_numpy(draw).to(p.dtype))
+        fold(unet)
     for p in unet.parameters():
         if p.requires_grad:
             p.data = p.data.float()
@@ -159,4 +198,5 @@ def load(teacher: Teacher, student: Artifact, step: int | None = None) -> Studen
             raise UserError(
                 f"{student.folder}: {loaded} of {len(state)} LoRA weights fit this teacher; it was distilled from another"
             )
+        fold(unet)
     return Student(start.twin(unet.requires_grad_(False).eval().to(teacher.device)))

@@ -168,7 +168,7 @@ MAIN_FIGURES = {
 }
 PAPER_TABLES = [name for name in available(CONFIG) if name in OF_THE_GRID]
 # Of more methods than the paper's two the whole grid is the main thing.
-DEFAULT_SCOPE = "main" if {run["method"] for run in ALL_RUNS} <= set(PAIR) else "paper"
+DEFAULT_SCOPE = paths.default_scope(CONFIG)
 if CONFIG.edited():
     MAIN_FIGURES["editing"] = "Editing without training"
 PAPER_FIGURES = {
