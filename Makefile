@@ -40,7 +40,7 @@ install: $(VENV)/.installed  ## the locked environment in .venv
 
 # The target stands before flags that take several words (--quiet, --configfile).
 # $(call written,target,overlay,results folder,report): the report is written anew where something in it is newer.
-written = if [ ! -e $(4) ] || [ -n "$$(find $(addprefix $(3)/,tables figures claims gallery costs provenance) workflow/report -newer $(4) -type f -print -quit)" ]; then \
+written = if [ ! -e $(4) ] || [ -n "$$(find $(addprefix $(3)/,tables figures claims opening gallery costs provenance) workflow/report -newer $(4) -type f -print -quit)" ]; then \
 	snakemake $(1) --quiet all --report $(4) $(2); fi
 define report
 	@$(call written,$(1),$(2),$(3),$(4))

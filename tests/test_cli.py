@@ -82,6 +82,7 @@ def test_every_verb_has_help(capsys: pytest.CaptureFixture) -> None:
         "collect",
         "claims",
         "figure",
+        "opening",
         "gallery",
         "costs",
         "provenance",
@@ -141,6 +142,8 @@ def test_every_verb_has_help(capsys: pytest.CaptureFixture) -> None:
         (["figure", "pie"], "pie"),
         (["figure", "sweep", "--axis", "seed"], "seed"),
         (["figure", "samples", "--samples", "CM"], "'CM' is not NAME=FOLDER"),
+        (["opening", "--out", "x"], "--settings"),
+        (["opening", "--samples", "CM"], "'CM' is not NAME=FOLDER"),
         (["gallery", "--out", "x"], "--pictures"),
     ],
 )

@@ -102,7 +102,7 @@ def test_the_main_comparison_is_a_part_of_it() -> None:
     # In the order they are made: what a folder is made from comes before it.
     assert [f for f in everything if f in set(some)] == sorted(some, key=everything.index)
     assert set(paths.benchmarks(config, main, "main")) - set(paths.benchmarks(config, config.runs(), "paper")) == {
-        f"{step}/main.tsv" for step in ("collect", "cards", "claims", "gallery")
+        f"{step}/main.tsv" for step in ("collect", "cards", "claims", "opening", "gallery")
     }
 
 

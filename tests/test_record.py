@@ -209,6 +209,7 @@ def test_dvc_yaml_names_what_the_default_makes() -> None:
         "cards",
         "claims",
         "figures",
+        "opening",
         "gallery",
         "costs",
         "provenance",

@@ -589,8 +589,15 @@ def _samples_of(items: Sequence[tuple[str, str]]) -> dict[str, list[Any]]:
 def _claims(a: argparse.Namespace) -> None:
     from directcm.analysis import claims
 
-    others = [a.out.with_suffix(suffix) for suffix in (".tex", ".html", ".json", ".rst")]
+    others = [a.out.with_suffix(suffix) for suffix in (".tex", ".html", ".json")]
     claims.claims(a.claims, a.comparisons, settings_argument(Config, a.settings), a.out, *others)
+
+
+def _opening(a: argparse.Namespace) -> None:
+    from directcm.analysis import opening
+
+    config, samples = settings_argument(Config, a.settings), _samples_of(a.samples)
+    opening.opening(a.metrics, a.compared, a.claims, a.comparisons, a.drawn, samples, config, a.out)
 
 
 def _gallery(a: argparse.Namespace) -> None:
@@ -994,7 +1001,7 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--results", type=Path, required=True, help="the results folder of the configuration's preset")
     p.add_argument("--scope", choices=["main", "paper"], required=True, help="the main comparison, or the whole grid")
 
-    p = verb("claims", _claims, "turn claims into verdicts: CSV, LaTeX, HTML, JSON, and RST for the report's opening")
+    p = verb("claims", _claims, "turn claims into verdicts: CSV, LaTeX, HTML and JSON")
     p.add_argument("--claims", type=Path, required=True, help="claims.yaml")
     settings(p, "configuration")
     tidy(p, "comparisons", required=True)
@@ -1029,6 +1036,16 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--alpha", type=float, default=0.05, help="sweep, sensitivity, map: level of significance")
     p.add_argument("--space", choices=["latent", "pixel"], default="latent", help="what the teacher diffuses")
     p.add_argument("--paper-scale", nargs="*", default=[], metavar="METRIC", help="metrics on the paper's own scale")
+
+    p = verb("opening", _opening, "write the report's first page: Table 1, Figure 2 and the verdicts")
+    settings(p, "configuration")
+    p.add_argument("--claims", type=Path, required=True, help="claims.yaml")
+    tidy(p, "metrics", "comparisons", required=True)
+    p.add_argument("--compared", type=Path, required=True, metavar="CSV", help="comparisons.csv of the main comparison")
+    p.add_argument("--drawn", type=Path, required=True, metavar="CSV", help="Figure 2's own CSV")
+    p.add_argument(
+        "--samples", nargs="*", type=_pair, required=True, metavar="ROW=FOLDER", help="what Figure 2 is drawn from"
+    )
 
     p = verb("gallery", _gallery, "write a page of pictures that a click enlarges")
     p.add_argument(

@@ -244,6 +244,6 @@ def benchmarks(config: Config, runs: Sequence[Mapping[str, Any]], scope: str) ->
         f"compare/{path.removeprefix('comparisons/').removesuffix('.csv')}"
         for path in measured(config, runs, scope)["comparisons"]
     ]
-    names += [f"{step}/{scope}" for step in ("collect", "cards", "claims", "gallery")]
+    names += [f"{step}/{scope}" for step in ("collect", "cards", "claims", "opening", "gallery")]
     names += ["table_search"] if searched(config, runs) else []
     return [f"{name}.tsv" for name in (*names, *ANALYSIS)]

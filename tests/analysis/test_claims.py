@@ -95,7 +95,7 @@ class Desk:
         self.root = root
 
     def files(self) -> dict[str, Path]:
-        return {f"out_{kind}": self.root / f"claims.{kind}" for kind in ("csv", "tex", "html", "json", "rst")}
+        return {f"out_{kind}": self.root / f"claims.{kind}" for kind in ("csv", "tex", "html", "json")}
 
     def judge(
         self, items: list[dict[str, Any]] | Path, rows: list[dict[str, Any]], config: Config
@@ -394,7 +394,7 @@ def test_a_stand_in_is_named_and_never_by_the_real_name(desk):
 def test_the_first_sentence_says_what_here_is(desk):
     config = grid()
     desk.judge([claim()], table(config), config)
-    for kind in ("html", "rst", "tex"):
+    for kind in ("html", "tex"):
         text = desk.text(kind)
         assert "digits, 16 px" in text
         assert "none says anything about SDXL" in text
@@ -435,30 +435,9 @@ def test_files(desk):
     for rule in (r"\toprule", r"\midrule", r"\bottomrule", r"\begin{table*}", r"\end{table*}"):
         assert tex.count(rule) == 2
     tex.encode("latin-1")
-    before = {kind: desk.text(kind) for kind in ("csv", "tex", "html", "json", "rst")}
+    before = {kind: desk.text(kind) for kind in ("csv", "tex", "html", "json")}
     desk.judge(SHIPPED, table(config)[::-1], config)
-    assert {k: desk.text(k) for k in ("html", "tex", "json", "rst")} == {k: v for k, v in before.items() if k != "csv"}
-
-
-def opened(rst: str) -> str:
-    """What Snakemake makes of the opening text: Jinja, then docutils."""
-    import jinja2
-    from docutils.core import publish_parts
-
-    text = jinja2.Environment(undefined=jinja2.StrictUndefined).from_string(rst + "\n\n\n.. _x: y\n").render()
-    return publish_parts(text, writer_name="html", settings_overrides={"halt_level": 2})["html_body"]
-
-
-def test_the_opening_text_is_one_block_of_html(desk):
-    config = grid()
-    found = desk.judge(SHIPPED, table(config), config)
-    page = opened(desk.text("rst"))
-    assert page.count('scope="row"') == len(found)
-    assert "<script" not in page
-    assert "system-message" not in page
-    assert page.count("table-layout: fixed") == 2
-    for verdict in {v.verdict for v in found.values()}:
-        assert verdict in page
+    assert {k: desk.text(k) for k in ("html", "tex", "json")} == {k: v for k, v in before.items() if k != "csv"}
 
 
 HOSTILE = "<script>alert(1)</script> & \\input{x} {{ 7*7 }} {% for x in y %} {# c #} 100 % $x_1^2$ `a`_ |s| **b** </td></table> \u202e ]]> 🎲"
@@ -471,13 +450,9 @@ def test_hostile_text_is_escaped(desk):
         claim("d", says="..\n\n.. include:: /etc/passwd\n\n.. raw:: html"),
     ]
     desk.judge(items, table(config), config)
-    html, tex, rst = desk.text("html"), desk.text("tex"), desk.text("rst")
+    html, tex = desk.text("html"), desk.text("tex")
     assert "<script" not in html and "&lt;script&gt;" in html
     assert html.count("</table>") == 2
-    page = opened(rst)
-    assert "<script" not in page and page.count("</table>") == 2
-    assert "49" not in page and "{{ 7*7 }}" in page.replace("&#123;", "{").replace("&#125;", "}")
-    assert "root:" not in page
     assert r"\input" not in tex
     assert r"\textbackslash{}input\{x\}" in tex
     assert r"\$x\_1\textasciicircum{}2\$" in tex
@@ -487,24 +462,20 @@ def test_hostile_text_is_escaped(desk):
 
 @pytest.mark.browser
 def test_pages_fit_a_phone(desk):
-    """Neither the page nor the opening text is wider than 400 pixels, whatever a claim says."""
+    """The page is never wider than 400 pixels, whatever a claim says."""
     sync_api = pytest.importorskip("playwright.sync_api")
     config = grid()
     long = "Donaudampfschifffahrtsgesellschaftskapitänsmützenabzeichenverleihungsurkunde" * 3
     desk.judge([claim("c", says=long), *yaml.safe_load(SHIPPED.read_text())["claims"]], table(config), config)
-    (desk.root / "opening.html").write_text(
-        f'<!DOCTYPE html><meta charset="utf-8"><meta name="viewport" content="width=device-width">{opened(desk.text("rst"))}'
-    )
     with sync_api.sync_playwright() as p:
         browser = p.chromium.launch(executable_path="/usr/bin/chromium", args=["--no-sandbox"])
         for width in (400, 1400):
-            for name in ("claims", "opening"):
-                page = browser.new_page(viewport={"width": width, "height": 900})
-                messages: list[str] = []
-                page.on("console", lambda m, messages=messages: messages.append(m.text))
-                page.goto((desk.root / f"{name}.html").as_uri())
-                assert page.evaluate("document.documentElement.scrollWidth") <= width, (name, width)
-                assert messages == []
+            page = browser.new_page(viewport={"width": width, "height": 900})
+            messages: list[str] = []
+            page.on("console", lambda m, messages=messages: messages.append(m.text))
+            page.goto((desk.root / "claims.html").as_uri())
+            assert page.evaluate("document.documentElement.scrollWidth") <= width, width
+            assert messages == []
         browser.close()
 
 

@@ -196,7 +196,7 @@ def caption(configure, name, settings, axis, docutils):
     from jinja2 import Environment, StrictUndefined
 
     more = {name: {}} if name == "search" else {}
-    config = configure(**settings, **more).model_dump(mode="json") | {"verdicts": None, "space": "latent"}
+    config = configure(**settings, **more).model_dump(mode="json") | {"opening": None, "space": "latent"}
     config["convergence"] = Convergence().model_dump(mode="json")
     config["editing"] = Editing().model_dump(mode="json")
     text = (REPORT / f"{name}.rst").read_text(encoding="utf-8")

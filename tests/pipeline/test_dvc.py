@@ -22,7 +22,7 @@ TABLE1 = "results/embedded/tables/table1.json"
 # What measures and what is made of the numbers; no sample is drawn for it again.
 ANALYSIS = {
     **dict.fromkeys(("compare", "collect", "claims", "cards", "table1", "table_comparison"), 1),
-    **dict.fromkeys(("figure_results", "gallery", "costs", "provenance"), 1),
+    **dict.fromkeys(("figure_results", "opening", "gallery", "costs", "provenance"), 1),
 }
 MEASURED_AGAIN = ANALYSIS | {"evaluate": 2, "evaluate_teacher": 1, "evaluate_floor": 1}
 NEW_STUDENTS = dict.fromkeys(("train", "sample", "features", "evaluate", "error_by_time"), 2)

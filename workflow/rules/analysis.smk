@@ -9,6 +9,7 @@ localrules:
     table_comparison,
     table_search,
     claims,
+    opening,
     figure_supervision,
     figure_samples,
     figure_gallery,
@@ -382,7 +383,6 @@ rule claims:
         ),
         tex=f"{OUT}/claims/{{scope}}.tex",
         json=f"{OUT}/claims/{{scope}}.json",
-        rst=f"{OUT}/claims/{{scope}}.rst",
     log:
         f"{OUT}/logs/claims/{{scope}}.log",
     benchmark:
@@ -398,6 +398,37 @@ rule claims:
     shell:
         "directcm claims --claims {input.claims} --settings {params.settings:q}"
         " --comparisons {input.comparisons} --out {output.csv} --log {log}"
+
+
+rule opening:
+    input:
+        claims="workflow/claims.yaml",
+        comparisons=f"{OUT}/collected/{{scope}}/comparisons.csv",
+        # Table 1 is the main comparison's in every scope.
+        metrics=f"{OUT}/collected/main/metrics.csv",
+        compared=f"{OUT}/collected/main/comparisons.csv",
+        drawn=f"{FIGURES}/samples.csv",
+        teacher=draw_of(key(DEFAULT_ODE, ODE_AXES)),
+        students=[f"{OUT}/samples/{run}/manifest.json" for run in FIRST.values()],
+    output:
+        f"{OUT}/opening/{{scope}}.html",
+    log:
+        f"{OUT}/logs/opening/{{scope}}.log",
+    benchmark:
+        f"{OUT}/benchmarks/opening/{{scope}}.tsv"
+    conda:
+        "../../envs/directcm.yaml"
+    threads: 1
+    params:
+        code=code("analysis.opening"),
+        settings=READ["paper"],
+        samples=rows_of,
+    message:
+        "opening: the report's first page, scope {wildcards.scope}"
+    shell:
+        "directcm opening --settings {params.settings:q} --claims {input.claims} --comparisons {input.comparisons}"
+        " --metrics {input.metrics} --compared {input.compared} --drawn {input.drawn} --samples {params.samples:q}"
+        " --out {output} --log {log}"
 
 
 rule figure_supervision:

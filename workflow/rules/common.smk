@@ -60,12 +60,12 @@ config.update(CONFIG.model_dump(mode="json"))
 SPACE = "latent" if TEACHERS[CONFIG.teacher.kind].latent else "pixel"
 config["space"] = SPACE
 config["editing"] = CONFIG.editing.model_dump(mode="json")
-# The report opens with the verdicts: those of the scope that was judged last.
-_verdicts = sorted(
-    Path(f"results/{CONFIG.preset}/claims").glob("*.rst"),
+# The report's first page: that of the scope that was made last.
+_openings = sorted(
+    Path(f"results/{CONFIG.preset}/opening").glob("*.html"),
     key=lambda path: path.stat().st_mtime,
 )
-config["verdicts"] = str(_verdicts[-1].resolve()) if _verdicts else None
+config["opening"] = str(_openings[-1].resolve()) if _openings else None
 
 
 onstart:

@@ -217,13 +217,14 @@ def others_of(scope):
         ),
         *(
             f"{OUT}/claims/{scope}.{suffix}"
-            for suffix in ("csv", "tex", "html", "json", "rst")
+            for suffix in ("csv", "tex", "html", "json")
         ),
         *(
             f"{OUT}/collected/{scope}/{name}.csv"
             for name in ("metrics", "students", "errors", "comparisons")
         ),
         f"{OUT}/cards/{scope}.csv",
+        f"{OUT}/opening/{scope}.html",
         f"{OUT}/gallery/{scope}.html",
     ]
 

@@ -820,6 +820,19 @@ def _counts(verdicts: Sequence[Verdict]) -> str:
     return f"{len(verdicts)} claim{'s' * (len(verdicts) != 1)}: " + ", ".join(parts)
 
 
+def stand_ins(verdicts: Sequence[Verdict]) -> list[str]:
+    """Which metrics stand in for which, where any do."""
+    replaced = {
+        METRICS[m].title: stand_in_for(m, test.metric)
+        for v in verdicts
+        for m, test in zip(v.metrics, v.claim.tests, strict=False)
+        if stand_in_for(m, test.metric)
+    }
+    named = ", ".join(f"{own} for {real}" for own, real in replaced.items())
+    sentence = f"Metrics on a small network trained on this run's own images stand in for the paper's: {named}. They are not these."
+    return [sentence] if replaced else []
+
+
 def notes(verdicts: Sequence[Verdict], config: Config) -> list[str]:
     """What a reader must know to read the verdicts, as plain text."""
     alpha, level = config.statistics.alpha, 100 * config.statistics.level
@@ -847,17 +860,7 @@ def notes(verdicts: Sequence[Verdict], config: Config) -> list[str]:
             "method that is claimed to be better, and where more is, one above 0."
         ),
     ]  # fmt: skip
-    replaced = {
-        METRICS[m].title: stand_in_for(m, test.metric)
-        for v in verdicts
-        for m, test in zip(v.metrics, v.claim.tests, strict=False)
-        if stand_in_for(m, test.metric)
-    }
-    if replaced:
-        named = ", ".join(f"{own} for {real}" for own, real in replaced.items())
-        out.append(
-            f"Metrics on a small network trained on this run's own images stand in for the paper's: {named}. They are not these."
-        )
+    out += stand_ins(verdicts)
     if any(line.values["n_seeds"] == 1 for v in verdicts for line in v.lines):
         out.append(
             "Where there is one seed, the verdict is about these trained students and says nothing about other seeds."
@@ -872,6 +875,14 @@ GROUPS = {"paper": "The paper's claims", "ours": "Our own", "others": "Claims of
 def _grouped(verdicts: Sequence[Verdict]) -> list[tuple[str, list[Verdict]]]:
     groups = [(title, [v for v in verdicts if v.claim.source == source]) for source, title in GROUPS.items()]
     return [(title, group) for title, group in groups if group]
+
+
+def in_groups(verdicts: Sequence[Verdict], config: Config) -> list[dict[str, Any]]:
+    """The verdicts in words, by whose claims they are on: title, counts and rows."""
+    return [
+        {"title": title, "counts": _counts(group), "rows": [words(v, config) for v in group]}
+        for title, group in _grouped(verdicts)
+    ]
 
 
 # ----------------------------------------------------------------- files
@@ -907,44 +918,6 @@ BODY = """
 {% endfor %}
 </ul>
 """
-
-
-def _rst(groups: Sequence[Mapping[str, Any]], sentence: str) -> str:
-    """The verdicts as the opening text of Snakemake's report: RST that is one block of HTML with inline styles.
-
-    Snakemake passes the text through Jinja before docutils, so braces are written as character references.
-    """
-    from markupsafe import escape
-
-    def text(value: object) -> str:
-        return str(escape(value)).replace("{", "&#123;").replace("}", "&#125;")
-
-    wrap = "overflow-wrap: anywhere; vertical-align: top; text-align: left; padding: 6px 6px 6px 0; border-bottom: 1px solid #d0d0d0"
-    soft = "color: #595959; font-size: 12px; font-weight: 400"
-    lines = [f'<p style="overflow-wrap: anywhere"><strong>{text(sentence)}</strong></p>']
-    for group in groups:
-        lines.append(f'<h3 style="margin: 16px 0 4px">{text(group["title"])}</h3>')
-        lines.append(f'<p style="margin: 0 0 4px">{text(group["counts"])}.</p>')
-        lines.append(
-            '<table style="width: 100%; table-layout: fixed; border-collapse: collapse; font-size: 14px; margin: 0">'
-        )
-        lines.append(
-            f'<thead><tr><th scope="col" style="width: 60%; {wrap}">Claim</th><th scope="col" style="{wrap}">Verdict</th></tr></thead><tbody>'
-        )
-        for row in group["rows"]:
-            below = "".join(f'<br><span style="{soft}">{text(more)}</span>' for more in row.basis)
-            beside = "".join(
-                f'<br><span style="{soft}">{text(more)}</span>'
-                for more in (row.stand_in, row.p and f"p (Holm) {row.p}")
-                if more
-            )
-            lines.append(
-                f'<tr><th scope="row" style="font-weight: 500; {wrap}">{text(row.says)}{below}</th>'
-                f'<td style="{wrap}"><span aria-hidden="true">{row.symbol}</span> <strong>{text(row.text)}</strong>{beside}</td></tr>'
-            )
-        lines.append("</tbody></table>")
-    body = "\n".join(f"   {line}" for line in lines)
-    return f".. raw:: html\n\n{body}\n"
 
 
 def _tex(groups: Sequence[Mapping[str, Any]], sentence: str, remarks: Sequence[str]) -> str:
@@ -1012,17 +985,8 @@ def _rows(verdict: Verdict, alpha: float) -> list[dict[str, Any]]:
     return out
 
 
-def claims(
-    claims_yaml: str | Path,
-    comparisons_csv: str | Path,
-    config: Config,
-    out_csv: str | Path,
-    out_tex: str | Path,
-    out_html: str | Path,
-    out_json: str | Path,
-    out_rst: str | Path,
-) -> list[Verdict]:
-    """Write the verdicts: every number as CSV (COLUMNS), LaTeX, a page, {id: verdict} as JSON, and RST for the report's opening.
+def verdicts_of(claims_yaml: str | Path, comparisons_csv: str | Path, config: Config) -> list[Verdict]:
+    """The verdicts on the claims of a file that are about this run, from a scope's comparisons.csv.
 
     Raises UserError for a claim that is not one, and for a comparisons.csv that lacks columns or holds no numbers.
     """
@@ -1031,17 +995,25 @@ def claims(
     lacking = [name for name in _NEEDED if rows and rows[0].get(name) is None]
     if lacking:
         raise UserError(f"{comparisons_csv}: lacks the columns {', '.join(lacking)}; make it again")
-    verdicts = judge(own, rows, config, comparisons_csv)
-    groups = [
-        {"title": title, "counts": _counts(group), "rows": [words(v, config) for v in group]}
-        for title, group in _grouped(verdicts)
-    ]
-    sentence, remarks = scale(config), notes(verdicts, config)
+    return judge(own, rows, config, comparisons_csv)
+
+
+def claims(
+    claims_yaml: str | Path,
+    comparisons_csv: str | Path,
+    config: Config,
+    out_csv: str | Path,
+    out_tex: str | Path,
+    out_html: str | Path,
+    out_json: str | Path,
+) -> list[Verdict]:
+    """Write the verdicts: every number as CSV (COLUMNS), LaTeX, a page, and {id: verdict} as JSON. Errors: `verdicts_of`."""
+    verdicts = verdicts_of(claims_yaml, comparisons_csv, config)
+    groups, sentence, remarks = in_groups(verdicts, config), scale(config), notes(verdicts, config)
     write_csv(out_csv, [row for v in verdicts for row in _rows(v, config.statistics.alpha)], COLUMNS)
     write_text(out_tex, _tex(groups, sentence, remarks))
     write_page(out_html, BODY, title="The claims, and what holds here", scale=sentence, groups=groups, notes=remarks)
     write_json(out_json, {v.claim.id: v.verdict for v in verdicts})
-    write_text(out_rst, _rst(groups, sentence))
     return verdicts
 
 

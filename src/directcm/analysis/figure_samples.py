@@ -59,7 +59,7 @@ def shorten(text: str, width: float, lines: int, measure: Callable[[str], float]
     return "\n".join(out) or "(no prompt)"
 
 
-def _rows_of(shards: Sequence[Artifact]) -> dict[int, Artifact]:
+def images_of(shards: Sequence[Artifact]) -> dict[int, Artifact]:
     """Evaluation row → the samples artefact that holds its image."""
     out: dict[int, Artifact] = {}
     for shard in shards:
@@ -109,7 +109,7 @@ def draw(
     these are few; where the bands of many models are taller than a page, smaller pictures in wider bands, down to SMALLEST, and
     as far as a page is tall with these. Raises UserError where the sets share no row.
     """
-    held = {name: _rows_of(shards) for name, shards in samples.items() if shards}
+    held = {name: images_of(shards) for name, shards in samples.items() if shards}
     if not held:
         raise UserError("samples: no sample sets given; sample the teacher and the students first")
     names = sorted(held, key=lambda name: tidy.ROWS.index(name) if name in tidy.ROWS else len(tidy.ROWS))

@@ -94,15 +94,21 @@ def plain(text: object) -> str:
     return " ".join(kept.split())
 
 
-def render(body: str, **values: Any) -> str:
-    """A page from a Jinja body; every value is HTML-escaped. `values` holds at least `title`."""
+def fragment(body: str, **values: Any) -> str:
+    """HTML from a Jinja body, with no page around it; every value is HTML-escaped."""
     from jinja2 import Environment, StrictUndefined
-    from markupsafe import Markup
 
     environment = Environment(
         autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True
     )
-    return environment.from_string(FRAME % body).render(style=Markup(STYLE), **values)
+    return environment.from_string(body).render(**values)
+
+
+def render(body: str, **values: Any) -> str:
+    """A page from a Jinja body; every value is HTML-escaped. `values` holds at least `title`."""
+    from markupsafe import Markup
+
+    return fragment(FRAME % body, style=Markup(STYLE), **values)
 
 
 def write_page(path: str | Path, body: str, **values: Any) -> None:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from directcm.analysis.collect import COMPARISONS_COLUMNS, METRICS_COLUMNS, STUDENTS_COLUMNS
-from directcm.analysis.page import plain, write_page
+from directcm.analysis.page import fragment, plain, write_page
 from directcm.analysis.selection import (
     FLOOR,
     ROWS,
@@ -397,14 +397,7 @@ def _notes(lines: Sequence[_Line], config: Config, tested: int) -> list[str]:
             + "; ".join(f"{size} ({_listed(names)})" for size, names in sizes.items())
             + ". Distances at another n or D are not comparable."
         )
-    tiny = [METRICS[m].title for m in dict.fromkeys(c.metric for c in cells) if METRICS[m].extractor == "clip_tiny"]
-    if tiny:
-        several = len(tiny) > 1
-        notes.append(
-            f"{_listed(tiny)} use{'' if several else 's'} a small network trained on this run's own images. "
-            f"{'They are' if several else 'It is'} not the published metric{'s' * several} (FID, KID, CLIP score, aesthetic score "
-            "and others), and no number here reproduces one."
-        )
+    notes += _stand_ins(cells)
     if any(cell.paper is not None for cell in cells):
         notes.append(
             "The paper's numbers (arXiv 2411.08954: SDXL, one step; its students' distances are to teacher samples) stand "
@@ -419,13 +412,31 @@ def _notes(lines: Sequence[_Line], config: Config, tested: int) -> list[str]:
         notes.append(
             f"–: not defined. The teacher is its own reference, so it has no distance to its own samples{other}."
         )
+    notes += _cautions(cells)
+    notes.append(_bold_note(students, config.statistics.alpha, tested))
+    return notes
+
+
+def _stand_ins(cells: Sequence[Cell]) -> list[str]:
+    """That metrics on a network trained here are no published ones, where there are any."""
+    tiny = [METRICS[m].title for m in dict.fromkeys(c.metric for c in cells) if METRICS[m].extractor == "clip_tiny"]
+    if not tiny:
+        return []
+    several = len(tiny) > 1
+    return [
+        f"{_listed(tiny)} use{'' if several else 's'} a small network trained on this run's own images. "
+        f"{'They are' if several else 'It is'} not the published metric{'s' * several} (FID, KID, CLIP score, aesthetic score "
+        "and others), and no number here reproduces one."
+    ]
+
+
+def _cautions(cells: Sequence[Cell]) -> list[str]:
+    """What speaks against a number, by kind, with the metrics that it is about."""
     flagged: dict[str, dict[str, None]] = {}
     for cell in cells:
         for flag in cell.flags:
             flagged.setdefault(FLAGS.get(flag, plain(flag)), {})[_title_of(cell.metric, cell.reference)] = None
-    notes += [f"Caution, {', '.join(titles)}: {flag}." for flag, titles in flagged.items()]
-    notes.append(_bold_note(students, config.statistics.alpha, tested))
-    return notes
+    return [f"Caution, {', '.join(titles)}: {flag}." for flag, titles in flagged.items()]
 
 
 def _listed(names: Sequence[str]) -> str:
@@ -452,10 +463,7 @@ def _bold_note(students: Sequence[_Line], alpha: float, tested: int) -> str:
 
 # ----------------------------------------------------------------- HTML
 
-BODY = """
-<div class="scroll" role="region" aria-label="{{ title }}" tabindex="0">
-<table role="table">
-<caption>{{ caption }} (↓ lower is better, ↑ higher is better). Settings: <bdi>{{ settings }}</bdi>.</caption>
+GRID = """
 <thead role="rowgroup">
 <tr role="row" class="over">
 <td role="cell"></td>
@@ -489,7 +497,14 @@ BODY = """
 {% endfor %}
 </tbody>
 {% endfor %}
-</table>
+"""
+BODY = (
+    """
+<div class="scroll" role="region" aria-label="{{ title }}" tabindex="0">
+<table role="table">
+<caption>{{ caption }} (↓ lower is better, ↑ higher is better). Settings: <bdi>{{ settings }}</bdi>.</caption>"""
+    + GRID
+    + """</table>
 </div>
 <h2>How to read it</h2>
 <ul>
@@ -498,9 +513,11 @@ BODY = """
 {% endfor %}
 </ul>
 """
+)
 
 
-def _html(path: str | Path, grid: _Grid, title: str, caption: str, notes: Sequence[str], config: Config) -> None:
+def _groups(grid: _Grid, config: Config, other_scales: bool = True) -> list[tuple[str, list[dict[str, Any]]]]:
+    """A grid's rows by group, each cell as the text that GRID shows; the paper's numbers on another scale where they are wanted."""
     groups: list[tuple[str, list[dict[str, Any]]]] = []
     for row in grid.rows:
         cells: list[dict[str, Any]] = []
@@ -509,22 +526,27 @@ def _html(path: str | Path, grid: _Grid, title: str, caption: str, notes: Sequen
                 cells.append({"label": label, "mean": None})
                 continue
             decimals = METRICS[cell.metric].decimals
+            paper = _paper_text(cell, config) if other_scales or same_scale(cell.metric, config) else ""
             cells.append(
                 {
                     "label": label, "mean": fixed(cell.mean, decimals), "best": cell.best,
-                    "sd": "" if cell.sd is None else fixed(cell.sd, decimals), "paper": _paper_text(cell, config),
+                    "sd": "" if cell.sd is None else fixed(cell.sd, decimals), "paper": paper,
                 }
             )  # fmt: skip
         if not groups or groups[-1][0] != row.group:
             groups.append((row.group, []))
         groups[-1][1].append({"name": row.name, "detail": row.detail, "head": row.head, "cells": cells})
+    return groups
+
+
+def _html(path: str | Path, grid: _Grid, title: str, caption: str, notes: Sequence[str], config: Config) -> None:
     write_page(
         path,
         BODY,
         title=title,
         caption=caption,
         grid=grid,
-        groups=groups,
+        groups=_groups(grid, config),
         notes=notes,
         settings=plain(describe(config)),
     )
@@ -696,6 +718,30 @@ def available(config: Config) -> list[str]:
     return [name for name, there in wanted.items() if there]
 
 
+def _filled(
+    metrics: str | Path,
+    comparisons: str | Path,
+    config: Config,
+    axis: str | tuple[str, ...],
+    numbers: Sequence[int],
+    names: Sequence[str],
+    group: Callable[[Mapping[str, str]], str] = lambda row: "",
+    order: Callable[[Mapping[str, str]], Any] = lambda row: 0,
+) -> tuple[list[_Line], int]:
+    """A table's lines with their cells, and how many of the students' values are tested; a UserError where a run lacks."""
+    main = main_setting(config)
+    rows = select_axis(read(metrics, METRICS_COLUMNS), main, axis)
+    students = [row for row in finished([r for r in rows if r["step"]]) if int(row["sampling_steps"]) in numbers]
+    chosen = sorted([*(row for row in rows if not row["step"]), *students], key=order)
+    _require(chosen, select_axis(config.runs(), main, axis), numbers, metrics)
+    lines = _lines(chosen, group)
+    tests = _tests(read_csv(comparisons))
+    _fill(lines, names, tests, config.statistics.alpha, metrics)
+    if not any(line.cells for line in lines):
+        raise UserError(f"metrics: none of {', '.join(names)} has been evaluated; check the key metrics")
+    return lines, sum(_place(row, "step") in tests for row in students if row["metric"] in names)
+
+
 def _make(
     metrics: str | Path,
     comparisons: str | Path,
@@ -714,18 +760,8 @@ def _make(
     grid: Callable[[Sequence[_Line]], _Grid] = _models_down,
     columns: Sequence[str] = COLUMNS,
 ) -> list[Cell]:
-    main = main_setting(config)
-    rows = select_axis(read(metrics, METRICS_COLUMNS), main, axis)
-    students = [row for row in finished([r for r in rows if r["step"]]) if int(row["sampling_steps"]) in numbers]
-    chosen = sorted([*(row for row in rows if not row["step"]), *students], key=order)
-    _require(chosen, select_axis(config.runs(), main, axis), numbers, metrics)
-    lines = _lines(chosen, group)
-    tests = _tests(read_csv(comparisons))
-    _fill(lines, names, tests, config.statistics.alpha, metrics)
+    lines, tested = _filled(metrics, comparisons, config, axis, numbers, names, group, order)
     cells = [cell for line in lines for cell in line.cells.values()]
-    if not cells:
-        raise UserError(f"metrics: none of {', '.join(names)} has been evaluated; check the key metrics")
-    tested = sum(_place(row, "step") in tests for row in students if row["metric"] in names)
     notes = _notes(lines, config, tested)
     write_csv(
         out.csv,
@@ -761,6 +797,45 @@ def table1(metrics: str | Path, comparisons: str | Path, config: Config, out: Ou
         tex_caption=r"Teacher, CM and Direct CM: mean $\pm$ sd over $n$ training seeds.",
         numbers=sampling_numbers(config)[:1], names=_headline(config),
     )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Brief:
+    """Table 1 where there is little room: HTML without a page, what must be known to read it, and whether models stand below
+    one another, for there are too many to stand side by side.
+    """
+
+    html: str
+    notes: list[str]
+    models_down: bool
+
+
+# As many models as have a legible column each in a third of a screen.
+ABREAST = 5
+
+
+def brief(metrics: str | Path, comparisons: str | Path, config: Config) -> Brief | None:
+    """Table 1 for the report's first page, of the same cells as `table1`; None where no metric of the run stands in it."""
+    names = _headline(config)
+    if not names:
+        return None
+    lines, tested = _filled(metrics, comparisons, config, (), sampling_numbers(config)[:1], names)
+    cells = [cell for line in lines for cell in line.cells.values()]
+    down = len(lines) > ABREAST
+    grid = (_models_down if down else _metrics_down)(lines)
+    bold = "No value is bold: no test of CM against Direct CM belongs to this table."
+    if any(cell.best for cell in cells):
+        bold = "Bold: the better of CM and Direct CM where they differ significantly."
+    elif tested:
+        bold = "No value is bold, because no difference between CM and Direct CM is significant."
+    samples = " or ".join(f"{n:,}" for n in sorted({cell.n_samples for cell in cells}))
+    notes = [
+        f"↓ lower is better, ↑ higher is better. Students: mean ± sd over training seeds. {samples} samples each. {bold}",
+        *_stand_ins(cells),
+        *_cautions(cells),
+    ]
+    html = fragment(f'<table role="table">{GRID}</table>', grid=grid, groups=_groups(grid, config, other_scales=False))
+    return Brief(html, notes, down)
 
 
 def table2(metrics: str | Path, comparisons: str | Path, config: Config, out: Out) -> list[Cell]:

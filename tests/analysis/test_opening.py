@@ -1,0 +1,148 @@
+"""The report's first page: the same numbers as Table 1, Figure 2 and the verdicts, whatever texts a run holds; how it lies."""
+
+from __future__ import annotations
+
+import base64
+import io
+import re
+from html import unescape
+from pathlib import Path
+
+import pytest
+import yaml
+from PIL import Image
+
+from directcm.analysis import claims, opening, table
+from directcm.artifacts import read_csv, write_csv
+from directcm.errors import UserError
+from directcm.specs import METHODS, METRICS
+from tests.analysis.tidy_tables import outputs
+
+ROOT = Path(__file__).parents[2]
+SHIPPED = ROOT / "workflow/claims.yaml"
+SMALL = [{"seed": [0, 1, 2]}]
+HOSTILE = "<script>alert(1)</script> {{ 7*7 }} {% for x in y %} </td></table> \u202e 🎲"
+EVERY = {
+    "process": {"kind": "karras"},
+    "teacher": {"kind": "edm"},
+    "ode": {"solver": "heun", "N": 16, "w": 2},
+    "train": {"adapter": "full"},
+    "students": [{"method": list(METHODS)}],
+}
+
+
+def page(make, config, tmp_path, captions=("a digit", "another"), side=16, claims_yaml=SHIPPED, columns=12):
+    """(the page, its path) of a made-up run; Figure 2 is drawn as `directcm figure samples` draws it."""
+    from directcm.analysis import figure_samples
+
+    metrics, comparisons = make.tidy(config)
+    rows = list(range(len(captions)))
+    models = ["Teacher", *(METHODS[m] for m in table.config_methods(config))]
+    samples = {name: [make.samples(f"s{i}", rows, side)] for i, name in enumerate(models)}
+    figure_samples.draw(make.noise(list(captions)), samples, columns, *outputs(tmp_path, "samples"))
+    out = tmp_path / "opening.html"
+    opening.opening(metrics, comparisons, claims_yaml, comparisons, tmp_path / "samples.csv", samples, config, out)
+    return out.read_text(encoding="utf-8"), out
+
+
+def section(html, name):
+    return html[html.index(f'<section class="{name}') :].partition("</section>")[0]
+
+
+def test_the_numbers_are_those_of_table_1(make, configure, tmp_path):
+    config = configure(students=SMALL)
+    html, _ = page(make, config, tmp_path)
+    metrics, comparisons = make.tidy(config)
+    table.table("table1", metrics, comparisons, config, tmp_path / "table1.csv")
+    values = {f"{float(r['mean']):.{METRICS[r['metric']].decimals}f}" for r in read_csv(tmp_path / "table1.csv")}
+    own = section(html, "table1")
+    assert set(re.findall(r'class="value">(?:<strong>)?([0-9.]+)', own)) == values
+    # Models side by side, each metric a line; a number is bold where it is in Table 1.
+    assert re.findall(r'scope="col" role="columnheader" class="n" colspan="1"><span class="">([^<&]+)', own) == [
+        "Teacher", "Teacher, other noise", "CM", "Direct CM",
+    ]  # fmt: skip
+    assert own.count("<strong>") == (tmp_path / "table1.html").read_text().count("<strong>") > 0
+    assert "not the published metrics" in own and "Bold: the better" in own
+    # The paper's numbers are on another scale: they stand in the table itself.
+    assert "paper:" not in own and "paper:" in (tmp_path / "table1.html").read_text()
+
+
+def test_figure_2_shows_the_images_themselves(make, configure, tmp_path):
+    html, _ = page(make, configure(students=SMALL), tmp_path, captions=[f"digit {i}" for i in range(12)])
+    own = section(html, "figure2")
+    found = re.findall(
+        r'<img class=pixels src="data:image/png;base64,([^"]+)" width="16" height="16" alt="([^"]+)">', own
+    )
+    shown = list(dict.fromkeys(int(r["row"]) for r in read_csv(tmp_path / "samples.csv")))[:10]
+    assert [alt for _, alt in found] == [f"{m}: digit {i}" for i in shown for m in ("Teacher", "CM", "Direct CM")]
+    assert "The first 10 of 12." in own
+    for i, name in ((0, "s0"), (2, "s2")):
+        kept = Image.open(make.root / f"samples/{name}/images/{shown[0]:05d}.png")
+        assert Image.open(io.BytesIO(base64.b64decode(found[i][0]))).tobytes() == kept.convert("RGB").tobytes()
+
+
+def test_a_large_image_is_made_small(make, configure, tmp_path):
+    html, out = page(make, configure(students=SMALL), tmp_path, side=512)
+    assert html.count('src="data:image/jpeg;base64,') == 6 and 'width="128" height="128"' in html
+    assert "class=pixels" not in html
+    assert out.stat().st_size < 100_000
+
+
+def test_verdicts_are_those_of_the_claims(make, configure, tmp_path):
+    config = configure(students=SMALL)
+    html, _ = page(make, config, tmp_path)
+    comparisons = make.tidy(config)[1]
+    own = unescape(section(html, "verdicts"))
+    for verdict in claims.verdicts_of(SHIPPED, comparisons, config):
+        words = claims.words(verdict, config)
+        assert f"<bdi>{words.says}</bdi></th><td>" in own and f"<strong>{words.text}</strong>" in own
+    assert "FD-tiny for FID" in own
+
+
+def test_many_methods_stand_below_one_another(make, configure, tmp_path):
+    html, _ = page(make, configure(**EVERY), tmp_path)
+    assert '<div class="parts wide">' in html and '<table class="down">' in html
+    own = section(html, "table1")
+    for label in METHODS.values():
+        assert f'rowheader">{label}<br>' in own
+    assert len(re.findall("<img ", html)) == 2 * (1 + len(METHODS))
+
+
+def test_a_run_without_a_metric_of_table_1_says_so(make, configure, tmp_path):
+    html, _ = page(make, configure(students=SMALL, metrics=["cmmd_tiny"]), tmp_path)
+    assert "no metric of Table 1 is among its metrics" in section(html, "table1")
+    assert "<table" not in section(html, "table1") and section(html, "figure2").count("<img ") == 6
+
+
+def test_what_a_user_writes_is_text(make, configure, tmp_path):
+    config = configure(students=SMALL)
+    own = tmp_path / "claims.yaml"
+    items = yaml.safe_load(SHIPPED.read_text(encoding="utf-8"))["claims"]
+    own.write_text(yaml.safe_dump({"claims": [items[0] | {"says": HOSTILE}]}), encoding="utf-8")
+    html, _ = page(make, config, tmp_path, captions=(HOSTILE, "W" * 300), claims_yaml=own)
+    assert "<script" not in html and "&lt;script&gt;" in section(html, "verdicts")
+    assert html.count("</table>") == html.count("<table")
+    assert "{{ 7*7 }} {% for x in y %}" in section(html, "verdicts")
+
+
+def test_a_figure_of_other_samples_is_an_error(make, configure, tmp_path, one_line):
+    config = configure(students=SMALL)
+    metrics, comparisons = make.tidy(config)
+    drawn = tmp_path / "samples.csv"
+    write_csv(
+        drawn,
+        [{"band": 0, "column": 0, "row": 7, "prompt": "x", "model": "CM"}],
+        ["band", "column", "row", "prompt", "model"],
+    )
+    with pytest.raises(UserError) as error:
+        opening.opening(
+            metrics,
+            comparisons,
+            SHIPPED,
+            comparisons,
+            drawn,
+            {"CM": [make.samples("cm", [0])]},
+            config,
+            tmp_path / "o.html",
+        )
+    assert one_line(error) == f"{drawn}: shows images that the samples do not have; draw Figure 2 again"
