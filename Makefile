@@ -93,7 +93,11 @@ restore: install  ## bring results back from the DVC remote (PRESET=paper), and 
 
 .PHONY: test
 test: install  ## all tests on CORES workers, with line coverage of src/ (PYTEST_ARGS='-k name': some of them, one by one)
-	@python -m pytest $(or $(PYTEST_ARGS),-n $(CORES) --no-loadscope-reorder)
+	@python -m pytest $(or $(PYTEST_ARGS),-n $(CORES) --cov=directcm --cov-report=term:skip-covered --cov-fail-under=97)
+
+.PHONY: quick
+quick: install  ## the tests that take no pipeline, browser or cluster, in a minute or so: before a commit
+	@python -m pytest -n $(CORES) -m "not (pipeline or slow or browser or slurm or faults)"
 
 .PHONY: lint
 lint: install  ## ruff, snakefmt, mypy, the import contract, snakemake --lint

@@ -13,13 +13,18 @@ os.environ["OMP_WAIT_POLICY"] = "PASSIVE"
 
 import csv
 import functools
+import json
 import shutil
+import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, settings
+
+from tests.patience import PATIENCE
 
 # Fixtures of the pipeline's runs, for tests in several folders: made once.
 from tests.runs import repository, smoke  # noqa: F401
@@ -31,6 +36,12 @@ N = 5
 W = 3.0
 POOL = 16
 ODE = {"solver": "ddim", "N": N, "w": W}
+# Groups of tests that take minutes, in the order in which workers take them.
+FIRST = ("smoke", "dvc", "slurm")
+
+# No example of a generated test has a deadline, nor its making: a slow machine fails no test.
+settings.register_profile("directcm", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("directcm")
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -40,36 +51,66 @@ def pytest_configure(config: pytest.Config) -> None:
     torch.set_num_threads(1)
 
 
-def _scope(nodeid: str) -> str:
-    """What stays on one worker: all that reads the smoke run, which is made once then; each file of the pipeline's tests."""
-    name = nodeid.partition("::")[0]
-    if _reads_smoke(name):
-        return "smoke"
-    return name if name.startswith("tests/pipeline/") else nodeid
+def _group(item: pytest.Item) -> str:
+    """Tests of one group run on one worker, one after another; a test without a group is one by itself."""
+    marker = item.get_closest_marker("xdist_group")
+    return str(marker.args[0]) if marker else item.nodeid
 
 
-@functools.cache
-def _reads_smoke(name: str) -> bool:
-    return "smoke: Path" in (Path(__file__).parents[1] / name).read_text(encoding="utf-8")
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """What reads the smoke run is a group unless it says another: some of its tests edit the copy that it lies in."""
+    for item in items:
+        if "smoke" in getattr(item, "fixturenames", ()) and item.get_closest_marker("xdist_group") is None:
+            item.add_marker(pytest.mark.xdist_group("smoke"))
+    if hasattr(config, "workerinput"):
+        # The long ones first, so that none is left alone at the end.
+        long = ("pipeline", "slow")
+        items.sort(
+            key=lambda item: (
+                FIRST.index(group) if (group := _group(item)) in FIRST else len(FIRST),
+                next((i for i, name in enumerate(long) if item.get_closest_marker(name)), len(long)),
+            )
+        )
+        table = Path(config.workerinput["groups"])
+        own = table.with_name(config.workerinput["workerid"])
+        own.write_text(json.dumps({item.nodeid: _group(item) for item in items}), encoding="utf-8")
+        own.replace(table)
+
+
+# For `-n`. xdist's own `--dist loadgroup` tells its scheduler by the ends of node ids, which pytest 9.2 does not let it write;
+# so the workers write a table of the same marks.
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_configure_node(node: Any) -> None:
+    node.workerinput["groups"] = str(_tables(node.config) / "groups.json")
 
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
-    """For `-n`. Marks and `--dist loadgroup` would say the same, but xdist 3.8 has no effect on the names of pytest 9.2's items."""
     from xdist.scheduler import LoadScopeScheduling
 
     class Scheduling(LoadScopeScheduling):
-        def _split_scope(self, nodeid: str) -> str:
-            return _scope(nodeid)
+        @functools.cached_property
+        def groups(self) -> dict[str, str]:
+            return json.loads((_tables(config) / "groups.json").read_text(encoding="utf-8"))
 
+        def _split_scope(self, nodeid: str) -> str:
+            return self.groups[nodeid]
+
+    config.option.loadscopereorder = False
     return Scheduling(config, log)
 
 
-def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """On workers the long tests come first, so that none is left alone at the end."""
-    if hasattr(config, "workerinput"):
-        order = {"smoke": 0}
-        items.sort(key=lambda item: order.get(_scope(item.nodeid), 1 if "pipeline" in item.keywords else 2))
+_FOLDER = pytest.StashKey[tempfile.TemporaryDirectory]()
+
+
+def _tables(config: pytest.Config) -> Path:
+    """A folder that ends with the controller."""
+    if _FOLDER not in config.stash:
+        config.stash[_FOLDER] = tempfile.TemporaryDirectory(prefix="directcm-tests-")
+        config.add_cleanup(config.stash[_FOLDER].cleanup)
+    return Path(config.stash[_FOLDER].name)
 
 
 def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
@@ -104,8 +145,25 @@ def digit_folder() -> Any:
     return write_folder
 
 
+class Browser:
+    """Chromium whose pages wait as long as it takes."""
+
+    def __init__(self, running: Any) -> None:
+        self.running = running
+
+    def new_context(self, **options: Any) -> Any:
+        context = self.running.new_context(**options)
+        context.set_default_timeout(1000 * PATIENCE)
+        return context
+
+    def new_page(self, **options: Any) -> Any:
+        page = self.running.new_page(**options)
+        page.set_default_timeout(1000 * PATIENCE)
+        return page
+
+
 @pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
+def browser() -> Iterator[Browser]:
     """Debian's Chromium; a test that needs it is skipped where there is none, which CI counts as a failure."""
     from playwright.sync_api import sync_playwright
 
@@ -118,8 +176,8 @@ def browser() -> Iterator[Any]:
         *(f"--disable-{n}" for n in ("background-networking", "component-update", "sync")),
     ]
     with sync_playwright() as play:
-        running = play.chromium.launch(executable_path=chromium, args=quiet)
-        yield running
+        running = play.chromium.launch(executable_path=chromium, args=quiet, timeout=1000 * PATIENCE)
+        yield Browser(running)
         running.close()
 
 

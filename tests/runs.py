@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import shutil
 import subprocess
@@ -10,6 +11,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+
+from tests.patience import PATIENCE
 
 ROOT = Path(__file__).resolve().parents[1]
 SMOKE = ["--configfile", "workflow/presets/smoke.yaml"]
@@ -46,14 +49,14 @@ def make_run(folder: Path) -> Run:
     for name in [n for n in environment if n.startswith(("COV_", "COVERAGE_", "SNAKEMAKE_"))]:
         del environment[name]
 
-    def run(*command: str, timeout: float = 600, **variables: str) -> subprocess.CompletedProcess[str]:
+    def run(*command: str, **variables: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
             command,
             cwd=folder,
             env={**environment, **variables},
             capture_output=True,
             text=True,
-            timeout=timeout,
+            timeout=PATIENCE,
             check=False,
         )
 
@@ -80,22 +83,47 @@ def planned(output: str) -> dict[str, int]:
     return jobs
 
 
+def once(factory: pytest.TempPathFactory, name: str, make: Callable[[Path], object]) -> Path:
+    """A folder that `make` fills once for all workers of a test run: the first that needs it, while the others wait."""
+    root = factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        root = root.parent
+    folder, said = root / name, root / f"{name}.said"
+    with open(root / f"{name}.lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not said.exists():
+            try:
+                make(folder)
+                said.touch()
+            except BaseException as error:
+                said.write_text(str(error) or repr(error))
+                raise
+    assert not said.read_text(), f"{name} could not be made: {said.read_text()}"
+    return folder
+
+
 @pytest.fixture(scope="session")
 def repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A copy in which nothing has run."""
     return copy_repository(tmp_path_factory.mktemp("repository"))
 
 
-@pytest.fixture(scope="session")
-def smoke(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A copy in which the smoke preset has run to its end: the main comparison first, then everything; report included."""
-    folder = copy_repository(tmp_path_factory.mktemp("smoke"))
+def _run_smoke(folder: Path) -> None:
+    copy_repository(folder)
     run = make_run(folder)
     # As `make` starts it; that jobs which start by themselves give the same bytes is shown on SLURM.
     for target, log in (([], "main.log"), (["paper"], "paper.log")):
-        done = run("snakemake", *target, "--cores", "2", *SMOKE, timeout=1500)
+        done = run("snakemake", *target, "--cores", "2", *SMOKE)
         assert done.returncode == 0, done.stderr[-5000:] + done.stdout[-2000:]
         (folder / log).write_text(done.stderr + done.stdout)
     report = run("snakemake", "paper", "--quiet", "all", "--report", "report.html", *SMOKE)
     assert report.returncode == 0, report.stderr[-5000:]
-    return folder
+
+
+@pytest.fixture(scope="session")
+def smoke(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A copy in which the smoke preset has run to its end: the main comparison first, then everything; report included.
+
+    Its tests are a group, for some edit its sources or run in it. A test of another group may read what lies in results/.
+    """
+    return once(tmp_path_factory, "smoke", _run_smoke)

@@ -27,6 +27,7 @@ from directcm.artifacts import open_artifact
 from directcm.config import Config, Data, parse
 from directcm.datasets import archive
 from directcm.errors import UserError
+from tests.patience import PATIENCE
 
 SUFFIXES = ["tar", "tar.gz", "tar.bz2", "tar.xz", "zip"]
 
@@ -149,7 +150,7 @@ def served(tmp_path: Path) -> Iterator[tuple[str, Path, list[str]]]:
     yield f"http://127.0.0.1:{server.server_port}", folder, asked
     server.shutdown()
     server.server_close()
-    thread.join(10)
+    thread.join(PATIENCE)
 
 
 def test_an_archive_is_fetched_once(source: Path, served: Any) -> None:
@@ -379,7 +380,9 @@ def test_a_zip_whose_files_lie_before_its_beginning(source: Path, one_line: Any)
     assert refused(given_by_hand(path), one_line).startswith("a.zip: not a readable archive")
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture]
+)
 @given(suffix=st.sampled_from(["tar", "tar.gz", "zip"]), data=st.data())
 def test_whatever_an_archive_holds(tmp_path: Path, suffix: str, data: st.DataObject) -> None:
     """Bytes changed anywhere: it is unpacked into its folder, or one line says why not; nothing lies outside."""

@@ -16,6 +16,7 @@ from directcm import cli
 from directcm.artifacts import open_artifact, open_collection
 from directcm.config import SETTING_AXES, Config
 from directcm.errors import UserError
+from tests.patience import PATIENCE
 
 HEAVY = (
     "torch",
@@ -33,7 +34,7 @@ HEAVY = (
 
 def shell(*arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, "-m", "directcm.cli", *arguments], capture_output=True, text=True, timeout=120
+        [sys.executable, "-m", "directcm.cli", *arguments], capture_output=True, text=True, timeout=PATIENCE
     )
 
 
@@ -618,7 +619,7 @@ def test_two_threads_give_the_same_bytes_every_time(tiny: Any, tmp_path: Path) -
             [sys.executable, "-m", "directcm.cli", "teacher", *flags, *more],
             capture_output=True,
             text=True,
-            timeout=300,
+            timeout=PATIENCE,
         )
         assert done.returncode == 0, done.stderr
         digests.add((tmp_path / name / "checksums.csv").read_bytes())

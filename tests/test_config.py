@@ -825,3 +825,46 @@ def test_a_methods_own_numbers() -> None:
     # A configuration that changes none says nothing of them: what was made before stays.
     assert "methods" not in Config().model_dump(mode="json")
     assert config.model_dump(mode="json")["methods"] == {"ct": {"s1": 40, "mu0": 1}}
+
+
+# As a user writes them; tests/pipeline/test_configurations.py has some of them through Snakemake.
+MALFORMED = {
+    "odee: {N: 50}": "odee",
+    "ode: {N: 30}": "ode.N",
+    "ode: {solver: rk45}": "ode.solver",
+    "ode: {w: -1}": "ode.w",
+    "train: {batch_size: many}": "train.batch_size",
+    "train: {batch_size: 9000}": "batch_size",
+    "train: {pool: 0}": "train.pool",
+    "students: [{snapshots: [50, 50]}]": "snapshots",
+    "students: [{N: [5], errors: true}]": "errors.times",
+    "targets: {block: 300}": "targets.block",
+    "train: {precision: half}": "train.precision",
+    "train: {adapter: lora0}": "train.adapter",
+    "students: [{method: [gan]}]": "students.0.method",
+    "students: [{method: [pd]}]": "halves N",
+    "methods: {cd: {mu: 1.5}}": "methods.cd: mu = 1.5, expected 0 ≤ mu ≤ 1",
+    "students: [{N: [7]}]": "students",
+    "data: {kind: folder}": "data",
+    "data: {kind: archive, url: 'https://example.org/a.tar'}": "sha256",
+    "teacher: {kind: diffusers}": "teacher",
+    "teacher: {kind: edm}": "process.kind is vp, but teacher.kind edm needs karras",
+    "process: {kind: karras}": "process.kind",
+    "metrics: [fidd]": "fidd",
+    "extractors: {clip_tiny: null}": "extractors.clip_tiny",
+    "evaluation: {samples: 5000}": "evaluation.samples",
+    "evaluation: {batch_size: 2000}": "evaluation.batch_size",
+    "evaluation: {steps: [100]}": "sampling steps",
+    "seed: -3": "seed",
+    "preset: ../up": "preset",
+}
+
+
+@pytest.mark.parametrize(("text", "key"), MALFORMED.items())
+def test_malformed_overlays_name_the_key_and_the_files(tmp_path: Path, one_line: Any, text: str, key: str) -> None:
+    overlay = tmp_path / "overlay.yaml"
+    overlay.write_text(text + "\n")
+    with pytest.raises(UserError) as error:
+        load_config(ROOT / "config.yaml", overlay)
+    said = one_line(error)
+    assert said.startswith(f"{ROOT / 'config.yaml'} + {overlay}: ") and key in said

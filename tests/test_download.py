@@ -25,6 +25,7 @@ from directcm.artifacts import sha256
 from directcm.datasets import download
 from directcm.datasets.download import fetch
 from directcm.errors import UserError
+from tests.patience import PATIENCE
 
 MOST = 10**8
 CONTENT = hashlib.shake_256(b"content").digest(300_000)
@@ -66,7 +67,7 @@ class Server:
     def stop(self) -> None:
         self.server.shutdown()
         self.server.server_close()
-        self.thread.join(10)
+        self.thread.join(PATIENCE)
 
     def answer(self, h: http.server.BaseHTTPRequestHandler) -> None:
         if self.on_request:
@@ -473,17 +474,17 @@ def test_two_processes_fetch_it_once(server: Server, path: Path) -> None:
     def answer(number: int) -> None:
         begun.set()
         if number == 0:
-            go.wait(60)
+            go.wait(PATIENCE)
 
     server.cuts, server.on_request = [150_000], answer
     first = start(server, path)
-    assert begun.wait(60)
+    assert begun.wait(PATIENCE)
     second = start(server, path)
     # It says that it waits: only then does the first get an answer.
     assert second.stderr is not None and "another process fetches" in second.stderr.readline()
     go.set()
     for process in (first, second):
-        _, errors = process.communicate(timeout=60)
+        _, errors = process.communicate(timeout=PATIENCE)
         assert process.returncode == 0, errors
     assert is_whole(path) and server.served == 300_000 and len(server.log) == 2
 
@@ -509,10 +510,10 @@ def test_who_waited_goes_on_where_the_other_gave_up(
             lock(file, fcntl.LOCK_EX)
             thread = threading.Thread(target=fetch, args=(server.url, path, digest(CONTENT), MOST))
             thread.start()
-            assert waits.wait(20)
+            assert waits.wait(PATIENCE)
             if aside:
                 os.replace(part, path.with_name("photos.tar.wrong"))
-        thread.join(20)
+        thread.join(PATIENCE)
         assert path.read_bytes() == CONTENT and not part.exists()
         assert server.log[-1][:3] == ((None, None, 200) if aside else ("bytes=1000-", '"one"', 206))
         path.unlink()
@@ -524,13 +525,13 @@ def test_a_process_that_is_killed_leaves_what_came(server: Server, path: Path) -
     def answer(number: int) -> None:
         if number == 1:
             reached.set()
-            hang.wait(60)
+            hang.wait(PATIENCE)
 
     server.cuts, server.on_request = [90_000, 0], answer
     process = start(server, path)
-    assert reached.wait(60)
+    assert reached.wait(PATIENCE)
     process.kill()
-    process.communicate(timeout=60)
+    process.communicate(timeout=PATIENCE)
     hang.set()
     assert not path.exists()
     server.on_request, server.cuts = None, []

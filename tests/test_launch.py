@@ -13,6 +13,7 @@ import pytest
 from directcm import launch
 from directcm.artifacts import open_artifact
 from directcm.errors import UserError
+from tests.patience import PATIENCE
 
 JOB = {"SLURM_JOB_ID": "31234", "SLURM_NODEID": "1", "SLURM_LAUNCH_NODE_IPADDR": "10.0.0.7"}
 TRAIN = ["train", "--steps", "3"]
@@ -87,7 +88,7 @@ def test_two_processes_train_what_one_trains(tiny: Any, tmp_path: Path) -> None:
             ],
             capture_output=True,
             text=True,
-            timeout=300,
+            timeout=PATIENCE,
             check=False,
         )
         assert done.returncode == 0, done.stderr[-4000:]

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from directcm import rng
 from directcm.errors import UserError
 from directcm.loop import CURVE, Job, constant, cosine, fit, make_accelerator
+from tests.patience import PATIENCE
 
 
 class Killed(BaseException):
@@ -408,7 +409,7 @@ def test_a_batch_that_does_not_divide_is_refused(one_line: Any) -> None:
 SCRIPT = """
 import sys, json, torch
 sys.path.insert(0, sys.argv[1])
-from test_loop import problem, fit, make_accelerator
+from tests.test_loop import problem, fit, make_accelerator
 torch.set_num_threads(1)
 acc = make_accelerator()
 assert acc.num_processes == 2
@@ -440,12 +441,12 @@ def test_two_processes_see_the_losses_of_one(tmp_path: Path) -> None:
     }
     jobs = [
         subprocess.Popen(
-            [sys.executable, str(tmp_path / "run.py"), str(Path(__file__).parent), str(tmp_path / "curve.json")],
+            [sys.executable, str(tmp_path / "run.py"), str(Path(__file__).parents[1]), str(tmp_path / "curve.json")],
             env={**base, "RANK": str(i), "LOCAL_RANK": str(i)},
         )
         for i in range(2)
     ]
-    assert [j.wait(timeout=120) for j in jobs] == [0, 0]
+    assert [j.wait(PATIENCE) for j in jobs] == [0, 0]
     curve, _, _ = train(problem())
     both = json.loads((tmp_path / "curve.json").read_text())
     for a, b in zip(both, curve, strict=True):

@@ -360,7 +360,7 @@ def test_both_forwards_of_a_pair_drop_the_same() -> None:
 
 
 @pytest.mark.parametrize("name", [name for name in registered() if registered()[name].settings])
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.filter_too_much])
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much])
 @given(data=st.data())
 def test_numbers_that_are_accepted_train(name: str, data: st.DataObject) -> None:
     """Two of a method's own numbers anywhere in their ranges: losses and gradients are finite from the first step to the last."""

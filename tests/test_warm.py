@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from directcm import cli, warm
+from tests.patience import PATIENCE, until
 
 DIRECTCM = [sys.executable, "-m", "directcm.cli"]
 
@@ -36,18 +37,10 @@ def call(address: str) -> Callable[..., subprocess.CompletedProcess[str]]:
         if warm_:
             environment[warm.SOCKET] = address
         return subprocess.run(
-            [*DIRECTCM, *argv], env=environment, capture_output=True, text=True, timeout=60, check=False
+            [*DIRECTCM, *argv], env=environment, capture_output=True, text=True, timeout=PATIENCE, check=False
         )
 
     return run
-
-
-def wait_for(done: Callable[[], bool]) -> None:
-    for _ in range(600):
-        if done():
-            return
-        time.sleep(0.05)
-    raise AssertionError("not within 30 s")
 
 
 def alive(pid: int) -> bool:
@@ -121,7 +114,7 @@ def serve_here(
     pid, where = start_server(tmp_path, run)
     try:
         return subprocess.run(
-            [*DIRECTCM, *argv], cwd=folder, capture_output=True, text=True, timeout=60, check=False,
+            [*DIRECTCM, *argv], cwd=folder, capture_output=True, text=True, timeout=PATIENCE, check=False,
             env={**os.environ, **dict.fromkeys(warm.THREADS, "1"), **variables, warm.SOCKET: where},
         )  # fmt: skip
     finally:
@@ -136,7 +129,7 @@ def test_a_caller_that_is_ended_ends_its_fork(tmp_path: Path, number: int, statu
     def sleep(argv: Any) -> int:
         note.with_suffix(".new").write_text(str(os.getpid()))
         note.with_suffix(".new").rename(note)
-        time.sleep(60)
+        time.sleep(PATIENCE)
         return 0
 
     server, where = start_server(tmp_path, sleep)
@@ -144,12 +137,12 @@ def test_a_caller_that_is_ended_ends_its_fork(tmp_path: Path, number: int, statu
         caller = subprocess.Popen(
             [*DIRECTCM, "train"], env={**os.environ, **dict.fromkeys(warm.THREADS, "1"), warm.SOCKET: where}
         )
-        wait_for(note.exists)
+        until("the fork runs", note.exists)
         fork = int(note.read_text())
         assert alive(fork)
         caller.send_signal(number)
-        assert caller.wait(30) == status
-        wait_for(lambda: not alive(fork))
+        assert caller.wait(PATIENCE) == status
+        until("the fork ends", lambda: not alive(fork))
     finally:
         os.kill(server, signal.SIGKILL)
         os.waitpid(server, 0)
@@ -164,14 +157,17 @@ def test_two_callers_at_once_and_each_its_own_status(tmp_path: Path) -> None:
     try:
         environment = {**os.environ, **dict.fromkeys(warm.THREADS, "1"), warm.SOCKET: where}
         callers = [subprocess.Popen([*DIRECTCM, "train", t, s], env=environment) for t, s in (("1", "3"), ("0", "4"))]
-        assert [c.wait(30) for c in callers] == [3, 4]
+        assert [c.wait(PATIENCE) for c in callers] == [3, 4]
     finally:
         os.kill(server, signal.SIGKILL)
         os.waitpid(server, 0)
 
 
 def test_the_helper_ends_with_whoever_started_it(tmp_path: Path) -> None:
-    code = "import sys, time\nfrom directcm import warm\nwith warm.helper(modules=()) as a:\n print(a, flush=True); time.sleep(60)"
+    code = (
+        "import sys, time\nfrom directcm import warm\n"
+        f"with warm.helper(modules=()) as a:\n print(a, flush=True); time.sleep({PATIENCE})"
+    )
     starter = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
     assert starter.stdout is not None
     where = starter.stdout.readline().strip()
@@ -184,7 +180,7 @@ def test_the_helper_ends_with_whoever_started_it(tmp_path: Path) -> None:
     starter.kill()
     starter.wait()
     starter.stdout.close()
-    wait_for(lambda: not helpers())
+    until("the helper ends", lambda: not helpers())
     assert not Path(where).parent.exists()
 
 
@@ -193,7 +189,7 @@ def test_a_process_is_accompanied_as_long_as_it_lasts(tmp_path: Path) -> None:
     code = (
         "import os, subprocess, sys, time\nfrom directcm import warm\n"
         "print(warm.accompany(['train', 'features_teacher'], modules=('json',)), os.environ[warm.SOCKET], flush=True)\n"
-        f"print(subprocess.run([*{DIRECTCM!r}, 'targets'], capture_output=True).returncode, flush=True)\ntime.sleep(60)"
+        f"print(subprocess.run([*{DIRECTCM!r}, 'targets'], capture_output=True).returncode, flush=True)\ntime.sleep({PATIENCE})"
     )
     environment = {**os.environ, **dict.fromkeys(warm.THREADS, "1")}
     environment.pop(warm.SOCKET, None)
@@ -205,7 +201,7 @@ def test_a_process_is_accompanied_as_long_as_it_lasts(tmp_path: Path) -> None:
     starter.kill()
     starter.wait()
     starter.stdout.close()
-    wait_for(lambda: not Path(where).parent.exists())
+    until("the helper is gone", lambda: not Path(where).parent.exists())
 
 
 def test_why_a_verb_starts_by_itself_is_told_once(
@@ -218,7 +214,9 @@ def test_why_a_verb_starts_by_itself_is_told_once(
     def ask(**variables: str) -> int | None:
         code = "import sys; from directcm import warm; print(warm.ask(['targets']))"
         environment = {**os.environ, **dict.fromkeys(warm.THREADS, "1"), **variables, warm.SOCKET: where}
-        done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, timeout=60)
+        done = subprocess.run(
+            [sys.executable, "-c", code], env=environment, capture_output=True, text=True, timeout=PATIENCE
+        )
         return None if done.stdout.strip() == "None" else int(done.stdout)
 
     try:

@@ -461,22 +461,19 @@ def test_hostile_text_is_escaped(desk):
 
 
 @pytest.mark.browser
-def test_pages_fit_a_phone(desk):
+def test_pages_fit_a_phone(desk, browser):
     """The page is never wider than 400 pixels, whatever a claim says."""
-    sync_api = pytest.importorskip("playwright.sync_api")
     config = grid()
     long = "Donaudampfschifffahrtsgesellschaftskapitänsmützenabzeichenverleihungsurkunde" * 3
     desk.judge([claim("c", says=long), *yaml.safe_load(SHIPPED.read_text())["claims"]], table(config), config)
-    with sync_api.sync_playwright() as p:
-        browser = p.chromium.launch(executable_path="/usr/bin/chromium", args=["--no-sandbox"])
-        for width in (400, 1400):
-            page = browser.new_page(viewport={"width": width, "height": 900})
-            messages: list[str] = []
-            page.on("console", lambda m, messages=messages: messages.append(m.text))
-            page.goto((desk.root / "claims.html").as_uri())
-            assert page.evaluate("document.documentElement.scrollWidth") <= width, width
-            assert messages == []
-        browser.close()
+    for width in (400, 1400):
+        page = browser.new_page(viewport={"width": width, "height": 900})
+        messages: list[str] = []
+        page.on("console", lambda m, messages=messages: messages.append(m.text))
+        page.goto((desk.root / "claims.html").as_uri())
+        assert page.evaluate("document.documentElement.scrollWidth") <= width, width
+        assert messages == []
+        page.close()
 
 
 # ----------------------------------------------------------------- the shipped claims

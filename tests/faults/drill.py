@@ -172,7 +172,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         folder = a.folder
         if folder is None:
             folder = copy_repository(Path(temporary) / "copy")
-            done = make_run(folder)("snakemake", "--cores", "2", *SMOKE, timeout=1500)
+            done = make_run(folder)("snakemake", "--cores", "2", *SMOKE)
             if done.returncode:
                 print(done.stderr[-3000:], file=sys.stderr)
                 return 1

@@ -7,6 +7,7 @@ import io
 import os
 import random
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -21,7 +22,10 @@ from safetensors.torch import load_file, save_file
 from directcm import cli
 from directcm.artifacts import open_artifact, sha256
 from tests.faults import drill
+from tests.patience import PATIENCE, until
 from tests.runs import SMOKE, copy_repository, make_run
+
+pytestmark = pytest.mark.faults
 
 
 @pytest.fixture
@@ -223,13 +227,13 @@ def test_two_runs_at_once_in_one_folder(tmp_path: Path) -> None:
     first = subprocess.Popen(
         ["snakemake", "--cores", "1", *SMOKE, "--", target], cwd=folder, env=environment, stderr=subprocess.DEVNULL
     )
-    end = time.monotonic() + 60
-    while not list((folder / ".snakemake").glob("locks/*")):
-        assert time.monotonic() < end
-        time.sleep(0.05)
+    until("the first has locked the folder", lambda: bool(list((folder / ".snakemake").glob("locks/*"))))
+    # The first holds still until the second has looked.
+    first.send_signal(signal.SIGSTOP)
     second = run("snakemake", "--cores", "1", *SMOKE, "--", target)
+    first.send_signal(signal.SIGCONT)
     assert second.returncode != 0 and "cannot be locked" in second.stderr and "Traceback" not in second.stderr
-    assert first.wait(180) == 0
+    assert first.wait(PATIENCE) == 0
     open_artifact(folder / target, "extractor").verify()
 
 
@@ -239,7 +243,7 @@ def test_two_verbs_at_once_with_one_place(tiny: Any, tmp_path: Path) -> None:
     """As when SLURM requeues a job whose node it merely lost sight of: both may write, and the bytes are the same."""
     flags = noise_flags(tiny, tmp_path / "noise")
     both = [subprocess.Popen([sys.executable, "-m", "directcm.cli", *flags]) for _ in range(2)]
-    assert [p.wait(120) for p in both] == [0, 0]
+    assert [p.wait(PATIENCE) for p in both] == [0, 0]
     assert verb(*noise_flags(tiny, tmp_path / "alone")).returncode == 0
     open_artifact(tmp_path / "noise", "noise").verify()
     assert sha256(tmp_path / "noise/manifest.json") == sha256(tmp_path / "alone/manifest.json")

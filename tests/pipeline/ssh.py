@@ -7,12 +7,19 @@ import os
 import shutil
 import socket
 import subprocess
-import time
 from pathlib import Path
+
+from tests.patience import PATIENCE, until
 
 
 class Unavailable(Exception):
     """There is no SSH server to start."""
+
+
+def answers(port: int) -> bool:
+    """Whether something listens on a port of the loopback."""
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0
 
 
 class Server:
@@ -62,19 +69,13 @@ class Server:
             self.process = subprocess.Popen(
                 [sshd, "-D", "-e", "-f", str(self.folder / "sshd_config")], stdin=subprocess.DEVNULL, stderr=log
             )
-        for _ in range(100):
-            if self.process.poll() is not None:
-                break
-            with socket.socket() as probe:
-                if probe.connect_ex(("127.0.0.1", port)) == 0:
-                    return
-            time.sleep(0.1)
-        self.stop()
-        raise Unavailable(f"sshd did not come up: {(self.folder / 'sshd.log').read_text().strip()}")
+        until("sshd answers or ends", lambda: self.process.poll() is not None or answers(port))
+        if self.process.poll() is not None:
+            raise Unavailable(f"sshd did not come up: {(self.folder / 'sshd.log').read_text().strip()}")
 
     def stop(self) -> None:
         """End it; connections end with their clients."""
         if self.process is not None:
             self.process.terminate()
-            self.process.wait(30)
+            self.process.wait(PATIENCE)
             self.process = None

@@ -16,7 +16,7 @@ from tests.pipeline.dvc import change, commit, installed, ok
 from tests.pipeline.ssh import Server, Unavailable
 from tests.runs import Run, copy_repository, make_run, planned
 
-pytestmark = [pytest.mark.pipeline, pytest.mark.slow]
+pytestmark = [pytest.mark.pipeline, pytest.mark.slow, pytest.mark.xdist_group("dvc")]
 
 TABLE1 = "results/embedded/tables/table1.json"
 # What measures and what is made of the numbers; no sample is drawn for it again.

@@ -30,7 +30,7 @@ def sampled(folder: Path, config: Config, ode: str, *overlays: str) -> tuple[dic
     (folder / "fewer.yaml").write_text(yaml.safe_dump(fewer))
     # One thread: two that wait for one another beside the other worker's jobs take several times as long.
     start = ("snakemake", "--cores", "1", "--configfile", *overlays, "fewer.yaml")
-    done = make_run(folder)(*start, "--", goal, timeout=3000)
+    done = make_run(folder)(*start, "--", goal)
     assert done.returncode == 0, done.stderr[-4000:]
     counts = json.loads((folder / f"results/{config.preset}/teacher/manifest.json").read_text())["counts"]
     return counts, json.loads((folder / goal).with_name("metrics.json").read_text())

@@ -27,7 +27,7 @@ def test_pixels_go_through_to_the_report(tmp_path: Path) -> None:
 
     folder = copy_repository(tmp_path / "copy")
     run = make_run(folder)
-    done = run("snakemake", "paper", "--cores", "2", *PIXELS, timeout=1500)
+    done = run("snakemake", "paper", "--cores", "2", *PIXELS)
     assert done.returncode == 0, done.stderr[-4000:]
     again = run("snakemake", "paper", "--cores", "2", *PIXELS)
     assert "Nothing to be done" in again.stderr + again.stdout

@@ -16,6 +16,7 @@ import yaml
 from directcm import paths
 from directcm.analysis.selection import main_runs
 from directcm.config import load_config
+from tests.patience import PATIENCE
 from tests.runs import SMOKE, make_run, planned
 
 pytestmark = [pytest.mark.pipeline, pytest.mark.slow]
@@ -342,7 +343,7 @@ def test_stock_diffusers_gives_the_students_own_sample(smoke: Path) -> None:
             [sys.executable, "-c", script, str(smoke / "results/smoke"), folder.name],
             capture_output=True,
             text=True,
-            timeout=300,
+            timeout=PATIENCE,
         )
         assert done.returncode == 0, done.stderr[-3000:]
         assert "inconsistency was discovered" not in done.stderr

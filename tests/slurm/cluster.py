@@ -19,10 +19,11 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+
+from tests.patience import PATIENCE, until
 
 PROGRAMS = ("munged", "slurmctld", "slurmd", "sbatch", "srun", "squeue", "scontrol", "scancel", "sinfo")
 PARTITIONS = {"cpu": ["node1", "node2"], "gpu": ["node1", "node2"]}
@@ -30,8 +31,6 @@ PARTITIONS = {"cpu": ["node1", "node2"], "gpu": ["node1", "node2"]}
 GRES = {"node1": ("/dev/null", "/dev/zero"), "node2": ("/dev/full", "/dev/random")}
 # More than there is: most of a small job is waiting for SLURM and Snakemake to look.
 CPUS, MEMORY = 4, 16000
-# How long a daemon or a state may take; no test asserts it.
-PATIENCE = 60.0
 
 
 class Unavailable(Exception):
@@ -56,15 +55,6 @@ def free_ports(count: int) -> list[int]:
     finally:
         for each in held:
             each.close()
-
-
-def wait_for(what: str, done: Callable[[], bool], patience: float = PATIENCE) -> None:
-    """Until `done`; an Unavailable that names what did not happen."""
-    end = time.monotonic() + patience
-    while not done():
-        if time.monotonic() > end:
-            raise Unavailable(f"{what}: not within {patience:.0f} s")
-        time.sleep(0.2)
 
 
 def kill_job(number: str) -> None:
@@ -111,14 +101,14 @@ class Cluster:
             "PATH": os.pathsep.join((str(self.folder / "bin"), os.environ.get("PATH", ""))),
         }
 
-    def run(self, *command: str, check: bool = True, timeout: float = 60) -> str:
+    def run(self, *command: str, check: bool = True) -> str:
         """What one of SLURM's commands prints."""
         done = subprocess.run(
             [program(command[0]), *command[1:]],
             env={**os.environ, **self.environment},
             capture_output=True,
             text=True,
-            timeout=timeout,
+            timeout=PATIENCE,
             check=False,
         )
         if check and done.returncode:
@@ -142,19 +132,30 @@ class Cluster:
             )
         (self.folder / "run" / f"{name}.started").write_text(str(self.daemons[name].pid))
 
+    def _wait(self, name: str, done: Callable[[], bool]) -> None:
+        """Until a daemon that was started does what it is for; Unavailable where it ended instead."""
+        daemon = self.daemons[name]
+        until(f"{name} is up", lambda: daemon.poll() is not None or done())
+        if daemon.poll() is not None:
+            raise Unavailable(f"{name} ended with status {daemon.returncode}")
+
     def start_node(self, node: str) -> None:
         """Start a node's slurmd and wait until it takes jobs."""
         self._start(node, [program("slurmd"), "-D", "-N", node, "-f", str(self.conf)])
-        wait_for(f"slurmd of {node}", lambda: self.state(node) in ("IDLE", "MIXED", "ALLOCATED"))
+        self._wait(node, lambda: self.state(node) in ("IDLE", "MIXED", "ALLOCATED"))
 
     def kill_node(self, node: str) -> None:
-        """End a node's slurmd and everything of its jobs with -9, as when a node loses power."""
+        """End a node's slurmd and everything of its jobs with -9, as when a node loses power, and let SLURM know.
+
+        By itself it would notice after SlurmdTimeout, which is long here: a node of a slow machine is not a dead one.
+        """
         jobs = self.run("squeue", "--noheader", "--nodelist", node, "--format", "%A").split()
         daemon = self.daemons.pop(node)
         daemon.kill()
         daemon.wait()
         for number in jobs:
             kill_job(number)
+        self.run("scontrol", "update", f"NodeName={node}", "State=DOWN", "Reason=killed")
 
     def state(self, node: str) -> str:
         """A node's state, such as IDLE or DOWN."""
@@ -211,9 +212,9 @@ class Cluster:
             ],
         )
         try:
-            wait_for("munged", (self.folder / "run" / "munge.socket").exists)
+            self._wait("munged", (self.folder / "run" / "munge.socket").exists)
             self._start("slurmctld", [program("slurmctld"), "-D", "-i", "-f", str(self.conf)])
-            wait_for("slurmctld", lambda: "UP" in self.run("scontrol", "ping", check=False))
+            self._wait("slurmctld", lambda: "UP" in self.run("scontrol", "ping", check=False))
             for node in PARTITIONS["cpu"]:
                 self.start_node(node)
         except Unavailable as error:
@@ -252,13 +253,17 @@ class Cluster:
             "TaskPlugin=task/none",
             "SelectType=select/cons_tres",
             "SelectTypeParameters=CR_Core_Memory",
-            "SchedulerParameters=sched_interval=2,bf_interval=2",
+            "SchedulerParameters=sched_interval=1,bf_interval=1,batch_sched_delay=0",
             "GresTypes=gpu",
             "AccountingStorageType=accounting_storage/none",
             "JobAcctGatherType=jobacct_gather/none",
             "JobCompType=jobcomp/none",
             "ReturnToService=2",
-            "SlurmdTimeout=15",
+            # A slow machine is neither a dead node nor a lost message.
+            "SlurmdTimeout=3600",
+            "BatchStartTimeout=3600",
+            "MessageTimeout=90",
+            "TCPTimeout=60",
             "KillWait=10",
             "MinJobAge=86400",
             "JobRequeue=1",

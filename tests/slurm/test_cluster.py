@@ -8,18 +8,17 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from directcm.artifacts import open_artifact, sha256
+from tests.patience import PATIENCE, until
 from tests.runs import SMOKE, copy_repository, make_run
 from tests.slurm.cluster import Cluster
 from tests.slurm.conftest import profile
 
-pytestmark = [pytest.mark.pipeline, pytest.mark.slow, pytest.mark.slurm]
+pytestmark = [pytest.mark.pipeline, pytest.mark.slow, pytest.mark.slurm, pytest.mark.xdist_group("slurm")]
 SUBMITTED = re.compile(r"Job (\S+) has been submitted with SLURM jobid (\d+) \(log: (.+?)\)")
 
 
@@ -40,7 +39,7 @@ def test_the_profile_as_typed_gives_the_bytes_of_a_local_run(slurm: Cluster, smo
     preset.write_text(preset.read_text().replace("seed: [0, 1]", "seed: [0]"))
     before = len(slurm.jobs())
     arrays = ["--slurm-array-jobs", "targets,endpoints,reference"]
-    done = make_run(folder)("snakemake", *profile(folder), *arrays, *SMOKE, timeout=1500)
+    done = make_run(folder)("snakemake", *profile(folder), *arrays, *SMOKE)
     assert done.returncode == 0, done.stderr[-5000:] + done.stdout[-2000:]
     here, there = manifests(folder / "results/smoke"), manifests(smoke / "results/smoke")
     assert here == {name: there[name] for name in here}
@@ -67,13 +66,6 @@ def test_the_profile_as_typed_gives_the_bytes_of_a_local_run(slurm: Cluster, smo
     # Figures and tables are no jobs at all; students' metrics are one together.
     assert not any(rule.startswith(("rule_figure", "rule_table", "rule_cards")) for rule, *_ in seen)
     assert not any(rule == "rule_evaluate" for rule, *_ in seen)
-
-
-def until(what: str, done: Callable[[], bool], patience: float = 300) -> None:
-    end = time.monotonic() + patience
-    while not done():
-        assert time.monotonic() < end, what
-        time.sleep(0.1)
 
 
 class Training:
@@ -153,7 +145,7 @@ class Submitted:
         return at
 
     def wait(self) -> None:
-        assert self.process.wait(400) == 0, self.log.read_text()[-4000:]
+        assert self.process.wait(PATIENCE) == 0, self.log.read_text()[-4000:]
 
 
 def test_a_job_that_is_told_to_stop_requeued_and_whose_node_dies_gives_the_same_bytes(
@@ -176,8 +168,6 @@ def test_a_job_that_is_told_to_stop_requeued_and_whose_node_dies_gives_the_same_
     slurm.kill_node(node)
     until("SLURM notices", lambda: running.job.get("Restarts") == "3")
     slurm.start_node(node)
-    # First the node is told to end what SLURM believes to be left there of the job.
-    time.sleep(5)
     running.requeued(3)
     running.wait()
     ours, theirs = (open_artifact(t.folder / t.target, "student") for t in (training, undisturbed))
@@ -224,9 +214,9 @@ def test_a_job_near_its_time_limit_is_requeued_and_a_cancelled_one_is_not(
     running.goes_on(at)
 
     running.process.send_signal(signal.SIGINT)
-    running.process.wait(400)
-    until("the job ends", lambda: running.job["JobState"] in ("CANCELLED", "FAILED"))
-    time.sleep(3)
+    running.process.wait(PATIENCE)
+    # COMPLETING goes before: then nothing of the job is left that might ask for more.
+    until("the job ends", lambda: running.job["JobState"] in ("CANCELLED", "FAILED", "PENDING"))
     assert running.job["JobState"] == "CANCELLED" and running.job["Restarts"] == "1"
     assert training.checkpoints()
     print(f"job {running.number}: at its time limit stopped at step {at} and requeued; cancelled it stays so")
