@@ -51,6 +51,7 @@ reproduce: install  ## the main comparison (PRESET=smoke, photos, paper …; COR
 	@snakemake all --cores $(CORES) $(GPUS) $(OVERLAY)
 	$(call report,all,$(OVERLAY),$(RESULTS),$(REPORT))
 	@echo; directcm show $(RESULTS)/tables/table1.csv; echo; echo "Report: $(CURDIR)/$(REPORT)"; echo "Tables and figures: $(CURDIR)/$(RESULTS)"
+	@directcm reproduced --configfile $(CONFIGS)
 
 .PHONY: paper
 paper: install  ## every table and figure of the paper, our own, and the verdicts; then natural images (PRESET=…: that preset alone)
@@ -118,6 +119,10 @@ format: install  ## format Python and Snakemake files
 docs: install  ## schema and configuration page, from the models
 	@directcm schema --out workflow/schemas/config.schema.json
 	@directcm schema --out docs/configuration.md
+
+.PHONY: publish
+publish: install  ## README's and docs/results.md's tables anew from docs/data; FROM=results/embedded: that finished run's, first
+	@directcm publish $(if $(FROM),--from $(FROM))
 
 .PHONY: lock
 lock: install  ## resolve envs/lock.txt anew from pyproject.toml

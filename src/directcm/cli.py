@@ -643,6 +643,21 @@ def _show(a: argparse.Namespace) -> None:
         raise UserError(f"{a.table}: neither Table 1 nor claims; show reads tables/table1.csv and claims/SCOPE.csv")
 
 
+def _reproduced(a: argparse.Namespace) -> None:
+    from directcm.analysis.reproduced import reproduced
+    from directcm.config import load_config
+
+    config = load_config(*a.configfile)
+    print(reproduced(config, a.results or Path("results") / config.preset, a.data))
+
+
+def _publish(a: argparse.Namespace) -> None:
+    from directcm.analysis.publish import publish
+
+    for name in publish(Path(), a.results):
+        print(f"written: {name}")
+
+
 def _trace(a: argparse.Namespace) -> None:
     from directcm.analysis import trace
 
@@ -1067,6 +1082,24 @@ def parser() -> argparse.ArgumentParser:
 
     p = verb("show", _show, "print Table 1, or the verdicts", out=False)
     p.add_argument("table", type=Path, help="tables/table1.csv or claims/SCOPE.csv")
+
+    p = verb("reproduced", _reproduced, "compare a run's Table 1 with the published one, cell by cell", out=False)
+    p.add_argument(
+        "--configfile", nargs="+", type=Path, default=[Path("config.yaml")], help="one over the other, later ones win"
+    )
+    p.add_argument("--results", type=Path, help="default: results/<preset>")
+    p.add_argument("--data", type=Path, default=Path("docs/data"), help="the published tables; default: docs/data")
+
+    p = verb(
+        "publish", _publish, "write the published tables into README.md and docs/results.md, from docs/data", out=False
+    )
+    p.add_argument(
+        "--from",
+        dest="results",
+        type=Path,
+        metavar="RESULTS",
+        help="results/<preset> of a finished run, whose tidy tables are copied into docs/data first",
+    )
 
     p = verb(
         "trace", _trace, "print what a result was made from, back to the data, and what has changed since", out=False

@@ -142,7 +142,7 @@ class _Line:
     group: str
     rows: list[Mapping[str, str]]
     cells: dict[tuple[str, str], Cell] = field(default_factory=dict)
-    more: str = ""
+    cost: float | None = None  # network evaluations, where the table has them
 
     @property
     def seeds(self) -> int:
@@ -153,7 +153,8 @@ class _Line:
         """What stands under the row's name."""
         if self.row in (TEACHER, FLOOR):
             return f"{self.steps} solver steps"
-        return f"{steps_label(self.steps)}, {self.seeds} seed{'s' * (self.seeds != 1)}{self.more}"
+        cost = "" if self.cost is None else f", {self.cost:,.0f} evaluations"
+        return f"{steps_label(self.steps)}, {self.seeds} seed{'s' * (self.seeds != 1)}{cost}"
 
 
 def _lines(rows: Sequence[Mapping[str, str]], group: Callable[[Mapping[str, str]], str]) -> list[_Line]:
@@ -718,17 +719,18 @@ def available(config: Config) -> list[str]:
     return [name for name, there in wanted.items() if there]
 
 
-def _filled(
+def _chosen(
     metrics: str | Path,
     comparisons: str | Path,
     config: Config,
-    axis: str | tuple[str, ...],
+    *,
     numbers: Sequence[int],
     names: Sequence[str],
+    axis: str | tuple[str, ...] = (),
     group: Callable[[Mapping[str, str]], str] = lambda row: "",
     order: Callable[[Mapping[str, str]], Any] = lambda row: 0,
 ) -> tuple[list[_Line], int]:
-    """A table's lines with their cells, and how many of the students' values are tested; a UserError where a run lacks."""
+    """A table's lines with their cells, and how many of the students' values have a test."""
     main = main_setting(config)
     rows = select_axis(read(metrics, METRICS_COLUMNS), main, axis)
     students = [row for row in finished([r for r in rows if r["step"]]) if int(row["sampling_steps"]) in numbers]
@@ -742,6 +744,12 @@ def _filled(
     return lines, sum(_place(row, "step") in tests for row in students if row["metric"] in names)
 
 
+def _csv_row(cell: Cell, columns: Sequence[str]) -> dict[str, Any]:
+    """A cell as a line of its table's CSV."""
+    numbers = {"mean": _significant_digits(cell.mean), "sd": _significant_digits(cell.sd)}
+    return {c: numbers[c] if c in numbers else getattr(cell, c) for c in columns}
+
+
 def _make(
     metrics: str | Path,
     comparisons: str | Path,
@@ -752,28 +760,14 @@ def _make(
     title: str,
     caption: str,
     tex_caption: str,
-    axis: str | tuple[str, ...] = (),
-    numbers: Sequence[int],
-    names: Sequence[str],
-    group: Callable[[Mapping[str, str]], str] = lambda row: "",
-    order: Callable[[Mapping[str, str]], Any] = lambda row: 0,
     grid: Callable[[Sequence[_Line]], _Grid] = _models_down,
     columns: Sequence[str] = COLUMNS,
+    **selection: Any,
 ) -> list[Cell]:
-    lines, tested = _filled(metrics, comparisons, config, axis, numbers, names, group, order)
+    lines, tested = _chosen(metrics, comparisons, config, **selection)
     cells = [cell for line in lines for cell in line.cells.values()]
     notes = _notes(lines, config, tested)
-    write_csv(
-        out.csv,
-        [
-            {
-                **{c: getattr(cell, c) for c in columns if c not in ("mean", "sd")},
-                "mean": _significant_digits(cell.mean), "sd": _significant_digits(cell.sd),
-            }
-            for cell in cells
-        ],
-        list(columns),
-    )  # fmt: skip
+    write_csv(out.csv, [_csv_row(cell, columns) for cell in cells], list(columns))
     shape = grid(lines)
     _html(out.html, shape, title, caption, notes, config)
     _tex(out.tex, shape, name, tex_caption, notes, config)
@@ -785,6 +779,16 @@ def _make(
     return cells
 
 
+def _table1_selection(config: Config) -> dict[str, Any]:
+    return {"numbers": sampling_numbers(config)[:1], "names": _headline(config)}
+
+
+def table1_rows(metrics: str | Path, comparisons: str | Path, config: Config) -> list[dict[str, Any]]:
+    """The lines of Table 1's CSV (COLUMNS), from the tidy tables; nothing is written."""
+    lines, _ = _chosen(metrics, comparisons, config, **_table1_selection(config))
+    return [_csv_row(cell, COLUMNS) for line in lines for cell in line.cells.values()]
+
+
 def table1(metrics: str | Path, comparisons: str | Path, config: Config, out: Out) -> list[Cell]:
     """Table 1, the main comparison: finished students, fewest sampling steps, headline metrics; returns its cells.
 
@@ -794,8 +798,7 @@ def table1(metrics: str | Path, comparisons: str | Path, config: Config, out: Ou
     return _make(
         metrics, comparisons, config, out, name="table1", title="Table 1. Teacher, CM and Direct CM",
         caption="One row per model, one column per metric",
-        tex_caption=r"Teacher, CM and Direct CM: mean $\pm$ sd over $n$ training seeds.",
-        numbers=sampling_numbers(config)[:1], names=_headline(config),
+        tex_caption=r"Teacher, CM and Direct CM: mean $\pm$ sd over $n$ training seeds.", **_table1_selection(config),
     )  # fmt: skip
 
 
@@ -819,7 +822,7 @@ def brief(metrics: str | Path, comparisons: str | Path, config: Config) -> Brief
     names = _headline(config)
     if not names:
         return None
-    lines, tested = _filled(metrics, comparisons, config, (), sampling_numbers(config)[:1], names)
+    lines, tested = _chosen(metrics, comparisons, config, numbers=sampling_numbers(config)[:1], names=names)
     cells = [cell for line in lines for cell in line.cells.values()]
     down = len(lines) > ABREAST
     grid = (_models_down if down else _metrics_down)(lines)
@@ -928,13 +931,11 @@ def equal_compute(
     return found
 
 
-def table4(metrics: str | Path, comparisons: str | Path, config: Config, out: Out, students: str | Path) -> list[Cell]:
-    """Table 4, every method in each number of sampling steps: after as many updates, and for as much compute.
+TABLE4_COLUMNS = ["part", *(c for c in COLUMNS if c != "paper"), "evaluations"]
 
-    The first part holds the finished students of the main setting; the second those that differ from it in steps and pool and
-    whose cost (`evaluations`) is nearest to CM's in the first part. Its CSV begins with the part and ends with the cost.
-    Raises UserError where there are no methods but CM and Direct CM.
-    """
+
+def _table4(metrics: str | Path, config: Config, students: str | Path) -> tuple[list[_Line], list[str]]:
+    """Table 4's lines with their cells, each line's part its group, and the notes."""
     main, numbers = main_setting(config), sampling_numbers(config)
     if set(config_methods(config)) <= set(FIRST):
         raise UserError("students: method has cm and direct_cm alone, so Table 4 has nothing to add; name others too")
@@ -959,8 +960,7 @@ def table4(metrics: str | Path, comparisons: str | Path, config: Config, out: Ou
     names = {label: name for name, label in METHODS.items()}
     for part, found in parts:
         for line in _lines([r for r in found if int(r["sampling_steps"]) in numbers], lambda row, part=part: part):  # type: ignore[misc]
-            cost = own[names[line.row]] if part == UPDATES else compute[names[line.row]][1]
-            line.more = f", {cost:,.0f} evaluations"
+            line.cost = own[names[line.row]] if part == UPDATES else compute[names[line.row]][1]
             lines.append(line)
     wanted = _headline(config)
     _fill(lines, wanted, {}, config.statistics.alpha, metrics)
@@ -978,19 +978,31 @@ def table4(metrics: str | Path, comparisons: str | Path, config: Config, out: Ou
         "Nothing is bold: more than two methods are compared, and the tests of some pairs stand in the claims.",
         "Methods that ask no teacher learn from the data, without guidance; the others learn the guided teacher.",
     ]
-    cells = [(line, cell) for line in lines for cell in line.cells.values()]
-    write_csv(
-        out.csv,
-        [
-            {
-                "part": line.group, **{c: getattr(cell, c) for c in COLUMNS if c not in ("mean", "sd", "paper")},
-                "mean": _significant_digits(cell.mean), "sd": _significant_digits(cell.sd),
-                "evaluations": round(own[names[line.row]] if line.group == UPDATES else compute[names[line.row]][1]),
-            }
-            for line, cell in cells
-        ],
-        ["part", *(c for c in COLUMNS if c != "paper"), "evaluations"],
-    )  # fmt: skip
+    return lines, notes
+
+
+def _table4_csv(lines: Sequence[_Line]) -> list[dict[str, Any]]:
+    return [
+        {**_csv_row(cell, TABLE4_COLUMNS[1:-1]), "part": line.group, "evaluations": round(line.cost or 0)}
+        for line in lines
+        for cell in line.cells.values()
+    ]
+
+
+def table4_rows(metrics: str | Path, config: Config, students: str | Path) -> list[dict[str, Any]]:
+    """The lines of Table 4's CSV (TABLE4_COLUMNS), from the tidy tables; nothing is written."""
+    return _table4_csv(_table4(metrics, config, students)[0])
+
+
+def table4(metrics: str | Path, comparisons: str | Path, config: Config, out: Out, students: str | Path) -> list[Cell]:
+    """Table 4, every method in each number of sampling steps: after as many updates, and for as much compute.
+
+    The first part holds the finished students of the main setting; the second those that differ from it in steps and pool and
+    whose cost (`evaluations`) is nearest to CM's in the first part. Its CSV begins with the part and ends with the cost.
+    Raises UserError where there are no methods but CM and Direct CM.
+    """
+    lines, notes = _table4(metrics, config, students)
+    write_csv(out.csv, _table4_csv(lines), TABLE4_COLUMNS)
     shape = _models_down(lines)
     _html(
         out.html,
@@ -1001,7 +1013,7 @@ def table4(metrics: str | Path, comparisons: str | Path, config: Config, out: Ou
         config,
     )
     _tex(out.tex, shape, "table4", r"Every method: mean $\pm$ sd over training seeds.", notes, config)
-    return [cell for _, cell in cells]
+    return [cell for line in lines for cell in line.cells.values()]
 
 
 def config_methods(config: Config) -> list[str]:
@@ -1063,10 +1075,10 @@ Settings: <bdi>{{ settings }}</bdi>.</caption>
 """
 
 
-def table_comparison(metrics: str | Path, comparisons: str | Path, config: Config, out: Out) -> list[dict[str, Any]]:
-    """CM − Direct CM of the main setting, finished students, fewest sampling steps, every metric; returns the CSV's lines.
+def comparison_rows(metrics: str | Path, comparisons: str | Path, config: Config) -> list[dict[str, Any]]:
+    """CM − Direct CM of the main setting, finished students, fewest sampling steps, every metric: lines of COMPARISON_COLUMNS.
 
-    Written as CSV (COMPARISON_COLUMNS), LaTeX and HTML. `floor` is the teacher's distance to its own samples from other noise.
+    `floor` is the teacher's distance to its own samples from other noise.
     """
     if not {run["method"] for run in main_runs(config)} >= set(FIRST):
         raise UserError("students: method has only one of cm and direct_cm, so there is nothing to compare; name both")
@@ -1100,10 +1112,16 @@ def table_comparison(metrics: str | Path, comparisons: str | Path, config: Confi
                 "test": line["test"], **whole, "reading": reading(line, alpha),
             }
         )  # fmt: skip
+    return rows
+
+
+def table_comparison(metrics: str | Path, comparisons: str | Path, config: Config, out: Out) -> list[dict[str, Any]]:
+    """Write `comparison_rows` as CSV, LaTeX and HTML; returns them."""
+    rows = comparison_rows(metrics, comparisons, config)
     write_csv(out.csv, rows, COMPARISON_COLUMNS)
     notes = _comparison_notes(rows, config)
-    _comparison_html(out.html, rows, notes, config, fewest)
-    _comparison_tex(out.tex, rows, notes, config, fewest)
+    _comparison_html(out.html, rows, notes, config, rows[0]["steps"])
+    _comparison_tex(out.tex, rows, notes, config, rows[0]["steps"])
     return rows
 
 
