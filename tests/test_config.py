@@ -238,7 +238,7 @@ CASES: list[tuple[dict[str, Any], str]] = [
     ),
     ({"statistics": {"permutations": 10}}, "statistics.permutations: is 10"),
     ({"statistics": {"alpha": 0}}, "statistics.alpha: is 0"),
-    ({"evaluation": {"samples": 100}}, "evaluation.batch_size = 256 is larger than evaluation.samples = 100"),
+    ({"evaluation": {"samples": 60, "block": 60}}, "evaluation.batch_size = 64 is larger than evaluation.samples = 60"),
     ({"evaluation": {"shards": 5}}, "evaluation.shards = 5 is larger than the number of blocks, 4"),
     (
         {"evaluation": {"steps": [1, 51]}, "students": [{}]},
