@@ -18,8 +18,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from install import LOCK, LOCK_DEV, LOCK_UV, sha256, tag
-from packaging.utils import parse_wheel_filename
+from install import LOCK, LOCK_DEV, LOCK_UV, normal, sha256, tag
 
 
 def pip(*words: str) -> None:
@@ -54,8 +53,8 @@ def write(lock: Path, folder: Path, files: list[Path]) -> None:
     """The folder's own lock: of each package the file and its sha256."""
     lines = [f"# Made by `make wheels`.\n# lock: {sha256(lock)}\n# python: {tag()}\n"]
     for file in files:
-        name, version, _, _ = parse_wheel_filename(file.name)
-        lines.append(f"{name}=={version} --hash=sha256:{sha256(file)}  # {file.name}\n")
+        name, version = file.name.split("-")[:2]
+        lines.append(f"{normal(name)}=={version} --hash=sha256:{sha256(file)}  # {file.name}\n")
     new = folder / f"{lock.name}.new"
     new.write_text("".join(lines), encoding="utf-8")
     os.replace(new, folder / lock.name)
