@@ -76,7 +76,7 @@ def wheel(folder: Path, name: str, version: str, requires: tuple[str, ...] = (),
     with zipfile.ZipFile(file, "w") as archive:
         for path, text in files.items():
             entry = zipfile.ZipInfo(path, (2026, 1, 1, 0, 0, 0))
-            entry.external_attr = (0o755 if "/scripts/" in path else 0o644) << 16
+            entry.external_attr = (0o100755 if "/scripts/" in path else 0o100644) << 16
             archive.writestr(entry, text)
     return file
 
@@ -175,7 +175,8 @@ class Project:
         (self.top / "pyproject.toml").write_text(PROJECT.format(name="tiny", version="0.1"))
         (self.top / "backend.py").write_text(BACKEND.format(name="tiny", version="0.1"))
         p = packages
-        self.lock(p.alpha, p.beta, p.gamma)
+        self.installer = "uv"
+        self.lock(p.alpha, p.beta, p.gamma, p.sigma)
         self.lock(p.delta, name="lock-dev.txt")
         self.lock(p.uv, name="lock-uv.txt")
         self.env = {k: v for k, v in os.environ.items() if not k.startswith(("PIP_", "UV_", "MAKE", "COV_", "PYTHON"))}
@@ -235,43 +236,47 @@ def good(done: subprocess.CompletedProcess[str]) -> str:
     return done.stderr
 
 
-RUN = {"alpha": "1.0", "beta": "1.0", "gamma": "2.0", "tiny": "0.1"}
+RUN = {"alpha": "1.0", "beta": "1.0", "gamma": "2.0", "sigma": "4.0", "tiny": "0.1"}
 
 
-@pytest.mark.parametrize("installer", ["uv", "pip"])
-def test_a_newer_release_changes_nothing_that_is_locked(project: Project, installer: str) -> None:
-    """alpha 1.1 is out, and beta asks for alpha with an extra: pip's resolver meets 1.1, which has no hash, and stops."""
-    p = project.packages
-    project.index(p.alpha, p.newer, p.beta, p.gamma, p.delta, *([p.uv] if installer == "uv" else []))
-    said = good(project.make("install"))
-    assert project.installed() == RUN and project.by("alpha") == project.by("tiny") == installer
-    assert said.count("uv cannot be had here") == (installer == "pip")
-    # Tests and lint add to it; then there is nothing to do, for either.
-    good(project.make("install-dev"))
-    assert project.installed() == RUN | {"delta": "3.0"} and project.by("delta") == installer
-    before = {f: f.stat().st_mtime_ns for f in project.top.rglob("*")}
-    assert good(project.make("install-dev")) == "" == good(project.make("install"))
-    assert {f: f.stat().st_mtime_ns for f in project.top.rglob("*")} == before
-
-
-@pytest.mark.parametrize("installer", ["uv", "pip"])
-def test_from_a_folder_without_any_index(project: Project, packages: SimpleNamespace, installer: str) -> None:
-    """What `make wheels` filled is all that another clone needs; what had no wheel was built there."""
+@pytest.fixture(scope="module", params=["uv", "pip"])
+def clone(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, packages: SimpleNamespace
+) -> Project:
+    """A clone and an index that has all that is locked, and a newer alpha; uv too, or not."""
     p = packages
-    files = [p.alpha, p.beta, p.gamma, p.sigma]
-    project.lock(*files)
-    project.index(*files, p.newer, p.delta, *([p.uv] if installer == "uv" else []))
-    said = project.make("wheels", "DEV=1", "WHEELS=carried")
-    good(said)
-    carried = project.top / "carried"
-    assert f"{len(files) + 1}, 0.0 GB" in said.stdout and p.newer.name not in os.listdir(carried)
-    shutil.rmtree(project.top / ".venv")
-    shutil.rmtree(project.top.parent / "cache", ignore_errors=True)
+    clone = Project(tmp_path_factory.mktemp(request.param), packages)
+    clone.installer = request.param
+    clone.index(p.alpha, p.newer, p.beta, p.gamma, p.delta, p.sigma, *([p.uv] if clone.installer == "uv" else []))
+    return clone
+
+
+def test_a_newer_release_changes_nothing_that_is_locked(clone: Project) -> None:
+    """alpha 1.1 is out, and beta asks for alpha with an extra: pip's resolver meets 1.1, which has no hash, and stops."""
+    said = good(clone.make("install"))
+    assert clone.installed() == RUN and clone.by("alpha") == clone.by("sigma") == clone.by("tiny") == clone.installer
+    assert said.count("uv cannot be had here") == (clone.installer == "pip")
+    # Tests and lint add to it; then there is nothing to do, for either.
+    good(clone.make("install-dev"))
+    assert clone.installed() == RUN | {"delta": "3.0"} and clone.by("delta") == clone.installer
+    before = {f: f.stat().st_mtime_ns for f in clone.top.rglob("*")}
+    assert good(clone.make("install-dev")) == "" == good(clone.make("install"))
+    assert {f: f.stat().st_mtime_ns for f in clone.top.rglob("*")} == before
+
+
+def test_a_folder_of_wheels_is_all_that_is_needed(clone: Project, project: Project, packages: SimpleNamespace) -> None:
+    """What `make wheels` filled serves another clone, which reaches no index; what had no wheel was built there."""
+    good(clone.make("install"))
+    folder = project.top.parent / "carried"
+    done = clone.make("wheels", "DEV=1", f"WHEELS={folder}")
+    good(done)
+    assert "wheels: 5, 0.0 GB" in done.stdout
+    assert packages.newer.name not in os.listdir(folder) and "sigma-4.0-py3-none-any.whl" in os.listdir(folder)
     project.no_index()
-    good(project.make("install", "WHEELS=carried"))
-    assert project.installed() == RUN | {"sigma": "4.0"} and project.by("sigma") == installer
-    good(project.make("install-dev", WHEELS="carried"))
-    assert project.installed() == RUN | {"sigma": "4.0", "delta": "3.0"}
+    good(project.make("install", f"WHEELS={folder}"))
+    assert project.installed() == RUN and project.by("sigma") == project.by("tiny") == clone.installer
+    good(project.make("install-dev", WHEELS=str(folder)))
+    assert project.installed() == RUN | {"delta": "3.0"}
 
 
 def test_a_folder_that_lacks_something_is_named(project: Project, packages: SimpleNamespace) -> None:
@@ -279,6 +284,7 @@ def test_a_folder_that_lacks_something_is_named(project: Project, packages: Simp
     project.no_index()
     folder = project.top / "carried"
     folder.mkdir()
+    project.lock(packages.alpha, packages.beta, packages.gamma)
     files = [packages.alpha, packages.beta, packages.gamma]
     for file in files:
         shutil.copy(file, folder)
@@ -336,7 +342,7 @@ def test_what_was_killed_is_mended_and_a_changed_lock_followed(
 ) -> None:
     """kill -9 of the installation alone: what it started still writes, and the next call waits for its end."""
     p = packages
-    project.index(p.alpha, p.newer, p.beta, p.gamma, p.delta, p.uv)
+    project.index(p.alpha, p.newer, p.beta, p.gamma, p.delta, p.sigma, p.uv)
     hang = project.top.parent / "hang"
     command = [sys.executable, "envs/install.py"]
     quiet: dict[str, Any] = {"cwd": project.top, "stderr": subprocess.PIPE, "text": True, "start_new_session": True}
@@ -439,7 +445,7 @@ def test_the_file_with_the_locked_hash_is_taken_wherever_it_lies(project: Projec
     p = packages
     other = wheel(project.top.parent / "mirror", "alpha", "1.0", ("gamma>=1",))
     assert split(other) != split(p.alpha)
-    project.index(other, p.beta, p.gamma, p.uv)
+    project.index(other, p.beta, p.gamma, p.sigma, p.uv)
     right = project.top.parent / "right"
     right.mkdir()
     shutil.copy(p.alpha, right)
