@@ -22,21 +22,29 @@ export PATH := $(abspath $(BIN)):$(PATH)
 help:  ## what there is
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | column -t -s "$$(printf '\t')"
 
-# The first Python of these that is good enough.
-PYTHON ?= $(shell for p in python3 python3.11 python3.12 python3.13; do \
-	$$p -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' 2>/dev/null && { echo $$p; break; }; done)
-
-$(VENV)/.installed: envs/lock.txt
-	@test -n "$(PYTHON)" || { echo "make: Python 3.11, 3.12 or 3.13 is needed and was not found; install it or say make PYTHON=/path/to/python" >&2; exit 2; }
-	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { echo "make: $(PYTHON) has no venv module; on Debian or Ubuntu: apt-get install python3-venv" >&2; exit 2; }
-	@echo "Installing the locked environment into $(VENV) (a few minutes, once) …"
-	@rm -rf $(VENV) && $(PYTHON) -m venv $(VENV)
-	@PIP_DISABLE_PIP_VERSION_CHECK=1 $(BIN)/python -m pip install --quiet --require-hashes --requirement envs/lock.txt 2>&1 | { grep -v '^WARNING: Location' >&2 || true; }
-	@PIP_DISABLE_PIP_VERSION_CHECK=1 $(BIN)/python -m pip install --quiet --no-deps --no-build-isolation --editable . 2>&1 | { grep -v '^WARNING: Location' >&2 || true; }
-	@touch $@
+# The environment's own Python if there is one, else the first that is good enough; PYTHON=… names another.
+PYTHON ?=
+# A folder of wheels, to install without a network.
+WHEELS ?=
+WHEELS_FROM = $(WHEELS)
+# $(call installed,flags): quick where nothing is to be done. envs/install.py says what it does; it needs no make.
+installed = for python in $(or $(PYTHON),$(BIN)/python python3 python3.11 python3.12 python3.13); do \
+	"$$python" -S -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' 2>/dev/null || continue; \
+	"$$python" envs/install.py --venv $(VENV) $(if $(WHEELS_FROM),--wheels "$(WHEELS_FROM)") $(1); exit; done; \
+	echo "make: Python 3.11, 3.12 or 3.13 is needed and was not found; install it or say make PYTHON=/path/to/python" >&2; exit 2
 
 .PHONY: install
-install: $(VENV)/.installed  ## the locked environment in .venv
+install:  ## what a run needs, in .venv, as locked (WHEELS=folder: without a network)
+	@$(call installed)
+
+.PHONY: install-dev
+install-dev:  ## and what tests and lint need
+	@$(call installed,--dev)
+
+.PHONY: wheels
+wheels: WHEELS_FROM =
+wheels: install  ## fill a folder with the wheels of the lock, for machines without a network (WHEELS=folder; DEV=1: the tests' too)
+	@python envs/wheels.py $(if $(DEV),--dev) "$(or $(WHEELS),wheels)"
 
 # The target stands before flags that take several words (--quiet, --configfile).
 # $(call written,target,overlay,results folder,report): the report is written anew where something in it is newer.
@@ -62,7 +70,7 @@ paper: install  ## every table and figure of the paper, our own, and the verdict
 	@echo; directcm show $(RESULTS)/claims/paper.csv; echo; echo "Report: $(CURDIR)/$(REPORT)$(if $(PRESET),, and $(CURDIR)/report-photos.html)"; echo "Tables and figures: $(CURDIR)/$(RESULTS)"
 
 .PHONY: drill
-drill: install  ## verbs killed with -9 at random moments, 24 times; their artefacts come out byte for byte (KILLS=4 a verb, SEED=0)
+drill: install-dev  ## verbs killed with -9 at random moments, 24 times; their artefacts come out byte for byte (KILLS=4 a verb, SEED=0)
 	@python -m tests.faults.drill --kills $(or $(KILLS),4) --seed $(or $(SEED),0)
 
 # $(call finished,target): Snakemake finds nothing to do. Not piped, for a pipe that closes early ends Snakemake with an error.
@@ -93,15 +101,15 @@ restore: install  ## bring results back from the DVC remote (PRESET=paper), and 
 	fi
 
 .PHONY: test
-test: install  ## all tests on CORES workers, with line coverage of src/ (PYTEST_ARGS='-k name': some of them, one by one)
+test: install-dev  ## all tests on CORES workers, with line coverage of src/ (PYTEST_ARGS='-k name': some of them, one by one)
 	@python -m pytest $(or $(PYTEST_ARGS),-n $(CORES) --cov=directcm --cov-report=term:skip-covered --cov-fail-under=97)
 
 .PHONY: quick
-quick: install  ## the tests that take no pipeline, browser or cluster, in a minute or so: before a commit
+quick: install-dev  ## the tests that take no pipeline, browser or cluster, in a minute or so: before a commit
 	@python -m pytest -n $(CORES) -m "not (pipeline or slow or browser or slurm or faults)"
 
 .PHONY: lint
-lint: install  ## ruff, snakefmt, mypy, the import contract, snakemake --lint
+lint: install-dev  ## ruff, snakefmt, mypy, the import contract, snakemake --lint
 	@ruff check .
 	@ruff format --check .
 	@snakefmt --check Snakefile workflow
@@ -110,13 +118,13 @@ lint: install  ## ruff, snakefmt, mypy, the import contract, snakemake --lint
 	@snakemake --lint
 
 .PHONY: format
-format: install  ## format Python and Snakemake files
+format: install-dev  ## format Python and Snakemake files
 	@ruff format .
 	@ruff check --fix .
 	@snakefmt Snakefile workflow
 
 .PHONY: docs
-docs: install  ## schema and configuration page, from the models
+docs: install-dev  ## schema and configuration page, from the models
 	@directcm schema --out workflow/schemas/config.schema.json
 	@directcm schema --out docs/configuration.md
 
@@ -125,10 +133,12 @@ publish: install  ## README's and docs/results.md's tables anew from docs/data; 
 	@directcm publish $(if $(FROM),--from $(FROM))
 
 .PHONY: lock
-lock: install  ## resolve envs/lock.txt anew from pyproject.toml
-	@uv pip compile --quiet --universal --generate-hashes --extra dev --python-version 3.11 --no-emit-index-url --no-emit-find-links \
-		--custom-compile-command 'make lock' --output-file envs/lock.txt pyproject.toml
-	@sed -i "s/^# lock: .*/# lock: $$(sha256sum envs/lock.txt | cut -d' ' -f1)/" envs/directcm.yaml
+lock: install  ## resolve the locks in envs/ anew from pyproject.toml (UPGRADE=1: the newest it allows; else what is locked stays where it can)
+	@python envs/lock.py $(if $(UPGRADE),--upgrade)
+
+.PHONY: lock-check
+lock-check: install  ## try the newest versions that pyproject.toml allows, and say what breaks (touches neither .venv nor the locks)
+	@python envs/lock.py --check
 
 .PHONY: bench
 bench: install  ## measure the parts that cost (writes nothing; see benchmarks/RESULTS.md)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -19,11 +18,13 @@ def ok(done: subprocess.CompletedProcess[str]) -> str:
 
 
 def installed(folder: Path) -> Run:
-    """A folder in which `make` takes this environment for the one that it installed."""
-    (folder / ".venv").mkdir()
-    (folder / ".venv/bin").symlink_to(Path(sys.executable).parent)
-    (folder / ".venv/.installed").touch()
-    return make_run(folder)
+    """A folder in which `make` installs nothing, and takes this environment, which is first on PATH."""
+    run = make_run(folder)
+
+    def with_this(*command: str, **options: Any) -> subprocess.CompletedProcess[str]:
+        return run(*(("make", "-o", "install") if command[0] == "make" else command[:1]), *command[1:], **options)
+
+    return with_this
 
 
 def commit(run: Run, message: str) -> None:
