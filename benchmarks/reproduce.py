@@ -5,8 +5,8 @@
     python benchmarks/reproduce.py 9829fa5 --env PIP_NO_DEPS=1      # its own pip call fails since an index moved
     python benchmarks/reproduce.py 9829fa5 --env PIP_NO_DEPS=1 HEAD # one after the other, and their ratio
 
-Prints, for each commit and call, seconds, CPU seconds of everything it started and the machine's load before and
-after. Package caches are empty at the start of each commit, so that no one profits from who came before. Uses the
+Prints, for each commit and call, seconds, CPU seconds of the whole machine meanwhile (jobs that Snakemake's helper forks
+are nobody's children) and its load before and after: on a machine that does nothing else. Package caches are empty at the start of each commit, so that no one profits from who came before. Uses the
 standard library alone, for it runs where nothing is installed yet.
 """
 
@@ -26,22 +26,27 @@ from pathlib import Path
 TOP = Path(__file__).resolve().parents[1]
 
 
+def busy() -> float:
+    """CPU seconds that all cores of the machine have spent since it started, idling and waiting for disks apart."""
+    fields = [int(field) for field in Path("/proc/stat").read_text().splitlines()[0].split()[1:]]
+    # user, nice, system, idle, iowait, irq, softirq, steal; what follows is counted in user already.
+    return (sum(fields[:8]) - fields[3] - fields[4]) / os.sysconf("SC_CLK_TCK")
+
+
 def call(command: list[str], folder: Path, env: dict[str, str], log: Path) -> dict[str, float]:
-    """Seconds, CPU seconds (user and system, all descendants that were waited for) and loads of one command."""
-    before = os.getloadavg()[0]
+    """Seconds, CPU seconds of the machine meanwhile, and its loads before and after one command."""
+    load, spent = os.getloadavg()[0], busy()
     start = time.monotonic()
     with log.open("wb") as file:
-        process = subprocess.Popen(command, cwd=folder, env=env, stdin=subprocess.DEVNULL, stdout=file, stderr=file)
-        _, status, usage = os.wait4(process.pid, 0)
+        done = subprocess.run(command, cwd=folder, env=env, stdin=subprocess.DEVNULL, stdout=file, stderr=file)
     seconds = time.monotonic() - start
-    process.returncode = os.waitstatus_to_exitcode(status)
-    if process.returncode:
+    if done.returncode:
         tail = log.read_text(errors="replace").splitlines()[-20:]
-        sys.exit(f"{' '.join(command)} in {folder}: exit code {process.returncode}\n" + "\n".join(tail))
+        sys.exit(f"{' '.join(command)} in {folder}: exit code {done.returncode}\n" + "\n".join(tail))
     return {
         "seconds": round(seconds, 1),
-        "cpu_seconds": round(usage.ru_utime + usage.ru_stime, 1),
-        "load_before": round(before, 2),
+        "cpu_seconds": round(busy() - spent, 1),
+        "load_before": round(load, 2),
         "load_after": round(os.getloadavg()[0], 2),
     }
 
