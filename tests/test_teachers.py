@@ -160,6 +160,38 @@ def test_a_killed_teacher_resumes_to_the_same_bytes(tiny: Any, tmp_path: Path, m
     assert make_teacher(tiny, tmp_path).fingerprint == tiny.teacher.fingerprint
 
 
+def test_the_losss_weights_are_those_of_diffusers_scripts() -> None:
+    """min(SNR, γ)/SNR with the SNR of diffusers.training_utils, whose times are ours less one; 1 where the SNR is below γ."""
+    from diffusers import DDPMScheduler
+    from diffusers.training_utils import compute_snr
+
+    scheduler = DDPMScheduler(beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear")
+    t = torch.tensor([1, 100, 400, 700, 1000])
+    snr = compute_snr(scheduler, t - 1)
+    wanted = torch.stack([snr, torch.full_like(snr, 5.0)]).amin(0) / snr
+    weights = micro_sdxl.min_snr(VariancePreserving.scaled_linear(), t, 5.0)
+    torch.testing.assert_close(weights.float(), wanted, rtol=1e-4, atol=0)
+    assert float(weights[0]) < 0.01 and float(weights[-1]) == 1
+
+
+def test_the_times_of_a_batch_are_spread(tiny: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One in each of as many parts as there are rows; of all processes together, so that each has its own."""
+    seen: list[torch.Tensor] = []
+    real = LatentDiffusion.noise
+
+    def noise(self: Any, x: Any, t: torch.Tensor, cond: Any) -> Any:
+        seen.append(t)
+        return real(self, x, t, cond)
+
+    monkeypatch.setattr(LatentDiffusion, "noise", noise)
+    settings = tiny.micro.model_copy(update={"unet": tiny.micro.unet.model_copy(update={"steps": 2})})
+    micro_sdxl.make(settings, tiny.process, tiny.data, 24, tmp_path / "scratch", tmp_path / "teacher")
+    assert len(seen) == 2
+    for t in seen:
+        assert [int((value - 1) * 8 // 1000) for value in t] == list(range(8))
+    assert not torch.equal(seen[0], seen[1])
+
+
 def test_one_based_time_reaches_the_unet(tiny: Any) -> None:
     unet = load(tiny.teacher).network
     told: list[float] = []

@@ -257,6 +257,9 @@ class MicroUnet(Block):
     steps: Positive = Field(1200, description="optimiser steps of U-Net and text encoders together")
     batch_size: Positive = Field(128, description="latents a step")
     lr: Rate = Field(2e-3, description="peak learning rate, linear warm-up, cosine decay")
+    snr_gamma: Rate | None = Field(
+        5.0, description="γ of the min-SNR weighting of the ε loss (2303.09556); null: every time counts alike"
+    )
     caption_dropout: Fraction = Field(0.1, description="share of captions replaced by the unconditional embedding")
     ema: Fraction = Field(0.995, description="decay of the weight average that is saved")
 

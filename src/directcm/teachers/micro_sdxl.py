@@ -177,11 +177,19 @@ def train_vae(
     return vae, curve, float(torch.cat(errors).mean())
 
 
+def min_snr(process: VariancePreserving, t: Tensor, gamma: float) -> Tensor:
+    """The weights min(SNR, γ)/SNR (B,) of the ε loss at times (B,), SNR = α²/σ² (Hang et al. 2303.09556, Min-SNR-γ)."""
+    snr = (process.alpha(t) / process.sigma(t)) ** 2
+    return snr.clamp(max=gamma) / snr
+
+
 def make(settings: MicroSdxl, process: Process, data: Artifact, seed: int, scratch: Path, out: Path) -> None:
     """Train VAE, text encoders and U-Net, and save them as a StableDiffusionXLPipeline folder.
 
-    U-Net and text encoders learn the ε loss together, E‖ε − ε̂(x_t, t, c)‖² with t uniform and a share of the captions
-    replaced by ∅ (zeros, as SDXL's pipeline has it); what is saved is their exponential moving average.
+    U-Net and text encoders learn the ε loss together, E w(t)‖ε − ε̂(x_t, t, c)‖² with t uniform and a share of the captions
+    replaced by ∅ (zeros, as SDXL's pipeline has it); what is saved is their exponential moving average. w = min(SNR, γ)/SNR
+    with SNR = α²/σ² (Hang et al. 2303.09556, Min-SNR-γ). A batch's times are spread evenly: row i of B has t uniform in the i-th
+    of B parts (the low-discrepancy sampler of Kingma et al. 2107.00630), so that its loss varies less.
     """
     from diffusers import DDIMScheduler, StableDiffusionXLPipeline
     from PIL import Image
@@ -224,14 +232,16 @@ def make(settings: MicroSdxl, process: Process, data: Artifact, seed: int, scrat
         shape = (LATENT_CHANNELS, side, side)
         noise = rng.normal(seed, "teacher_noise", positions.tolist(), (2, *shape)).to(device)
         draws = rng.generator(seed, "teacher_draws", step).random((u.batch_size, 2))[positions - step * u.batch_size]
-        t = torch.from_numpy(np.floor(draws[:, 0] * process.timesteps) + 1).to(device)
+        spread = (positions - step * u.batch_size + draws[:, 0]) / u.batch_size
+        t = torch.from_numpy(np.floor(spread * process.timesteps) + 1).to(device)
         x0 = mean[pick].to(device) + std[pick].to(device) * noise[:, 1]
         eps = noise[:, 0]
         used, back = caption[pick].unique(return_inverse=True)
         cond = encoders.encode([ids[used] for ids in tokens]).rows(back.to(device))
         keep = torch.from_numpy((draws[:, 1] >= u.caption_dropout).astype(np.float32)).to(device)
         cond = Conditioning({k: v * keep.reshape(-1, *([1] * (v.dim() - 1))) for k, v in cond.tensors.items()})
-        return ((teacher.noise(schedule.diffuse(x0, eps, t), t, cond) - eps) ** 2).mean(dim=(1, 2, 3))
+        losses = ((teacher.noise(schedule.diffuse(x0, eps, t), t, cond) - eps) ** 2).mean(dim=(1, 2, 3))
+        return losses if u.snr_gamma is None else min_snr(schedule, t, u.snr_gamma).to(losses) * losses
 
     modules = {"unet": unet, "text_encoder": first, "text_encoder_2": second}
     fitted = fit(
