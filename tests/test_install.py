@@ -1,6 +1,6 @@
 """The installation: from packages of the test's own, in a folder; no index of anyone else's is asked.
 
-    DIRECTCM_MAKEFILE_OF=/path/to/another/checkout python -m pytest tests/test_install.py -k "locked or folder" --no-cov
+    DIRECTCM_MAKEFILE_OF=/path/to/another/checkout python -m pytest tests/test_install.py -k "newer or folder_of" --no-cov
 
 tries another checkout's Makefile (and its envs/*.py, where it has them) instead of this one's.
 """
@@ -251,6 +251,7 @@ def clone(
     return clone
 
 
+@pytest.mark.slow
 def test_a_newer_release_changes_nothing_that_is_locked(clone: Project) -> None:
     """alpha 1.1 is out, and beta asks for alpha with an extra: pip's resolver meets 1.1, which has no hash, and stops."""
     said = good(clone.make("install"))
@@ -264,60 +265,90 @@ def test_a_newer_release_changes_nothing_that_is_locked(clone: Project) -> None:
     assert {f: f.stat().st_mtime_ns for f in clone.top.rglob("*")} == before
 
 
-def test_a_folder_of_wheels_is_all_that_is_needed(clone: Project, project: Project, packages: SimpleNamespace) -> None:
-    """What `make wheels` filled serves another clone, which reaches no index; what had no wheel was built there."""
+@pytest.mark.slow
+def test_make_wheels_fills_a_folder(clone: Project, packages: SimpleNamespace) -> None:
+    """The locked files and no newer ones; what has no wheel is built; the folder's locks name all with their hashes."""
     good(clone.make("install"))
-    folder = project.top.parent / "carried"
+    folder = clone.top / "carried"
     done = clone.make("wheels", "DEV=1", f"WHEELS={folder}")
-    good(done)
-    assert "wheels: 5, 0.0 GB" in done.stdout
-    assert packages.newer.name not in os.listdir(folder) and "sigma-4.0-py3-none-any.whl" in os.listdir(folder)
+    said = good(done)
+    assert "wheels: 5, 0.0 GB" in done.stdout and said.count("uv cannot be had here") == (clone.installer == "pip")
+    p, built = packages, folder / "sigma-4.0-py3-none-any.whl"
+    run = [p.alpha, p.beta, p.gamma, built]
+    assert (folder / "lock.txt").read_text().endswith(folder_lock(clone, "lock.txt", *run))
+    assert (folder / "lock-dev.txt").read_text().endswith(folder_lock(clone, "lock-dev.txt", p.delta))
+    others = [p.delta, p.uv] if clone.installer == "uv" else [p.delta]
+    assert {f.name for f in folder.iterdir()} == {f.name for f in [*run, *others]} | {"lock.txt", "lock-dev.txt"}
+    for file in (p.alpha, p.beta, p.gamma, *others):
+        assert (folder / file.name).read_bytes() == file.read_bytes()
+
+
+def folder_lock(project: Project, lock: str, *files: Path, python: str = install.tag()) -> str:
+    """What a folder's own lock says of its files."""
+    lines = [f"# lock: {install.sha256(project.top / 'envs' / lock)}\n# python: {python}\n"]
+    for file in files:
+        name, version = file.name.split("-")[:2]
+        digest = hashlib.sha256(file.read_bytes()).hexdigest()
+        lines.append(f"{name}=={version} --hash=sha256:{digest}  # {file.name}\n")
+    return "".join(lines)
+
+
+def fill(project: Project, *files: Path, lock: str = "lock.txt") -> Path:
+    """A folder with these wheels, such as `make wheels` fills."""
+    folder = project.top.parent / "carried"
+    folder.mkdir(exist_ok=True)
+    for file in files:
+        shutil.copy(file, folder)
+    (folder / lock).write_text(folder_lock(project, lock, *files))
+    return folder
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("installer", ["uv", "pip"])
+def test_a_folder_of_wheels_is_all_that_is_needed(
+    project: Project, packages: SimpleNamespace, tmp_path: Path, installer: str
+) -> None:
+    """No index can be reached. sigma, which has no wheel elsewhere, has one in the folder, and its hash is there alone."""
+    p = packages
     project.no_index()
-    good(project.make("install", f"WHEELS={folder}"))
-    assert project.installed() == RUN and project.by("sigma") == project.by("tiny") == clone.installer
-    good(project.make("install-dev", WHEELS=str(folder)))
+    folder = fill(project, p.alpha, p.beta, p.gamma, wheel(tmp_path, "sigma", "4.0"))
+    fill(project, p.delta, lock="lock-dev.txt")
+    if installer == "uv":
+        shutil.copy(p.uv, folder)
+    good(project.make("install", WHEELS="../carried"))
+    assert project.installed() == RUN and project.by("alpha") == project.by("tiny") == installer
+    good(project.make("install-dev", f"WHEELS={folder}"))
     assert project.installed() == RUN | {"delta": "3.0"}
 
 
+@pytest.mark.slow
 def test_a_folder_that_lacks_something_is_named(project: Project, packages: SimpleNamespace) -> None:
     """One line names the file, be it missing, another's or of other bytes; nothing is asked of an index."""
+    p = packages
     project.no_index()
-    folder = project.top / "carried"
-    folder.mkdir()
-    project.lock(packages.alpha, packages.beta, packages.gamma)
-    files = [packages.alpha, packages.beta, packages.gamma]
-    for file in files:
-        shutil.copy(file, folder)
+    project.lock(p.alpha, p.beta, p.gamma)
+    files = [p.alpha, p.beta, p.gamma]
+    folder = fill(project, *files)
+    own = folder / "lock.txt"
 
-    def refused(**env: str) -> list[str]:
-        done = project.make("install", WHEELS="carried", **env)
+    def refused() -> str:
+        done = project.make("install", WHEELS="../carried")
         assert done.returncode == 2 and "Traceback" not in done.stderr, done.stderr
-        return [line for line in done.stderr.splitlines() if line.startswith("install: /")]
+        (line,) = [line for line in done.stderr.splitlines() if line.startswith("install: /") and "into" not in line]
+        return line.removeprefix("install: ")
 
-    (line,) = refused()
-    assert line.startswith(f"install: {folder}/lock.txt: is missing; ") and "make wheels" in line
-    names = "".join(f"{r} --hash=sha256:{h}  # {f.name}\n" for f, (r, h) in zip(files, map(split, files), strict=True))
-    head = f"# lock: {install.sha256(project.top / 'envs/lock.txt')}\n# python: {{}}\n"
-    (folder / "lock.txt").write_text(head.format("2.7 plan9") + names)
-    (line,) = refused()
-    assert line.startswith(f"install: {folder}/lock.txt: its wheels are for Python 2.7 plan9") and install.tag() in line
-    (folder / "lock.txt").write_text(head.format(install.tag()) + names)
-    (folder / packages.beta.name).unlink()
-    (line,) = refused()
-    assert line.startswith(f"install: {folder / packages.beta.name}: is missing; ")
+    own.write_text(folder_lock(project, "lock.txt", *files, python="2.7 plan9"))
+    assert refused().startswith(f"{own}: its wheels are for Python 2.7 plan9, and this is {install.tag()}; ")
+    own.unlink()
+    assert refused().startswith(f"{own}: is missing; fill it where there is a network: make wheels WHEELS=")
+    fill(project, *files)
+    (folder / p.beta.name).unlink()
+    assert refused().startswith(f"{folder / p.beta.name}: is missing; ")
     assert not (project.top / ".venv").exists()  # so far nothing was begun
     wheel(folder, "beta", "1.0", ("alpha>=0.9",))
-    (line,) = refused()
-    assert line.startswith(f"install: {folder / packages.beta.name}: is not the file that was put there")
-    project.lock(packages.newer, packages.beta, packages.gamma)
-    (line,) = refused()
-    assert line.startswith(f"install: {folder}/lock.txt: was made for another envs/lock.txt; ")
-
-
-def split(file: Path) -> tuple[str, str]:
-    """Requirement and sha256 of a wheel."""
-    name, version = file.name.split("-")[:2]
-    return f"{name}=={version}", hashlib.sha256(file.read_bytes()).hexdigest()
+    assert refused().startswith(f"{folder / p.beta.name}: is not the file that was put there")
+    project.lock(p.newer, p.beta, p.gamma)
+    assert refused().startswith(f"{own}: was made for another envs/lock.txt; ")
 
 
 def appears(file: Path) -> str:
@@ -337,6 +368,7 @@ def killed() -> Iterator[list[int]]:
             os.killpg(group, signal.SIGKILL)
 
 
+@pytest.mark.slow
 def test_what_was_killed_is_mended_and_a_changed_lock_followed(
     project: Project, packages: SimpleNamespace, killed: list[int]
 ) -> None:
@@ -440,11 +472,12 @@ def test_pips_configuration_counts_for_uv(tmp_path: Path) -> None:
     assert install.uv_settings(install.pip_settings(Path(sys.executable), env), env)[0] == ["--no-index"]
 
 
+@pytest.mark.slow
 def test_the_file_with_the_locked_hash_is_taken_wherever_it_lies(project: Project, packages: SimpleNamespace) -> None:
     """A mirror has other bytes under the same name and version; a folder of pip's configuration has the right ones."""
     p = packages
     other = wheel(project.top.parent / "mirror", "alpha", "1.0", ("gamma>=1",))
-    assert split(other) != split(p.alpha)
+    assert other.read_bytes() != p.alpha.read_bytes()
     project.index(other, p.beta, p.gamma, p.sigma, p.uv)
     right = project.top.parent / "right"
     right.mkdir()
