@@ -88,6 +88,8 @@ def test_every_verb_has_help(capsys: pytest.CaptureFixture) -> None:
         "costs",
         "provenance",
         "show",
+        "reproduced",
+        "publish",
         "trace",
         "warm",
         "plan",

@@ -180,23 +180,24 @@ def test_the_numbers_of_each_table(root: Path) -> None:
     assert table1["FD-tiny to data ↓"][:1] == ["1.800"] and table1["ODE error to teacher samples ↓"][:2] == ["–", "–"]
     assert table1["metric"][3] == "Direct CM (1 step)" and table1["metric"][4].endswith("**another scale**")
     comparison = {row[0]: row[1:] for row in lines_of_block(text, "comparison:embedded/main")}
-    # One line of a setting stands for all: the first seed's.
-    assert comparison["FD-tiny to teacher samples ↓"] == ["+2.400", "[+1.200, +3.600]", "0.01", "0.01", "3 of 3"]
+    # In these made-up tables the last seed's line stands for a setting: a factor of 1.12 with five seeds, 1.06 with three.
+    assert comparison["FD-tiny to teacher samples ↓"] == ["+2.688", "[+1.344, +4.032]", "0.01", "0.01", "3 of 3"]
     found = lines_of_block(text, "map:embedded/paper")
     assert found[0] == ["FD-tiny to the teacher, CM / Direct CM", "62 steps", "125 steps", "250 steps", "500 steps"]
-    assert found[1] == ["LoRA, rank 4", *["14.400 / 12.000"] * 4] and len(found) == 6
-    assert found[5] == ["LoRA, rank 4, 250 steps", *["14.400 / 12.000"] * 4]
+    assert found[1] == ["LoRA, rank 4", *["16.128 / 13.440"] * 4] and len(found) == 6
+    assert [row[0] for row in found[2:4]] == ["LoRA, rank 64", "all weights"] and found[3][1] == "15.264 / 12.720"
+    assert found[5] == ["LoRA, rank 4, 250 steps", *["16.128 / 13.440"] * 4]
     assert [cell[4:] for cell in found[4][1:]] == ["1", "3", "5", "8"]
     sweeps = lines_of_block(text, "sweeps:embedded/paper")
     assert [row[0] for row in sweeps[1:]] == [
         "N = 10", "N = 20", "N = 50, the main comparison", "N = 100", "Euler", "Heun", "pseudo-Huber", "learning rate 0.001",
         *(f"{k} sampling steps" for k in (2, 4, 8)),
     ]  # fmt: skip
-    assert sweeps[1][2:] == ["0.240 / 0.200", "14.400 / 12.000"]
-    assert sweeps[-2][2:] == [
-        f"{0.24 / 4**0.25:.3f} / {0.2 / 4**0.25:.3f}",
-        f"{14.4 / 4**0.25:.3f} / {12 / 4**0.25:.3f}",
+    assert sweeps[1][2:] == ["0.269 / 0.224", "16.128 / 13.440"] and sweeps[5][2:] == [
+        "0.254 / 0.212",
+        "15.264 / 12.720",
     ]
+    assert sweeps[-2][2:] == [f"{a * 1.2 * 1.12 / 4**0.25:.3f} / {a * 1.12 / 4**0.25:.3f}" for a in (0.2, 12)]
     errors = lines_of_block(text, "errors:embedded/paper")
     # The student's mean over seeds 0 to 4, and t / 1000.
     assert errors[1:] == [
@@ -204,7 +205,7 @@ def test_the_numbers_of_each_table(root: Path) -> None:
     ]
     verdicts = lines_of_block(text, "verdicts:embedded/paper")
     first = next(row for row in verdicts if row[0].startswith("Direct CM has a lower ODE error than CM"))
-    assert first[1] == "paper" and "Direct CM 0.2000, CM 0.2400" in first[3]
+    assert first[1] == "paper" and "Direct CM 0.2240, CM 0.2688" in first[3]
     assert (root / "README.md").read_text().startswith("Before <!--minutes:test-->15<!--/minutes:test--> after.")
 
 

@@ -166,7 +166,7 @@ def test_another_configuration_is_not_compared(root: Path, content: dict[str, An
 
 def test_many_differences_of_configuration_are_one_line(root: Path) -> None:
     config = parse(
-        Config, {"seed": 7, "ode": {"N": 20, "w": 2.0}, "evaluation": {"samples": 64}, "students": [{"seed": [0]}]}
+        Config, {"seed": 7, "ode": {"N": 20, "w": 2.0}, "evaluation": {"samples": 512}, "students": [{"seed": [0]}]}
     )
     (line,) = ask(root, config)
     assert line.endswith("more") and line.count(" instead of ") == 3

@@ -109,11 +109,12 @@ def take(results: Path, root: Path) -> list[Path]:
     if not scopes:
         raise UserError(f"{results}/collected: holds no {' or '.join(SCOPES)}; finish the run first: make reproduce")
     made = _made(results)
+    # Before anything is replaced: the main comparison is there, with every metric that the configuration has.
+    for scope in scopes:
+        matching(results / "collected" / scope, config)
     written = []
     for scope in scopes:
         source, folder = results / "collected" / scope, root / DATA / results.name / scope
-        # Before anything is replaced: the main comparison is there, with every metric that the configuration has.
-        matching(source, config)
         for name, columns in COLLECTED.items():
             if scope == "main" or name not in BY_METRIC:
                 write_bytes(folder / name, (source / name).read_bytes())
