@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import itertools
 import math
+import statistics
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -499,11 +500,19 @@ def test_icts_schedule_is_the_published() -> None:
 
 def test_icts_noise_levels_have_the_median_of_their_normal() -> None:
     """exp(−1.1) = 0.33; with the sign of the released schedule wrong it would be 3.0."""
-    grid = KARRAS.grid(1280)
-    chance = ict.probabilities(grid, -1.1, 2.0)
+    grid, own = KARRAS.grid(1280), registered()["ict"].settings
+    chance = ict.probabilities(grid, own["p_mean"], own["p_std"])
     assert float(chance.sum()) == pytest.approx(1) and bool((chance > 0).all())
     middle = int(torch.searchsorted(chance.cumsum(0), torch.tensor(0.5, dtype=torch.float64)))
     assert float(grid[middle]) == pytest.approx(math.exp(-1.1), rel=0.03)
+
+
+def test_icts_pairs_have_the_mass_of_their_normal() -> None:
+    """What lies above a time is what normal(−1.1, 2) has over its ln σ, of all that it has between ε and T (2310.14189, Section 3.5)."""
+    grid = KARRAS.grid(10)
+    of = [statistics.NormalDist(-1.1, 2.0).cdf(math.log(t)) for t in grid.tolist()]
+    above = ict.probabilities(grid, -1.1, 2.0).cumsum(0)
+    assert above.tolist() == pytest.approx([(of[0] - p) / (of[0] - of[-1]) for p in of[1:]], rel=1e-9)
 
 
 def test_ict_by_hand() -> None:
@@ -649,12 +658,13 @@ def test_pds_first_stage_takes_two_steps_of_the_guided_teacher() -> None:
 
     batch = data_batch(1, u=torch.tensor([0.99]).double())
     student = Toy(2.0)
-    losses = pd.loss(student, batch, Setting(object(), Spy(), 3.0, methods.mse, 4, {}, Toy(3.0)))  # type: ignore[arg-type]
-    grid = KARRAS.grid(4).tolist()
-    assert steps == [(grid[2], grid[3], 3.0), (grid[3], grid[4], 3.0)]
-    x = batch.x0 + grid[2] * batch.eps
-    # Down to the end the target is where the two steps led: x/4; the weight max(1/t², 1).
-    want = max(1 / grid[2] ** 2, 1) * ((2 * x - x / 4) ** 2).mean(1)
+    losses = pd.loss(student, batch, Setting(object(), Spy(), 3.0, methods.mse, 8, {}, Toy(3.0)))  # type: ignore[arg-type]
+    *_, t, middle, end = KARRAS.grid(8).tolist()
+    assert steps == [(t, middle, 3.0), (middle, end, 3.0)]
+    x = batch.x0 + t * batch.eps
+    # Down to the end the target is where the two steps led: x/4; the weight max(1/t², 1), at t = 0.17.
+    assert 1 / t**2 > 30
+    want = 1 / t**2 * ((2 * x - x / 4) ** 2).mean(1)
     torch.testing.assert_close(losses.detach(), want)
 
 

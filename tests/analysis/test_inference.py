@@ -239,6 +239,18 @@ def test_bootstrap_values():
     assert (again.low, again.high, again.p) == (result.low, result.high, result.p)
 
 
+def test_the_bootstraps_p_and_interval_by_hand():
+    """Both sides count, and so does what was observed: p = 2 (1 + the fewer on a side of 0)/(1 + B)."""
+    a, b = correlated(3, 0.03)
+    drawn = generator(1, "paired bootstrap").integers(0, 60, size=(500, 60))
+    means = (a - b).mean(axis=0)[drawn].mean(axis=1)
+    fewer = min(np.count_nonzero(means < 0), np.count_nonzero(means > 0))
+    assert 5 < fewer < 200
+    result = paired_bootstrap(a, b, 500, 1, level=0.9)
+    assert result.p == pytest.approx(2 * (1 + fewer) / 501)
+    assert (result.low, result.high) == pytest.approx(tuple(np.quantile(means, [0.05, 0.95])))
+
+
 @pytest.mark.parametrize(("a", "b"), [((2, 5), (2, 6)), ((2, 5), (1, 5)), ((5,), (5,)), ((2, 1), (2, 1))])
 def test_bootstrap_refuses(a, b, one_line):
     with pytest.raises(UserError) as error:
