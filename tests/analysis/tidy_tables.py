@@ -276,8 +276,8 @@ def texts(figure: Any) -> list[tuple[str, Any]]:
     return [(t.get_text(), t.get_window_extent(renderer)) for t in found if t.get_text().strip()]
 
 
-def legible(figure: Any) -> None:
-    """No text is clipped by the canvas, and no two lie on each other."""
+def legible(figure: Any) -> list[str]:
+    """The texts; none is clipped by the canvas, and no two lie on each other."""
     import itertools
 
     found = texts(figure)
@@ -288,6 +288,7 @@ def legible(figure: Any) -> None:
         wide = min(first.x1, second.x1) - max(first.x0, second.x0)
         high = min(first.y1, second.y1) - max(first.y0, second.y0)
         assert wide <= 1.5 or high <= 1.5, (a, b, wide, high)
+    return [text for text, _ in found]
 
 
 def spy(monkeypatch: Any) -> list[Any]:
@@ -298,8 +299,7 @@ def spy(monkeypatch: Any) -> list[Any]:
     save = style.save
 
     def look(figure: Any, *paths: Any) -> None:
-        legible(figure)
-        figure.words = [text for text, _ in texts(figure)]
+        figure.words = legible(figure)
         saved.append(figure)
         save(figure, *paths)
 

@@ -16,6 +16,7 @@ import yaml
 from directcm import paths
 from directcm.analysis.selection import main_runs
 from directcm.config import load_config
+from tests import bars
 from tests.patience import PATIENCE
 from tests.runs import SMOKE, make_run, planned
 
@@ -44,6 +45,14 @@ def test_table_1_is_tidy_and_complete(smoke: Path) -> None:
     paper = {(r["row"], r["reference"]): r["paper"] for r in table if r["metric"] == "fd_tiny"}
     assert float(paper["CM", "teacher"]) == 95.3 and float(paper["Direct CM", "teacher"]) == 166.0
     assert paper["CM", "data"] == ""
+
+
+def test_the_teachers_bars_are_read_off_a_finished_run(smoke: Path, capsys: pytest.CaptureFixture) -> None:
+    """This teacher of sixty steps misses all but the reader's, which reads real digits."""
+    assert bars.main(str(smoke / "results/smoke")) == 1
+    out, error = capsys.readouterr()
+    assert [line.split(":")[0] for line in out.splitlines()] == ["prompts", "fd", "vae", "reader"]
+    assert [line.split()[1] for line in error.splitlines()] == ["prompts", "vae", "fd"]
 
 
 def test_tables_2_and_3_have_their_sweeps(smoke: Path) -> None:
