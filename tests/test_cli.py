@@ -285,6 +285,7 @@ def ode(tiny: Any) -> list[str]:
     return ["--solver", "ddim", "--N", str(tiny.N), "--w", "3"]
 
 
+@pytest.mark.slow
 def test_verbs_do_what_modules_do(tiny: Any, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     def run(verb: str, *flags: Any, out: str, kind: str) -> str:
         code = cli.main([verb, *map(str, flags), "--out", str(tmp_path / out), "--log", str(tmp_path / "logs" / out)])
@@ -413,6 +414,7 @@ def test_verbs_do_what_modules_do(tiny: Any, tmp_path: Path, capsys: pytest.Capt
     assert samples.folder.name == "step~4,sampling_steps~1"
 
 
+@pytest.mark.slow
 def test_the_new_verbs_do_what_modules_do(tiny: Any, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     """Snapshots, sets, endpoints, errors by start time and trajectories, from the command line and from Python."""
     from directcm import error_by_time, trajectories

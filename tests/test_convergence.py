@@ -27,6 +27,7 @@ def at(process: Process, intervals: int, k: int, n: int) -> tuple[Tensor, Tensor
     return grid[k].expand(n), grid[k + 1].expand(n)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["vp", "karras"])
 def test_orders_of_solvers_and_of_cms_students(name: str) -> None:
     process = convergence.fine() if name == "vp" else VarianceExploding()
@@ -203,6 +204,7 @@ def test_slope_of_a_power() -> None:
     assert low < slope < high and slope == pytest.approx(np.polyfit(np.log([10, 20, 40]), np.log([1, 0.5, 0.3]), 1)[0])
 
 
+@pytest.mark.slow
 def test_what_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name, value in {"NODES": 33, "CT_NODES": 25, "MEDIAN_NODES": 13, "FINE": 64_000, "REFINED": 4}.items():
         monkeypatch.setattr(convergence, name, value)

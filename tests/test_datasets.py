@@ -196,6 +196,7 @@ def test_the_configuration_knows_that_neither_part_is_empty(held_out: float) -> 
             assert fits
 
 
+@pytest.mark.slow
 def test_photos_of_a_run_are_the_same_again(tmp_path: Path) -> None:
     fingerprints = set()
     for name in "ab":

@@ -54,6 +54,7 @@ def distance(request: pytest.FixtureRequest, lpips: Distance) -> Distance:
     return lpips if request.param == "lpips" else distances.make(request.param, 1e-3, "cpu")
 
 
+@pytest.mark.slow
 def test_equal_is_nothing_and_the_order_does_not_matter(distance: Distance, images: tuple[Tensor, Tensor]) -> None:
     a, b = images
     assert distance(a, a).tolist() == [0.0, 0.0]
@@ -62,12 +63,14 @@ def test_equal_is_nothing_and_the_order_does_not_matter(distance: Distance, imag
     torch.testing.assert_close(there, back)
 
 
+@pytest.mark.slow
 def test_a_row_is_its_own(distance: Distance, images: tuple[Tensor, Tensor]) -> None:
     a, b = images
     alone = torch.cat([distance(a[i : i + 1], b[i : i + 1]) for i in range(2)])
     torch.testing.assert_close(distance(a, b), alone)
 
 
+@pytest.mark.slow
 def test_gradients_flow_and_a_step_along_them_helps(distance: Distance, images: tuple[Tensor, Tensor]) -> None:
     a, b = images[0].clone().requires_grad_(), images[1]
     before = distance(a, b)
@@ -103,6 +106,7 @@ def library(state: Mapping[str, Tensor], monkeypatch: pytest.MonkeyPatch) -> Any
     return own.LPIPS(net="vgg", verbose=False)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("side", [224, 240])
 def test_agreement_with_the_librarys_own_module(
     side: int, state: Mapping[str, Tensor], lpips: Distance, monkeypatch: pytest.MonkeyPatch
@@ -113,6 +117,7 @@ def test_agreement_with_the_librarys_own_module(
         torch.testing.assert_close(lpips(a, b), theirs.flatten(), rtol=1e-5, atol=1e-7)
 
 
+@pytest.mark.slow
 def test_small_images_are_enlarged_bilinearly(lpips: Distance, images: tuple[Tensor, Tensor]) -> None:
     a, b = (x[:1, :, :8, :8] for x in images)
     large = [torch.nn.functional.interpolate(x, size=(224, 224), mode="bilinear") for x in (a, b)]
@@ -120,6 +125,7 @@ def test_small_images_are_enlarged_bilinearly(lpips: Distance, images: tuple[Ten
         torch.testing.assert_close(lpips(a, b), lpips(*large))
 
 
+@pytest.mark.slow
 def test_where_no_channel_answers_the_gradient_is_a_number(state: Mapping[str, Tensor]) -> None:
     dead = {name: w - 1e4 if name == "features.0.bias" else w for name, w in state.items()}
     dead |= {name: 0 * w for name, w in state.items() if name.endswith("bias") and name != "features.0.bias"}
@@ -154,6 +160,7 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     weights._verified.clear()
 
 
+@pytest.mark.slow
 def test_weights_come_from_the_checked_cache(
     cache: Path, state: Mapping[str, Tensor], lpips: Distance, images: tuple[Tensor, Tensor], monkeypatch: Any, one_line: Any
 ) -> None:  # fmt: skip

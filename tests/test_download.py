@@ -467,6 +467,7 @@ def start(server: Server, path: Path) -> subprocess.Popen[str]:
     )
 
 
+@pytest.mark.slow
 def test_two_processes_fetch_it_once(server: Server, path: Path) -> None:
     """The second waits for the first, also where the first has to resume, and takes what that has put in place."""
     begun, go = threading.Event(), threading.Event()
@@ -519,6 +520,7 @@ def test_who_waited_goes_on_where_the_other_gave_up(
         path.unlink()
 
 
+@pytest.mark.slow
 def test_a_process_that_is_killed_leaves_what_came(server: Server, path: Path) -> None:
     hang, reached = threading.Event(), threading.Event()
 

@@ -389,6 +389,7 @@ def test_numbers_that_are_accepted_train(name: str, data: st.DataObject) -> None
         assert not hasattr(module, "decay") or 0 <= module.decay(step, STEPS, given_own) <= 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("coupling", targets.STARTS)
 def test_start_points_keep_the_conditioning_that_they_were_solved_under(
     tiny: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, coupling: str

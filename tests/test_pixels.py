@@ -463,6 +463,7 @@ def test_progressive_distillation_in_two_steps_is_the_first_stages_student(
         sampling.sample_students(what, ODE, student, [(6, 4)], tmp_path / "scratch2", tmp_path / "more")
 
 
+@pytest.mark.slow
 def test_what_learns_from_data_alone_draws_no_pair_twice(
     on_edm: Callable[..., Artifact], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -484,6 +485,7 @@ def test_what_learns_from_data_alone_draws_no_pair_twice(
     assert sets["cm", 0] == sets["cm", 1] and not sets["ct", 0] & sets["ct", 1]
 
 
+@pytest.mark.slow
 def test_a_method_s_own_numbers_count(on_edm: Callable[..., Artifact], tmp_path: Path) -> None:
     one, other = on_edm("cd", tmp_path / "one"), on_edm("cd", tmp_path / "other", mu=0.0)
     assert other.settings["own"] == {"mu": 0.0}
@@ -493,6 +495,7 @@ def test_a_method_s_own_numbers_count(on_edm: Callable[..., Artifact], tmp_path:
     assert curves[1] == curves[2]
 
 
+@pytest.mark.slow
 def test_a_student_that_is_evaluated_as_an_average(on_edm: Callable[..., Artifact], tmp_path: Path) -> None:
     """Of decay 0.5: half of the weights of the last step, a quarter of those before …, at the end and at a snapshot; of 0 the weights."""
     steps = range(1, 7)

@@ -134,6 +134,7 @@ def test_three_steps_by_hand(tiny: Any, tmp_path: Path) -> None:
     assert got.counts["student_forwards"] == 18
 
 
+@pytest.mark.slow
 def test_step_noise_does_not_depend_on_batches_or_blocks(tiny: Any, tmp_path: Path) -> None:
     whole = tiny.sample_student(tmp_path / "a", tiny.cm, 2).tensors("latents.safetensors")["latents"]
     for block, batch in ((6, 3), (4, 4), (1, 1)):
@@ -186,6 +187,7 @@ def kept(tiny: Any, tmp_path_factory: pytest.TempPathFactory) -> Any:
 SETS = [(4, 1), (4, 3), (2, 1)]
 
 
+@pytest.mark.slow
 def test_sets_are_what_each_would_be_alone(tiny: Any, kept: Any, tmp_path: Path) -> None:
     parts = tiny.sample_sets(tmp_path / "s", kept["long"], SETS)
     assert list(parts) == [sampling.set_name(*one) for one in SETS]
@@ -204,6 +206,7 @@ def test_sets_are_what_each_would_be_alone(tiny: Any, kept: Any, tmp_path: Path)
     assert not (tmp_path / "s-scratch").exists()
 
 
+@pytest.mark.slow
 def test_sets_killed_between_two_resume_to_the_same_bytes(
     tiny: Any, kept: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -227,6 +230,7 @@ def test_sets_killed_between_two_resume_to_the_same_bytes(
     assert (tmp_path / "s" / "manifest.json").read_bytes() == (tmp_path / "whole" / "manifest.json").read_bytes()
 
 
+@pytest.mark.slow
 def test_fewer_sets_leave_nothing_of_the_others(tiny: Any, kept: Any, tmp_path: Path) -> None:
     tiny.sample_sets(tmp_path / "s", kept["long"], SETS)
     assert list(tiny.sample_sets(tmp_path / "s", kept["long"], SETS[:1])) == ["step~4,sampling_steps~1"]

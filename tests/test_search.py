@@ -251,6 +251,7 @@ def test_even_times_on_the_evaluations_noise_are_the_samples_of_the_tables(
     assert value == pytest.approx(frechet.frechet_distance(own, against).value, rel=1e-5)
 
 
+@pytest.mark.slow
 def test_killed_and_resumed_is_undisturbed(
     tiny: Any, setting: Any, made: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -91,6 +91,7 @@ SIZES = {
 ORDER = {"ddim": 1, "euler": 1, "heun": 2, "edm_heun": 2}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", list(SOLVERS))
 @pytest.mark.parametrize("end", [0.0, 16000.0])
 @pytest.mark.parametrize("kind", [Exact, Network])
@@ -100,6 +101,7 @@ def test_order_of_convergence(name: str, kind: type[Gaussian], end: float) -> No
     assert SOLVERS[name].order == ORDER[name]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", list(SOLVERS))
 def test_all_solvers_go_to_the_flow_map(name: str) -> None:
     process = fine()

@@ -232,6 +232,7 @@ def test_saved_and_loaded_students_are_the_same(tiny: Any, tmp_path: Path, adapt
         torch.testing.assert_close(eps(stock), eps(student.teacher.network), rtol=0, atol=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("adapter", ["lora4", "full"])
 def test_a_student_as_it_was_after_a_step(tiny: Any, tmp_path: Path, adapter: str, one_line: Any) -> None:
     art = tiny.train(tmp_path / "s", "direct_cm", adapter=adapter, snapshots=[1, 3], lr=1e-2)

@@ -53,6 +53,7 @@ def seconds_at(student: Artifact) -> dict[str, float]:
     return json.loads((student.folder / "provenance.json").read_text())["seconds_at"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("method", "adapter"), [("cm", "lora4"), ("direct_cm", "lora4"), ("direct_cm", "full")])
 def test_a_snapshot_has_the_bytes_of_a_run_that_ends_there(
     tiny: Any, tmp_path: Path, method: str, adapter: str
@@ -78,6 +79,7 @@ def test_a_snapshot_has_the_bytes_of_a_run_that_ends_there(
     assert not list((tmp_path / "long-scratch").glob("snapshot-*"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kill", [4, 5, 6])
 def test_killed_between_a_snapshot_and_a_checkpoint(
     tiny: Any, tmp_path: Path, kill: int, monkeypatch: pytest.MonkeyPatch
@@ -148,6 +150,7 @@ def watch(monkeypatch: pytest.MonkeyPatch, module: Any) -> list[Batch]:
     return seen
 
 
+@pytest.mark.slow
 def test_both_methods_see_the_same_start_points(tiny: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     first, second = watch(monkeypatch, cm), watch(monkeypatch, direct_cm)
     tiny.train(tmp_path / "cm", "cm", steps=6)
@@ -280,6 +283,7 @@ def test_targets_of_another_teacher_are_refused(tiny: Any, tmp_path: Path, one_l
     assert "another teacher" in one_line(error)
 
 
+@pytest.mark.slow
 def test_direct_cm_learns(tiny: Any, tmp_path: Path) -> None:
     student = tiny.train(
         tmp_path / "s", "direct_cm", steps=60, adapter="full", lr=3e-3, batch_size=16, checkpoint_every=1000
@@ -320,6 +324,7 @@ def test_a_learning_rate_that_blows_up_ends_in_one_line(tiny: Any, tmp_path: Pat
     assert not (tmp_path / "s").exists()
 
 
+@pytest.mark.slow
 def test_unfinished_work_of_other_code_is_not_resumed(
     tiny: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -51,6 +51,7 @@ def alive(pid: int) -> bool:
         return False
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "argv, status",
     [
@@ -148,6 +149,7 @@ def test_a_caller_that_is_ended_ends_its_fork(tmp_path: Path, number: int, statu
         os.waitpid(server, 0)
 
 
+@pytest.mark.slow
 def test_two_callers_at_once_and_each_its_own_status(tmp_path: Path) -> None:
     def run(argv: Any) -> int:
         time.sleep(float(argv[1]))

@@ -492,6 +492,7 @@ def test_shipped_claims_on_the_default_grid(desk):
     assert all(c.where for c in paper)
 
 
+@pytest.mark.slow
 def test_shipped_claims_follow_the_signs(desk):
     """A world as the paper reports it, and its opposite."""
     config = load_config(SHIPPED.parents[1] / "config.yaml")
@@ -579,6 +580,7 @@ def mutated() -> Iterator[st.SearchStrategy[dict[str, Any]]]:
     yield st.dictionaries(st.sampled_from(keys), values)
 
 
+@pytest.mark.slow
 @given(st.one_of(*mutated()) | values, st.booleans())
 @settings(max_examples=300, deadline=None)
 def test_any_yaml_is_claims_or_one_line(tmp_path_factory, item, whole):

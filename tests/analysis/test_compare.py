@@ -431,6 +431,7 @@ def test_any_pair_and_more_sampling_steps(world):
     assert not [r for r in other if r["what"] == "sampling"]
 
 
+@pytest.mark.slow
 def test_what_is_left_out_changes_nothing_else(world):
     """Along training and in other pairs, what claims are about alone; two threads make the bytes of one."""
     for seed in (0, 1):
@@ -459,6 +460,7 @@ def test_what_is_left_out_changes_nothing_else(world):
 # ----------------------------------------------------------------- across settings
 
 
+@pytest.mark.slow
 def test_two_values_of_an_axis(world):
     """A loss and another: the first minus the second, of finished students with a seed in common."""
     huber = {**SETTING, "loss": "pseudo_huber"}
@@ -487,6 +489,7 @@ def test_two_values_of_an_axis(world):
     assert row["difference"] == pytest.approx(np.mean(errors[0]) - np.mean(errors[1])) and row["difference"] < -0.05
 
 
+@pytest.mark.slow
 def test_two_odes_have_no_teacher_in_common(world):
     """Each student's reference is its own ODE's samples: what is measured against them cannot be compared."""
     for seed in (0, 1):

@@ -14,6 +14,7 @@ from tests.analysis import tidy_tables as tables
 from tests.analysis.tidy_tables import MAIN, SNAPSHOTS, alike, outputs, spy, value
 
 
+@pytest.mark.slow
 def test_columns_are_adapters_by_capacity(tmp_path, monkeypatch):
     m = tables.metrics(tmp_path / "m.csv")
     saved = spy(monkeypatch)
@@ -58,6 +59,7 @@ def test_one_budget_is_an_error(tmp_path):
         figure_budget.draw(m, MAIN, *outputs(tmp_path, "f"))
 
 
+@pytest.mark.slow
 def test_sensitivity_draws_the_comparisons(tmp_path, monkeypatch):
     c = tables.comparisons(tmp_path / "c.csv", p={("lora64", 250, 3.0, "ode_error"): 0.2})
     saved = spy(monkeypatch)

@@ -24,6 +24,7 @@ def test_cost_by_hand():
     assert math.isnan(figure_compute.cost(student, "seconds", targets=True))
 
 
+@pytest.mark.slow
 def test_three_lines_in_both_columns(tmp_path, monkeypatch):
     m, s = tables.metrics(tmp_path / "m.csv"), tables.students(tmp_path / "s.csv")
     saved = spy(monkeypatch)
@@ -49,6 +50,7 @@ def test_three_lines_in_both_columns(tmp_path, monkeypatch):
     assert any("a backward as 2 forwards" in word for word in saved[0].words)
 
 
+@pytest.mark.slow
 def test_without_recorded_times_one_column_is_left(tmp_path, monkeypatch):
     m, s = tables.metrics(tmp_path / "m.csv"), tables.students(tmp_path / "s.csv", seconds=False)
     saved = spy(monkeypatch)

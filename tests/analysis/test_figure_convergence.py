@@ -34,6 +34,7 @@ def artefact(folder: Path, leave_out: int = 0) -> Artifact:
     return open_artifact(folder, "convergence")
 
 
+@pytest.mark.slow
 def test_values_and_slopes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     art = artefact(tmp_path / "c")
     saved = spy(monkeypatch)

@@ -49,6 +49,7 @@ def test_smooth_is_a_geometric_mean_that_skips_gaps():
     assert np.isnan(gaps[[0, 2, 3]]).all()
 
 
+@pytest.mark.slow
 def test_the_figure_is_reproducible_and_bears_gaps(make, tmp_path, monkeypatch):
     spy(monkeypatch)
     found = curves(make)
@@ -77,6 +78,7 @@ def test_a_broken_curve_is_an_error(tmp_path, rows, message):
         figure.read_curve("CM", 0, tmp_path / "curve.csv")
 
 
+@pytest.mark.slow
 def test_with_every_method_all_text_is_on_the_page(make, tmp_path, monkeypatch):
     saved = spy(monkeypatch)
     rows = list(METHODS.values())

@@ -71,6 +71,7 @@ def edits(
     return open_artifact(out.path.parent / name.replace(" ", "_"), "edits")
 
 
+@pytest.mark.slow
 def test_every_model_and_every_edit_is_drawn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     made = {name: edits(tmp_path, name) for name in ("Direct CM", "Teacher", "CM")}
     saved = spy(monkeypatch)
@@ -115,6 +116,7 @@ def test_the_numbers_are_the_artefacts(tmp_path: Path) -> None:
     assert {r["n"] for r in rows} == {"6"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("names", "columns", "more"),
     [
@@ -135,6 +137,7 @@ def test_any_number_of_models_images_and_levels(
     assert saved[0].get_figheight() <= figure.TALLEST + 0.1 or sizes == {figure.SMALLEST}
 
 
+@pytest.mark.slow
 def test_with_every_method_the_figure_fits_a_page_and_has_its_errors(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -11,6 +11,7 @@ from tests.analysis import tidy_tables as tables
 from tests.analysis.tidy_tables import MAIN, alike, outputs, spy
 
 
+@pytest.mark.slow
 def test_errors_by_time(tmp_path, monkeypatch):
     e = tables.errors(tmp_path / "e.csv")
     saved = spy(monkeypatch)
@@ -45,6 +46,7 @@ def test_errors_by_time(tmp_path, monkeypatch):
     assert [a.get_yscale() for a in saved[0].axes[::4]] == ["log", "linear", "log", "linear"]
 
 
+@pytest.mark.slow
 def test_solver_error_is_one_line(tmp_path, monkeypatch):
     e = tables.errors(tmp_path / "e.csv", [50], [3])
     spy(monkeypatch)
@@ -62,6 +64,7 @@ def test_no_errors_of_the_main_setting(tmp_path):
         figure_error.draw(e, {**MAIN, "lr": 1.0}, *outputs(tmp_path, "f"))
 
 
+@pytest.mark.slow
 def test_times_that_bunch_towards_the_data_have_a_log_axis(tmp_path, monkeypatch):
     e = tables.errors(tmp_path / "e.csv", [50], [3])
     rows = read_csv(e)

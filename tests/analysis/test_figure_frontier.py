@@ -13,6 +13,7 @@ from tests.analysis import tidy_tables as tables
 from tests.analysis.tidy_tables import MAIN, SNAPSHOTS, alike, outputs, spy, value
 
 
+@pytest.mark.slow
 def test_paths_are_means_of_both_metrics_along_training(tmp_path, monkeypatch):
     m = tables.metrics(tmp_path / "m.csv")
     saved = spy(monkeypatch)

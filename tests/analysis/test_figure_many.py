@@ -63,6 +63,7 @@ def marks(axes: Any, color: str) -> list[tuple[float, float]]:
     return [(float(x), float(y)) for c in found for x, y in c.get_offsets()]
 
 
+@pytest.mark.slow
 def test_marks_stand_side_by_side_and_bases_show_under_what_is_built_over_them(tmp_path, monkeypatch):
     saved = spy(monkeypatch)
     for name in "ab":
@@ -94,6 +95,7 @@ def test_bars_end_where_values_can_and_leave_a_logarithmic_axis_with_a_head(tmp_
         assert axes.get_yscale() == "log" and [to_hex(h.get_color()) for h in heads] == [style.LOOKS["iCT"].color]
 
 
+@pytest.mark.slow
 def test_differences_from_a_base_are_paired_by_seed(tmp_path, monkeypatch):
     saved = spy(monkeypatch)
     figure_training.draw(metrics(tmp_path / "m.csv"), SETTING, *outputs(tmp_path, "f"))
@@ -111,6 +113,7 @@ def test_differences_from_a_base_are_paired_by_seed(tmp_path, monkeypatch):
     assert each == pytest.approx([-0.1, -0.2, -0.3])
 
 
+@pytest.mark.slow
 def test_students_of_other_steps_stand_beside_the_lines(tmp_path, monkeypatch):
     saved = spy(monkeypatch)
     m = metrics(tmp_path / "m.csv", ct=512, direct_cm=325)
@@ -138,6 +141,7 @@ def test_students_of_other_steps_stand_beside_the_lines(tmp_path, monkeypatch):
     assert not any("another number" in word for word in saved[1].words)
 
 
+@pytest.mark.slow
 def test_the_frontier_tells_steps_by_size_and_shows_values_around_0(tmp_path, monkeypatch):
     saved = spy(monkeypatch)
     figure_frontier.draw(metrics(tmp_path / "m.csv"), SETTING, *outputs(tmp_path, "f"))

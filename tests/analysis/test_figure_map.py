@@ -32,6 +32,7 @@ def test_inversion_is_direct_cm_ahead_in_ode_error_and_cm_in_fd(ode, fd, p_ode, 
     assert not figure_map.inverted(None, rows[1]) and not figure_map.inverted(rows[0], None)
 
 
+@pytest.mark.slow
 def test_cells_are_the_comparisons(tmp_path, monkeypatch):
     c = tables.comparisons(tmp_path / "c.csv")
     saved = spy(monkeypatch)

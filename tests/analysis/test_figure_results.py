@@ -31,6 +31,7 @@ def table(path, sampling=(1,), sd=0.01):
     return path
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("sampling", "sd"), [((1,), 0.01), ((1, 4), None)])
 def test_every_cell_is_drawn(tmp_path, monkeypatch, sampling, sd):
     t = table(tmp_path / "t.csv", sampling, sd)

@@ -49,6 +49,7 @@ def samples(make):
     return make.noise(CAPTIONS), sets
 
 
+@pytest.mark.slow
 def test_any_caption_is_drawn_and_reproducible(make, tmp_path):
     noise, sets = samples(make)
     for name in "ab":
@@ -67,6 +68,7 @@ def test_any_caption_is_drawn_and_reproducible(make, tmp_path):
     assert {r["prompt"] for r in rows if r["row"] == "3"} == {CAPTIONS[3]}
 
 
+@pytest.mark.slow
 def test_over_all_prompts_every_band_is_a_round(make, tmp_path, monkeypatch):
     saved = spy(monkeypatch)
     noise = make.noise([f"digit {i % 10}" for i in range(200)])
@@ -80,6 +82,7 @@ def test_over_all_prompts_every_band_is_a_round(make, tmp_path, monkeypatch):
     assert sorted(w for w in saved[0].words if w.startswith("digit")) == [f"digit {i}" for i in range(10)]
 
 
+@pytest.mark.slow
 def test_with_every_method_all_names_are_on_the_page(make, tmp_path, monkeypatch):
     saved = spy(monkeypatch)
     noise = make.noise([f"digit {i}" for i in range(10)])
@@ -88,6 +91,7 @@ def test_with_every_method_all_names_are_on_the_page(make, tmp_path, monkeypatch
     assert set(held) <= set(saved[0].words) and saved[0].get_figwidth() <= 6.75
 
 
+@pytest.mark.slow
 def test_many_models_show_every_noise_that_was_asked_for(make, tmp_path, monkeypatch):
     saved = spy(monkeypatch)
     noise = make.noise([f"a handwritten digit {i % 10}" for i in range(40)])

@@ -25,6 +25,7 @@ def test_components_are_the_directions_of_most_variance():
     assert figure_supervision.components(-x)[1] == pytest.approx(directions)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("count", "N"), [(8, 50), (1, 4), (3, 10)])
 def test_projection_of_valid_states(tmp_path, monkeypatch, count, N):
     artifact = tables.trajectories(tmp_path / "t", count, N)

@@ -20,6 +20,7 @@ def inputs(tmp_path_factory):
     return tables.metrics(folder / "m.csv"), tables.comparisons(folder / "c.csv")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("axis", "values"), [("N", [10, 20, 50, 100]), ("w", [1, 3, 5, 8])])
 def test_means_and_seeds_of_the_sweep(inputs, tmp_path, monkeypatch, axis, values):
     saved = spy(monkeypatch)
@@ -77,6 +78,7 @@ def test_open_markers_are_those_without_significance(tmp_path, monkeypatch):
         assert [to_hex(c) == "#ffffff" for c in own.get_facecolors()] == [False, True, True]
 
 
+@pytest.mark.slow
 def test_the_papers_values_stand_only_where_they_are_on_scale(tmp_path, monkeypatch):
     sets = [({**MAIN, "N": n}, [0, 1], [250]) for n in (10, 50)]
     m = tables.metrics(tmp_path / "m.csv", sets, [("ode_error", "teacher"), ("fd_tiny", "teacher")], {}, {})

@@ -321,6 +321,7 @@ def test_permutations_and_halves_are_what_brute_force_gives(kind, n, dim, monkey
     assert result.variance == pytest.approx(ratio * np.var(values, ddof=1), rel=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["frechet", "kid", "cmmd"])
 @pytest.mark.parametrize("own", [0.0, 0.8])
 def test_size_under_exchangeability(kind, own):
@@ -333,6 +334,7 @@ def test_size_under_exchangeability(kind, own):
     assert abs(p.mean() - 0.5) < 0.06
 
 
+@pytest.mark.slow
 def test_swapping_seed_by_seed_would_reject_too_often():
     """Why a swap takes a prompt in all seeds together."""
     runs, rejected = 200, 0

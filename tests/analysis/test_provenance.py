@@ -121,6 +121,7 @@ def test_page_is_reproducible(tmp_path, config):
     assert (tmp_path / "ac.html").read_bytes() == (tmp_path / "bc.html").read_bytes()
 
 
+@pytest.mark.slow
 def test_many_artefacts_stay_readable(tmp_path, config):
     folders = [artifact(tmp_path, f"students/{i:03d}", "student", provenance={"seconds": 1.5}) for i in range(30)]
     provenance_page(config, [*folders, artifact(tmp_path, "data", "data")], tmp_path / "p.html")

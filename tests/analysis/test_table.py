@@ -465,6 +465,7 @@ def test_show_prints_table1(make, configure, tmp_path):
     assert main_runs(configure(students=SMALL))
 
 
+@pytest.mark.slow
 def test_the_analysis_never_imports_torch():
     """And its pages and tables nothing heavy at all."""
 

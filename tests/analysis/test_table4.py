@@ -120,6 +120,7 @@ def test_with_the_papers_two_there_is_no_table4(tmp_path: Path) -> None:
         table("table4", "m.csv", "c.csv", config, tmp_path / "t.csv")
 
 
+@pytest.mark.slow
 def test_the_figure_along_training(tmp_path: Path) -> None:
     config = parse(Config, CONTENT)
     metrics, _, _ = tables(config, tmp_path)

@@ -48,6 +48,7 @@ def test_reads_digits(tmp_path, build):
     assert (unit["image"] * unit["text"]).sum(1).mean() > (unit["image"] * wrong).sum(1).mean() + 0.2
 
 
+@pytest.mark.slow
 def test_twice_gives_the_same_bytes(tmp_path, digit_data):
     seen = []
     contents = [

@@ -282,6 +282,7 @@ def test_inception_writes_and_downloads_nothing(tmp_path, monkeypatch):
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_inception_legacy(monkeypatch):
     from cleanfid import inception_pytorch
 

@@ -57,19 +57,36 @@ def free_ports(count: int) -> list[int]:
             each.close()
 
 
-def kill_job(number: str) -> None:
-    """End every process of a job with -9: the steps' daemons first, which would clean up and report."""
-    variable, step = f"SLURM_JOB_ID={number}".encode(), f"slurmstepd: [{number}.".encode()
-    daemons, tasks = [], []
+def processes(number: str, *words: str) -> list[int]:
+    """A job's processes, those with these words among their arguments."""
+    variable, found = f"SLURM_JOB_ID={number}".encode(), []
     for process in Path("/proc").glob("[0-9]*"):
         try:
-            if (process / "cmdline").read_bytes().startswith(step):
-                daemons.append(int(process.name))
-            elif variable in (process / "environ").read_bytes().split(b"\0"):
-                tasks.append(int(process.name))
+            if variable in (process / "environ").read_bytes().split(b"\0"):
+                arguments = (process / "cmdline").read_bytes().decode(errors="replace").split("\0")
+                if all(word in arguments for word in words):
+                    found.append(int(process.name))
         except OSError:
             continue
-    for pid in daemons + tasks:
+    return found
+
+
+def pending(process: int, number: int) -> bool:
+    """Whether a signal waits for a process that stands still."""
+    status = Path(f"/proc/{process}/status").read_text().splitlines()
+    masks = [int(line.split()[1], 16) for line in status if line.startswith(("SigPnd:", "ShdPnd:"))]
+    return any(mask >> (number - 1) & 1 for mask in masks)
+
+
+def kill_job(number: str) -> None:
+    """End every process of a job with -9: the steps' daemons first, which would clean up and report."""
+    step = f"slurmstepd: [{number}.".encode()
+    daemons = []
+    for process in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            if (process / "cmdline").read_bytes().startswith(step):
+                daemons.append(int(process.name))
+    for pid in [*daemons, *processes(number)]:
         with contextlib.suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)
 
