@@ -166,7 +166,7 @@ def test_nothing_is_named_twice(preset: str | None) -> None:
         assert {f"compare/{p[len('comparisons/') : -4]}.tsv" for p in found["comparisons"]} <= set(files)
         # One benchmark file per artefact, per comparison, and for the analysis.
         tables = len(paths.ANALYSIS) + (config.search is not None)
-        assert len(files) == len(whole) + len(found["comparisons"]) + 4 + tables
+        assert len(files) == len(whole) + len(found["comparisons"]) + 5 + tables
 
 
 def test_one_student_per_method_of_the_main_setting_is_searched() -> None:

@@ -42,6 +42,7 @@ PROGRAM = "directcm.cli:main"
 VERBS = frozenset(
     [
         "encode",
+        "noise",
         "targets",
         "endpoints",
         "trajectories",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+import itertools
 import re
 from html import unescape
 from pathlib import Path
@@ -92,11 +93,12 @@ def test_verdicts_are_those_of_the_claims(make, configure, tmp_path):
     config = configure(students=SMALL)
     html, _ = page(make, config, tmp_path)
     comparisons = make.tidy(config)[1]
-    own = unescape(section(html, "verdicts"))
+    own = unescape(html)
     for verdict in claims.verdicts_of(SHIPPED, comparisons, config):
         words = claims.words(verdict, config)
         assert f"<bdi>{words.says}</bdi></th><td>" in own and f"<strong>{words.text}</strong>" in own
-    assert "FD-tiny for FID" in own
+    # The paper's stand beside the table and the figure.
+    assert section(html, "verdicts").count("<bdi>") == 11 and "FD-tiny for FID" in section(html, "verdicts")
 
 
 def test_many_methods_stand_below_one_another(make, configure, tmp_path):
@@ -146,3 +148,47 @@ def test_a_figure_of_other_samples_is_an_error(make, configure, tmp_path, one_li
             tmp_path / "o.html",
         )
     assert one_line(error) == f"{drawn}: shows images that the samples do not have; draw Figure 2 again"
+
+
+def test_the_report_takes_the_page_as_it_is(make, configure, tmp_path):
+    """workflow.rst goes through Jinja and docutils; what a user wrote goes through neither."""
+    from docutils.core import publish_parts
+    from jinja2 import Environment, StrictUndefined
+
+    config = configure(students=SMALL)
+    html, out = page(make, config, tmp_path, captions=(HOSTILE, "..\n\n.. include:: /etc/passwd"))
+    text = (ROOT / "workflow/report/workflow.rst").read_text(encoding="utf-8")
+    environment = Environment(undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    values = {"config": config.model_dump(mode="json") | {"opening": str(out)}}
+    made = publish_parts(
+        environment.from_string(text).render(snakemake=values), writer="html", settings_overrides={"halt_level": 2}
+    )["html_body"]
+    assert html.strip() in made and "not there yet" not in made
+    assert made.index('class="opening"') < made.index("How to read the verdicts")
+
+
+@pytest.mark.browser
+@pytest.mark.parametrize("settings", [{"students": SMALL}, EVERY], ids=["pair", "methods"])
+def test_the_parts_lie_beside_or_below_one_another(make, configure, tmp_path, browser, settings):
+    """In the width that Snakemake's menu leaves of 1400 pixels, and on a phone: nothing is cut, nothing lies over another."""
+    html, out = page(
+        make, configure(**settings), tmp_path, captions=[f"digit {i}" for i in range(8)] + ["W" * 99, HOSTILE]
+    )
+    out.write_text(f'<!DOCTYPE html><meta charset="utf-8"><body style="margin: 12px">{html}', encoding="utf-8")
+    for width in (1120, 400):
+        window = browser.new_page(viewport={"width": width, "height": 900})
+        window.goto(out.as_uri())
+        assert window.evaluate("document.documentElement.scrollWidth") == width
+        # No table is wider than its part, no word than its cell.
+        cut = """() => [...document.querySelectorAll(".opening .scroll, .opening th, .opening td")]
+            .filter(e => e.clientWidth > 1 && e.scrollWidth > e.clientWidth + 1).map(e => e.outerHTML.slice(0, 200))"""
+        assert window.evaluate(cut) == []
+        names = (".table1", ".figure2", ".parts > .verdicts")
+        boxes = [window.locator(f".opening {name}").bounding_box() for name in names]
+        for one, two in itertools.pairwise(boxes):
+            if width == 400:
+                assert two["y"] >= one["y"] + one["height"]
+            else:
+                assert two["x"] >= one["x"] + one["width"] and two["y"] == one["y"]
+        assert all(box["x"] >= 0 and box["x"] + box["width"] <= width for box in boxes)
+        window.close()

@@ -183,6 +183,8 @@ def test_captions_render(configure, name, settings, axis):
     assert "**" not in words
     if name == "sweep":
         assert ("w = 3" if axis == "N" else "N = 50") in words
+    if name == "workflow":
+        assert words.count("<li>") == 5 and "Table 1, Figure 2 and the verdicts are not there yet" in words
     if name == "convergence":
         assert "exact teachers" in words
     elif settings is not REAL:
@@ -204,7 +206,9 @@ def caption(configure, name, settings, axis, docutils):
     assert name == "sweep" or "wildcards" not in text
     assert "{{ claims" not in text
     wildcards, params = SimpleNamespace(axis=axis), SimpleNamespace(fixed="w = 3" if axis == "N" else "N = 50")
-    template = Environment(undefined=StrictUndefined).from_string(text + "\n\n.. _Workflow: javascript:x\n")
+    # As Snakemake has it.
+    environment = Environment(undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    template = environment.from_string(text + "\n\n.. _Workflow: javascript:x\n")
     text = template.render(snakemake=SimpleNamespace(config=config, wildcards=wildcards, params=params))
     html = docutils.publish_parts(text, writer="html", settings_overrides={"halt_level": 2})["html_body"]
     return " ".join(html.split())

@@ -9,6 +9,8 @@ rule reference:
         f"{OUT}/logs/{{draw}}/{ODE}/shard~{{shard}}.log",
     benchmark:
         f"{OUT}/benchmarks/{{draw}}/{ODE}/shard~{{shard}}.tsv"
+    # What students are compared with comes before them; the floor, which no comparison of them waits for, after everything.
+    priority: lambda wildcards: 15 if wildcards.draw == "reference" else -1
     conda:
         "../../envs/directcm.yaml"
     threads: 1

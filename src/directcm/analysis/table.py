@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -279,6 +279,11 @@ def _paper_text(cell: Cell, config: Config) -> str:
     return f"paper: {spec.paper_name} {_paper_number(cell.paper)} ({scale})"
 
 
+def _paper_brief(cell: Cell, config: Config) -> str:
+    """The paper's number where it may be compared with ours, in few letters."""
+    return f"paper {_paper_number(cell.paper)}" if cell.paper is not None and same_scale(cell.metric, config) else ""
+
+
 def _arrow(metric: str) -> str:
     return {"lower": "↓", "higher": "↑"}.get(METRICS[metric].better, "")
 
@@ -517,8 +522,10 @@ BODY = (
 )
 
 
-def _groups(grid: _Grid, config: Config, other_scales: bool = True) -> list[tuple[str, list[dict[str, Any]]]]:
-    """A grid's rows by group, each cell as the text that GRID shows; the paper's numbers on another scale where they are wanted."""
+def _groups(
+    grid: _Grid, config: Config, paper: Callable[[Cell, Config], str] = _paper_text
+) -> list[tuple[str, list[dict[str, Any]]]]:
+    """A grid's rows by group, each cell as the text that GRID shows, with the paper's number as `paper` puts it."""
     groups: list[tuple[str, list[dict[str, Any]]]] = []
     for row in grid.rows:
         cells: list[dict[str, Any]] = []
@@ -527,11 +534,10 @@ def _groups(grid: _Grid, config: Config, other_scales: bool = True) -> list[tupl
                 cells.append({"label": label, "mean": None})
                 continue
             decimals = METRICS[cell.metric].decimals
-            paper = _paper_text(cell, config) if other_scales or same_scale(cell.metric, config) else ""
             cells.append(
                 {
                     "label": label, "mean": fixed(cell.mean, decimals), "best": cell.best,
-                    "sd": "" if cell.sd is None else fixed(cell.sd, decimals), "paper": paper,
+                    "sd": "" if cell.sd is None else fixed(cell.sd, decimals), "paper": paper(cell, config),
                 }
             )  # fmt: skip
         if not groups or groups[-1][0] != row.group:
@@ -804,12 +810,13 @@ def table1(metrics: str | Path, comparisons: str | Path, config: Config, out: Ou
 
 @dataclass(frozen=True)
 class Brief:
-    """Table 1 where there is little room: HTML without a page, what must be known to read it, and whether models stand below
-    one another, for there are too many to stand side by side.
+    """Table 1 where there is little room: HTML without a page, what must be known to read it, its columns of values, and whether
+    models stand below one another, for there are too many to stand side by side.
     """
 
     html: str
     notes: list[str]
+    columns: int
     models_down: bool
 
 
@@ -825,7 +832,9 @@ def brief(metrics: str | Path, comparisons: str | Path, config: Config) -> Brief
     lines, tested = _chosen(metrics, comparisons, config, numbers=sampling_numbers(config)[:1], names=names)
     cells = [cell for line in lines for cell in line.cells.values()]
     down = len(lines) > ABREAST
-    grid = (_models_down if down else _metrics_down)(lines)
+    grid = _metrics_down(lines)
+    if down:
+        grid = replace(_models_down(lines), under=[UNDER[reference] for _, reference in _columns(lines)])
     bold = "No value is bold: no test of CM against Direct CM belongs to this table."
     if any(cell.best for cell in cells):
         bold = "Bold: the better of CM and Direct CM where they differ significantly."
@@ -834,11 +843,12 @@ def brief(metrics: str | Path, comparisons: str | Path, config: Config) -> Brief
     samples = " or ".join(f"{n:,}" for n in sorted({cell.n_samples for cell in cells}))
     notes = [
         f"↓ lower is better, ↑ higher is better. Students: mean ± sd over training seeds. {samples} samples each. {bold}",
+        *(["Under a metric: what it compares the samples with."] if down else []),
         *_stand_ins(cells),
         *_cautions(cells),
     ]
-    html = fragment(f'<table role="table">{GRID}</table>', grid=grid, groups=_groups(grid, config, other_scales=False))
-    return Brief(html, notes, down)
+    html = fragment(f'<table role="table">{GRID}</table>', grid=grid, groups=_groups(grid, config, _paper_brief))
+    return Brief(html, notes, len(grid.under), down)
 
 
 def table2(metrics: str | Path, comparisons: str | Path, config: Config, out: Out) -> list[Cell]:
