@@ -81,6 +81,7 @@ def test_a_snippet_that_is_not_there_once_is_refused(monkeypatch: pytest.MonkeyP
         faulty(text, Mutation("doubled", "half", "…", "x / 2", "x * 2"))
 
 
+@pytest.mark.slow
 def test_what_is_caught_and_what_is_not(tmp_path: Path) -> None:
     done = hunt(tmp_path, TESTS, **FAULTS)
     assert done.returncode == 1, done.stdout + done.stderr
