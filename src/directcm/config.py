@@ -254,14 +254,17 @@ class MicroUnet(Block):
     )
     layers_per_block: Positive = Field(1, description="residual blocks per resolution")
     head_dim: Positive = Field(16, description="size of an attention head")
-    steps: Positive = Field(2000, description="optimiser steps of U-Net and text encoders together")
-    batch_size: Positive = Field(32, description="latents a step")
+    steps: Positive = Field(1050, description="optimiser steps of U-Net and text encoders together")
+    batch_size: Positive = Field(64, description="latents a step")
     lr: Rate = Field(3e-3, description="peak learning rate, linear warm-up, cosine decay")
     snr_gamma: Rate | None = Field(
         5.0, description="γ of the min-SNR weighting of the ε loss (2303.09556); null: every time counts alike"
     )
-    caption_dropout: Fraction = Field(0.1, description="share of captions replaced by the unconditional embedding")
-    ema: Fraction = Field(0.997, description="decay of the weight average that is saved")
+    caption_dropout: Fraction = Field(
+        0.25,
+        description="share of captions replaced by the unconditional embedding, whose error guidance multiplies by w - 1",
+    )
+    ema: Fraction = Field(0.995, description="decay of the weight average that is saved")
 
     @field_validator("channels")
     @classmethod
