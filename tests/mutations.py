@@ -34,8 +34,8 @@ from tests.runs import ROOT, copy_repository
 
 # Imported once, before the copies of this process that run the tests: half of a short run's time. None of the project's own.
 WARM = ("torch", "scipy.stats", "scipy.linalg", "hypothesis", "accelerate", "peft", "transformers", "diffusers")
-LIMIT = 600
-"""Seconds after which a run is ended: a fault may well be a loop without an end. It does not count as caught."""
+LIMIT = 3600
+"""Seconds after which a run counts as hanging, for a fault may well be a loop without an end; it does not count as caught."""
 
 
 @dataclass(frozen=True)
