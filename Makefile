@@ -17,6 +17,8 @@ CONFIGS := config.yaml$(if $(PRESET), workflow/presets/$(PRESET).yaml)
 WITHOUT ?=
 BIN := $(VENV)/bin
 export PATH := $(abspath $(BIN)):$(PATH)
+# Containers often set it: every job would compile its libraries anew, a second or two each time.
+unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: help
 help:  ## what there is

@@ -69,11 +69,11 @@ def test_the_embedded_default() -> None:
         "comparisons/solver~ddim,N~50,w~3,adapter~lora4,loss~mse,lr~0.0001,batch_size~16,pool~4000,steps~250.csv"
     )
     folders = paths.artefacts(config, runs)
-    # Two shards of 9 teachers under either noise; features of data, teachers and students; the ends of four ODEs and the
+    # Four shards of 9 teachers under either noise; features of data, teachers and students; the ends of four ODEs and the
     # refined one, 1,000 start points in one shard.
     assert kinds(folders) == {
         **dict.fromkeys(("data", "teacher", "latents", "noise", "floor_noise", "trajectories", "extractors"), 1),
-        **{"reference": 18, "floor": 18, "targets": 20, "endpoints": 5, "students": 116, "errors": 28, "samples": 126},
+        **{"reference": 36, "floor": 36, "targets": 20, "endpoints": 5, "students": 116, "errors": 28, "samples": 126},
         **{"features": 1 + 18 + 126, "metrics": 144},
     }
     refined = f"solver~{config.errors.refined.solver},N~{config.errors.refined.N},w~3"

@@ -482,7 +482,7 @@ class Evaluation(Block):
 
     samples: Annotated[int, Field(ge=2)] = Field(1024, description="initial noises, each with a prompt")
     steps: list[Positive] = Field([1], min_length=1, description="numbers of student steps")
-    shards: Positive = Field(2, description="jobs the teacher's samples are spread over; does not change a byte")
+    shards: Positive = Field(4, description="jobs the teacher's samples are spread over; does not change a byte")
     block: Positive = Field(256, description="samples made in one go, the unit of resuming")
     batch_size: Positive = Field(64, description="rows of one evaluation")
     precision: Precision = Field("no", description="precision of encoding, solving and sampling: no, fp16 or bf16")

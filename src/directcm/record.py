@@ -29,9 +29,7 @@ SNAKEMAKE = Path(".snakemake")
 # Steps between whose bytes a record may leave out: large, and wanted again only where something new is made from them.
 KEPT_BY_CHOICE = ("data", "targets", "samples", "reference", "floor", "endpoints")
 # Kinds of artefacts that not every configuration has.
-DEPENDING = ("targets", "endpoints", "errors", "features", "extractors")
-# And kinds that the default has not, which the last stage makes where they are asked for.
-ADDED = ("search_noise", "search")
+DEPENDING = ("targets", "features", "extractors")
 
 
 def _name(key: str) -> Path:
@@ -211,14 +209,12 @@ def stages(
                 {path(o): dict(f) for o, f in each.items()} for each in stage["outs"] if all(map(kept, map(path, each)))
             ],
         }
-        if "report.html" in {o for each in stage["outs"] for o in each}:
-            derived["outs"] += [{f"{own}/{k}": {"persist": True}} for k in ADDED if k in made and k not in without]
         out["stages"][name] = {key: value for key, value in derived.items() if value}
-    # What the default has none of, such as edits: all of it is made in the last stage.
+    # What the default's stages have not, such as edits and errors by time: all of it is made in the last stage.
     named = {
         next(iter(each)).removeprefix(f"{TEMPLATE}/") for stage in base["stages"].values() for each in stage["outs"]
     }
-    out["stages"][name]["outs"] += [{f"{own}/{kind}": {"persist": True}} for kind in sorted(made - named)]
+    out["stages"][name]["outs"] += [{f"{own}/{kind}": {"persist": True}} for kind in sorted(made - named - {*without})]
     out["metrics"] = [f"../../{path(each)}" for each in base["metrics"]]
 
     def plot(each: Any) -> Any:

@@ -29,7 +29,7 @@ def deterministic(threads: int) -> None:
     # As use_deterministic_algorithms(True, warn_only=True), which imports a compiler beside: a second or two of every short job.
     torch.set_deterministic_debug_mode("warn")
     # Fills every new tensor, to show who reads what was never written: a thirtieth of a small network's step.
-    torch.utils.deterministic.fill_uninitialized_memory = False
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
 
 
 def generator(seed: int, purpose: str, *index: int) -> np.random.Generator:

@@ -211,7 +211,7 @@ def sample_teacher(what: Evaluated, ode: Mapping[str, Any], shard: int, shards: 
         )
         return {
             "latents": solved.ends.cpu(),
-            "forwards": torch.tensor([[solved.count.made, solved.count.minimum]]),
+            "forwards": torch.tensor([[solved.forwards.made, solved.forwards.minimum]]),
         }
 
     _finish(

@@ -111,7 +111,7 @@ class Solved(NamedTuple):
 
     ends: Tensor
     first: Tensor
-    count: Count
+    forwards: Count
 
 
 def solve(

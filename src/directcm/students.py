@@ -83,11 +83,11 @@ def _folded() -> dict[type, type]:
     """peft's LoRA layers → the same with a forward through `_folded_weight`."""
     from peft.tuners.lora.layer import Conv2d, Linear
 
-    class FoldedLinear(Linear):  # type: ignore[misc]
+    class FoldedLinear(Linear):
         def forward(self, x: Tensor, *_: Any, **__: Any) -> Tensor:
             return torch.nn.functional.linear(x, _folded_weight(self), self.base_layer.bias)
 
-    class FoldedConv2d(Conv2d):  # type: ignore[misc]
+    class FoldedConv2d(Conv2d):
         def forward(self, x: Tensor, *_: Any, **__: Any) -> Tensor:
             return self.base_layer._conv_forward(x, _folded_weight(self), self.base_layer.bias)
 

@@ -185,7 +185,7 @@ def solve_starts(
             "time": grid[k],
             "endpoint": solved.ends,
             **found,
-            "forwards": torch.tensor([[solved.count.made, solved.count.minimum]]),
+            "forwards": torch.tensor([[solved.forwards.made, solved.forwards.minimum]]),
             "seconds": torch.tensor([time.perf_counter() - begun], dtype=torch.float64),
         }
 

@@ -357,12 +357,12 @@ def test_markdown_and_cells() -> None:
 def test_what_table1_depends_on() -> None:
     """Sizes of jobs change no number, and what other tables need is not in Table 1; everything else is."""
     base = relevant(load_config())
-    same = [{"targets": {"shard": 1000}}, {"evaluation": {"shards": 4}}, {"errors": {"points": 50}}, {"train": {"checkpoint_every": 7}},
+    same = [{"targets": {"shard": 1000}}, {"evaluation": {"shards": 2}}, {"errors": {"points": 50}}, {"train": {"checkpoint_every": 7}},
             {"figures": {"samples": 3}}, {"statistics": {"bootstrap": 500}}, {"preset": "other"}]  # fmt: skip
     for content in same:
         assert relevant(parse(Config, content)) == base, content
     other = [{"seed": 25}, {"ode": {"N": 20}}, {"ode": {"w": 5.0}}, {"train": {"steps": 100}}, {"train": {"weight_decay": 0.1}},
-             {"evaluation": {"samples": 512}}, {"teacher": {"micro_sdxl": {"unet": {"steps": 9}}}}, {"methods": {"cd": {"mu": 0.5}}},
+             {"evaluation": {"samples": 512, "shards": 2}}, {"teacher": {"micro_sdxl": {"unet": {"steps": 9}}}}, {"methods": {"cd": {"mu": 0.5}}},
              {"students": [{"seed": [0, 1]}]}]  # fmt: skip
     for content in other:
         assert relevant(parse(Config, content)) != base, content

@@ -146,12 +146,12 @@ def test_cells_in_one_of_the_two_alone(root: Path) -> None:
         ({"ode": {"N": 20}}, "students.N 20 instead of 50"),
         ({"ode": {"w": 5.0}}, "students.w 5.0 instead of 3.0"),
         ({"train": {"steps": 500}}, "students.steps 500 instead of 250"),
-        ({"evaluation": {"samples": 512}}, "evaluation.samples 512 instead of 1024"),
+        ({"evaluation": {"samples": 512, "shards": 2}}, "evaluation.samples 512 instead of 1024"),
         (
             {"students": [{"method": ["cm", "direct_cm"], "seed": [0, 1]}]},
             "students.CM seeds 0, 1 instead of seeds 0, 1, 2, 3, 4",
         ),
-        ({"teacher": {"micro_sdxl": {"vae": {"steps": 9}}}}, "teacher.micro_sdxl.vae.steps 9 instead of 400"),
+        ({"teacher": {"micro_sdxl": {"vae": {"steps": 9}}}}, "teacher.micro_sdxl.vae.steps 9 instead of 280"),
         ({"methods": {"cd": {"mu": 0.5}}}, "methods.cd.mu 0.5 instead of the default"),
         ({"train": {"ema": 0.9}}, "train.ema 0.9 instead of none"),
         ({"data": {"kind": "photos", "resolution": 32}}, "data.kind photos instead of digits"),
@@ -166,7 +166,13 @@ def test_another_configuration_is_not_compared(root: Path, content: dict[str, An
 
 def test_many_differences_of_configuration_are_one_line(root: Path) -> None:
     config = parse(
-        Config, {"seed": 7, "ode": {"N": 20, "w": 2.0}, "evaluation": {"samples": 512}, "students": [{"seed": [0]}]}
+        Config,
+        {
+            "seed": 7,
+            "ode": {"N": 20, "w": 2.0},
+            "evaluation": {"samples": 512, "shards": 2},
+            "students": [{"seed": [0]}],
+        },
     )
     (line,) = ask(root, config)
     assert line.endswith("more") and line.count(" instead of ") == 3
