@@ -338,6 +338,20 @@ def test_only_a_finished_run_of_the_configuration_is_taken(root: Path, make: Any
     assert "finish the run first" in one_line(error)
 
 
+def test_a_run_without_errors_by_start_time_or_provenance(root: Path, one_line: Any) -> None:
+    for scope in ("main", "paper"):
+        write_csv(
+            root / f"results/embedded/collected/{scope}/errors.csv", [dict.fromkeys(ERRORS_COLUMNS, 1)], ERRORS_COLUMNS
+        )
+    with pytest.raises(UserError) as error:
+        publish(root, root / "results/embedded")
+    assert "errors:embedded/paper" in one_line(error) and "add errors: true" in str(error.value)
+    shutil.rmtree(root / "results/embedded/metrics")
+    with pytest.raises(UserError) as error:
+        publish(root, root / "results/embedded")
+    assert "name the folder of a finished run" in one_line(error)
+
+
 def test_the_verb(root: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.chdir(root)
     assert cli.main(["publish", "--from", "results/embedded"]) == 0
