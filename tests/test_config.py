@@ -239,7 +239,6 @@ CASES: list[tuple[dict[str, Any], str]] = [
     ({"statistics": {"permutations": 10}}, "statistics.permutations: is 10"),
     ({"statistics": {"alpha": 0}}, "statistics.alpha: is 0"),
     ({"evaluation": {"samples": 60, "block": 60}}, "evaluation.batch_size = 64 is larger than evaluation.samples = 60"),
-    ({"evaluation": {"shards": 5}}, "evaluation.shards = 5 is larger than the number of blocks, 4"),
     (
         {"evaluation": {"steps": [1, 51]}, "students": [{}]},
         "sampling steps: 51 are more than the grid's N = 50",
@@ -505,6 +504,14 @@ LINE = st.fixed_dictionaries(
         "errors": st.booleans(),
     },
 )
+
+
+@pytest.mark.parametrize(
+    ("samples", "shards", "jobs"), [(1024, 4, 4), (1024, 5, 4), (600, 4, 3), (100, 4, 1), (1024, 1, 1)]
+)
+def test_a_job_has_a_block_at_least(samples: int, shards: int, jobs: int) -> None:
+    block = {"samples": samples, "shards": shards}
+    assert parse(Config, {"evaluation": block}).evaluation.jobs == jobs
 
 
 @settings(deadline=None, max_examples=60)

@@ -237,7 +237,7 @@ def test_why_a_verb_starts_by_itself_is_told_once(
 def test_no_helper_where_none_gains(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(warm, "_start", lambda modules: pytest.fail("started"))
     monkeypatch.delenv(warm.SOCKET, raising=False)
-    assert not warm.accompany(["data", "train", "figure_results", "table1", "noise"])
+    assert not warm.accompany(["data", "train", "figure_results", "table1"])
     monkeypatch.setenv(warm.SOCKET, "")
     assert not warm.accompany(["train", "train"])
     monkeypatch.delenv(warm.SOCKET)

@@ -482,10 +482,17 @@ class Evaluation(Block):
 
     samples: Annotated[int, Field(ge=2)] = Field(1024, description="initial noises, each with a prompt")
     steps: list[Positive] = Field([1], min_length=1, description="numbers of student steps")
-    shards: Positive = Field(4, description="jobs the teacher's samples are spread over; does not change a byte")
+    shards: Positive = Field(
+        4, description="jobs the teacher's samples are spread over, at most one a block; does not change a byte"
+    )
     block: Positive = Field(256, description="samples made in one go, the unit of resuming")
     batch_size: Positive = Field(64, description="rows of one evaluation")
     precision: Precision = Field("no", description="precision of encoding, solving and sampling: no, fp16 or bf16")
+
+    @property
+    def jobs(self) -> int:
+        """How many jobs the teacher's samples are spread over."""
+        return min(self.shards, -(-self.samples // self.block))
 
 
 class Refined(Block):
@@ -689,12 +696,6 @@ class Config(Block):
         ):
             if block.batch_size > limit:
                 raise ValueError(f"{key} = {block.batch_size} is larger than {limit_key} = {limit}")
-        blocks = -(-self.evaluation.samples // self.evaluation.block)
-        if self.evaluation.shards > blocks:
-            raise ValueError(
-                f"evaluation.shards = {self.evaluation.shards} is larger than the number of blocks, {blocks}: "
-                "lower it or evaluation.block"
-            )
         for key, sized in (("targets", self.targets), ("errors", self.errors)):
             if sized.shard % sized.block:
                 raise ValueError(f"{key}.block = {sized.block} does not divide {key}.shard = {sized.shard}")

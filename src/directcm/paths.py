@@ -168,7 +168,7 @@ def artefacts(config: Config, runs: Sequence[Mapping[str, Any]], scope: str = "p
             f"{draw}/{ode}/shard~{i}"
             for ode in odes(config, runs)
             for draw in ("reference", "floor")
-            for i in range(config.evaluation.shards)
+            for i in range(config.evaluation.jobs)
         ),
         *own["targets"],
         *(f"endpoints/{ode}/shard~{i}" for ode in error_odes for i in range(error_shards(config))),

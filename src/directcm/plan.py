@@ -93,7 +93,7 @@ def jobs(config: Config, runs: Sequence[Mapping[str, Any]], scope: str = "paper"
                 steps = points * ode["N"] * (config.errors.times + 1) / (2 * config.errors.times)
                 job.latents = points
             else:
-                job.latents = job.images = config.evaluation.samples / config.evaluation.shards
+                job.latents = job.images = config.evaluation.samples / config.evaluation.jobs
                 steps = job.latents * ode["N"]
             job.forwards = steps * each
         elif kind == "trajectories":

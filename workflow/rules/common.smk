@@ -226,7 +226,7 @@ def draw_of(ode, draw="reference"):
     """All shards of what the teacher makes of the evaluation's noise, or of another draw of it ("floor")."""
     return [
         f"{OUT}/{draw}/{ode}/shard~{i}/manifest.json"
-        for i in range(CONFIG.evaluation.shards)
+        for i in range(CONFIG.evaluation.jobs)
     ]
 
 

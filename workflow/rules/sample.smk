@@ -21,7 +21,7 @@ rule reference:
     params:
         code=code("sampling", LOADER),
         settings=evaluation(),
-        shards=CONFIG.evaluation.shards,
+        shards=CONFIG.evaluation.jobs,
         seed=SEED,
         scratch=f"{OUT}/scratch/{{draw}}/{ODE}/shard~{{shard}}",
     message:
