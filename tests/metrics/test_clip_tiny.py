@@ -62,6 +62,7 @@ def test_twice_gives_the_same_bytes(tmp_path, digit_data):
     assert open_artifact(tmp_path / "c", "extractor").fingerprint != first.fingerprint
 
 
+@pytest.mark.slow
 def test_torchs_generator_is_left_alone(tmp_path, digit_data):
     torch.manual_seed(1)
     expected = torch.rand(3)
@@ -71,6 +72,7 @@ def test_torchs_generator_is_left_alone(tmp_path, digit_data):
     assert torch.equal(torch.rand(3), expected)
 
 
+@pytest.mark.slow
 def test_generic_folder_of_few_images_and_any_captions(tmp_path, build):
     images, _ = build.digits(8)
     texts = ["", "猫が座っている", "a " * 300, "émoji 🐈‍⬛ <end> <pad>", "\x00\n\ttabs", "مرحبا", "last"]
@@ -106,6 +108,7 @@ def tokenizer() -> CaptionTokenizer:
     return train_tokenizer(["a handwritten digit one", "a handwritten digit two"] * 5)
 
 
+@pytest.mark.slow
 @settings(max_examples=60, deadline=None)
 @given(text=st.text())
 def test_tokenizer_takes_any_text(tokenizer, text):
