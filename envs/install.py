@@ -207,6 +207,8 @@ class Installer:
             "PIP_DISABLE_PIP_VERSION_CHECK": "1",
             "PIP_ROOT_USER_ACTION": "ignore",
         }
+        # Compiled when first imported, for most of what is installed never is; but now, where Python may not write that later.
+        self.compile = bool(os.environ.get("PYTHONDONTWRITEBYTECODE"))
         self.flags: list[str] = []
         if wheels is not None:
             for name in [n for n in self.env if re.fullmatch(r"(PIP|UV)_.*(INDEX|INDEX_URL|FIND_LINKS)", n)]:
@@ -265,8 +267,8 @@ class Installer:
     def _pip(self, verb: str, *words: str) -> str | None:
         start = [str(self.python), "-I", "-m", "pip", verb, "--quiet"]
         if verb == "install":
-            # Compiled when first imported: most of what is installed never is.
-            start += ["--no-deps", "--no-build-isolation", "--no-compile", "--no-warn-script-location", *self.flags]
+            start += ["--no-deps", "--no-build-isolation", "--no-warn-script-location", *self.flags]
+            start += [] if self.compile else ["--no-compile"]
         return self._run(*start, *words)
 
     def call(self, verb: str, *words: str) -> None:
@@ -275,6 +277,7 @@ class Installer:
             start = [str(self.uv), "pip", verb, "--quiet", "--python", str(self.python)]
             if verb == "install":
                 start += ["--no-deps", "--no-build-isolation", *self.uv_flags]
+                start += ["--compile-bytecode"] if self.compile else []
             failed = self._run(*start, *words)
             if failed is None:
                 return
