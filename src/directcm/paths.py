@@ -102,10 +102,9 @@ MORE = "more_steps/"
 def sets(config: Config) -> dict[str, tuple[Sets, Sets]]:
     """A run's key → its sets (optimiser step, sampling steps) in the fewest sampling steps, and those in more.
 
-    The latter lie in a collection of their own where the main comparison, which is about the former, is made by itself. Where
+    The latter lie in a collection of their own, so that the main comparison, which is about the former, makes no others. Where
     the runs of one setting have not the same fewest steps, all of their sets lie in one.
     """
-    whole = default_scope(config) == "paper"
     found = {key(run, RUN_AXES): config.sets(run) for run in config.runs()}
     fewest: dict[str, set[int]] = {}
     for run in config.runs():
@@ -113,7 +112,7 @@ def sets(config: Config) -> dict[str, tuple[Sets, Sets]]:
     out = {}
     for run in config.runs():
         name, least = key(run, RUN_AXES), fewest[key(run, SETTING_AXES)]
-        more = [one for one in found[name] if not whole and len(least) == 1 and one[1] not in least]
+        more = [one for one in found[name] if len(least) == 1 and one[1] not in least]
         out[name] = ([one for one in found[name] if one not in more], more)
     return out
 

@@ -25,7 +25,7 @@ ANALYSIS = {
     **dict.fromkeys(("figure_results", "opening", "gallery", "costs", "provenance"), 1),
 }
 MEASURED_AGAIN = ANALYSIS | {"evaluate": 2, "evaluate_teacher": 1, "evaluate_floor": 1}
-NEW_STUDENTS = dict.fromkeys(("train", "sample", "features", "evaluate", "error_by_time"), 2)
+NEW_STUDENTS = dict.fromkeys(("train", "sample", "features", "evaluate"), 2)
 ONE_MORE_SEED = ANALYSIS | NEW_STUDENTS | {"figure_curves": 1}
 
 
