@@ -93,7 +93,7 @@ def test_pixels_go_through_to_the_report(tmp_path: Path) -> None:
         assert float(row["found_search"]) <= float(row["even_search"]) and row["found_times"].startswith("80, ")
         assert (row["n"], row["n_search"], row["reference"]) == ("96", "48", "data")
     # Two even steps are what the student was sampled in for Table 3.
-    metrics = rows(out / "collected/main/metrics.csv")
+    metrics = rows(out / "collected/paper/metrics.csv")
     two = next(
         r
         for r in metrics
