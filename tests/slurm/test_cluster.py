@@ -77,13 +77,13 @@ def test_the_profile_gives_the_bytes_of_a_local_run(slurm: Cluster, smoke: Path,
     assert not any(rule.startswith("rule_evaluate") for rule, *_ in seen)
 
 
-EVERY = 20
+EVERY = 25
 
 
 class Training:
     """One student of the smoke preset, trained long enough to be disturbed, in a copy where all before it is there."""
 
-    def __init__(self, smoke: Path, to: Path, steps: int = 100) -> None:
+    def __init__(self, smoke: Path, to: Path, steps: int = 150) -> None:
         self.folder = copy_repository(to)
         overlay = (self.folder / "workflow/presets/smoke.yaml").read_text()
         overlay = overlay.replace("steps: 6, checkpoint_every: 3", f"steps: {steps}, checkpoint_every: {EVERY}")
@@ -138,10 +138,12 @@ class Submitted:
         self.slurm.run("scontrol", "update", f"JobId={self.number}", "StartTime=now")
 
     def goes_on(self, after: int) -> None:
-        until("it goes on", lambda: self.job["JobState"] == "RUNNING" and max(self.training.checkpoints()) > after)
+        until("it runs", lambda: self.job["JobState"] == "RUNNING")
+        # Looked at often, for what comes next is to meet it in the middle of its work.
+        until("it goes on", lambda: max(self.training.checkpoints()) > after, pause=0.02)
 
     def first_checkpoint(self) -> None:
-        until("a first checkpoint", lambda: bool(self.training.checkpoints()))
+        until("a first checkpoint", lambda: bool(self.training.checkpoints()), pause=0.02)
 
     def hold(self) -> int:
         """Let the training stand still, so that it does not end before something has happened to it; its process."""
