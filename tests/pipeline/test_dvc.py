@@ -165,11 +165,11 @@ def test_targets_left_out_are_made_again_where_they_are_read(clone: SimpleNamesp
     # Nothing that is counted or measured wants them, …
     change(clone.folder, {"statistics": {"bootstrap": 300}})
     assert what_is_planned(clone.run) == MEASURED_AGAIN
-    # … a new student of Direct CM does. On its own Snakemake would train the old one again as well.
+    # … new students do. On its own Snakemake would train the old two again as well.
     (clone.folder / "config.yaml").write_text(kept["config.yaml"])
     change(clone.folder, {"students": [yaml.safe_load(kept["config.yaml"])["students"][0] | {"seed": [0, 1]}]})
     shutil.rmtree(targets)
-    assert what_is_planned(clone.run)["train"] == 3
+    assert what_is_planned(clone.run)["train"] == 4
     ok(clone.run("snakemake", "--cores", "2", "--until", "targets"))
     assert what_is_planned(clone.run) == ONE_MORE_SEED
     for name in ("manifest.json", "targets.safetensors"):
