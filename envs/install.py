@@ -209,6 +209,7 @@ class Installer:
         }
         # Compiled when first imported, for most of what is installed never is; but now, where Python may not write that later.
         self.compile = bool(os.environ.get("PYTHONDONTWRITEBYTECODE"))
+        self.locks: list[Path] = []
         self.flags: list[str] = []
         if wheels is not None:
             for name in [n for n in self.env if re.fullmatch(r"(PIP|UV)_.*(INDEX|INDEX_URL|FIND_LINKS)", n)]:
@@ -292,8 +293,7 @@ class Installer:
     def _blame(self, output: str) -> None:
         """Show what was said; of a folder of wheels name the file that is at fault instead."""
         if self.wheels is not None:
-            own = [f for f in (self.wheels / "lock.txt", self.wheels / "lock-dev.txt") if f.is_file()]
-            bad = other_bytes(self.wheels, own)
+            bad = other_bytes(self.wheels, self.locks)
             if bad is not None:
                 raise Mistake(
                     f"{bad}: is not the file that was put there (its sha256 differs); make wheels again, or copy it again"
@@ -302,7 +302,7 @@ class Installer:
 
     def install(self, locks: list[Path], project: bool) -> None:
         """The locks, the tools that build things first; then this project, editable."""
-        tools = build_tools()
+        self.locks, tools = locks, build_tools()
         first = [line for lock in locks for name, line in entries(lock) if name in tools]
         if first:
             with tempfile.NamedTemporaryFile("w", suffix=".txt", encoding="utf-8") as file:
@@ -365,10 +365,9 @@ def packages(venv: Path) -> set[tuple[str, int]]:
 
 def make_venv(venv: Path, held: int) -> None:
     """An empty environment, marked as unfinished before anything else is in it."""
-    if venv.is_dir() and any(venv.iterdir()) and not (venv / STAMP).exists() and not (venv / "pyvenv.cfg").exists():
-        raise Mistake(
-            f"{venv}: is there and is not an environment; remove it, or name another folder: make VENV=folder"
-        )
+    ours = venv == TOP / ".venv" or (venv / STAMP).exists()
+    if not ours and venv.is_dir() and any(venv.iterdir()):
+        raise Mistake(f"{venv}: is there and was not made here; remove it, or name another folder: make VENV=folder")
     venv.mkdir(parents=True, exist_ok=True)
     write_stamp(venv, "unfinished\n")
     for entry in venv.iterdir():

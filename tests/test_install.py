@@ -378,6 +378,9 @@ def test_what_was_killed_is_mended_and_a_changed_lock_followed(
     """kill -9 of the installation alone: what it started still writes, and the next call waits for its end."""
     p = packages
     project.index(p.alpha, p.newer, p.beta, p.gamma, p.delta, p.sigma, p.uv)
+    # Something without any sense in the way: of older tools, or made by hand.
+    (project.top / ".venv/bin").mkdir(parents=True)
+    (project.top / ".venv/bin/python").write_text("half a pro")
     hang = project.top.parent / "hang"
     command = [sys.executable, "envs/install.py"]
     quiet: dict[str, Any] = {"cwd": project.top, "stderr": subprocess.PIPE, "text": True, "start_new_session": True}
@@ -429,13 +432,14 @@ def test_what_was_killed_is_mended_and_a_changed_lock_followed(
 
 
 def test_a_folder_of_someone_else_is_left_alone(project: Project) -> None:
-    """VENV=~ is a slip, and what lies there stays."""
-    mine = project.top / "mine"
-    mine.mkdir()
-    (mine / "thesis.tex").touch()
-    done = project.make("install", "VENV=mine")
-    assert done.returncode == 2 and f"install: {mine}: is there and is not an environment" in done.stderr
-    assert os.listdir(mine) == ["thesis.tex"]
+    """VENV=~ is a slip, VENV=another-environment too, and what lies there stays."""
+    for name in ("thesis.tex", "pyvenv.cfg"):
+        mine = project.top / f"with-{name}"
+        mine.mkdir()
+        (mine / name).touch()
+        done = project.make("install", f"VENV={mine}")
+        assert done.returncode == 2 and f"install: {mine}: is there and was not made here" in done.stderr
+        assert os.listdir(mine) == [name]
 
 
 # ---------------------------------------------------------------------------------------------------------------------
