@@ -305,7 +305,8 @@ class Cluster:
 
     def stop(self) -> None:
         """End every daemon, and what their jobs left running."""
-        if "slurmctld" in self.daemons:
+        controller = self.daemons.get("slurmctld")
+        if controller is not None and controller.poll() is None:
             self.run("scancel", "--user", getpass.getuser(), check=False)
         for name in reversed(list(self.daemons)):
             daemon = self.daemons.pop(name)
