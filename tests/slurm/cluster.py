@@ -71,13 +71,6 @@ def processes(number: str, *words: str) -> list[int]:
     return found
 
 
-def pending(process: int, number: int) -> bool:
-    """Whether a signal waits for a process that stands still."""
-    status = Path(f"/proc/{process}/status").read_text().splitlines()
-    masks = [int(line.split()[1], 16) for line in status if line.startswith(("SigPnd:", "ShdPnd:"))]
-    return any(mask >> (number - 1) & 1 for mask in masks)
-
-
 def kill_job(number: str) -> None:
     """End every process of a job with -9: the steps' daemons first, which would clean up and report."""
     step = f"slurmstepd: [{number}.".encode()
@@ -281,7 +274,7 @@ class Cluster:
             "BatchStartTimeout=3600",
             "MessageTimeout=90",
             "TCPTimeout=60",
-            "KillWait=10",
+            "KillWait=3",
             "MinJobAge=86400",
             "JobRequeue=1",
             "PreemptType=preempt/partition_prio",
