@@ -71,13 +71,6 @@ def processes(number: str, *words: str) -> list[int]:
     return found
 
 
-def pending(process: int, number: int) -> bool:
-    """Whether a signal waits for a process that stands still."""
-    status = Path(f"/proc/{process}/status").read_text().splitlines()
-    masks = [int(line.split()[1], 16) for line in status if line.startswith(("SigPnd:", "ShdPnd:"))]
-    return any(mask >> (number - 1) & 1 for mask in masks)
-
-
 def kill_job(number: str) -> None:
     """End every process of a job with -9: the steps' daemons first, which would clean up and report."""
     step = f"slurmstepd: [{number}.".encode()
@@ -281,7 +274,7 @@ class Cluster:
             "BatchStartTimeout=3600",
             "MessageTimeout=90",
             "TCPTimeout=60",
-            "KillWait=10",
+            "KillWait=3",
             "MinJobAge=86400",
             "JobRequeue=1",
             "PreemptType=preempt/partition_prio",
@@ -305,7 +298,8 @@ class Cluster:
 
     def stop(self) -> None:
         """End every daemon, and what their jobs left running."""
-        if "slurmctld" in self.daemons:
+        controller = self.daemons.get("slurmctld")
+        if controller is not None and controller.poll() is None:
             self.run("scancel", "--user", getpass.getuser(), check=False)
         for name in reversed(list(self.daemons)):
             daemon = self.daemons.pop(name)

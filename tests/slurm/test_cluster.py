@@ -15,7 +15,7 @@ import pytest
 from directcm.artifacts import open_artifact, sha256
 from tests.patience import PATIENCE, until
 from tests.runs import SMOKE, copy_repository, make_run
-from tests.slurm.cluster import Cluster, pending, processes
+from tests.slurm.cluster import Cluster, processes
 from tests.slurm.conftest import profile
 
 pytestmark = [pytest.mark.pipeline, pytest.mark.slow, pytest.mark.slurm, pytest.mark.xdist_group("slurm")]
@@ -31,68 +31,91 @@ def manifests(results: Path) -> dict[str, str]:
     }
 
 
-# One student of the smoke preset, and what it is measured by: most of a job here is its start, for each starts by itself.
-STUDENT = "method~cm,solver~ddim,N~10,w~3,adapter~lora4,loss~mse,lr~0.0001,batch_size~16,pool~64,steps~6,seed~0"
-GOALS = (
-    f"results/smoke/metrics/students/{STUDENT}/manifest.json",
-    "results/smoke/metrics/teacher/solver~ddim,N~10,w~3/manifest.json",
-    "results/smoke/figures/supervision.png",
-)
+ODE = "solver~ddim,N~10,w~3"
+STUDENT = f"method~cm,{ODE},adapter~lora4,loss~mse,lr~0.0001,batch_size~16,pool~64,steps~6,seed~0"
 
 
-def test_the_profile_gives_the_bytes_of_a_local_run(slurm: Cluster, smoke: Path, tmp_path: Path) -> None:
-    """Every kind of job up to a student's metrics; that the whole run plans as typed is in tests/pipeline/test_configurations.py."""
-    folder = copy_repository(tmp_path / "copy")
-    before = len(slurm.jobs())
-    arrays = ["--slurm-array-jobs", "targets,reference"]
-    done = make_run(folder)("snakemake", *profile(folder), *arrays, *SMOKE, "--", *GOALS)
-    assert done.returncode == 0, done.stderr[-5000:] + done.stdout[-2000:]
-    here, there = manifests(folder / "results/smoke"), manifests(smoke / "results/smoke")
-    assert here == {name: there[name] for name in here}
-    kinds = {name.split("/")[0] for name in here}
-    assert kinds >= {
-        "data", "teacher", "latents", "noise", "extractors", "targets", "reference", "students", "samples", "features", "metrics",
-        "trajectories",
-    }  # fmt: skip
-    assert (folder / GOALS[-1]).read_bytes() == (smoke / GOALS[-1]).read_bytes()
+def copied(smoke: Path, to: Path, *names: str) -> Path:
+    """A copy of the repository in which these of the smoke run's results are there."""
+    folder = copy_repository(to)
+    for name in names:
+        shutil.copytree(smoke / "results/smoke" / name, folder / "results/smoke" / name)
+    return folder
 
-    # Which job ran where, with what: for the log, and for what the rules ask of SLURM.
+
+def submitted(slurm: Cluster, before: int) -> list[tuple[str, str, str]]:
+    """(rule or group, partition, what it asked for) of each job since the first `before`; all of them have ended well."""
     seen = []
     for found in slurm.jobs()[before:]:
         rule, number = found["Comment"].partition("_wildcards")[0], found["JobId"]
         if "ArrayTaskId" in found:
             number += f" (task {found['ArrayTaskId']} of array {found['ArrayJobId']})"
         tres = found.get("TresPerJob", found.get("TresPerNode", ""))
-        seen.append((rule, found["Partition"], found["NodeList"], tres))
-        print(f"job {number}: {rule}, partition {seen[-1][1]}, {seen[-1][2]}, {tres or 'no GPU'}, {found['JobState']}")
+        seen.append((rule, found["Partition"], tres))
+        print(
+            f"job {number}: {rule}, partition {seen[-1][1]}, {found['NodeList']}, {tres or 'no GPU'}, {found['JobState']}"
+        )
         assert found["JobState"] == "COMPLETED"
-    assert any("ArrayTaskId" in found for found in slurm.jobs()[before:])
-    gpu = {rule for rule, partition, node, tres in seen if "gpu" in tres}
-    assert {"rule_teacher", "rule_targets", "rule_train"} <= gpu
-    assert all(partition == "gpu" for rule, partition, node, tres in seen if "gpu" in tres)
-    assert {node for _, _, node, _ in seen} == {"node1", "node2"}
-    assert {partition for rule, partition, node, tres in seen if rule == "rule_data"} == {"cpu"}
-    # Figures and tables are no jobs at all; metrics are one together.
-    assert not any(rule.startswith(("rule_figure", "rule_table", "rule_cards")) for rule, *_ in seen)
-    assert not any(rule.startswith("rule_evaluate") for rule, *_ in seen)
+    return seen
 
 
-EVERY = 25
+def same(folder: Path, smoke: Path) -> set[str]:
+    """The kinds of artefacts in a folder; each has the bytes of the local run's."""
+    here, there = manifests(folder / "results/smoke"), manifests(smoke / "results/smoke")
+    assert here == {name: there[name] for name in here}
+    return {name.split("/")[0] for name in here}
+
+
+def test_the_profile_gives_the_bytes_of_a_local_run(slurm: Cluster, smoke: Path, tmp_path: Path) -> None:
+    """One student from the start, and a figure: most of a job here is its start, for each starts by itself.
+
+    That the whole run plans as typed is in tests/pipeline/test_configurations.py.
+    """
+    folder, before = copied(smoke, tmp_path / "copy"), len(slurm.jobs())
+    goals = [f"results/smoke/students/{STUDENT}/manifest.json", "results/smoke/figures/supervision.png"]
+    start = ("snakemake", *profile(folder), "--slurm-array-jobs", "targets")
+    done = make_run(folder)(*start, *SMOKE, "--", *goals)
+    assert done.returncode == 0, done.stderr[-5000:] + done.stdout[-2000:]
+    assert same(folder, smoke) == {"data", "teacher", "latents", "targets", "students", "trajectories"}
+    assert (folder / goals[-1]).read_bytes() == (smoke / goals[-1]).read_bytes()
+    # Which job ran where, with what: for the log, and for what the rules ask of SLURM.
+    seen = submitted(slurm, before)
+    assert sum("ArrayTaskId" in found for found in slurm.jobs()[before:]) == 2
+    gpu = {rule for rule, _, tres in seen if "gpu" in tres}
+    assert gpu == {"rule_teacher", "rule_encode", "rule_targets", "rule_train", "rule_trajectories"}
+    assert {partition for _, partition, tres in seen if "gpu" in tres} == {"gpu"}
+    assert {partition for rule, partition, _ in seen if rule == "rule_data"} == {"cpu"}
+    # Figures and tables are no jobs at all.
+    assert {rule for rule, *_ in seen} == gpu | {"rule_data"}
+
+
+def test_metrics_are_one_job_together(slurm: Cluster, smoke: Path, tmp_path: Path) -> None:
+    read = ["data", "teacher", "latents", "targets", "noise", f"reference/{ODE}", "extractors"]
+    read += [f"students/{STUDENT}", f"samples/{STUDENT}"]
+    read += [f"features/clip_tiny/{of}" for of in ("data", f"teacher/{ODE}", f"students/{STUDENT}")]
+    folder, before = copied(smoke, tmp_path / "copy", *read), len(slurm.jobs())
+    goals = [f"results/smoke/metrics/{of}/manifest.json" for of in (f"teacher/{ODE}", f"students/{STUDENT}")]
+    start = ("snakemake", *profile(folder), "--rerun-triggers", "mtime")
+    done = make_run(folder)(*start, *SMOKE, "--", *goals)
+    assert done.returncode == 0, done.stderr[-5000:] + done.stdout[-2000:]
+    assert "metrics" in same(folder, smoke) and all((folder / goal).is_file() for goal in goals)
+    ((_, partition, tres),) = submitted(slurm, before)
+    assert partition == "cpu" and "gpu" not in tres
+
+
+EVERY = 20
 
 
 class Training:
     """One student of the smoke preset, trained long enough to be disturbed, in a copy where all before it is there."""
 
-    def __init__(self, smoke: Path, to: Path, steps: int = 150) -> None:
-        self.folder = copy_repository(to)
+    def __init__(self, smoke: Path, to: Path, steps: int = 120) -> None:
+        self.folder = copied(smoke, to, "data", "teacher", "latents", "targets")
         overlay = (self.folder / "workflow/presets/smoke.yaml").read_text()
         overlay = overlay.replace("steps: 6, checkpoint_every: 3", f"steps: {steps}, checkpoint_every: {EVERY}")
         assert f"steps: {steps}" in overlay
         (self.folder / "workflow/presets/smoke.yaml").write_text(overlay)
         results = self.folder / "results/smoke"
-        results.mkdir(parents=True)
-        for name in ("data", "teacher", "latents", "targets"):
-            shutil.copytree(smoke / "results/smoke" / name, results / name)
         run = STUDENT.replace("steps~6", f"steps~{steps}")
         self.target = f"results/smoke/students/{run}/manifest.json"
         self.scratch = results / "scratch/students" / run
@@ -161,13 +184,13 @@ class Submitted:
     def near_its_limit(self) -> int:
         """Once there is a checkpoint, let SLURM find that the job's time is nearly over; the step it stopped after."""
         self.first_checkpoint()
-        process = self.hold()
-        # The profile asks for a warning two minutes before the limit; SLURM looks every half minute.
+        # It stands still until the warning, which lets it go on. The profile asks for one two minutes before the limit; SLURM looks
+        # every half minute.
+        self.hold()
         hours, minutes, _ = (int(n) for n in self.job["RunTime"].split("-")[-1].split(":"))
         self.slurm.run("scontrol", "update", f"JobId={self.number}", f"TimeLimit={60 * hours + minutes + 2}")
-        until("SLURM's warning", lambda: pending(process, signal.SIGTERM))
+        until("the job is requeued", lambda: self.job.get("Restarts") == "1")
         self.slurm.run("scontrol", "update", f"JobId={self.number}", "TimeLimit=600")
-        os.kill(process, signal.SIGCONT)
         self.requeued(1)
         return self.stopped_at()
 
