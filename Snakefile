@@ -1,6 +1,20 @@
+import os
+import sys
+
 from snakemake.utils import min_version
 
+from directcm.config import check_yaml
+from directcm.errors import UserError
+
 min_version("9.27")
+
+
+try:
+    # Snakemake reads them too: it passes over a key that is there twice, and says neither file nor line of what it cannot read.
+    check_yaml("config.yaml", *map(os.path.relpath, workflow.overwrite_configfiles))
+except UserError as error:
+    print(f"directcm: error: {error}", file=sys.stderr, flush=True)
+    sys.exit(2)
 
 
 configfile: "config.yaml"

@@ -106,6 +106,7 @@ def scontrol(folder: Path, state: str, requeue: int = 0) -> Path:
 def job(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
     monkeypatch.setenv("SLURM_JOB_ID", "7")
+    monkeypatch.setenv(stop.OWN_JOB, "7")
     monkeypatch.setattr(stop, "PATIENCE", 0.0)
     return tmp_path
 

@@ -401,7 +401,8 @@ def test_another_vae_replaces_the_pipelines(saved: Path, tmp_path: Path) -> None
 
 
 def test_a_pipeline_saved_by_this_transformers_is_whole(tiny: Any) -> None:
-    assert diffusers.locate(Diffusers(path=str(tiny.teacher.folder))) == (tiny.teacher.folder.resolve(), None)
+    found = diffusers.locate(Diffusers(path=str(tiny.teacher.folder)))
+    assert (found.pipeline, found.vae) == (tiny.teacher.folder.resolve(), None)
 
 
 @pytest.mark.parametrize(

@@ -25,6 +25,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from directcm import environment
 from directcm.errors import UserError
 
 if TYPE_CHECKING:
@@ -42,9 +43,11 @@ PROVENANCE = "provenance.json"
 LOCATION = "location.json"
 # The variable that says where this process's log lies, for its provenance.
 LOG = "DIRECTCM_LOG"
-# Not covered by the manifest: where files outside the folder lie on this machine, and a student's model card, which is
-# written into its folder later, when its metrics are known.
-_UNCOVERED = {MANIFEST, CHECKSUMS, PROVENANCE, LOCATION, "README.md"}
+# Of data read from outside the project: name, size and sha256 of each file that it was.
+SOURCES = "sources.csv"
+# Not covered by the manifest: where files outside the folder lie on this machine, what they were (the same pictures from
+# another archive are the same data), and a student's model card, which is written into its folder later, when its metrics are known.
+_UNCOVERED = {MANIFEST, CHECKSUMS, PROVENANCE, LOCATION, SOURCES, "README.md"}
 
 
 def sha256(path: Path) -> str:
@@ -445,6 +448,7 @@ def provenance() -> dict[str, Any]:
         "machine": platform.node(),
         "platform": platform.platform(),
         "cpus": os.cpu_count(),
+        "environment": environment.acting(),
         "log": os.environ.get(LOG),
         "slurm_job": os.environ.get("SLURM_JOB_ID"),
         "slurm_node": os.environ.get("SLURMD_NODENAME"),

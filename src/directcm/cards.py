@@ -6,12 +6,13 @@ One job writes all of a scope: a job per student would be a fifth of a large gri
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from directcm.artifacts import Artifact, open_artifact, open_collection, read_json, write_csv, write_text
-from directcm.config import RUN_AXES, lora_rank, number
+from directcm.config import RUN_AXES, lora_rank, number, step_indices
 from directcm.paths import key
 from directcm.specs import METHODS, METRICS, SOLVERS, TEACHERS
 
@@ -21,19 +22,48 @@ def _escape(text: str) -> str:
     return "".join("\\" + c if c in r"\`*_{}[]<>()#+!|$" else c for c in " ".join(text.split()))
 
 
-def _use(latent: bool, lora: bool) -> list[str]:
-    """Lines of Python with which stock diffusers loads a student."""
+# Student steps that a card's second call takes, where the student's grid has as many.
+SEVERAL = 4
+
+
+def told(timesteps: int, intervals: int, steps: int) -> list[int]:
+    """The times that the U-Net is told in so many student steps, as `timesteps` of diffusers' pipelines: s - 1 at time s."""
+    return [timesteps - timesteps // intervals * i - 1 for i in step_indices(intervals, steps)]
+
+
+def _use(latent: bool, lora: bool, run: Mapping[str, Any], process: Mapping[str, Any], caption: str) -> list[str]:
+    """Lines of Python with which stock diffusers loads a student on latents, and makes images with it."""
     if not latent:
         return [
             "from diffusers import UNet2DModel",
+            "",
             'unet = UNet2DModel.from_pretrained("<this folder>", subfolder="unet")',
         ]
+    names = ["LCMScheduler", "StableDiffusionXLPipeline", *([] if lora else ["UNet2DConditionModel"])]
+    # As a Python text that cannot close the block of code around it.
+    prompt = json.dumps(caption).replace("`", "\\u0060")
+    timesteps, several = int(process["timesteps"]), min(SEVERAL, run["N"])
+    if process["time_input"] == "one_based":
+        several, calls = 1, ["# It was told t itself, which stock schedulers do not tell: take a step by the formula below."]
+    else:
+        calls = [
+            "# One step, without guidance, which the student has learnt already.",
+            f"image = pipe({prompt}, timesteps={told(timesteps, run['N'], 1)}, guidance_scale=1.0).images[0]",
+        ]
+    if several > 1:
+        calls += [
+            f"# {several} steps, at the times of this student's grid; from num_inference_steps diffusers takes others.",
+            f"image = pipe({prompt}, timesteps={told(timesteps, run['N'], several)}, guidance_scale=1.0).images[0]",
+        ]
     return [
-        "from diffusers import StableDiffusionXLPipeline" + ("" if lora else ", UNet2DConditionModel"),
+        f"from diffusers import {', '.join(names)}",
+        "",
         'pipe = StableDiffusionXLPipeline.from_pretrained("<teacher folder>")',
+        f"pipe.scheduler = LCMScheduler.from_config(pipe.scheduler.config, original_inference_steps={run['N']})",
         'pipe.load_lora_weights("<this folder>")'
         if lora
         else 'pipe.unet = UNet2DConditionModel.from_pretrained("<this folder>", subfolder="unet")',
+        *calls,
     ]
 
 
@@ -64,6 +94,8 @@ def card(student: Artifact, teacher: Artifact, data: Artifact, metrics: Sequence
     origin = kind
     if pinned:
         origin = teacher.settings["path"] or f"{teacher.settings['id']} at revision {teacher.settings['revision']}"
+    process = teacher.settings["process"]
+    caption = next(row["text"] for row in data.csv("images.csv") if row["split"] == "train")
     lines = [
         "---",
         "library_name: diffusers",
@@ -90,7 +122,7 @@ def card(student: Artifact, teacher: Artifact, data: Artifact, metrics: Sequence
         "## Use",
         "",
         "```python",
-        *_use(TEACHERS[kind].latent, lora),
+        *_use(TEACHERS[kind].latent, lora, run, process, caption),
         "```",
         "",
         _ON_CLEAN if TEACHERS[kind].latent else _formula(teacher.settings["process"]),

@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import IO, Any
 
-from directcm import stop
+from directcm import environment, stop
 from directcm.config import (
     ADAPTER,
     SETTING_AXES,
@@ -75,24 +75,13 @@ def _device() -> str:
     return "cuda" if torch.cuda.is_available() else "cpu"
 
 
-def _quiet() -> None:
-    """No progress bars or advice of the libraries: ours say enough."""
-    import os
-    import warnings
-
-    os.environ.setdefault("HF_HUB_OFFLINE", "1")
-    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
-    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
-    os.environ.setdefault("DIFFUSERS_VERBOSITY", "error")
-    warnings.filterwarnings("ignore", message=".*cuda.*", category=UserWarning)
-
-
 def _threads(count: int) -> None:
     """As many CPU threads as the rule asked for, and the same bytes every time."""
+    import warnings
+
     from directcm import rng
 
-    _quiet()
+    warnings.filterwarnings("ignore", message=".*cuda.*", category=UserWarning)
     rng.deterministic(count)
 
 
@@ -1167,6 +1156,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     # torch and diffusers make a million objects while they are imported: looking for garbage among them every 700 is a
     # quarter of a job's start.
     gc.set_threshold(200_000)
+    environment.start()
     arguments = parser().parse_args(argv)
     plain = sys.stderr
     log = None

@@ -9,8 +9,11 @@ from __future__ import annotations
 
 import itertools
 import json
+import math
 import re
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
+from datetime import date
 from decimal import Decimal
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar, get_args
@@ -32,9 +35,19 @@ from directcm.errors import UserError
 from directcm.registry import methods
 from directcm.specs import DISTANCES, EXTRACTORS, METHODS, METRICS, SOLVERS, TEACHERS
 
+
+
+def _whole(value: Any) -> Any:
+    """1e2, which YAML hands over as text, as the whole number it is; anything else as it stands."""
+    if isinstance(value, str) and re.fullmatch(r"[0-9]+(\.[0-9]*)?[eE]\+?[0-9]{1,2}", value):
+        exact = Decimal(value)
+        return int(exact) if exact == exact.to_integral_value() else value
+    return value
+
+
 # Strict: a whole number is not text, and not a number with a point.
-Positive = Annotated[int, Field(ge=1, strict=True)]
-Count = Annotated[int, Field(ge=0, strict=True)]
+Positive = Annotated[int, BeforeValidator(_whole), Field(ge=1, strict=True)]
+Count = Annotated[int, BeforeValidator(_whole), Field(ge=0, strict=True)]
 Rate = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Fraction = Annotated[float, Field(ge=0, lt=1)]
@@ -291,6 +304,10 @@ class Diffusers(Block):
     vae_id: str | None = Field(None, description="hub repository of a VAE that replaces the pipeline's")
     vae_revision: str | None = Field(
         None, pattern=r"^[0-9a-f]{40}$", description="full commit hash of the VAE's repository"
+    )
+    # Left out of what is written where it is null: teachers that were pinned before it existed stay.
+    vae_variant: str | None = Field(
+        None, exclude_if=lambda value: value is None, description="weight files' variant of that VAE, e.g. fp16"
     )
 
 
@@ -677,6 +694,7 @@ class Config(Block):
 
     @model_validator(mode="after")
     def _check(self) -> Config:
+        self._check_size()
         total, divides = self.process.timesteps, self.process.divides
         if not divides(self.ode.N):
             raise ValueError(f"ode.N = {self.ode.N} does not divide process.timesteps = {total}")
@@ -762,6 +780,38 @@ class Config(Block):
                 f"extractors.clip_tiny.patch = {tiny.patch} does not divide data.resolution = {self.data.resolution}"
             )
         return self
+
+    def _check_size(self) -> None:
+        """Whether the plan is one that can be made: thousands of jobs take Snakemake minutes, millions for ever."""
+        students = sum(math.prod(len(self._values(axes, name)) for name in RUN_AXES) for axes in self.students)
+        if students > MOST_JOBS:
+            raise ValueError(
+                f"students: {students:,} students, more than the {MOST_JOBS:,} of one plan; shorten the lists"
+            )
+        largest = max(pool for axes in self.students for pool in self._values(axes, "pool"))
+        for key, items, sized in (
+            ("targets", largest, self.targets),
+            ("errors", self.errors.times * self.errors.points, self.errors),
+        ):
+            shards = -(-items // sized.shard)
+            if shards > MOST_SHARDS:
+                what = f"pool = {items:,}" if key == "targets" else f"errors.times · errors.points = {items:,}"
+                raise ValueError(
+                    f"{what} at {key}.shard = {sized.shard:,} makes {shards:,} jobs, more than {MOST_SHARDS:,}; raise {key}.shard, or lower it"
+                )
+        if self.evaluation.samples < self.least():
+            raise ValueError(
+                f"evaluation.samples = {self.evaluation.samples} is too few: {self.why_least()} at least {self.least()}"
+            )
+
+    def least(self) -> int:
+        """How many images on either side the metrics need."""
+        return max((METRICS[m].least for m in self.metrics if m in METRICS), default=2)
+
+    def why_least(self) -> str:
+        """Which metrics need the most images, as the beginning of a sentence."""
+        names = [m for m in self.metrics if m in METRICS and METRICS[m].least == self.least()]
+        return f"{', '.join(names[:4])}{' …' if len(names) > 4 else ''} need{'s' if len(names) == 1 else ''}"
 
     def _check_teacher(self) -> None:
         """What a kind of teacher asks of process, data and students."""
@@ -941,6 +991,10 @@ class Config(Block):
         """The metrics that this run's data allow: those that need labels only where the data set has them."""
         return [m for m in self.metrics if not METRICS[m].needs_labels or self.data.embedded]
 
+    def floor_metrics(self) -> list[str]:
+        """Those of the teacher under another noise: samples of two noises have no error sample by sample."""
+        return [m for m in self.metric_names() if m != "ode_error"]
+
     def extractor_names(self) -> list[str]:
         """The extractors that the metrics need, in the registry's order."""
         needed = {METRICS[m].extractor for m in self.metric_names()}
@@ -948,6 +1002,8 @@ class Config(Block):
 
 
 ODE_AXES = ("solver", "N", "w")
+# Of one plan: students, and jobs of one ODE.
+MOST_JOBS, MOST_SHARDS = 20_000, 2_000
 RUN_AXES = ("method", *ODE_AXES, "adapter", "loss", "lr", "batch_size", "pool", "steps", "seed")
 SETTING_AXES = tuple(axis for axis in RUN_AXES if axis not in ("method", "seed"))
 
@@ -959,10 +1015,24 @@ assert set(TEACHERS) == set(Teacher.model_fields["kind"].annotation.__args__)  #
 B = TypeVar("B", bound=BaseModel)
 
 
+def local(path: str) -> Path:
+    """A path of the configuration: ~ is the user's home; variables stay as they stand."""
+    try:
+        return Path(path).expanduser()
+    except RuntimeError:
+        # Of a user that this machine does not know.
+        return Path(path)
+
+
 def number(value: float | int) -> str:
     """A number as paths spell it: 3.0 → 3, 0.0001 → 0.0001, never an exponent with a sign."""
     text = format(Decimal(repr(float(value))), "f")
     return text.rstrip("0").rstrip(".") if "." in text else text
+
+
+def step_indices(intervals: int, steps: int) -> list[int]:
+    """Grid indices of `steps` student steps: numpy's round(linspace(0, N, steps, endpoint=False)), as in 2411.08954's released code."""
+    return [round(i * (intervals / steps)) for i in range(steps)]
 
 
 def describe(error: ValidationError, where: str) -> str:
@@ -973,6 +1043,9 @@ def describe(error: ValidationError, where: str) -> str:
     message = first["msg"].removeprefix("Value error, ")
     if first["type"] == "extra_forbidden":
         message = "unknown key; see config.yaml and docs/configuration.md for the keys there are"
+    elif first["type"] == "string_type" and isinstance(first["input"], date | int | float):
+        what = "date" if isinstance(first["input"], date) else "number"
+        message = f"is {first['input']}, a {what} to YAML; put it in quotes where it is meant as text"
     elif first["type"] not in ("value_error", "missing"):
         shown = (
             str(first["input"])
@@ -1006,25 +1079,64 @@ def merge(base: Mapping[str, Any], overlay: Mapping[str, Any]) -> dict[str, Any]
 
 
 def read_yaml(path: str | Path) -> dict[str, Any]:
-    """A YAML file's mapping; a missing or malformed file is a UserError naming it."""
+    """A YAML file's mapping; what is missing or malformed, or names a key twice, is a UserError with file and line.
+
+    Numbers and dates are read as PyYAML's safe loader has them, which is what Snakemake uses.
+    """
     import yaml
+
+    class Loader(yaml.SafeLoader):
+        """PyYAML's own takes the last of two equal keys without a word."""
+
+        def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+            first: dict[Any, int] = {}
+            for key_node, _ in node.value:
+                # Merged keys ("<<") are meant to be overridden.
+                if key_node.tag == "tag:yaml.org,2002:merge":
+                    continue
+                key = self.construct_object(key_node, deep=True)  # type: ignore[no-untyped-call]
+                line = key_node.start_mark.line + 1
+                if isinstance(key, str | int | float) and key in first:
+                    raise UserError(
+                        f"{path}, line {line}: {key} is there twice, first in line {first[key]}; keep one of them"
+                    )
+                with suppress(TypeError):
+                    first[key] = line
+            return super().construct_mapping(node, deep)
 
     path = Path(path)
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        content = yaml.load(path.read_text(encoding="utf-8"), Loader)  # noqa: S506
     except FileNotFoundError:
         raise UserError(f"{path}: no such configuration file") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         line = f", line {mark.line + 1}" if mark else ""
-        raise UserError(f"{path}{line}: not valid YAML; {getattr(error, 'problem', error)}") from None
+        problem = str(getattr(error, "problem", None) or error)
+        tab = "; indent with spaces, not with tabs" if "\\t" in problem or "tab" in problem else ""
+        raise UserError(f"{path}{line}: not valid YAML; {problem}{tab}") from None
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path}: not in UTF-8 ({error}); save it in that encoding") from None
+    except OSError as error:
+        raise UserError(f"{path}: {error.strerror}") from None
     except (ValueError, RecursionError) as error:
         raise UserError(f"{path}: a value cannot be read ({error}); put text in quotes") from None
     if content is None:
         return {}
     if not isinstance(content, dict):
-        raise UserError(f"{path}: expected keys and values, found a {type(content).__name__}")
+        raise UserError(
+            f"{path}: expected keys and values at its top, found a {type(content).__name__}; write `key: value` lines"
+        )
     return content
+
+
+def check_yaml(*paths: str | Path) -> None:
+    """What Snakemake's own reading of configuration files would miss, or would say without file and line: a UserError."""
+    for path in paths:
+        if not read_yaml(path):
+            raise UserError(
+                f"{path}: has no keys; give it those that are to be others than config.yaml's, or leave it out"
+            )
 
 
 def load_config(*paths: str | Path) -> Config:

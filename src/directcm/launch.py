@@ -12,6 +12,7 @@ import os
 import sys
 from collections.abc import Mapping, Sequence
 
+from directcm.environment import LAUNCHED
 from directcm.errors import UserError
 
 
@@ -74,4 +75,5 @@ def launch(processes: int, nodes: int, argv: Sequence[str]) -> None:
                 f"launch: {own} processes a node, but this one has {torch.cuda.device_count()} GPUs; ask for as many"
             )
         command = accelerate(processes, nodes, argv, environment)
+        environment[LAUNCHED] = "1"
     os.execvpe(command[0], command, environment)

@@ -332,4 +332,5 @@ def make_accelerator(precision: str = "no") -> Any:
 
     if precision == "fp16" and not torch.cuda.is_available():
         raise UserError("precision fp16 needs a GPU, and there is none here; use no or bf16")
-    return Accelerator(mixed_precision=precision)
+    # Said here, for accelerate reads from the environment what is not.
+    return Accelerator(mixed_precision=precision, gradient_accumulation_steps=1)

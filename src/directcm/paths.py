@@ -94,6 +94,11 @@ def default_scope(config: Config) -> str:
     return "main" if {run["method"] for run in config.runs()} <= set(FIRST) else "paper"
 
 
+def teachers(config: Config) -> tuple[str, ...]:
+    """Whose samples are evaluated beside the students': the teacher's, and those of another noise where some metric reads them."""
+    return ("teacher", "floor") if config.floor_metrics() else ("teacher",)
+
+
 Sets = list[tuple[int, int]]
 # Where sets in more sampling steps than the fewest lie, below what they are.
 MORE = "more_steps/"
@@ -136,7 +141,7 @@ def measured(config: Config, runs: Sequence[Mapping[str, Any]], scope: str = "pa
     more = in_more_steps(config, runs, scope)
     return {
         "metrics": [
-            *(f"metrics/{who}/{ode}" for who in ("teacher", "floor") for ode in odes(config, runs)),
+            *(f"metrics/{who}/{ode}" for who in teachers(config) for ode in odes(config, runs)),
             *(f"metrics/students/{name}" for name in names),
             *(f"metrics/students/{MORE}{key(run, RUN_AXES)}" for run in more),
         ],
@@ -160,13 +165,15 @@ def artefacts(config: Config, runs: Sequence[Mapping[str, Any]], scope: str = "p
     names = [key(run, RUN_AXES) for run in runs]
     found = searched(config, runs)
     return [
-        *("data", "teacher", "latents", "noise", "floor_noise", "trajectories"),
+        *("data", "teacher", "latents", "noise"),
+        *(["floor_noise"] if config.floor_metrics() else []),
+        "trajectories",
         *(["search_noise"] if found else []),
         *(f"extractors/{name}" for name in trained_extractors(config)),
         *(
             f"{draw}/{ode}/shard~{i}"
             for ode in odes(config, runs)
-            for draw in ("reference", "floor")
+            for draw in (("reference", "floor") if config.floor_metrics() else ("reference",))
             for i in range(config.evaluation.jobs)
         ),
         *own["targets"],
@@ -178,7 +185,7 @@ def artefacts(config: Config, runs: Sequence[Mapping[str, Any]], scope: str = "p
         *(
             f"features/{e}/{who}/{ode}"
             for e in extractors
-            for who in ("teacher", "floor")
+            for who in teachers(config)
             for ode in odes(config, runs)
         ),
         *(f"features/{e}/students/{name}" for e in extractors for name in [*names, *more]),

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from directcm.config import Config
+from directcm.datasets import TRAIN, split
+from directcm.errors import UserError
 from directcm.specs import DISTANCES, EXTRACTORS, TEACHERS
 
 
@@ -11,7 +13,17 @@ def check(config: Config) -> None:
     if config.data.kind == "folder":
         from directcm.datasets import folder
 
-        folder.check(config.data)
+        rows = len(folder.table(folder.check(config.data)))
+        if rows < 2:
+            raise UserError(
+                f"{folder.check(config.data) / folder.MARK}: lists {rows} image(s), at least 2 are needed (one to train on, one held out)"
+            )
+        train = split(rows, config.data.held_out, config.seed).count(TRAIN)
+        if train < config.least():
+            raise UserError(
+                f"{folder.check(config.data) / folder.MARK}: lists {rows} images, of which {train} are trained on; "
+                f"{config.why_least()} at least {config.least()} of these: add images, lower data.held_out, or leave those metrics out"
+            )
         if not TEACHERS[config.teacher.kind].latent:
             folder.check_labels(config.data)
     if config.data.kind == "archive":
@@ -21,7 +33,7 @@ def check(config: Config) -> None:
     if config.teacher.kind == "diffusers":
         from directcm.teachers import diffusers
 
-        diffusers.locate(config.teacher.diffusers)
+        diffusers.locate(config.teacher.diffusers, config.data.resolution)
     needed = [EXTRACTORS[name].weights for name in config.extractor_names()]
     needed += [d.weights for d in DISTANCES.values() if any(run["loss"] == d.name for run in config.runs())]
     for file in dict.fromkeys(name for files in needed for name in files):

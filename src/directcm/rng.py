@@ -22,6 +22,7 @@ def deterministic(threads: int) -> None:
 
     Without it the gradient of an indexing adds up in the order of the threads. To be called before torch's first work.
     """
+    # Where no verb has set it (directcm.environment).
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     import torch
 

@@ -16,7 +16,7 @@ from torch import Tensor
 from directcm import rng, students
 from directcm.artifacts import Artifact, new_artifact, new_collection, save_tensors
 from directcm.blocks import block_ranges, clear, work
-from directcm.config import Evaluation
+from directcm.config import Evaluation, step_indices
 from directcm.encode import Latents
 from directcm.errors import UserError
 from directcm.processes import Process
@@ -34,11 +34,6 @@ Jump = Callable[[Process, Tensor, Tensor, Tensor, Tensor], Tensor]
 def set_name(step: int, sampling_steps: int) -> str:
     """The name of a set within its run's collections: after how many optimiser steps, in how many steps it was sampled."""
     return f"step~{step},sampling_steps~{sampling_steps}"
-
-
-def step_indices(intervals: int, steps: int) -> list[int]:
-    """Grid indices of `steps` student steps: round(linspace(0, N, steps, endpoint=False)), as in 2411.08954's released code."""
-    return [int(i) for i in np.round(np.linspace(0, intervals, steps, endpoint=False))]
 
 
 def sample_student(

@@ -9,7 +9,7 @@ from pathlib import Path
 PACKAGE_ROOT = Path(__file__).resolve().parents[2]
 
 # What these decide reaches a rule through its parameters or its command line, so editing them re-runs nothing by itself.
-NEUTRAL = ("cli", "config", "errors", "progress", "preflight", "sources")
+NEUTRAL = ("cli", "config", "environment", "errors", "outside", "progress", "preflight", "sources")
 
 
 @functools.cache

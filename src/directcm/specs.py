@@ -25,7 +25,8 @@ class Metric:
     """One metric. `paper`: row → the number the paper reports for its own metric of this kind.
 
     `headline`: it stands in Table 1, else in the table of all metrics only. `stand_in_for`: the metric on a published
-    network whose place a *-tiny metric takes where that network is not at hand; "" where there is none.
+    network whose place a *-tiny metric takes where that network is not at hand; "" where there is none. `least`: images on either
+    side below which it is not defined.
     """
 
     name: str
@@ -41,6 +42,7 @@ class Metric:
     needs_labels: bool = False
     headline: bool = False
     stand_in_for: str = ""
+    least: int = 2
 
 
 EXTRACTORS = {
@@ -64,6 +66,8 @@ _BOTH = ("teacher", "data")
 
 # What the four numbers of metrics/manifold.py are called, in the order of its result.
 _MANIFOLD = ("precision", "recall", "density", "coverage")
+# Of these four: k of the k-th nearest neighbour (Naeem et al. 2002.09797).
+NEIGHBOURS = 5
 
 METRICS = {
     m.name: m
@@ -116,7 +120,10 @@ METRICS = {
         ),
         Metric("fd_inf_tiny", "FD∞-tiny", "lower", _BOTH, "clip_tiny", stand_in_for="fid_inf"),
         Metric("cmmd_tiny", "CMMD-tiny", "lower", _BOTH, "clip_tiny", stand_in_for="cmmd"),
-        *(Metric(f"{m}_tiny", f"{m}-tiny", "higher", _BOTH, "clip_tiny", stand_in_for=f"{m}_dino") for m in _MANIFOLD),
+        *(
+            Metric(f"{m}_tiny", f"{m}-tiny", "higher", _BOTH, "clip_tiny", stand_in_for=f"{m}_dino", least=NEIGHBOURS + 1)
+            for m in _MANIFOLD
+        ),
         Metric(
             "fid",
             "FID",
@@ -147,7 +154,10 @@ METRICS = {
         Metric("fd_inf_dino", "FD∞-DINO", "lower", _BOTH, "dinov2_vitl14", decimals=1),
         # The published CMMD embeds at 336 pixels; this is the same network at 224, the one of the CLIP score.
         Metric("cmmd", "CMMD (224 px)", "lower", _BOTH, "clip_vitl14"),
-        *(Metric(f"{m}_dino", f"{m} (DINOv2)", "higher", _BOTH, "dinov2_vitl14") for m in _MANIFOLD),
+        *(
+            Metric(f"{m}_dino", f"{m} (DINOv2)", "higher", _BOTH, "dinov2_vitl14", least=NEIGHBOURS + 1)
+            for m in _MANIFOLD
+        ),
         Metric(
             "clip_score",
             "CLIP score",

@@ -20,6 +20,8 @@ SIGNALS = (signal.SIGTERM, signal.SIGUSR1)
 STATUS = 75
 # How long a requeued job waits for SLURM to end it.
 PATIENCE = 120.0
+# The number of the SLURM job that was submitted for this verb.
+OWN_JOB = "DIRECTCM_SLURM_JOB"
 
 
 class Stopped(BaseException):
@@ -81,11 +83,13 @@ def asked() -> int | None:
 def requeue() -> bool:
     """Put this SLURM job back into the queue; True where SLURM will end this process and start the job again.
 
+    Only a job that Snakemake's executor submitted, which the Snakefile marks (OWN_JOB): another one, a notebook's or an
+    interactive session that a verb was started in, is its user's.
     Only a job that still counts as running: one that was cancelled, or is over its time limit, is given up by whoever waits for it.
     """
     job = os.environ.get("SLURM_JOB_ID")
     # Of several processes the first asks for all.
-    if job is None or os.environ.get("RANK", "0") != "0":
+    if job is None or os.environ.get(OWN_JOB) != job or os.environ.get("RANK", "0") != "0":
         return False
     try:
         shown = subprocess.run(

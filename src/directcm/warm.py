@@ -344,10 +344,11 @@ def _helper(listening: int, ready: int, life: int, folder: str, modules: Sequenc
     """The helper's process: imports, says so, serves; ends with whoever started it, however that ended, and removes its folder."""
     gc.disable()
     mine = _early(os.environ)
-    # As every verb has them before it imports anything.
-    for name in ("HF_HUB_OFFLINE", "HF_HUB_DISABLE_PROGRESS_BARS"):
-        os.environ.setdefault(name, "1")
-    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    # As every verb does before it imports anything; read anew by each, as all of our modules are.
+    from directcm import environment
+
+    environment.start()
+    del sys.modules[environment.__name__]
     try:
         for name in modules:
             with contextlib.suppress(ImportError):
@@ -427,7 +428,16 @@ def accompany(rules: Iterable[str], modules: Sequence[str] = MODULES) -> bool:
     gain = sum(any(rule == verb or rule.startswith(f"{verb}_") for verb in VERBS) for rule in rules)
     if gain < 2 or SOCKET in os.environ or has_gpu():
         return False
-    started = _start(modules)
+    try:
+        started = _start(modules)
+    # It only saves time: whatever is wrong with it, jobs run as well without.
+    except Exception as error:
+        print(
+            f"directcm: jobs start without the import helper, each some seconds slower: {type(error).__name__}: {error}",
+            file=sys.stderr,
+            flush=True,
+        )
+        return False
     os.close(started.ready)
     # `alive` stays open in this process alone, and is closed by its end.
     os.environ[SOCKET] = started.address

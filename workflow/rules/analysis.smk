@@ -60,7 +60,7 @@ rule compare:
         runtime=later(20, 240),
     params:
         code=code("analysis.compare"),
-        settings=settings(CONFIG.statistics),
+        settings=literal(settings(CONFIG.statistics)),
         setting=lambda wildcards: axes_of(wildcards, SETTING_AXES),
         features=lambda wildcards, input: named(NEEDED, input.features),
         teacher=lambda wildcards, input: named(NEEDED, input.teacher),
@@ -171,7 +171,7 @@ rule table1:
     params:
         code=code("analysis.table"),
         name="table1",
-        settings=READ["main"],
+        settings=literal(READ["main"]),
     message:
         "table: {params.name}"
     shell:
@@ -204,7 +204,7 @@ use rule table1 as table2 with:
     params:
         code=code("analysis.table"),
         name="table2",
-        settings=READ["paper"],
+        settings=literal(READ["paper"]),
 
 
 use rule table1 as table3 with:
@@ -232,7 +232,7 @@ use rule table1 as table3 with:
     params:
         code=code("analysis.table"),
         name="table3",
-        settings=READ["paper"],
+        settings=literal(READ["paper"]),
 
 
 rule table4:
@@ -263,7 +263,7 @@ rule table4:
     threads: 1
     params:
         code=code("analysis.table"),
-        settings=READ["paper"],
+        settings=literal(READ["paper"]),
     message:
         "table: table4"
     shell:
@@ -296,7 +296,7 @@ use rule table1 as table_metrics with:
     params:
         code=code("analysis.table"),
         name="table_metrics",
-        settings=READ["main"],
+        settings=literal(READ["main"]),
 
 
 use rule table1 as table_comparison with:
@@ -324,7 +324,7 @@ use rule table1 as table_comparison with:
     params:
         code=code("analysis.table"),
         name="table_comparison",
-        settings=READ["main"],
+        settings=literal(READ["main"]),
 
 
 rule table_search:
@@ -356,7 +356,7 @@ rule table_search:
     threads: 1
     params:
         code=code("analysis.table_search"),
-        settings=READ["main"],
+        settings=literal(READ["main"]),
     message:
         "table: sampling times, even and found"
     shell:
@@ -392,7 +392,7 @@ rule claims:
     threads: 1
     params:
         code=code("analysis.claims"),
-        settings=READ["paper"],
+        settings=literal(READ["paper"]),
     message:
         "claims: verdicts, scope {wildcards.scope}"
     shell:
@@ -421,7 +421,7 @@ rule opening:
     threads: 1
     params:
         code=code("analysis.opening"),
-        settings=READ["paper"],
+        settings=literal(READ["paper"]),
         samples=rows_of,
     message:
         "opening: the report's first page, scope {wildcards.scope}"
@@ -935,7 +935,7 @@ rule costs:
     threads: 1
     params:
         code=code("analysis.provenance", "paths"),
-        settings=settings(CONFIG),
+        settings=literal(settings(CONFIG)),
         results=subpath(output[0], ancestor=2),
     message:
         "costs: what each step cost, scope {wildcards.scope}"
@@ -970,7 +970,7 @@ rule provenance:
     threads: 1
     params:
         code=code("analysis.provenance", "paths"),
-        settings=settings(CONFIG),
+        settings=literal(settings(CONFIG)),
         results=subpath(output[0], ancestor=2),
     message:
         "provenance: what ran, and from what, scope {wildcards.scope}"

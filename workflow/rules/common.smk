@@ -11,7 +11,7 @@ from pathlib import Path
 import pandas as pd
 from snakemake.utils import Paramspace
 
-from directcm import paths, preflight, warm
+from directcm import datasets, paths, preflight, warm
 from directcm.analysis.claims import beside, compared, read_claims
 from directcm.analysis.selection import (
     base_setting,
@@ -29,6 +29,11 @@ from directcm.paths import key
 from directcm.registry import COUPLINGS, methods
 from directcm.registry import FIRST as PAIR
 from directcm.sources import digest
+from directcm.stop import OWN_JOB
+
+# Of a job that the SLURM executor submitted: a verb that is stopped puts this one back into the queue, and no other.
+if workflow.remote_exec and "SLURM_JOB_ID" in os.environ:
+    os.environ[OWN_JOB] = os.environ["SLURM_JOB_ID"]
 
 # A verb takes its shell's place, so that a signal to the job reaches it and the shell does not end before it.
 shell.prefix("set -euo pipefail; exec ")
@@ -151,6 +156,11 @@ def settings(block):
     return json.dumps(block.model_dump(mode="json"), sort_keys=True)
 
 
+def literal(text):
+    """A parameter as it stands: in plain text Snakemake takes {braces}, of a folder's name perhaps, for wildcards."""
+    return known(lambda wildcards: text)
+
+
 def scaled(small, large):
     """An amount between what 16-pixel digits and 1024-pixel SDXL need, by the number of pixels."""
     share = min(1.0, (CONFIG.data.resolution / 1024) ** 2)
@@ -182,6 +192,15 @@ TRAIN_REST = json.dumps(
 )
 TRAINED_HERE = paths.trained_extractors(CONFIG)
 NEEDED = CONFIG.extractor_names()
+
+
+def pinned(wildcards):
+    """A digest of the files of a teacher that exists already; nothing where it is made here."""
+    if CONFIG.teacher.kind != "diffusers":
+        return ""
+    from directcm.teachers import diffusers
+
+    return diffusers.content(CONFIG.teacher.diffusers, Path(OUT, "teacher"))
 
 
 def run_key(wildcards):

@@ -13,7 +13,9 @@ rule data:
         runtime=later(10, 120),
     params:
         code=code("datasets", f"datasets.{CONFIG.data.kind}"),
-        settings=settings(CONFIG.data),
+        settings=literal(settings(CONFIG.data)),
+        # What lies outside: an edited caption, another picture.
+        content=known(lambda wildcards: datasets.content(CONFIG.data, Path(OUT, "data"))),
         seed=SEED,
     message:
         "data: images and captions"

@@ -17,7 +17,7 @@ rule edit_teacher:
         gpu=1,
     params:
         code=code("editing", LOADER),
-        settings=settings(CONFIG.editing),
+        settings=literal(settings(CONFIG.editing)),
         batch_size=CONFIG.evaluation.batch_size,
         precision=CONFIG.evaluation.precision,
         seed=SEED,
@@ -51,7 +51,7 @@ rule edit:
         gpu=1,
     params:
         code=code("editing", LOADER),
-        settings=settings(CONFIG.editing),
+        settings=literal(settings(CONFIG.editing)),
         batch_size=CONFIG.evaluation.batch_size,
         precision=CONFIG.evaluation.precision,
         seed=SEED,

@@ -176,7 +176,7 @@ rule evaluate_floor:
     params:
         code=code("metrics.evaluate"),
         settings=INTERVALS,
-        metrics=[m for m in CONFIG.metric_names() if m != "ode_error"],
+        metrics=CONFIG.floor_metrics(),
         run=lambda wildcards: axes_of(wildcards, ODE_AXES),
         seed=SEED,
     message:

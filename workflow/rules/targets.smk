@@ -19,7 +19,7 @@ rule targets:
         gpu=1,
     params:
         code=code("targets", LOADER),
-        settings=settings(CONFIG.targets),
+        settings=literal(settings(CONFIG.targets)),
         precision=CONFIG.evaluation.precision,
         coupling=lambda wildcards: wildcards.coupling.removeprefix(",coupling~")
         or COUPLINGS[0],

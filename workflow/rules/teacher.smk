@@ -18,8 +18,9 @@ rule teacher:
     params:
         code=code(f"teachers.{CONFIG.teacher.kind}"),
         kind=CONFIG.teacher.kind,
-        settings=settings(getattr(CONFIG.teacher, CONFIG.teacher.kind)),
-        process=settings(CONFIG.process),
+        settings=literal(settings(getattr(CONFIG.teacher, CONFIG.teacher.kind))),
+        process=literal(settings(CONFIG.process)),
+        content=known(lambda wildcards: pinned(wildcards)),
         seed=SEED,
         scratch=f"{OUT}/scratch/teacher",
     message:
@@ -49,7 +50,7 @@ rule encode:
         gpu=1,
     params:
         code=code("encode", LOADER),
-        settings=settings(CONFIG.encode),
+        settings=literal(settings(CONFIG.encode)),
         precision=CONFIG.evaluation.precision,
         seed=SEED,
         scratch=f"{OUT}/scratch/encode",

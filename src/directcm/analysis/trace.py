@@ -12,8 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from directcm import datasets, outside
 from directcm.analysis.page import plain
-from directcm.artifacts import COLLECTION, MANIFEST, PROVENANCE, Artifact, open_artifact, read_json
+from directcm.artifacts import COLLECTION, LOCATION, MANIFEST, PROVENANCE, Artifact, open_artifact, read_json
 from directcm.errors import UserError
 
 UNCHANGED, CHANGED, GONE = "unchanged", "CHANGED", "GONE"
@@ -24,7 +25,7 @@ class Link:
     """One artefact of a chain, `depth` steps back from the file asked for.
 
     `name`: what it was to the step that used it. `state`: unchanged; CHANGED, its bytes are no longer those that its manifest
-    records; or GONE, no artefact of this fingerprint is among the results (`folder` is None).
+    records, or those of pictures, archive or weights outside that it was made from; or GONE, no artefact of this fingerprint is among the results (`folder` is None).
     """
 
     depth: int
@@ -88,9 +89,22 @@ def _state(folder: Path, manifest: Mapping[str, Any]) -> tuple[str, str]:
         if artifact.kind == COLLECTION:
             for name in artifact.checksums:
                 open_artifact((folder / name).parent, str(artifact.settings.get("of"))).verify()
+        found = _outside(artifact)
     except UserError as error:
         return CHANGED, str(error)
+    if found:
+        more = f" and {len(found) - 3} more" if len(found) > 3 else ""
+        return CHANGED, f"what it was made from: {', '.join(found[:3])}{more}"
     return UNCHANGED, ""
+
+
+def _outside(artifact: Artifact) -> list[str]:
+    """What has changed, since an artefact was made, of the files outside the results that it was made from."""
+    if artifact.kind == "data":
+        return datasets.changes(artifact)
+    if artifact.kind == "teacher" and (artifact.folder / LOCATION).is_file():
+        return outside.changes(artifact)
+    return []
 
 
 def chain(path: str | Path, results: str | Path | None = None) -> Iterator[Link]:

@@ -1,22 +1,26 @@
 """Data sets: images and captions, copied into one artefact of square RGB PNGs with a fixed split.
 
 A data set is a module here with `items(settings) -> (how many, an iterator of Item)`; its name is its `kind`. Where items
-overlap it has `groups(settings) -> one number per item` too, and the split keeps a group together.
+overlap it has `groups(settings) -> one number per item` too, and the split keeps a group together, as it keeps together what is
+pixel for pixel the same. Where it is read from outside the project, `files(settings) -> [(name, path)]` says what it is made from.
 """
 
 from __future__ import annotations
 
+import hashlib
 import importlib
 import json
+import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from directcm import rng
-from directcm.artifacts import new_artifact, write_csv, write_json
-from directcm.config import Data
+from directcm import outside, rng
+from directcm.artifacts import MANIFEST, SOURCES, Artifact, new_artifact, read_csv, write_csv, write_json
+from directcm.config import Data, local, parse
 from directcm.errors import UserError
+from directcm.outside import SOURCE_COLUMNS
 from directcm.progress import Progress
 
 if TYPE_CHECKING:
@@ -50,23 +54,75 @@ def split(n: int, held_out: float, seed: int, groups: Sequence[int] | None = Non
     return [HELD_OUT if g in chosen else TRAIN for g in (groups if groups is not None else range(n))]
 
 
+class _Joined:
+    """Groups of items, joined where two of their items are the same picture."""
+
+    def __init__(self) -> None:
+        self.first: dict[Any, int] = {}
+        self.leader: list[int] = []
+
+    def add(self, *keys: Any) -> None:
+        """The next item, which belongs with all earlier ones of these keys (None is no key)."""
+        own = len(self.leader)
+        self.leader.append(own)
+        for key in keys:
+            if key is not None:
+                self._join(self.first.setdefault(key, own), own)
+
+    def _find(self, item: int) -> int:
+        while self.leader[item] != item:
+            item = self.leader[item]
+        return item
+
+    def _join(self, a: int, b: int) -> None:
+        low, high = sorted((self._find(a), self._find(b)))
+        self.leader[high] = low
+
+    def groups(self) -> list[int]:
+        """The first item of each item's group."""
+        return [self._find(item) for item in range(len(self.leader))]
+
+
 def write(
-    count: int, items: Iterable[Item], settings: Data, seed: int, out: str | Path, groups: Sequence[int] | None = None
+    count: int,
+    items: Iterable[Item],
+    settings: Data,
+    seed: int,
+    out: str | Path,
+    groups: Sequence[int] | None = None,
+    sources: list[dict[str, Any]] | None = None,
 ) -> None:
-    """Write `count` items, one at a time, as the data artefact: images/, images.csv (id, file_name, text, label, split), data.json."""
+    """Write `count` items, one at a time, as the data artefact: images/, images.csv (id, file_name, text, label, split), data.json.
+
+    `sources`: rows of the files outside the project that they were made from, for sources.csv; None where there are none.
+    """
     if count < 2:
         raise UserError(f"data: {count} image(s) found, at least 2 are needed (one to train on, one held out)")
-    drawn = split(count, settings.held_out, seed, groups)
     progress = Progress("data", count, "image")
     with new_artifact(out, "data", settings={**json.loads(settings.model_dump_json()), "seed": seed}) as art:
-        rows, labels, parts = [], set(), []
-        for i, (item, part) in enumerate(zip(items, drawn, strict=True)):
+        rows: list[dict[str, Any]] = []
+        labels, owns, joined = set(), [], _Joined()
+        for i, item in enumerate(items):
             name = f"images/{i:05d}.png"
             item.image.save(art / name)
             labels.add(item.label)
-            parts.append(item.part or part)
+            owns.append(item.part)
+            joined.add(hashlib.sha256(item.image.tobytes()).digest(), groups[i] if groups is not None else None)
             progress.update()
-            rows.append({"id": i, "file_name": name, "text": item.text, "label": item.label, "split": parts[-1]})
+            rows.append({"id": i, "file_name": name, "text": item.text, "label": item.label})
+        if len(rows) != count:
+            raise ValueError(f"{count} items were announced, {len(rows)} came")
+        together = joined.groups()
+        if len(set(together)) < 2:
+            # Nothing can be held out of one picture; whoever tries a pipeline on placeholders is told.
+            print(f"data: all {count} images are the same picture, so it is trained on and held out", file=sys.stderr)
+            together = list(range(count))
+        drawn = split(count, settings.held_out, seed, together) if not all(owns) else owns
+        parts = [own or part for own, part in zip(owns, drawn, strict=True)]
+        for row, part in zip(rows, parts, strict=True):
+            row["split"] = part
+        if sources is not None:
+            write_csv(art / SOURCES, sources, SOURCE_COLUMNS)
         write_csv(art / "images.csv", rows, COLUMNS)
         art.counts = {"n": count, "n_train": parts.count(TRAIN), "n_held_out": parts.count(HELD_OUT)}
         write_json(
@@ -86,4 +142,48 @@ def make(settings: Data, seed: int, out: str | Path) -> None:
     module = importlib.import_module(f"directcm.datasets.{settings.kind}")
     count, items = module.items(settings)
     groups = module.groups(settings) if hasattr(module, "groups") else None
-    write(count, items, settings, seed, out, groups)
+    sources = outside.rows(module.files(settings)) if hasattr(module, "files") else None
+    if hasattr(module, "note_unlisted"):
+        module.note_unlisted(settings)
+    write(count, items, settings, seed, out, groups, sources)
+
+
+def content(settings: Data, folder: Path) -> str:
+    """A digest of what is outside the project that the data of `settings` are made from; "" where that is nothing.
+
+    Where it is not here any more (results brought from another machine), that of the artefact in `folder`, which is right as
+    far as anyone can tell.
+    """
+    if settings.kind == "archive":
+        from directcm.datasets import archive
+
+        path = archive.place(settings)
+        return outside.rows([("archive", path)], outside.KEPT)[0]["sha256"] if path.is_file() else str(settings.sha256)
+    if settings.kind != "folder":
+        return ""
+    if not local(settings.path or "").is_dir():
+        recorded = folder / SOURCES
+        return outside.digest(read_csv(recorded)) if recorded.is_file() else ""
+    from directcm.datasets import folder as module
+
+    try:
+        return outside.digest(outside.rows(module.files(settings), outside.KEPT))
+    except (UserError, OSError) as error:
+        # Another table than what was read, then; what is wrong with it is said before the first job.
+        return f"not readable: {error}"
+
+
+def changes(data: Artifact) -> list[str]:
+    """What has changed outside since a data artefact was made from it, a phrase per file; none where that cannot be seen here."""
+    recorded = data.folder / SOURCES
+    if not recorded.is_file():
+        return []
+    settings = parse(Data, {k: v for k, v in data.settings.items() if k != "seed"}, str(data.folder / MANIFEST))
+    module = importlib.import_module(f"directcm.datasets.{settings.kind}")
+    if settings.kind == "folder" and not local(settings.path or "").is_dir():
+        return []
+    try:
+        found = module.files(settings)
+    except UserError as error:
+        return [str(error)]
+    return outside.differences(read_csv(recorded), outside.rows(found)) if found else []

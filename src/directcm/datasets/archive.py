@@ -22,7 +22,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import IO
 
-from directcm.config import Data
+from directcm.config import Data, local
 from directcm.datasets import Item, cifar10, folder
 from directcm.datasets.download import fetch, verify
 from directcm.errors import UserError
@@ -61,10 +61,16 @@ class Member:
 def place(settings: Data) -> Path:
     """Where the archive lies or is to lie: data.path, or a name of its own for each sha256 and url under downloads/."""
     if settings.path:
-        return Path(settings.path)
+        return local(settings.path)
     last = urllib.parse.unquote(urllib.parse.urlsplit(settings.url or "").path).rpartition("/")[2]
     name = re.sub(r"[^A-Za-z0-9._-]+", "_", last)[-100:] or "archive"
     return DOWNLOADS / f"{(settings.sha256 or '')[:12]}-{name}"
+
+
+def files(settings: Data) -> list[tuple[str, Path]]:
+    """The archive, where it is there: what was fetched once need not stay."""
+    path = place(settings)
+    return [("archive", path)] if path.is_file() else []
 
 
 def check(settings: Data) -> None:

@@ -1,74 +1,156 @@
-"""A folder of images with a metadata.csv (`file_name,text`, and `label` where there are classes), as Hugging Face's imagefolder has it."""
+"""A folder of images with a metadata.csv (`file_name,text`, and `label` where there are classes), as Hugging Face's imagefolder has it.
+
+docs/data.md says what images, tables and links may be, and what is refused in which words.
+"""
 
 from __future__ import annotations
 
 import csv
+import io
+import os
+import sys
+import unicodedata
 from collections.abc import Iterator
-from pathlib import Path
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
 
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageOps
 
-from directcm.config import Data
-from directcm.datasets import Item
+from directcm.config import Data, local
+from directcm.datasets import Item, pictures
 from directcm.errors import UserError
 
 # The file beside which an archive has the others, and what is said where it is missing.
 MARK = "metadata.csv"
 NEEDS = "it needs the columns file_name,text and a line per image"
+NEEDED = ("file_name", "text")
+
+
+@dataclass(frozen=True)
+class Row:
+    """A line of the table: the number of its first line in the file, the image's name, caption and label ("" where there is none)."""
+
+    line: int
+    name: str
+    text: str
+    label: str
 
 
 def check(settings: Data) -> Path:
     """The folder, if it is there and holds a metadata.csv; a UserError that says what is missing otherwise."""
-    folder = Path(settings.path or "")
+    folder = local(settings.path or "")
     if not folder.is_dir():
-        raise UserError(f"data.path: {folder} is not a folder; put the images and their metadata.csv there")
-    if not (folder / "metadata.csv").is_file():
-        raise UserError(f"{folder / 'metadata.csv'}: missing; {NEEDS}")
+        found = "is a file" if folder.is_file() else "is not a folder"
+        variables = " (variables are not replaced, ~ is)" if "$" in str(folder) else ""
+        raise UserError(
+            f"data.path: {folder} {found}{variables}; name the folder with the images and their metadata.csv"
+        )
+    if not (folder / MARK).is_file():
+        raise UserError(f"{folder / MARK}: missing; {NEEDS}")
     return folder
 
 
 def check_labels(settings: Data) -> None:
     """What a teacher on pixels asks of metadata.csv: a label of every image, the same of all images of one caption. UserError."""
-    path = check(settings) / "metadata.csv"
-    rows = _rows(path)
-    without = [name for name, _, label in rows if not label]
+    folder = check(settings)
+    path = folder / MARK
+    rows = table(folder)
+    without = [row.name for row in rows if not row.label]
     if without:
         raise UserError(
             f"{path}: {len(without)} image(s) of {len(rows)}, {_list(without)}, without a label, which a teacher on pixels needs; "
             "name each image's class in the column label, or set teacher.kind to one on latents"
         )
     found: dict[str, str] = {}
-    for _, text, label in rows:
-        if found.setdefault(text, label) != label:
+    for row in rows:
+        if found.setdefault(row.text, row.label) != row.label:
             raise UserError(
-                f"{path}: the caption {text[:60]!r} has the labels {found[text]!r} and {label!r}; a teacher on pixels is told the "
-                "class by the caption: one label a caption is needed"
+                f"{path}: the caption {row.text[:60]!r} has the labels {found[row.text]!r} and {row.label!r}; a teacher on pixels is "
+                "told the class by the caption: one label a caption is needed"
             )
 
 
-def _rows(path: Path) -> list[tuple[str, str, str]]:
-    """File name, caption and label ("" where there is none) of each line."""
+def table(folder: Path) -> list[Row]:
+    """The rows of a folder's metadata.csv, read strictly: what could be another table is a UserError with line and remedy."""
+    path = folder / MARK
     try:
-        with open(path, newline="", encoding="utf-8-sig") as file:
-            reader = csv.DictReader(file)
-            if not {"file_name", "text"} <= set(reader.fieldnames or []):
+        # Not utf-8-sig's newline translation: a caption may hold a carriage return.
+        text = path.read_bytes().decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path}: not in UTF-8 ({error}); save it in that encoding") from None
+    if "\0" in text:
+        raise UserError(
+            f"{path}: holds a NUL character, line {text[: text.index(chr(0))].count(chr(10)) + 1}; remove it"
+        )
+    # Strict: a quotation mark that is never closed, or closed in the middle of a field, is an error.
+    reader = csv.reader(io.StringIO(text, newline=""), strict=True)
+    rows: list[Row] = []
+    header: list[str] | None = None
+    start = 1
+    try:
+        for fields in reader:
+            first, start = start, reader.line_num + 1
+            if not fields:
+                continue
+            if header is None:
+                header = _header(path, fields)
+                continue
+            where = f"{path}, line {first}"
+            if first != reader.line_num:
+                _one_row(folder, fields, where, reader.line_num)
+            if len(fields) != len(header):
                 raise UserError(
-                    f"{path}: columns are {','.join(reader.fieldnames or []) or 'none'}; file_name and text are needed"
+                    f"{where} ({fields[0]}): {'more' if len(fields) > len(header) else 'fewer'} fields than columns, {len(fields)} for "
+                    f"{len(header)}; put a caption that has commas in double quotes, and write an empty field's comma"
                 )
-            rows = []
-            for row in reader:
-                if None in row:
-                    raise UserError(
-                        f"{path}, line {reader.line_num} ({row['file_name']}): more fields than columns; put a caption that has commas in double quotes"
-                    )
-                rows.append((row["file_name"] or "", row["text"] or "", row.get("label") or ""))
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise UserError(f"{path}: not a CSV file in UTF-8 ({error})") from None
-    names = [name for name, _, _ in rows]
-    repeated = sorted({name for name in names if names.count(name) > 1}) if len(set(names)) < len(names) else []
-    if repeated:
-        raise UserError(f"{path}: {_list(repeated)} listed twice; one line per image")
+            row = dict(zip(header, fields, strict=True))
+            rows.append(Row(first, row["file_name"], row["text"], row.get("label", "")))
+    except csv.Error as error:
+        raise UserError(
+            f"{path}, line {start}: {_csv_reason(error)}; put the whole caption in double quotes and double those within it"
+        ) from None
+    if header is None:
+        raise UserError(f"{path}: columns are none, it is empty; {NEEDS}")
     return rows
+
+
+def _csv_reason(error: csv.Error) -> str:
+    return {
+        "unexpected end of data": "a quotation mark that opens a field is never closed",
+        "',' expected after '\"'": "a field goes on after the quotation mark that closes it",
+    }.get(str(error), str(error))
+
+
+def _header(path: Path, fields: list[str]) -> list[str]:
+    if not set(NEEDED) <= set(fields):
+        odd = any(name != name.strip() or not name.isprintable() for name in fields)
+        shown = ", ".join(repr(name) for name in fields) if odd else ",".join(fields)
+        blank = ", without spaces around them" if odd else ""
+        raise UserError(f"{path}: columns are {shown}; file_name and text are needed{blank}")
+    for name in (*NEEDED, "label"):
+        if fields.count(name) > 1:
+            raise UserError(f"{path}: the column {name} is there {fields.count(name)} times; one is needed")
+    return fields
+
+
+def _one_row(folder: Path, fields: list[str], where: str, last: int) -> None:
+    """A caption may have several lines; one that holds what looks like other rows was not meant to. UserError."""
+    for field in fields:
+        for line in field.splitlines()[1:]:
+            name = line.partition(",")[0].strip('"')
+            if "," in line and name and (_is_image_name(name) or (_printable(name) and (folder / name).is_file())):
+                raise UserError(
+                    f"{where}: a quotation mark opens a field that runs to line {last}, over the row of {name!r}; close the caption "
+                    'on its own line, and write a quotation mark within it twice: ""'
+                )
+
+
+def _is_image_name(name: str) -> bool:
+    return PurePosixPath(name).suffix.lower() in Image.registered_extensions()
+
+
+def _printable(name: str) -> bool:
+    return len(name) < 256 and "\0" not in name
 
 
 def _list(names: list[str], most: int = 5) -> str:
@@ -76,12 +158,66 @@ def _list(names: list[str], most: int = 5) -> str:
     return shown + (f" and {len(names) - most} more" if len(names) > most else "")
 
 
-def _open(path: Path) -> Image.Image | None:
-    try:
-        with Image.open(path) as image:
-            return ImageOps.exif_transpose(image).convert("RGB")
-    except (UnidentifiedImageError, OSError, ValueError, SyntaxError, Image.DecompressionBombError):
-        return None
+def normal(name: str) -> str:
+    """A file name's one spelling: "./a//b.png" is "a/b.png", accents are composed (NFC)."""
+    return unicodedata.normalize("NFC", os.path.normpath(name)) if name else name
+
+
+class _Folder:
+    """Finds files by names that may be composed otherwise than on the disk."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.listed: dict[Path, dict[str, str]] = {}
+
+    def find(self, name: str) -> Path | None:
+        """The file of a name, which may spell accents in another form than the disk does; None where there is none."""
+        path = self.folder / name
+        if path.is_file():
+            return path
+        path = self.folder
+        for part in PurePosixPath(os.path.normpath(name)).parts:
+            found = self._entries(path).get(unicodedata.normalize("NFC", part))
+            if found is None:
+                return None
+            path = path / found
+        return path if path.is_file() else None
+
+    def _entries(self, folder: Path) -> dict[str, str]:
+        if folder not in self.listed:
+            try:
+                names = sorted(os.listdir(folder))
+            except OSError:
+                names = []
+            self.listed[folder] = {unicodedata.normalize("NFC", name): name for name in names}
+        return self.listed[folder]
+
+    def why_missing(self, name: str) -> str:
+        """What is known of a file that is not there."""
+        path = self.folder / name
+        if path.is_symlink():
+            return f"{name!r} (a link to {os.readlink(path)}, which is not there)"
+        if path.is_dir():
+            return f"{name!r} (a folder)"
+        near = {n.lower(): n for n in self._entries(path.parent).values()}.get(path.name.lower())
+        return f"{name!r} (there is {near!r})" if near else repr(name)
+
+
+def _inside(name: str) -> bool:
+    """Whether a name stays within the folder as it is written; where a link on the way leads is the user's own affair."""
+    path = PurePosixPath(os.path.normpath(name)) if name else PurePosixPath("..")
+    return "\0" not in name and not path.is_absolute() and ".." not in path.parts
+
+
+def files(settings: Data) -> list[tuple[str, Path]]:
+    """(name, path) of what the data are made from: the table and the listed images that are there, in order. UserError as `table`."""
+    folder = check(settings)
+    there = _Folder(folder)
+    found = [(MARK, folder / MARK)]
+    for row in table(folder):
+        if _inside(row.name) and (path := there.find(row.name)) is not None:
+            found.append((normal(row.name), path))
+    return found
 
 
 def items(settings: Data) -> tuple[int, Iterator[Item]]:
@@ -91,30 +227,75 @@ def items(settings: Data) -> tuple[int, Iterator[Item]]:
     unreadable or too small, if there were any.
     """
     folder = check(settings)
-    rows = _rows(folder / "metadata.csv")
+    rows = table(folder)
+    first: dict[str, Row] = {}
+    again = []
+    for row in rows:
+        known = first.setdefault(normal(row.name), row)
+        if known is not row:
+            again.append(row.name if known.name == row.name else f"{row.name}, which is {known.name},")
+    if again:
+        raise UserError(f"{folder / MARK}: {_list(again)} listed twice; one line per image")
     return len(rows), _read(folder, rows, settings.resolution)
 
 
-def _read(folder: Path, rows: list[tuple[str, str, str]], side: int) -> Iterator[Item]:
-    metadata = folder / "metadata.csv"
-    missing, outside, unreadable, small = [], [], [], []
-    for name, text, label in rows:
-        path = folder / name
-        if not name or "\0" in name or not path.resolve().is_relative_to(folder.resolve()):
-            outside.append(name)
-        elif not path.is_file():
-            missing.append(name)
-        elif (image := _open(path)) is None:
-            unreadable.append(name)
-        elif min(image.size) < side:
-            small.append(f"{name} ({image.width}×{image.height})")
+def _read(folder: Path, rows: list[Row], side: int) -> Iterator[Item]:
+    there = _Folder(folder)
+    missing, outside, small = [], [], []
+    unusable: dict[str, list[str]] = {}
+    for row in rows:
+        if not _inside(row.name):
+            outside.append(row.name)
+            continue
+        path = there.find(row.name)
+        if path is None:
+            missing.append(row.name)
+            continue
+        try:
+            image = pictures.read(path, str(folder / row.name))
+        except pictures.Unusable as why:
+            unusable.setdefault(str(why), []).append(row.name)
+            continue
+        if min(image.size) < side:
+            small.append(f"{row.name} ({image.width}×{image.height})")
         else:
-            yield Item(ImageOps.fit(image, (side, side), Image.Resampling.LANCZOS), text, label)
-    for names, what in (
-        (outside, "not inside the folder; use paths relative to it"),
-        (missing, "not there; remove the line or add the file"),
-        (unreadable, "not a readable image; remove the line or replace the file"),
-        (small, f"smaller than data.resolution = {side}; lower it or leave the image out"),
-    ):
-        if names:
-            raise UserError(f"{metadata}: {len(names)} file(s), {_list(names)}: {what}")
+            yield Item(ImageOps.fit(image, (side, side), Image.Resampling.LANCZOS), row.text, row.label)
+    metadata = folder / MARK
+    problems = []
+    if outside:
+        problems.append((outside, f"{_list(outside)}: not inside the folder; use paths relative to it"))
+    if missing:
+        shown = ", ".join(there.why_missing(name) for name in missing[:5])
+        more = f" and {len(missing) - 5} more" if len(missing) > 5 else ""
+        problems.append((missing, f"{shown}{more}: not there; remove the line or add the file"))
+    for why, names in unusable.items():
+        remedy = "" if ";" in why else "; remove the line or replace the file"
+        problems.append((names, f"{_list(names)}: {why}{remedy}"))
+    if small:
+        problems.append(
+            (small, f"{_list(small)}: smaller than data.resolution = {side}; lower it or leave the image out")
+        )
+    if problems:
+        for names, text in problems[1:]:
+            print(f"data: {metadata}: {len(names)} file(s), {text}", file=sys.stderr, flush=True)
+        names, text = problems[0]
+        raise UserError(f"{metadata}: {len(names)} file(s), {text}")
+
+
+def note_unlisted(settings: Data) -> None:
+    """Say how many images lie in the folder that its table does not name: they are left out, which may not be meant."""
+    folder = check(settings)
+    listed = {normal(row.name) for row in table(folder)}
+    found = (
+        os.path.relpath(os.path.join(top, name), folder)
+        for top, _, names in os.walk(folder)
+        for name in names
+        if _is_image_name(name)
+    )
+    left = sorted(name for name in found if normal(name) not in listed)
+    if left:
+        print(
+            f"data: {folder}: {len(left)} image(s) that {MARK} does not list are left out: {_list(left)}",
+            file=sys.stderr,
+            flush=True,
+        )

@@ -2,34 +2,64 @@
 
 from __future__ import annotations
 
+import shlex
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from directcm.artifacts import LOCATION, new_artifact, read_json, sha256, write_csv, write_json
-from directcm.config import Diffusers, Process
+from directcm import outside
+from directcm.artifacts import LOCATION, new_artifact, read_csv, read_json, write_csv, write_json
+from directcm.config import Diffusers, Process, local
 from directcm.errors import UserError
+from directcm.teachers import weight_files
 from directcm.teachers.latent_diffusion import make_process
 
-PARTS = ("unet", "vae", "text_encoder", "text_encoder_2")
-NEEDED = (
-    "model_index.json",
-    "scheduler/scheduler_config.json",
-    "unet/config.json",
-    "vae/config.json",
-    "text_encoder/config.json",
-    "text_encoder_2/config.json",
-)
+# Each part's folder, and what its weights are called.
+PARTS = {
+    "unet": weight_files.DIFFUSERS,
+    "vae": weight_files.DIFFUSERS,
+    "text_encoder": weight_files.TRANSFORMERS,
+    "text_encoder_2": weight_files.TRANSFORMERS,
+}
+TOKENIZERS = ("tokenizer", "tokenizer_2")
+SCHEDULER = "scheduler/scheduler_config.json"
+CONFIGS = ("model_index.json", SCHEDULER, *(f"{part}/config.json" for part in PARTS))
+# The classes that a pipeline's parts have to be of.
+CLASSES = {
+    "unet": "UNet2DConditionModel",
+    "vae": "AutoencoderKL",
+    "text_encoder": "CLIPTextModel",
+    "text_encoder_2": "CLIPTextModelWithProjection",
+    "tokenizer": "CLIPTokenizer",
+    "tokenizer_2": "CLIPTokenizer",
+}
+# What model_index.json may say beside its parts: nothing of it changes a number here. A watermark is never added.
+_UNUSED = ("scheduler", "image_encoder", "feature_extractor", "add_watermarker")
 
 
-def _used(settings: Diffusers) -> list[str]:
-    """The files of a pipeline that are read, as patterns: configurations, tokenizers, the weights of the variant asked for."""
-    weights = f"*.{settings.variant}.safetensors*" if settings.variant else "*model.safetensors*"
+@dataclass(frozen=True)
+class Located:
+    """A pipeline and the files of it that are read, names relative to its folder; likewise of a VAE in its own's place, if any."""
+
+    pipeline: Path
+    files: tuple[str, ...]
+    vae: Path | None = None
+    vae_files: tuple[str, ...] = ()
+
+    def all(self) -> list[tuple[str, str, Path]]:
+        """(part, name, path) of every file: part is "pipeline" or "vae"."""
+        return [
+            *(("pipeline", name, self.pipeline / name) for name in self.files),
+            *(("vae", name, self.vae / name) for name in self.vae_files if self.vae is not None),
+        ]
+
+
+def download_patterns(settings: Diffusers) -> list[str]:
+    """What to download of a pipeline, as the hub's client takes it."""
     return [
-        "model_index.json",
-        "scheduler/*.json",
-        *(f"{part}/config.json" for part in PARTS),
-        *(f"{part}/{weights}" for part in PARTS),
-        *(f"{part}/*model-*-of-*.safetensors" for part in PARTS if not settings.variant),
-        *(f"{part}/*" for part in ("tokenizer", "tokenizer_2")),
+        *CONFIGS,
+        *(f"{part}/{name}" for part, stem in PARTS.items() for name in weight_files.patterns(stem, settings.variant)),
+        *(f"{part}/*" for part in TOKENIZERS),
     ]
 
 
@@ -43,62 +73,181 @@ def _hub(repository: str, revision: str, patterns: list[str], key: str) -> Path:
     except HFValidationError as error:
         raise UserError(f"teacher.diffusers.{key}: {repository!r} is not a hub repository's name ({error})") from None
     except (LocalEntryNotFoundError, FileNotFoundError):
+        includes = " ".join(f"--include {shlex.quote(p)}" for p in patterns)
         raise UserError(
             f"teacher.diffusers.{key}: {repository} at revision {revision} is not in the hub cache {constants.HF_HUB_CACHE}; on a machine "
-            f"with a network run `hf download {repository} --revision {revision} {' '.join(f'--include {p!r}' for p in patterns)}` and copy the cache here (HF_HOME), "
+            f"with a network run `hf download {repository} --revision {revision} {includes}` and copy the cache here (HF_HOME), "
             f"or download the files by hand into a folder and name it in teacher.diffusers.{key.replace('id', 'path')}"
         ) from None
 
 
-def locate(settings: Diffusers) -> tuple[Path, Path | None]:
-    """(pipeline folder, folder of the VAE that replaces its own or None), checked to be complete; UserError otherwise."""
+def locate(settings: Diffusers, resolution: int | None = None) -> Located:
+    """The pipeline and its VAE's replacement, checked to be whole and to be what this project reads; UserError otherwise.
+
+    `resolution` (pixels): the images' side, which the U-Net's has to fit, where it is known.
+    """
     if settings.path:
-        pipeline = Path(settings.path).resolve()
+        pipeline = local(settings.path).resolve()
         if not pipeline.is_dir():
             raise UserError(
                 f"teacher.diffusers.path: {pipeline} is not a folder; put a saved StableDiffusionXLPipeline there"
             )
     else:
         assert settings.id and settings.revision
-        pipeline = _hub(settings.id, settings.revision, _used(settings), "id")
-    for name in NEEDED:
+        pipeline = _hub(settings.id, settings.revision, download_patterns(settings), "id")
+    for name in CONFIGS:
         if not (pipeline / name).is_file():
             raise UserError(
                 f"teacher: {pipeline / name} is missing; the folder is not a whole StableDiffusionXLPipeline"
             )
-    for part in ("tokenizer", "tokenizer_2"):
+    vae = None
+    if settings.vae_path:
+        vae = local(settings.vae_path).resolve()
+    elif settings.vae_id:
+        assert settings.vae_revision
+        wanted = ["config.json", *weight_files.patterns(weight_files.DIFFUSERS, settings.vae_variant)]
+        vae = _hub(settings.vae_id, settings.vae_revision, wanted, "vae_id")
+    if vae is not None and not (vae / "config.json").is_file():
+        raise UserError(f"teacher.diffusers: {vae} holds no config.json; it is not a saved AutoencoderKL")
+    _check_pipeline(pipeline, vae, resolution)
+    files = [*CONFIGS]
+    for part, stem in PARTS.items():
+        found = weight_files.find(pipeline / part, stem, settings.variant, "teacher.diffusers.variant")
+        files += [f"{part}/{name}" for name in found]
+    for part in TOKENIZERS:
         # transformers 5 writes tokenizer.json where earlier ones wrote vocab.json and merges.txt.
         if not any((pipeline / part / name).is_file() for name in ("tokenizer.json", "vocab.json")):
             raise UserError(
                 f"teacher: {pipeline / part} holds neither tokenizer.json nor vocab.json; download it whole"
             )
-    kind = read_json(pipeline / "model_index.json").get("_class_name")
-    if not str(kind).startswith("StableDiffusionXL"):
+        files += sorted(p.relative_to(pipeline).as_posix() for p in (pipeline / part).iterdir() if p.is_file())
+    vae_files = (
+        ["config.json", *weight_files.find(vae, weight_files.DIFFUSERS, settings.vae_variant, "teacher.diffusers.vae_variant")]
+        if vae is not None
+        else []
+    )
+    return Located(pipeline, tuple(sorted(files)), vae, tuple(sorted(vae_files)))
+
+
+def _config(path: Path) -> dict[str, Any]:
+    found = read_json(path)
+    if not isinstance(found, dict):
+        raise UserError(f"teacher: {path} is not a configuration; download it again")
+    return found
+
+
+def _expect(path: Path, config: dict[str, Any], **wanted: Any) -> None:
+    """A UserError for the first key that says something else than is computed with; a key that is not there means None."""
+    for key, value in wanted.items():
+        found = config.get(key)
+        if (tuple(found) if isinstance(found, list) else found) != value:
+            raise UserError(f"teacher: {path} says {key} = {found!r}, expected {value!r}: an SDXL-type teacher is needed")
+
+
+def _check_pipeline(pipeline: Path, vae_folder: Path | None, resolution: int | None) -> None:
+    """Whether what the configurations say is what is computed here: every key of theirs that changes numbers."""
+    index_file = pipeline / "model_index.json"
+    index = _config(index_file)
+    kind = index.get("_class_name")
+    if kind != "StableDiffusionXLPipeline":
         raise UserError(
-            f"teacher: {pipeline / 'model_index.json'} is of a {kind}, expected a StableDiffusionXLPipeline"
+            f"teacher: {index_file} is of a {kind}, expected a StableDiffusionXLPipeline; save the same parts as one, if they are SDXL's"
         )
-    suffix = f".{settings.variant}.safetensors" if settings.variant else ".safetensors"
-    for part in PARTS:
-        if not list((pipeline / part).glob(f"*{suffix}")):
-            raise UserError(f"teacher: no *{suffix} in {pipeline / part}; download the weights as safetensors")
-    make_process(pipeline / "scheduler" / "scheduler_config.json", "zero_based")
-    vae = None
-    if settings.vae_path:
-        vae = Path(settings.vae_path).resolve()
-    elif settings.vae_id:
-        assert settings.vae_revision
-        vae = _hub(settings.vae_id, settings.vae_revision, ["config.json", "*.safetensors"], "vae_id")
-    if vae is not None and not ((vae / "config.json").is_file() and list(vae.glob("*.safetensors"))):
+    if index.get("force_zeros_for_empty_prompt", True) is not True:
         raise UserError(
-            f"teacher.diffusers: {vae} holds no config.json with a *.safetensors; it is not a saved AutoencoderKL"
+            f"teacher: {index_file} says force_zeros_for_empty_prompt = {index['force_zeros_for_empty_prompt']!r}: its guidance is "
+            "away from the empty caption, here it is away from zeros; distil a teacher that was trained so, where it is true"
         )
-    return pipeline, vae
+    for name, value in index.items():
+        if name.startswith("_") or name in (*_UNUSED, "force_zeros_for_empty_prompt"):
+            continue
+        if name not in CLASSES:
+            if value not in (None, False, [None, None]):
+                raise UserError(f"teacher: {index_file} says {name} = {value!r}, which is not computed here; use one without it")
+            continue
+        found = value[1] if isinstance(value, list) and len(value) == 2 else value
+        if found not in (CLASSES[name], f"{CLASSES[name]}Fast"):
+            raise UserError(f"teacher: {index_file} says {name} is a {found}, expected a {CLASSES[name]}")
+    make_process(pipeline / SCHEDULER, "zero_based")
+    vae_file = (vae_folder or pipeline / "vae") / "config.json"
+    vae, unet_file = _config(vae_file), pipeline / "unet/config.json"
+    unet = _config(unet_file)
+    first, second = (_config(pipeline / part / "config.json") for part in ("text_encoder", "text_encoder_2"))
+    _expect(vae_file, vae, latents_mean=None, latents_std=None, shift_factor=None)
+    if vae.get("_class_name", "AutoencoderKL") != "AutoencoderKL":
+        raise UserError(f"teacher: {vae_file} is of a {vae['_class_name']}, expected an AutoencoderKL")
+    channels = vae.get("latent_channels", 4)
+    for key in ("in_channels", "out_channels"):
+        if unet.get(key, 4) != channels:
+            raise UserError(
+                f"teacher: {unet_file} says {key} = {unet.get(key, 4)!r}, {vae_file} says latent_channels = {channels!r}: a U-Net that "
+                "takes and gives latents alone is needed, no inpainting one"
+            )
+    _expect(
+        unet_file,
+        unet,
+        addition_embed_type="text_time",
+        time_cond_proj_dim=None,
+        class_embed_type=None,
+        num_class_embeds=None,
+        encoder_hid_dim=None,
+        encoder_hid_dim_type=None,
+        quantization_config=None,
+    )
+    for name, one in (("text_encoder", first), ("text_encoder_2", second), ("vae", vae)):
+        _expect((vae_file if name == "vae" else pipeline / name / "config.json"), one, quantization_config=None)
+    # transformers' own defaults (CLIPTextConfig) where a key is left out.
+    width = first.get("hidden_size", 512) + second.get("hidden_size", 512)
+    across = unet.get("cross_attention_dim")
+    if across is not None and any(one != width for one in (across if isinstance(across, list) else [across])):
+        raise UserError(
+            f"teacher: {unet_file} says cross_attention_dim = {across!r}, but its two text encoders give {width}"
+        )
+    pooled = second.get("projection_dim", 512) + 6 * unet.get("addition_time_embed_dim", 0)
+    if unet.get("projection_class_embeddings_input_dim") != pooled:
+        raise UserError(
+            f"teacher: {unet_file} says projection_class_embeddings_input_dim = {unet.get('projection_class_embeddings_input_dim')!r}, "
+            f"but pooled text and six numbers of size and crop give {pooled}: it is told something else than SDXL"
+        )
+    if resolution is not None:
+        factor = 2 ** (len(vae.get("block_out_channels", [0])) - 1)
+        side = unet.get("sample_size")
+        if side is None or side * factor != resolution:
+            raise UserError(
+                f"teacher: {unet_file} says sample_size = {side!r}, latents of {(side or 0) * factor} pixels, but data.resolution is {resolution}; make them fit"
+            )
+
+
+def _rows(found: Located, kept: Path | None = None) -> list[dict[str, str]]:
+    """part, path and sha256 of every file that is read."""
+    files = found.all()
+    read = outside.rows([(name, path) for _, name, path in files], kept)
+    return [
+        {"part": part, "path": name, "sha256": str(row["sha256"])} for (part, name, _), row in zip(files, read, strict=True)
+    ]
+
+
+def _digest(rows: list[dict[str, str]]) -> str:
+    return outside.digest({"name": f"{row['part']}/{row['path']}", "sha256": row["sha256"]} for row in rows)
+
+
+def content(settings: Diffusers, folder: Path) -> str:
+    """A digest of the pipeline's files; of one that is not here any more that of the artefact in `folder`."""
+    try:
+        found = locate(settings)
+    except UserError as error:
+        recorded = folder / "files.csv"
+        gone = settings.path is None or not local(settings.path).is_dir()
+        if gone and recorded.is_file():
+            return _digest(read_csv(recorded))
+        return f"not usable: {error}"
+    return _digest(_rows(found, outside.KEPT))
 
 
 def make(settings: Diffusers, process: Process, resolution: int, out: Path) -> None:
     """Record where the pinned pipeline lies and the sha256 of each of its files; nothing is copied."""
-    pipeline, vae = locate(settings)
-    schedule, _ = make_process(pipeline / "scheduler" / "scheduler_config.json", process.time_input)
+    found = locate(settings, resolution)
+    schedule, _ = make_process(found.pipeline / SCHEDULER, process.time_input)
     steps = int(schedule.start)
     if steps != process.timesteps:
         raise UserError(f"process.timesteps is {process.timesteps}, but the teacher was trained with {steps}")
@@ -107,15 +256,7 @@ def make(settings: Diffusers, process: Process, resolution: int, out: Path) -> N
         "teacher",
         settings={"kind": "diffusers", **settings.model_dump(mode="json"), "process": process.model_dump()},
     ) as art:
-        files = [
-            {"part": part, "path": p.relative_to(folder).as_posix(), "sha256": sha256(p)}
-            for part, folder, names in (
-                ("pipeline", pipeline, _used(settings)),
-                ("vae", vae, ["config.json", "*.safetensors"]),
-            )
-            if folder is not None
-            for p in sorted({p for name in names for p in folder.glob(name)})
-        ]
+        files = _rows(found)
         write_csv(art / "files.csv", files, ["part", "path", "sha256"])
         write_json(
             art / "teacher.json",
@@ -127,5 +268,5 @@ def make(settings: Diffusers, process: Process, resolution: int, out: Path) -> N
                 "resolution": resolution,
             },
         )
-        write_json(art / LOCATION, {"pipeline": str(pipeline), "vae": str(vae) if vae else None})
+        write_json(art / LOCATION, {"pipeline": str(found.pipeline), "vae": str(found.vae) if found.vae else None})
         art.counts = {"files": len(files)}

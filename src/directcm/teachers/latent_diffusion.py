@@ -15,6 +15,7 @@ from directcm.errors import UserError
 from directcm.processes import VariancePreserving
 from directcm.teachers import Conditioning, Teacher, dtype
 from directcm.teachers.codec import Codec, Draw, to_images, to_tensor
+from directcm.teachers.weight_files import staged
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -106,10 +107,38 @@ def check(artifact: Artifact, content: dict[str, Any], *parts: str) -> None:
                 )
 
 
+def weights(artifact: Artifact, content: dict[str, Any], part: str) -> tuple[Path, list[str]]:
+    """(folder, names of its weights' files) of a part: those that were pinned, or that the artefact holds, and no others."""
+    if content["pinned"]:
+        own = content["vae"] is not None and part == "vae"
+        rows = [row["path"] for row in artifact.csv("files.csv") if row["part"] == ("vae" if own else "pipeline")]
+        folder, prefix = (content["vae"], "") if own else (content["pipeline"] / part, f"{part}/")
+    else:
+        rows, folder, prefix = list(artifact.checksums), artifact.folder / part, f"{part}/"
+    names = [name.removeprefix(prefix) for name in rows if name.startswith(prefix)]
+    # Safetensors files, and the index of several: model.safetensors.index.json.
+    names = [name for name in names if "/" not in name and (name.endswith(".safetensors") or ".safetensors." in name)]
+    if not names:
+        raise UserError(f"{artifact.folder}: no weights of {part} are pinned; run the teacher step again")
+    return folder, names
+
+
 def make_process(scheduler: Path, time_input: str) -> tuple[VariancePreserving, str]:
     """(process, prediction type) from a pipeline's scheduler/scheduler_config.json; a UserError for what is not SDXL's kind."""
     config = read_json(scheduler)
-    expected = {"beta_schedule": "scaled_linear", "rescale_betas_zero_snr": False, "trained_betas": None}
+    # Every key that changes what the network means at a time, or what its prediction is. The rest says how diffusers' own
+    # sampler picks its times, which is `ode`'s affair here.
+    expected = {
+        "beta_schedule": "scaled_linear",
+        "rescale_betas_zero_snr": False,
+        "trained_betas": None,
+        "thresholding": False,
+        "timestep_type": "discrete",
+    }
+    # Of these two stock diffusers clips x̂₀ where they say so; others carry the key along and do not read it.
+    if str(config.get("_class_name")).startswith(("DDIMScheduler", "DDPMScheduler")):
+        expected["clip_sample"] = False
+        config = {"clip_sample": True, **config}
     for key, value in expected.items():
         if config.get(key, None if key == "beta_schedule" else value) != value:
             raise UserError(f"{scheduler}: {key} is {config.get(key)!r}, expected {value!r} (SDXL's)")
@@ -132,14 +161,10 @@ def load(artifact: Artifact, device: torch.device | str = "cpu", precision: str 
     content = settings(artifact)
     check(artifact, content, "unet/", "scheduler/")
     process, kind = make_process(content["pipeline"] / "scheduler" / "scheduler_config.json", content["time_input"])
-    unet = UNet2DConditionModel.from_pretrained(
-        content["pipeline"],
-        subfolder="unet",
-        variant=content["variant"],
-        torch_dtype=dtype(precision, device),
-        use_safetensors=True,
-        local_files_only=True,
-    )
+    with staged(*weights(artifact, content, "unet")) as folder:
+        unet = UNet2DConditionModel.from_pretrained(
+            folder, torch_dtype=dtype(precision, device), use_safetensors=True, local_files_only=True
+        )
     unet.requires_grad_(False).eval().to(device)
     return LatentDiffusion(unet, process, content["resolution"], kind)
 
@@ -149,19 +174,11 @@ def load_vae(artifact: Artifact, device: torch.device | str = "cpu", precision: 
     from diffusers import AutoencoderKL
 
     content = settings(artifact)
-    if content["vae"] is not None:
-        where = {"pretrained_model_name_or_path": content["vae"]}
-        check(artifact, content, "vae:")
-    else:
-        where = {
-            "pretrained_model_name_or_path": content["pipeline"],
-            "subfolder": "vae",
-            "variant": content["variant"],
-        }
-        check(artifact, content, "vae/")
-    vae = AutoencoderKL.from_pretrained(
-        **where, torch_dtype=dtype(precision, device), use_safetensors=True, local_files_only=True
-    )
+    check(artifact, content, "vae/" if content["vae"] is None else "vae:")
+    with staged(*weights(artifact, content, "vae")) as folder:
+        vae = AutoencoderKL.from_pretrained(
+            folder, torch_dtype=dtype(precision, device), use_safetensors=True, local_files_only=True
+        )
     for key in ("latents_mean", "latents_std", "shift_factor"):
         if vae.config.get(key) is not None:
             raise UserError(
@@ -214,20 +231,21 @@ class TextEncoders:
 
         content = settings(artifact)
         check(artifact, content, "text_encoder/", "text_encoder_2/", "tokenizer/", "tokenizer_2/")
-        options: dict[str, Any] = {"variant": content["variant"], "use_safetensors": True, "local_files_only": True}
-        first = CLIPTextModel.from_pretrained(
-            content["pipeline"], subfolder="text_encoder", dtype=dtype(precision, device), **options
-        )
-        second = CLIPTextModelWithProjection.from_pretrained(
-            content["pipeline"], subfolder="text_encoder_2", dtype=dtype(precision, device), **options
-        )
+        encoders = []
+        for kind, part in ((CLIPTextModel, "text_encoder"), (CLIPTextModelWithProjection, "text_encoder_2")):
+            with staged(*weights(artifact, content, part)) as folder:
+                encoders.append(
+                    kind.from_pretrained(
+                        folder, dtype=dtype(precision, device), use_safetensors=True, local_files_only=True
+                    )
+                )
         tokenizers = [
             CLIPTokenizer.from_pretrained(content["pipeline"], subfolder=name, local_files_only=True)
             for name in ("tokenizer", "tokenizer_2")
         ]
-        for encoder in (first, second):
+        for encoder in encoders:
             encoder.requires_grad_(False).eval().to(device)
-        return cls(first, second, tokenizers)
+        return cls(*encoders, tokenizers)
 
     def tokens(self, texts: Sequence[str]) -> tuple[Tensor, ...]:
         """Token ids of each tokenizer, (B, length)."""

@@ -1,0 +1,130 @@
+"""The caller's environment: what would act on numbers does not, what is another's job is left alone, what only saves time ends no run."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import stat
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from directcm import stop, warm
+from directcm.artifacts import open_artifact, read_json
+from tests.patience import PATIENCE
+
+SRC = str(Path(stop.__file__).parents[1])
+# Left behind in shells, notebooks and other programs' launchers; each is read by something that a verb imports.
+HOSTILE = {
+    "ACCELERATE_GRADIENT_ACCUMULATION_STEPS": "4",
+    "ACCELERATE_MIXED_PRECISION": "bf16",
+    "ACCELERATE_USE_FSDP": "true",
+    "ATEN_CPU_CAPABILITY": "default",
+    "DIFFUSERS_ATTN_BACKEND": "flex",
+    "LOCAL_RANK": "1",
+    "RANK": "1",
+    "WORLD_SIZE": "2",
+    "MASTER_ADDR": "nowhere.invalid",
+    "MPLBACKEND": "module://matplotlib_inline.backend_inline",
+    "ONEDNN_MAX_CPU_ISA": "SSE41",
+    "PYTHONWARNINGS": "error",
+    "SLURM_JOB_ID": "77",
+    "USE_TORCH": "0",
+}
+
+
+def environment(**variables: str) -> dict[str, str]:
+    clean = {k: v for k, v in os.environ.items() if k not in HOSTILE and not k.startswith(("ACCELERATE_", "DIRECTCM_"))}
+    return {**clean, "PYTHONPATH": SRC, **variables}
+
+
+def train(tiny: Any, out: Path, **variables: str) -> Any:
+    """A CM of four steps by the verb, in a process of its own."""
+    run = tiny.student_run("cm")
+    flags = [str(part) for k, v in run.items() if k not in ("method", "seed") for part in (f"--{k.replace('_', '-')}", v)]
+    command = [sys.executable, "-m", "directcm.cli", "train", "--method", "cm", *flags, "--training-seed", "0"]
+    command += ["--settings", json.dumps({"checkpoint_every": 2}), "--teacher", str(tiny.teacher.folder)]
+    command += ["--latents", str(tiny.latents.folder), "--seed", str(tiny.seed), "--scratch", f"{out}-scratch"]
+    done = subprocess.run(
+        [*command, "--out", str(out)], env=environment(**variables), capture_output=True, text=True, timeout=PATIENCE
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    return open_artifact(out, "student")
+
+
+@pytest.mark.slow
+def test_a_shell_full_of_variables_trains_the_same_student(tiny: Any, tmp_path: Path) -> None:
+    clean, hostile = train(tiny, tmp_path / "clean"), train(tiny, tmp_path / "hostile", **HOSTILE)
+    assert clean.fingerprint == hostile.fingerprint
+    said = read_json(hostile.folder / "provenance.json")["environment"]
+    assert {"ACCELERATE_GRADIENT_ACCUMULATION_STEPS", "RANK", "ATEN_CPU_CAPABILITY"} <= set(said["taken_out"])
+    assert said["set_by_the_user"]["SLURM_JOB_ID"] == "77"
+
+
+def test_a_job_that_nobody_submitted_for_a_verb_is_not_requeued(tmp_path: Path) -> None:
+    """A signal to a verb that was started in a notebook on a node: its session's job goes on."""
+    asked = tmp_path / "asked"
+    for name in ("scontrol", "sbatch"):
+        program = tmp_path / name
+        program.write_text(f'#!/bin/sh\necho {name} "$@" >> {asked}\necho "JobId=77 JobState=RUNNING"\n')
+        program.chmod(program.stat().st_mode | stat.S_IXUSR)
+    script = textwrap.dedent(
+        f"""
+        import os, signal, sys
+        from directcm import cli, stop
+        stop.PATIENCE = 0
+        def told(*_):
+            os.kill(os.getpid(), {int(signal.SIGTERM)})
+            raise SystemExit("not stopped")
+        import directcm.cli
+        directcm.cli._show = told
+        sys.exit(cli.main(["show", "x.csv"]))
+        """
+    )
+    variables = {"PATH": f"{tmp_path}:{os.environ['PATH']}", "SLURM_JOB_ID": "77"}
+    done = subprocess.run(
+        [sys.executable, "-c", script], env=environment(**variables), capture_output=True, text=True, timeout=PATIENCE
+    )
+    assert done.returncode == stop.STATUS, done.stderr
+    assert not asked.exists(), asked.read_text()
+
+
+@pytest.mark.parametrize("how", ["a long TMPDIR", "no sockets", "no processes"])
+def test_whatever_is_wrong_with_the_import_helper_jobs_run(
+    how: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    import tempfile
+
+    monkeypatch.delenv(warm.SOCKET, raising=False)
+    monkeypatch.setattr(warm, "has_gpu", lambda: False)
+    if how == "a long TMPDIR":
+        long = tmp_path / ("x" * 120)
+        long.mkdir()
+        monkeypatch.setattr(tempfile, "tempdir", str(long))
+    else:
+
+        def refuse(*_: Any, **__: Any) -> None:
+            raise PermissionError(1, "Operation not permitted")
+
+        monkeypatch.setattr(warm.socket if how == "no sockets" else warm.subprocess, "socket" if how == "no sockets" else "Popen", refuse)
+    assert not warm.accompany(["train", "train"], modules=())
+    assert warm.SOCKET not in os.environ
+    said = capsys.readouterr().err.strip().splitlines()
+    assert len(said) == 1 and "without the import helper" in said[0]
+
+
+def test_text_that_a_terminal_cannot_show_ends_no_verb(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "directcm.cli", "show", str(tmp_path / "café→.csv")],
+        env=environment(PYTHONIOENCODING="ascii:strict", LC_ALL="C"),
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE,
+    )
+    assert done.returncode == 2 and "Traceback" not in done.stderr, done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1
