@@ -44,7 +44,10 @@ def _use(latent: bool, lora: bool, run: Mapping[str, Any], process: Mapping[str,
     prompt = json.dumps(caption).replace("`", "\\u0060")
     timesteps, several = int(process["timesteps"]), min(SEVERAL, run["N"])
     if process["time_input"] == "one_based":
-        several, calls = 1, ["# It was told t itself, which stock schedulers do not tell: take a step by the formula below."]
+        several, calls = (
+            1,
+            ["# It was told t itself, which stock schedulers do not tell: take a step by the formula below."],
+        )
     else:
         calls = [
             "# One step, without guidance, which the student has learnt already.",

@@ -36,7 +36,6 @@ from directcm.registry import methods
 from directcm.specs import DISTANCES, EXTRACTORS, METHODS, METRICS, SOLVERS, TEACHERS
 
 
-
 def _whole(value: Any) -> Any:
     """1e2, which YAML hands over as text, as the whole number it is; anything else as it stands."""
     if isinstance(value, str) and re.fullmatch(r"[0-9]+(\.[0-9]*)?[eE]\+?[0-9]{1,2}", value):
@@ -1094,7 +1093,7 @@ def read_yaml(path: str | Path) -> dict[str, Any]:
                 # Merged keys ("<<") are meant to be overridden.
                 if key_node.tag == "tag:yaml.org,2002:merge":
                     continue
-                key = self.construct_object(key_node, deep=True)  # type: ignore[no-untyped-call]
+                key = self.construct_object(key_node, deep=True)
                 line = key_node.start_mark.line + 1
                 if isinstance(key, str | int | float) and key in first:
                     raise UserError(
@@ -1106,7 +1105,7 @@ def read_yaml(path: str | Path) -> dict[str, Any]:
 
     path = Path(path)
     try:
-        content = yaml.load(path.read_text(encoding="utf-8"), Loader)  # noqa: S506
+        content = yaml.load(path.read_text(encoding="utf-8"), Loader)
     except FileNotFoundError:
         raise UserError(f"{path}: no such configuration file") from None
     except yaml.YAMLError as error:

@@ -182,12 +182,7 @@ def artefacts(config: Config, runs: Sequence[Mapping[str, Any]], scope: str = "p
         *own["errors"],
         *(f"samples/{name}" for name in [*names, *more]),
         *(f"features/{e}/data" for e in extractors),
-        *(
-            f"features/{e}/{who}/{ode}"
-            for e in extractors
-            for who in teachers(config)
-            for ode in odes(config, runs)
-        ),
+        *(f"features/{e}/{who}/{ode}" for e in extractors for who in teachers(config) for ode in odes(config, runs)),
         *(f"features/{e}/students/{name}" for e in extractors for name in [*names, *more]),
         *own["metrics"],
         *edits(config, runs),

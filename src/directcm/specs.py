@@ -121,7 +121,9 @@ METRICS = {
         Metric("fd_inf_tiny", "FD∞-tiny", "lower", _BOTH, "clip_tiny", stand_in_for="fid_inf"),
         Metric("cmmd_tiny", "CMMD-tiny", "lower", _BOTH, "clip_tiny", stand_in_for="cmmd"),
         *(
-            Metric(f"{m}_tiny", f"{m}-tiny", "higher", _BOTH, "clip_tiny", stand_in_for=f"{m}_dino", least=NEIGHBOURS + 1)
+            Metric(
+                f"{m}_tiny", f"{m}-tiny", "higher", _BOTH, "clip_tiny", stand_in_for=f"{m}_dino", least=NEIGHBOURS + 1
+            )
             for m in _MANIFOLD
         ),
         Metric(

@@ -46,7 +46,9 @@ def environment(**variables: str) -> dict[str, str]:
 def train(tiny: Any, out: Path, **variables: str) -> Any:
     """A CM of four steps by the verb, in a process of its own."""
     run = tiny.student_run("cm")
-    flags = [str(part) for k, v in run.items() if k not in ("method", "seed") for part in (f"--{k.replace('_', '-')}", v)]
+    flags = [
+        str(part) for k, v in run.items() if k not in ("method", "seed") for part in (f"--{k.replace('_', '-')}", v)
+    ]
     command = [sys.executable, "-m", "directcm.cli", "train", "--method", "cm", *flags, "--training-seed", "0"]
     command += ["--settings", json.dumps({"checkpoint_every": 2}), "--teacher", str(tiny.teacher.folder)]
     command += ["--latents", str(tiny.latents.folder), "--seed", str(tiny.seed), "--scratch", f"{out}-scratch"]
@@ -111,7 +113,11 @@ def test_whatever_is_wrong_with_the_import_helper_jobs_run(
         def refuse(*_: Any, **__: Any) -> None:
             raise PermissionError(1, "Operation not permitted")
 
-        monkeypatch.setattr(warm.socket if how == "no sockets" else warm.subprocess, "socket" if how == "no sockets" else "Popen", refuse)
+        monkeypatch.setattr(
+            warm.socket if how == "no sockets" else warm.subprocess,
+            "socket" if how == "no sockets" else "Popen",
+            refuse,
+        )
     assert not warm.accompany(["train", "train"], modules=())
     assert warm.SOCKET not in os.environ
     said = capsys.readouterr().err.strip().splitlines()

@@ -85,7 +85,9 @@ DEEP: dict[str, Callable[[Path], None]] = {
     "16-bit TIFF, white is zero": lambda p: _tiff(p.with_suffix(".tif"), 65535 - RAMP, "<", 1, photometric=0),
     "32-bit TIFF of 16-bit values": lambda p: _tiff(p.with_suffix(".tif"), RAMP.astype(np.int32), "<", 2),
     "float TIFF in [0, 1]": lambda p: _tiff(p.with_suffix(".tif"), (RAMP / 65535).astype(np.float32), "<", 3),
-    "float TIFF in [0, 1], big-endian": lambda p: _tiff(p.with_suffix(".tif"), (RAMP / 65535).astype(np.float32), ">", 3),
+    "float TIFF in [0, 1], big-endian": lambda p: _tiff(
+        p.with_suffix(".tif"), (RAMP / 65535).astype(np.float32), ">", 3
+    ),
     "PGM of 16 bits": lambda p: p.with_suffix(".pgm").write_bytes(b"P5 16 16 65535\n" + RAMP.astype(">u2").tobytes()),
     "PGM of 10 bits": lambda p: p.with_suffix(".pgm").write_bytes(
         b"P5 16 16 1023\n" + (RAMP // 64).astype(">u2").tobytes()
@@ -198,7 +200,9 @@ def test_a_bad_entry_beside_a_good_orientation(folder: Path, capsys: pytest.Capt
 @example(BAD[6:])
 @example(b"")
 @example(b"II*\0\xff\xff\xff\xff")
-@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow], deadline=None)
+@settings(
+    max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow], deadline=None
+)
 def test_no_bytes_of_exif_end_in_a_traceback(tmp_path_factory: pytest.TempPathFactory, exif: bytes) -> None:
     where = tmp_path_factory.mktemp("exif") / "pictures"
     where.mkdir()

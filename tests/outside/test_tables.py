@@ -108,7 +108,9 @@ def test_the_same_picture_is_on_one_side_of_the_split(folder: Path) -> None:
         content = (folder / f"{i:02d}.png").read_bytes()
         (folder / f"copy{i}.png").write_bytes(content)
         Image.open(folder / f"{i:02d}.png").save(folder / f"again{i}.bmp")
-    names = [f"{i:02d}.png" for i in range(12)] + [f"copy{i}.png" for i in range(6)] + [f"again{i}.bmp" for i in range(6)]
+    names = (
+        [f"{i:02d}.png" for i in range(12)] + [f"copy{i}.png" for i in range(6)] + [f"again{i}.bmp" for i in range(6)]
+    )
     table = "file_name,text\n" + "".join(f"{name},{name}\n" for name in names)
     for seed in range(4):
         parts = {row["text"]: row["split"] for row in made(folder, table, 0.4, seed)}

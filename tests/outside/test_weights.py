@@ -83,7 +83,9 @@ def test_checked_pinned_and_opened_are_one_list(spelling: str, pipeline: Any, tm
     teacher = open_artifact(tmp_path / "again", "teacher")
     opened = load(teacher).network.state_dict()
     assert all(torch.equal(opened[k], v) for k, v in pipeline.unet.state_dict().items())
-    assert all(torch.equal(a, b) for a, b in zip(load_vae(teacher).parameters(), pipeline.vae.parameters(), strict=True))
+    assert all(
+        torch.equal(a, b) for a, b in zip(load_vae(teacher).parameters(), pipeline.vae.parameters(), strict=True)
+    )
     encoders = TextEncoders.load(teacher).encoders
     for mine, theirs in zip(encoders, (pipeline.text_encoder, pipeline.text_encoder_2), strict=True):
         assert all(torch.equal(a, b) for a, b in zip(mine.parameters(), theirs.parameters(), strict=True))
@@ -113,7 +115,10 @@ def test_the_download_it_names_brings_the_whole_list(spelling: str, pipeline: An
     pinned = {row["path"] for row in open_artifact(tmp_path / "teacher", "teacher").csv("files.csv")}
     assert pinned <= set(fetched)
     # Of other variants nothing is fetched.
-    others = ["unet/diffusion_pytorch_model.bf16.safetensors", "unet/diffusion_pytorch_model.bf16-00001-of-00002.safetensors"]
+    others = [
+        "unet/diffusion_pytorch_model.bf16.safetensors",
+        "unet/diffusion_pytorch_model.bf16-00001-of-00002.safetensors",
+    ]
     assert not list(filter_repo_objects(others, allow_patterns=patterns))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import re
 import shutil
@@ -109,7 +110,7 @@ EVERY = 20
 class Training:
     """One student of the smoke preset, trained long enough to be disturbed, in a copy where all before it is there."""
 
-    def __init__(self, smoke: Path, to: Path, steps: int = 120) -> None:
+    def __init__(self, smoke: Path, to: Path, steps: int = 160) -> None:
         self.folder = copied(smoke, to, "data", "teacher", "latents", "targets")
         overlay = (self.folder / "workflow/presets/smoke.yaml").read_text()
         overlay = overlay.replace("steps: 6, checkpoint_every: 3", f"steps: {steps}, checkpoint_every: {EVERY}")
@@ -146,7 +147,11 @@ class Submitted:
         environment["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{environment['PATH']}"
         with open(self.log, "w") as log:
             command = training.command(*profile(training.folder), *flags)
-            self.process = subprocess.Popen(command, cwd=training.folder, env=environment, stdout=log, stderr=log)
+            # A shell that runs tests in the background has its children ignore Ctrl-C.
+            heed = functools.partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
+            self.process = subprocess.Popen(
+                command, cwd=training.folder, env=environment, stdout=log, stderr=log, preexec_fn=heed
+            )
         until("the job is submitted", lambda: SUBMITTED.search(self.log.read_text()) is not None)
         self.number = SUBMITTED.findall(self.log.read_text())[0][1]
 
@@ -162,15 +167,26 @@ class Submitted:
 
     def goes_on(self, after: int) -> None:
         until("it runs", lambda: self.job["JobState"] == "RUNNING")
+        self.find()
         # Looked at often, for what comes next is to meet it in the middle of its work.
-        until("it goes on", lambda: max(self.training.checkpoints()) > after, pause=0.02)
+        until("it goes on", lambda: max(self.training.checkpoints()) > after, pause=0.01)
 
     def first_checkpoint(self) -> None:
-        until("a first checkpoint", lambda: bool(self.training.checkpoints()), pause=0.02)
+        self.find()
+        until("a first checkpoint", lambda: bool(self.training.checkpoints()), pause=0.01)
+
+    def find(self) -> None:
+        """Wait for the training's process, and remember it: to look for it takes too long in the middle of its work."""
+
+        def there() -> bool:
+            self.training_processes = processes(self.number, "train", "--scratch")
+            return bool(self.training_processes)
+
+        until("the training starts", there)
 
     def hold(self) -> int:
         """Let the training stand still, so that it does not end before something has happened to it; its process."""
-        (process,) = processes(self.number, "train", "--scratch")
+        (process,) = self.training_processes
         os.kill(process, signal.SIGSTOP)
         return process
 

@@ -15,7 +15,9 @@ rule data:
         code=code("datasets", f"datasets.{CONFIG.data.kind}"),
         settings=literal(settings(CONFIG.data)),
         # What lies outside: an edited caption, another picture.
-        content=known(lambda wildcards: datasets.content(CONFIG.data, Path(OUT, "data"))),
+        content=known(
+            lambda wildcards: datasets.content(CONFIG.data, Path(OUT, "data"))
+        ),
         seed=SEED,
     message:
         "data: images and captions"

@@ -268,9 +268,9 @@ def _read(folder: Path, rows: list[Row], side: int) -> Iterator[Item]:
         shown = ", ".join(there.why_missing(name) for name in missing[:5])
         more = f" and {len(missing) - 5} more" if len(missing) > 5 else ""
         problems.append((missing, f"{shown}{more}: not there; remove the line or add the file"))
-    for why, names in unusable.items():
-        remedy = "" if ";" in why else "; remove the line or replace the file"
-        problems.append((names, f"{_list(names)}: {why}{remedy}"))
+    for reason, names in unusable.items():
+        remedy = "" if ";" in reason else "; remove the line or replace the file"
+        problems.append((names, f"{_list(names)}: {reason}{remedy}"))
     if small:
         problems.append(
             (small, f"{_list(small)}: smaller than data.resolution = {side}; lower it or leave the image out")

@@ -21,9 +21,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from directcm.specs import NEIGHBOURS
 from directcm.errors import UserError
 from directcm.metrics.frechet import checked
+from directcm.specs import NEIGHBOURS
 
 _ELEMENTS = 4_000_000
 """Distances held at a time, 32 MB of float64 (a few such arrays live at once)."""
@@ -82,7 +82,9 @@ def manifold(samples: np.ndarray, reference: np.ndarray, *, k: int = NEIGHBOURS)
         )
     n, dim = samples.shape
     if n <= k:
-        raise UserError(f"{n} rows of features: {k} nearest neighbours need at least {k + 1}; the smaller of evaluation.samples and the training images has to be that, or leave these metrics out")
+        raise UserError(
+            f"{n} rows of features: {k} nearest neighbours need at least {k + 1}; the smaller of evaluation.samples and the training images has to be that, or leave these metrics out"
+        )
     block = max(1, _ELEMENTS // n)
     own, real = _radii(samples, k, block), _radii(reference, k, block)
     precise = inside = 0

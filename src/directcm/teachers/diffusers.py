@@ -122,7 +122,10 @@ def locate(settings: Diffusers, resolution: int | None = None) -> Located:
             )
         files += sorted(p.relative_to(pipeline).as_posix() for p in (pipeline / part).iterdir() if p.is_file())
     vae_files = (
-        ["config.json", *weight_files.find(vae, weight_files.DIFFUSERS, settings.vae_variant, "teacher.diffusers.vae_variant")]
+        [
+            "config.json",
+            *weight_files.find(vae, weight_files.DIFFUSERS, settings.vae_variant, "teacher.diffusers.vae_variant"),
+        ]
         if vae is not None
         else []
     )
@@ -141,7 +144,9 @@ def _expect(path: Path, config: dict[str, Any], **wanted: Any) -> None:
     for key, value in wanted.items():
         found = config.get(key)
         if (tuple(found) if isinstance(found, list) else found) != value:
-            raise UserError(f"teacher: {path} says {key} = {found!r}, expected {value!r}: an SDXL-type teacher is needed")
+            raise UserError(
+                f"teacher: {path} says {key} = {found!r}, expected {value!r}: an SDXL-type teacher is needed"
+            )
 
 
 def _check_pipeline(pipeline: Path, vae_folder: Path | None, resolution: int | None) -> None:
@@ -163,7 +168,9 @@ def _check_pipeline(pipeline: Path, vae_folder: Path | None, resolution: int | N
             continue
         if name not in CLASSES:
             if value not in (None, False, [None, None]):
-                raise UserError(f"teacher: {index_file} says {name} = {value!r}, which is not computed here; use one without it")
+                raise UserError(
+                    f"teacher: {index_file} says {name} = {value!r}, which is not computed here; use one without it"
+                )
             continue
         found = value[1] if isinstance(value, list) and len(value) == 2 else value
         if found not in (CLASSES[name], f"{CLASSES[name]}Fast"):
@@ -223,7 +230,8 @@ def _rows(found: Located, kept: Path | None = None) -> list[dict[str, str]]:
     files = found.all()
     read = outside.rows([(name, path) for _, name, path in files], kept)
     return [
-        {"part": part, "path": name, "sha256": str(row["sha256"])} for (part, name, _), row in zip(files, read, strict=True)
+        {"part": part, "path": name, "sha256": str(row["sha256"])}
+        for (part, name, _), row in zip(files, read, strict=True)
     ]
 
 

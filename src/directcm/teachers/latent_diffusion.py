@@ -245,7 +245,7 @@ class TextEncoders:
         ]
         for encoder in encoders:
             encoder.requires_grad_(False).eval().to(device)
-        return cls(*encoders, tokenizers)
+        return cls(encoders[0], encoders[1], tokenizers)
 
     def tokens(self, texts: Sequence[str]) -> tuple[Tensor, ...]:
         """Token ids of each tokenizer, (B, length)."""
