@@ -36,17 +36,24 @@ from directcm.registry import methods
 from directcm.specs import DISTANCES, EXTRACTORS, METHODS, METRICS, SOLVERS, TEACHERS
 
 
-def _whole(value: Any) -> Any:
-    """1e2, which YAML hands over as text, as the whole number it is; anything else as it stands."""
-    if isinstance(value, str) and re.fullmatch(r"[0-9]+(\.[0-9]*)?[eE]\+?[0-9]{1,2}", value):
+_EXPONENT = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)[eE][+-]?[0-9]{1,3}")
+
+
+def _numbers(value: Any) -> Any:
+    """1e2 and 1e-3, which YAML 1.1 takes for text where they have no point, as the numbers they are; whole ones stay whole."""
+    if isinstance(value, str) and _EXPONENT.fullmatch(value):
         exact = Decimal(value)
-        return int(exact) if exact == exact.to_integral_value() else value
+        return int(exact) if exact == exact.to_integral_value() and abs(exact) < 10**18 else float(value)
+    if isinstance(value, list | tuple):
+        return [_numbers(one) for one in value]
+    if isinstance(value, dict):
+        return {key: _numbers(one) for key, one in value.items()}
     return value
 
 
 # Strict: a whole number is not text, and not a number with a point.
-Positive = Annotated[int, BeforeValidator(_whole), Field(ge=1, strict=True)]
-Count = Annotated[int, BeforeValidator(_whole), Field(ge=0, strict=True)]
+Positive = Annotated[int, Field(ge=1, strict=True)]
+Count = Annotated[int, Field(ge=0, strict=True)]
 Rate = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Fraction = Annotated[float, Field(ge=0, lt=1)]
@@ -78,8 +85,15 @@ class Block(BaseModel):
 
     @model_validator(mode="before")
     @classmethod
-    def _no_booleans_as_numbers(cls, data: Any) -> Any:
+    def _as_yaml_means(cls, data: Any) -> Any:
+        """No booleans in the place of numbers, and numbers with an exponent as numbers."""
         if isinstance(data, dict):
+            texts = {key for key, info in cls.model_fields.items() if info.annotation in (str, str | None)}
+            # Blocks within do their own.
+            data = {
+                key: value if key in texts or (isinstance(value, dict) and key != "methods") else _numbers(value)
+                for key, value in data.items()
+            }
             for key, value in data.items():
                 info = cls.model_fields.get(key)
                 inside = value if isinstance(value, list | tuple) else [value]
