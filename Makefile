@@ -19,6 +19,8 @@ BIN := $(VENV)/bin
 export PATH := $(abspath $(BIN)):$(PATH)
 # Containers often set it: every job would compile its libraries anew, a second or two each time.
 unexport PYTHONDONTWRITEBYTECODE
+# Of another Python, or of how it is to run: jobs would end, or differ, by them.
+unexport PYTHONHOME PYTHONSTARTUP PYTHONWARNINGS PYTHONOPTIMIZE
 
 .PHONY: help
 help:  ## what there is

@@ -34,7 +34,8 @@ def test_labels_that_a_teacher_on_pixels_needs(tiny: Any, tmp_path: Path, one_li
         preflight.check(parse(Config, {**pixels, "data": {"kind": "folder", "path": tiny.data_settings.path}}))
     assert "metadata.csv" in one_line(error) and "column label" in str(error.value)
     (tmp_path / "metadata.csv").write_text("file_name,text,label\na.png,an a,a\nb.png,a b,b\n")
-    preflight.check(parse(Config, {**pixels, "data": {"kind": "folder", "path": str(tmp_path)}}))
+    few = {"metrics": ["ode_error"], "data": {"kind": "folder", "path": str(tmp_path)}}
+    preflight.check(parse(Config, {**pixels, **few}))
 
 
 def test_a_teacher_that_is_not(tmp_path: Path, one_line: Any) -> None:

@@ -15,9 +15,9 @@ from directcm import noise as noise_verb
 from directcm import rng, sampling, students
 from directcm.artifacts import open_artifact
 from directcm.errors import UserError
-from directcm.sampling import step_indices
 from directcm.teachers import load
 from directcm.teachers.latent_diffusion import TextEncoders, decode, load_vae
+from directcm.times import step_indices
 
 
 def test_step_indices() -> None:
@@ -290,3 +290,12 @@ def test_a_sample_that_is_not_finite_is_named(
     with pytest.raises(UserError) as error:
         tiny.sample_student(tmp_path / "s", tiny.direct_cm, 1)
     assert "row 4 is not finite" in one_line(error)
+
+
+def test_step_indices_are_numpys() -> None:
+    import numpy as np
+
+    for intervals in range(1, 130):
+        for steps in range(1, intervals + 1):
+            theirs = np.round(np.linspace(0, intervals, steps, endpoint=False)).astype(int)
+            assert step_indices(intervals, steps) == theirs.tolist()

@@ -12,9 +12,10 @@ from pathlib import Path
 from typing import Any
 
 from directcm.artifacts import Artifact, open_artifact, open_collection, read_json, write_csv, write_text
-from directcm.config import RUN_AXES, lora_rank, number, step_indices
+from directcm.config import RUN_AXES, lora_rank, number
 from directcm.paths import key
 from directcm.specs import METHODS, METRICS, SOLVERS, TEACHERS
+from directcm.times import told
 
 
 def _escape(text: str) -> str:
@@ -24,11 +25,6 @@ def _escape(text: str) -> str:
 
 # Student steps that a card's second call takes, where the student's grid has as many.
 SEVERAL = 4
-
-
-def told(timesteps: int, intervals: int, steps: int) -> list[int]:
-    """The times that the U-Net is told in so many student steps, as `timesteps` of diffusers' pipelines: s - 1 at time s."""
-    return [timesteps - timesteps // intervals * i - 1 for i in step_indices(intervals, steps)]
 
 
 def _use(latent: bool, lora: bool, run: Mapping[str, Any], process: Mapping[str, Any], caption: str) -> list[str]:

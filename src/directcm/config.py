@@ -35,7 +35,6 @@ from directcm.errors import UserError
 from directcm.registry import methods
 from directcm.specs import DISTANCES, EXTRACTORS, METHODS, METRICS, SOLVERS, TEACHERS
 
-
 _EXPONENT = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)[eE][+-]?[0-9]{1,3}")
 
 
@@ -819,11 +818,13 @@ class Config(Block):
 
     def least(self) -> int:
         """How many images on either side the metrics need."""
-        return max((METRICS[m].least for m in self.metrics if m in METRICS), default=2)
+        return max(
+            (METRICS[m].least for m in self.metrics if m in METRICS and "data" in METRICS[m].references), default=1
+        )
 
     def why_least(self) -> str:
         """Which metrics need the most images, as the beginning of a sentence."""
-        names = [m for m in self.metrics if m in METRICS and METRICS[m].least == self.least()]
+        names = [m for m in self.metrics if m in METRICS and METRICS[m].least >= self.least()]
         return f"{', '.join(names[:4])}{' …' if len(names) > 4 else ''} need{'s' if len(names) == 1 else ''}"
 
     def _check_teacher(self) -> None:
@@ -1041,11 +1042,6 @@ def number(value: float | int) -> str:
     """A number as paths spell it: 3.0 → 3, 0.0001 → 0.0001, never an exponent with a sign."""
     text = format(Decimal(repr(float(value))), "f")
     return text.rstrip("0").rstrip(".") if "." in text else text
-
-
-def step_indices(intervals: int, steps: int) -> list[int]:
-    """Grid indices of `steps` student steps: numpy's round(linspace(0, N, steps, endpoint=False)), as in 2411.08954's released code."""
-    return [round(i * (intervals / steps)) for i in range(steps)]
 
 
 def describe(error: ValidationError, where: str) -> str:

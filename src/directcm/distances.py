@@ -53,7 +53,9 @@ def norm_huber(share: float) -> Distance:
     def distance(a: Tensor, b: Tensor) -> Tensor:
         delta = (a - b).flatten(1)
         c = share * delta.shape[1] ** 0.5
-        return ((delta**2).sum(1) + c**2).sqrt() - c
+        square = (delta**2).sum(1)
+        # The same without the difference of two near numbers, which float32 rounds below zero where c is large.
+        return square / ((square + c**2).sqrt() + c)
 
     return distance
 

@@ -26,9 +26,9 @@ from directcm.errors import UserError
 from directcm.processes import Process
 from directcm.progress import Progress
 from directcm.registry import methods
-from directcm.sampling import step_indices
 from directcm.solvers import Count, make_solver, solve
 from directcm.teachers import Conditioning, Teacher, load, load_codec
+from directcm.times import step_indices
 
 # The weights of red, green and blue in the grey of Song et al. (ITU-R BT.601).
 LUMA = (0.2989, 0.5870, 0.1140)

@@ -15,7 +15,7 @@ from torch import Tensor
 from directcm import rng, students
 from directcm.artifacts import Artifact, new_artifact, new_collection, save_tensors
 from directcm.blocks import block_ranges, clear, work
-from directcm.config import Evaluation, step_indices
+from directcm.config import Evaluation
 from directcm.encode import Latents
 from directcm.errors import UserError
 from directcm.processes import Process
@@ -25,6 +25,7 @@ from directcm.sources import digest
 from directcm.students import Student
 from directcm.teachers import Conditioning, Teacher, load, load_codec, loader
 from directcm.teachers.codec import Codec, to_images
+from directcm.times import step_indices
 
 # A method's own way from x at times t, where its student found `end`, to times s.
 Jump = Callable[[Process, Tensor, Tensor, Tensor, Tensor], Tensor]

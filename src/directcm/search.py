@@ -31,12 +31,13 @@ from directcm.metrics.evaluate import DISTANCES
 from directcm.metrics.extractors import FeatureExtractor, build_extractor
 from directcm.metrics.samples import read_prompts
 from directcm.registry import methods
-from directcm.sampling import Evaluated, sample_at, step_indices
+from directcm.sampling import Evaluated, sample_at
 from directcm.sources import digest
 from directcm.specs import METRICS
 from directcm.students import Student
 from directcm.teachers import loader
 from directcm.teachers.codec import to_images
+from directcm.times import step_indices
 
 assert set(config.SOUGHT) == set(DISTANCES)
 

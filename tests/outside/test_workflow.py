@@ -155,6 +155,9 @@ def test_one_metric_alone_plans_nothing_that_has_nothing_to_do(bare: Path) -> No
         ("train: {steps: 5}\ntrain: {lr: 1}\n", ["own.yaml, line 2", "train is there twice", "line 1"]),
         ("train:\n  steps: 5\n  lr: 1\n  steps: 6\n", ["own.yaml, line 4", "steps is there twice"]),
         ("preset: 2024-11-08\n", ["preset: is 2024-11-08", "date", "quotes"]),
+        ("train:\n\tsteps: 5\n", ["own.yaml, line 2", "tab"]),
+        ("# nothing yet\n", ["own.yaml: has no keys"]),
+        ("- train\n", ["own.yaml: expected keys and values"]),
     ],
 )
 def test_yaml_says_file_and_line(text: str, words: list[str], bare: Path) -> None:

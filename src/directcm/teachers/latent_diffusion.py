@@ -165,6 +165,8 @@ def load(artifact: Artifact, device: torch.device | str = "cpu", precision: str 
         unet = UNet2DConditionModel.from_pretrained(
             folder, torch_dtype=dtype(precision, device), use_safetensors=True, local_files_only=True
         )
+    # Saved with a student of all weights: where it was opened from is of no account.
+    unet.register_to_config(_name_or_path=str(content["pipeline"]))
     unet.requires_grad_(False).eval().to(device)
     return LatentDiffusion(unet, process, content["resolution"], kind)
 
