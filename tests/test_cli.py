@@ -628,3 +628,15 @@ def test_two_threads_give_the_same_bytes_every_time(tiny: Any, tmp_path: Path) -
         assert done.returncode == 0, done.stderr
         digests.add((tmp_path / name / "checksums.csv").read_bytes())
     assert len(digests) == 1
+
+
+def test_text_that_a_terminal_cannot_show_ends_no_verb(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "directcm.cli", "show", str(tmp_path / "café→.csv")],
+        env={**os.environ, "PYTHONIOENCODING": "ascii:strict", "LC_ALL": "C"},
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE,
+    )
+    assert done.returncode == 2 and "Traceback" not in done.stderr, done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1

@@ -486,3 +486,48 @@ def test_time_0_is_answered_as_time_1(tiny: Any) -> None:
     cond = TextEncoders.load(tiny.teacher)(TEXTS)
     at_0, at_1 = (teacher.predict(x, torch.full((2,), t), cond, 1.0).eps for t in (0.0, 1.0))
     torch.testing.assert_close(at_0, at_1, rtol=1e-5, atol=1e-5)
+
+
+def test_what_only_says_how_diffusers_samples_is_accepted(saved: Path, tmp_path: Path) -> None:
+    """SDXL's own scheduler and its likes, with the keys that public repositories carry."""
+    path = saved / "scheduler/scheduler_config.json"
+    own = json.loads(path.read_text())
+    for name, more in (
+        ("EulerDiscreteScheduler", {"interpolation_type": "linear", "use_karras_sigmas": False, "clip_sample": True}),
+        ("EulerDiscreteScheduler", {"timestep_spacing": "leading", "steps_offset": 1, "timestep_type": "discrete"}),
+        ("DPMSolverMultistepScheduler", {"use_karras_sigmas": True, "algorithm_type": "dpmsolver++"}),
+    ):
+        path.write_text(json.dumps({**own, "_class_name": name, **more}))
+        assert diffusers.locate(Diffusers(path=str(saved))).pipeline == saved.resolve()
+
+
+def test_sdxls_own_configurations_are_accepted(saved: Path) -> None:
+    """The keys and sizes of stabilityai/stable-diffusion-xl-base-1.0, as its files say them; no weights of that size are made."""
+    files = {
+        "unet/config.json": {
+            "addition_embed_type": "text_time",
+            "addition_time_embed_dim": 256,
+            "cross_attention_dim": 2048,
+            "projection_class_embeddings_input_dim": 2816,
+            "in_channels": 4,
+            "out_channels": 4,
+            "sample_size": 128,
+            "time_cond_proj_dim": None,
+            "class_embed_type": None,
+            "num_class_embeds": None,
+            "encoder_hid_dim": None,
+        },
+        "vae/config.json": {
+            "block_out_channels": [128, 256, 512, 512],
+            "latent_channels": 4,
+            "scaling_factor": 0.13025,
+            "force_upcast": True,
+        },
+        "text_encoder/config.json": {"hidden_size": 768, "projection_dim": 768},
+        "text_encoder_2/config.json": {"hidden_size": 1280, "projection_dim": 1280},
+    }
+    for name, keys in files.items():
+        (saved / name).write_text(json.dumps(json.loads((saved / name).read_text()) | keys))
+    assert diffusers.locate(Diffusers(path=str(saved)), 1024).vae is None
+    with pytest.raises(UserError, match=r"sample_size = 128, latents of 1024 pixels, but data.resolution is 512"):
+        diffusers.locate(Diffusers(path=str(saved)), 512)

@@ -17,25 +17,9 @@ import pytest
 from directcm import stop, warm
 from directcm.artifacts import open_artifact, read_json
 from tests.patience import PATIENCE
+from tests.runs import HOSTILE
 
 SRC = str(Path(stop.__file__).parents[1])
-# Left behind in shells, notebooks and other programs' launchers; each is read by something that a verb imports.
-HOSTILE = {
-    "ACCELERATE_GRADIENT_ACCUMULATION_STEPS": "4",
-    "ACCELERATE_MIXED_PRECISION": "bf16",
-    "ACCELERATE_USE_FSDP": "true",
-    "ATEN_CPU_CAPABILITY": "default",
-    "DIFFUSERS_ATTN_BACKEND": "flex",
-    "LOCAL_RANK": "1",
-    "RANK": "1",
-    "WORLD_SIZE": "2",
-    "MASTER_ADDR": "nowhere.invalid",
-    "MPLBACKEND": "module://matplotlib_inline.backend_inline",
-    "ONEDNN_MAX_CPU_ISA": "SSE41",
-    "PYTHONWARNINGS": "error",
-    "SLURM_JOB_ID": "77",
-    "USE_TORCH": "0",
-}
 
 
 def environment(**variables: str) -> dict[str, str]:
@@ -61,7 +45,10 @@ def train(tiny: Any, out: Path, **variables: str) -> Any:
 
 @pytest.mark.slow
 def test_a_shell_full_of_variables_trains_the_same_student(tiny: Any, tmp_path: Path) -> None:
-    clean, hostile = train(tiny, tmp_path / "clean"), train(tiny, tmp_path / "hostile", **HOSTILE)
+    clean, hostile = (
+        train(tiny, tmp_path / "clean"),
+        train(tiny, tmp_path / "hostile", PYTHONWARNINGS="error", **HOSTILE),
+    )
     assert clean.fingerprint == hostile.fingerprint
     said = read_json(hostile.folder / "provenance.json")["environment"]
     assert {"ACCELERATE_GRADIENT_ACCUMULATION_STEPS", "RANK", "ATEN_CPU_CAPABILITY"} <= set(said["taken_out"])
@@ -122,15 +109,3 @@ def test_whatever_is_wrong_with_the_import_helper_jobs_run(
     assert warm.SOCKET not in os.environ
     said = capsys.readouterr().err.strip().splitlines()
     assert len(said) == 1 and "without the import helper" in said[0]
-
-
-def test_text_that_a_terminal_cannot_show_ends_no_verb(tmp_path: Path) -> None:
-    done = subprocess.run(
-        [sys.executable, "-m", "directcm.cli", "show", str(tmp_path / "café→.csv")],
-        env=environment(PYTHONIOENCODING="ascii:strict", LC_ALL="C"),
-        capture_output=True,
-        text=True,
-        timeout=PATIENCE,
-    )
-    assert done.returncode == 2 and "Traceback" not in done.stderr, done.stderr
-    assert len(done.stderr.strip().splitlines()) == 1

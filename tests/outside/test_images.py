@@ -213,7 +213,8 @@ def _whole(folder: Path) -> list[tuple[str, bytes]]:
     noise = np.random.default_rng(0).integers(0, 255, (SIDE, SIDE, 3)).astype(np.uint8)
     out = []
     for suffix in ("png", "jpg", "gif", "tif", "bmp", "webp", "tga", "ppm", "ico", "sgi", "pcx", "jp2", "dds"):
-        Image.fromarray(noise).save(folder / f"sound.{suffix}")
+        # A photo with a bad entry of EXIF is sound: only its pixels and its orientation are needed.
+        Image.fromarray(noise).save(folder / f"sound.{suffix}", **({"exif": BAD} if suffix == "jpg" else {}))
         out.append((suffix, (folder / f"sound.{suffix}").read_bytes()))
         (folder / f"sound.{suffix}").unlink()
     return out

@@ -13,7 +13,6 @@ import torch
 from directcm.artifacts import open_artifact
 from directcm.config import Diffusers, Process
 from directcm.errors import UserError
-from directcm.processes import VariancePreserving
 from directcm.teachers import diffusers, load
 from directcm.teachers.latent_diffusion import TextEncoders, load_vae
 
@@ -196,23 +195,3 @@ def test_a_real_inpainting_unet_is_refused_before_any_job(pipeline: Any, tmp_pat
     with pytest.raises(UserError) as error:
         preflight.check(parse(Config, settings))
     assert "in_channels = 9" in one_line(error)
-
-
-def test_what_only_says_how_diffusers_samples_is_accepted(pipeline: Any, tmp_path: Path) -> None:
-    """SDXL's own scheduler and its likes, with the keys that public repositories carry."""
-    folder = spelled(pipeline, tmp_path / "pipeline", None, False)
-    path = folder / "scheduler/scheduler_config.json"
-    own = json.loads(path.read_text())
-    for name, more in (
-        ("EulerDiscreteScheduler", {"interpolation_type": "linear", "use_karras_sigmas": False, "clip_sample": True}),
-        ("EulerDiscreteScheduler", {"timestep_spacing": "leading", "steps_offset": 1, "timestep_type": "discrete"}),
-        ("DPMSolverMultistepScheduler", {"use_karras_sigmas": True, "algorithm_type": "dpmsolver++"}),
-    ):
-        path.write_text(json.dumps({**own, "_class_name": name, **more}))
-        assert diffusers.locate(Diffusers(path=str(folder)))
-    assert isinstance(load(_pinned(folder, tmp_path)).process, VariancePreserving)
-
-
-def _pinned(folder: Path, tmp_path: Path) -> Any:
-    diffusers.make(Diffusers(path=str(folder)), Process(), SIDE, tmp_path / "pinned")
-    return open_artifact(tmp_path / "pinned", "teacher")
