@@ -824,7 +824,8 @@ class Config(Block):
 
     def why_least(self) -> str:
         """Which metrics need the most images, as the beginning of a sentence."""
-        names = [m for m in self.metrics if m in METRICS and METRICS[m].least >= self.least()]
+        those = [METRICS[m] for m in self.metrics if m in METRICS and "data" in METRICS[m].references]
+        names = [metric.name for metric in those if metric.least >= self.least()]
         return f"{', '.join(names[:4])}{' …' if len(names) > 4 else ''} need{'s' if len(names) == 1 else ''}"
 
     def _check_teacher(self) -> None:
