@@ -100,7 +100,7 @@ class Block(BaseModel):
                     continue
                 if info is not None and info.annotation is not bool and any(isinstance(v, bool) for v in inside):
                     value = next(v for v in inside if isinstance(v, bool))
-                    raise ValueError(f"{key} is {str(value).lower()}, expected a number or text")
+                    raise ValueError(f"{key} is {str(value).lower()}, expected a number or text (text in quotes: \"no\" and \"on\" are truth values to YAML)")
         return data
 
 

@@ -419,6 +419,14 @@ def has_gpu() -> bool:
     return any(Path("/dev").glob("nvidia[0-9]*"))
 
 
+def _without(error: Exception) -> None:
+    print(
+        f"directcm: jobs start without the import helper, each some seconds slower: {type(error).__name__}: {error}",
+        file=sys.stderr,
+        flush=True,
+    )
+
+
 def accompany(rules: Iterable[str], modules: Sequence[str] = MODULES) -> bool:
     """A helper for as long as this process lasts, if jobs of these rules gain by it; whether there is one now.
 
@@ -432,11 +440,7 @@ def accompany(rules: Iterable[str], modules: Sequence[str] = MODULES) -> bool:
         started = _start(modules)
     # It only saves time: whatever is wrong with it, jobs run as well without.
     except Exception as error:
-        print(
-            f"directcm: jobs start without the import helper, each some seconds slower: {type(error).__name__}: {error}",
-            file=sys.stderr,
-            flush=True,
-        )
+        _without(error)
         return False
     os.close(started.ready)
     # `alive` stays open in this process alone, and is closed by its end.
@@ -446,8 +450,13 @@ def accompany(rules: Iterable[str], modules: Sequence[str] = MODULES) -> bool:
 
 def run(command: Sequence[str]) -> int:
     """Run a command with a helper; its exit status."""
-    with helper() as address:
-        done = subprocess.Popen(command, env={**os.environ, SOCKET: address})
+    with contextlib.ExitStack() as stack:
+        variables = dict(os.environ)
+        try:
+            variables[SOCKET] = stack.enter_context(helper())
+        except Exception as error:
+            _without(error)
+        done = subprocess.Popen(command, env=variables)
         before = {
             n: signal.signal(n, lambda number, frame: done.send_signal(number))
             for n in (signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1)

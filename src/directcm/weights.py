@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from directcm.artifacts import sha256
+from directcm.config import local
 from directcm.errors import UserError
 
 VARIABLE = "DIRECTCM_WEIGHTS"
@@ -83,7 +84,7 @@ _verified: set[tuple[str, int, int, str]] = set()
 
 def weights_folder() -> Path:
     """Where weights lie: $DIRECTCM_WEIGHTS, or `weights/` in the working folder."""
-    return Path(os.environ.get(VARIABLE) or "weights")
+    return local(os.environ.get(VARIABLE) or "weights")
 
 
 def weights_file(name: str) -> Path:

@@ -66,6 +66,7 @@ def rows(change: dict[int, str]) -> str:
         ({3: '03.png,"the best of all', 8: '08.png,a 9" plate'}, ["line 5", "goes on after"]),
         ({3: '03.png,"best" of all'}, ["line 5", "goes on after"]),
         ({3: "03.png"}, ["line 5 (03.png)", "fewer fields than columns"]),
+        ({3: '03.png, "the best"'}, ["line 5 (03.png)", "a space stands before a quotation mark"]),
     ],
 )
 def test_a_malformed_line_is_named(change: dict[int, str], words: list[str], folder: Path) -> None:

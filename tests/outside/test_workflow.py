@@ -61,13 +61,11 @@ def test_what_changes_outside_is_made_again_and_traced(bare: Path, digit_folder:
     def make() -> None:
         done = run("snakemake", target, "--cores", "1", *files)
         assert done.returncode == 0, done.stderr[-3000:]
-        assert pending() == {}
 
     def traced() -> str:
         return run("directcm", "trace", "results/watched/data", "--results", "results/watched").stdout
 
     make()
-    assert "unchanged" in traced()
     os.utime(folder / "03.png", (1, 1))
     assert pending() == {} and "unchanged" in traced()
     table = folder / "metadata.csv"
@@ -88,7 +86,7 @@ def test_what_changes_outside_is_made_again_and_traced(bare: Path, digit_folder:
         found = traced()
         assert "CHANGED" in found and words in found, found
         make()
-        assert "unchanged" in traced()
+    assert "unchanged" in traced()
     (folder / "06.png").unlink()
     assert pending() == {"data": 1} and "06.png is gone" in traced()
     # Results that were brought from another machine, without the pictures: nothing is known to have changed.

@@ -103,6 +103,11 @@ def table(folder: Path) -> list[Row]:
                     f"{where} ({fields[0]}): {'more' if len(fields) > len(header) else 'fewer'} fields than columns, {len(fields)} for "
                     f"{len(header)}; put a caption that has commas in double quotes, and write an empty field's comma"
                 )
+            for field in fields:
+                if field.lstrip() != field and field.lstrip().startswith('"'):
+                    raise UserError(
+                        f"{where} ({fields[0]}): a space stands before a quotation mark that opens a field; remove the space"
+                    )
             row = dict(zip(header, fields, strict=True))
             rows.append(Row(first, row["file_name"], row["text"], row.get("label", "")))
     except csv.Error as error:
