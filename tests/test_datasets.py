@@ -341,7 +341,7 @@ def test_a_byte_order_mark(tmp_path: Path) -> None:
         (("gone.png", "x"), ["'gone.png'", "not there"]),
         (("../outside.png", "x"), ["'../outside.png'", "not inside"]),
         (("/etc/hostname", "x"), ["'/etc/hostname'", "not inside"]),
-        (("", "x"), ["''", "not inside"]),
+        (("", "x"), ["line 4", "file_name is empty"]),
         (("small.png", "x"), ["small.png (8×16)", "data.resolution = 16"]),
         (("text.png", "x"), ["'text.png'", "not a readable image"]),
         (("cut.png", "x"), ["'cut.png'", "not a readable image"]),

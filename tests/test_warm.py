@@ -19,8 +19,21 @@ from tests.patience import PATIENCE, until
 DIRECTCM = [sys.executable, "-m", "directcm.cli"]
 
 
+@pytest.fixture(scope="module", autouse=True)
+def measured() -> Iterator[None]:
+    """The helper and its forks are measured where the tests are (`make test`): coverage's own hook reads these two."""
+    import coverage
+
+    with pytest.MonkeyPatch.context() as patch:
+        if coverage.Coverage.current() is not None:
+            top = Path(__file__).parents[1]
+            patch.setenv("COVERAGE_PROCESS_START", str(top / "pyproject.toml"))
+            patch.setenv("COVERAGE_FILE", str(top / ".coverage"))
+        yield
+
+
 @pytest.fixture(scope="module")
-def address() -> Iterator[str]:
+def address(measured: None) -> Iterator[str]:
     """A helper that imports nothing, as fast as can be."""
     with pytest.MonkeyPatch.context() as patch:
         for name in warm.THREADS:

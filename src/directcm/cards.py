@@ -27,17 +27,25 @@ def _escape(text: str) -> str:
 SEVERAL = 4
 
 
-def _use(latent: bool, lora: bool, run: Mapping[str, Any], process: Mapping[str, Any], caption: str) -> list[str]:
+def _use(latent: bool, lora: bool, run: Mapping[str, Any], teacher: Mapping[str, Any], caption: str) -> list[str]:
     """Lines of Python with which stock diffusers loads a student on latents, and makes images with it."""
+    process = teacher["process"]
     if not latent:
         return [
             "from diffusers import UNet2DModel",
             "",
             'unet = UNet2DModel.from_pretrained("<this folder>", subfolder="unet")',
         ]
-    names = ["LCMScheduler", "StableDiffusionXLPipeline", *([] if lora else ["UNet2DConditionModel"])]
+    variant = f', variant="{teacher["variant"]}"' if teacher.get("variant") else ""
+    own_vae = teacher.get("vae_path") or teacher.get("vae_id")
+    vae_variant = f', variant="{teacher["vae_variant"]}"' if teacher.get("vae_variant") else ""
+    names = [
+        *(["AutoencoderKL"] if own_vae else []),
+        *("LCMScheduler", "StableDiffusionXLPipeline"),
+        *([] if lora else ["UNet2DConditionModel"]),
+    ]
     # As a Python text that cannot close the block of code around it.
-    prompt = json.dumps(caption).replace("`", "\\u0060")
+    prompt = json.dumps(caption, ensure_ascii=False).replace("`", "\\x60")
     timesteps, several = int(process["timesteps"]), min(SEVERAL, run["N"])
     if process["time_input"] == "one_based":
         several, calls = (
@@ -57,8 +65,11 @@ def _use(latent: bool, lora: bool, run: Mapping[str, Any], process: Mapping[str,
     return [
         f"from diffusers import {', '.join(names)}",
         "",
-        'pipe = StableDiffusionXLPipeline.from_pretrained("<teacher folder>")',
-        f"pipe.scheduler = LCMScheduler.from_config(pipe.scheduler.config, original_inference_steps={run['N']})",
+        f'pipe = StableDiffusionXLPipeline.from_pretrained("<teacher folder>"{variant})',
+        *([f'pipe.vae = AutoencoderKL.from_pretrained("<its VAE\'s folder>"{vae_variant})'] if own_vae else []),
+        "pipe.scheduler = LCMScheduler.from_config(",
+        f"    pipe.scheduler.config, original_inference_steps={run['N']}, clip_sample=False",
+        ")",
         'pipe.load_lora_weights("<this folder>")'
         if lora
         else 'pipe.unet = UNet2DConditionModel.from_pretrained("<this folder>", subfolder="unet")',
@@ -93,7 +104,6 @@ def card(student: Artifact, teacher: Artifact, data: Artifact, metrics: Sequence
     origin = kind
     if pinned:
         origin = teacher.settings["path"] or f"{teacher.settings['id']} at revision {teacher.settings['revision']}"
-    process = teacher.settings["process"]
     caption = next(row["text"] for row in data.csv("images.csv") if row["split"] == "train")
     lines = [
         "---",
@@ -121,7 +131,7 @@ def card(student: Artifact, teacher: Artifact, data: Artifact, metrics: Sequence
         "## Use",
         "",
         "```python",
-        *_use(TEACHERS[kind].latent, lora, run, process, caption),
+        *_use(TEACHERS[kind].latent, lora, run, teacher.settings, caption),
         "```",
         "",
         _ON_CLEAN if TEACHERS[kind].latent else _formula(teacher.settings["process"]),

@@ -88,7 +88,7 @@ def _threads(count: int) -> None:
 def _data(a: argparse.Namespace) -> None:
     from directcm import datasets
 
-    datasets.make(settings_argument(Data, a.settings), a.seed, a.out)
+    datasets.make(settings_argument(Data, a.settings), a.seed, a.out, a.least, a.classes)
 
 
 def _teacher(a: argparse.Namespace) -> None:
@@ -815,6 +815,8 @@ def parser() -> argparse.ArgumentParser:
     p = verb("data", _data, "copy a data set into an artefact with a fixed split")
     settings(p, "data")
     p.add_argument("--seed", type=INDEX, required=True, help="the run's seed")
+    p.add_argument("--least", type=NATURAL, default=1, help="training images that the metrics need")
+    p.add_argument("--classes", action="store_true", help="each image needs a label: the teacher is told the class")
 
     p = verb("teacher", _teacher, "train a small teacher, record an existing one, or make the exact one")
     settings(p, "teacher.<kind>")

@@ -100,7 +100,9 @@ class Block(BaseModel):
                     continue
                 if info is not None and info.annotation is not bool and any(isinstance(v, bool) for v in inside):
                     value = next(v for v in inside if isinstance(v, bool))
-                    raise ValueError(f"{key} is {str(value).lower()}, expected a number or text (text in quotes: \"no\" and \"on\" are truth values to YAML)")
+                    raise ValueError(
+                        f'{key} is {str(value).lower()}, expected a number or text (text in quotes: "no" and "on" are truth values to YAML)'
+                    )
         return data
 
 
@@ -1114,16 +1116,32 @@ def read_yaml(path: str | Path) -> dict[str, Any]:
                     first[key] = line
             return super().construct_mapping(node, deep)
 
+        def construct_yaml_int(self, node: yaml.ScalarNode) -> int:
+            """YAML 1.1 reads 010 as eight and 1:30 as ninety, which nobody means here."""
+            if re.fullmatch(r"[-+]?0[0-7]+|.*:.*", node.value):
+                raise UserError(
+                    f"{path}, line {node.start_mark.line + 1}: {node.value} is {super().construct_yaml_int(node)} to YAML; "
+                    "write the number without a leading 0 or a colon, or put text in quotes"
+                )
+            return int(super().construct_yaml_int(node))
+
+    Loader.add_constructor("tag:yaml.org,2002:int", Loader.construct_yaml_int)
     path = Path(path)
     try:
-        content = yaml.load(path.read_text(encoding="utf-8"), Loader)
+        text = path.read_text(encoding="utf-8")
+        try:
+            # As Snakemake: JSON first, which may be indented with tabs.
+            content = json.loads(text) if text.lstrip().startswith("{") else yaml.load(text, Loader)
+        except json.JSONDecodeError:
+            content = yaml.load(text, Loader)
+        json.dumps(content, default=str, skipkeys=True)
     except FileNotFoundError:
         raise UserError(f"{path}: no such configuration file") from None
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         line = f", line {mark.line + 1}" if mark else ""
         problem = str(getattr(error, "problem", None) or error)
-        tab = "; indent with spaces, not with tabs" if "\\t" in problem or "tab" in problem else ""
+        tab = "; indent with spaces, not with tabs" if "\\t" in problem else ""
         raise UserError(f"{path}{line}: not valid YAML; {problem}{tab}") from None
     except UnicodeDecodeError as error:
         raise UserError(f"{path}: not in UTF-8 ({error}); save it in that encoding") from None

@@ -71,9 +71,11 @@ def differences(before: Sequence[Mapping[str, Any]], now: Sequence[Mapping[str, 
     ]
 
 
-def changes(pinned: Artifact) -> list[str]:
-    """What has changed of the files that a pinned teacher's artefact names, a phrase each; of a folder that is not here nothing."""
+def changes(pinned: Artifact) -> list[str] | None:
+    """What has changed of the files that a pinned teacher's artefact names, a phrase each; None where none of its folders is here."""
     places = read_json(pinned.folder / LOCATION)
+    if not any(place is not None and Path(place).is_dir() for place in places.values()):
+        return None
     out = []
     for row in pinned.csv("files.csv"):
         folder = places.get(row["part"])

@@ -2,14 +2,26 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
+from directcm.artifacts import read_json
 from directcm.config import Config
 from directcm.datasets import TRAIN, split
 from directcm.errors import UserError
 from directcm.specs import DISTANCES, EXTRACTORS, TEACHERS
 
 
-def check(config: Config) -> None:
-    """Raise a UserError that says what is missing, from where it comes, and how to place it by hand."""
+def check(config: Config, results: Path | None = None) -> None:
+    """Raise a UserError that says what is missing, from where it comes, and how to place it by hand.
+
+    `results`: the preset's folder; of data that lie there already the number of images is known.
+    """
+    made = results / "data/data.json" if results is not None else None
+    if made is not None and made.is_file() and (train := read_json(made)["n_train"]) < config.least():
+        raise UserError(
+            f"{made.parent}: {train} images are trained on; {config.why_least()} at least {config.least()} of these: add images, "
+            "lower data.held_out, or leave those metrics out"
+        )
     if config.data.kind == "folder":
         from directcm.datasets import folder
 

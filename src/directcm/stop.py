@@ -80,6 +80,12 @@ def asked() -> int | None:
     return _asked
 
 
+def mark_own_job() -> None:
+    """Say to the verbs below that the SLURM job this process runs in, if it does, was submitted for them."""
+    if (job := os.environ.get("SLURM_JOB_ID")) is not None:
+        os.environ[OWN_JOB] = job
+
+
 def requeue() -> bool:
     """Put this SLURM job back into the queue; True where SLURM will end this process and start the job again.
 

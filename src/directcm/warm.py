@@ -250,6 +250,9 @@ def _child(
         with contextlib.suppress(Exception):
             sys.stdout.flush()
             sys.stderr.flush()
+        # By itself, for the helper may be gone by now.
+        with contextlib.suppress(OSError):
+            _send(connection, {"status": status})
         os._exit(status)
 
 
@@ -284,8 +287,10 @@ def serve(listener: socket.socket, mine: dict[str, str], life: int, run: Callabl
                     for pid, connection in list(waiting.items()):
                         done, status = os.waitpid(pid, os.WNOHANG)
                         if done:
-                            with contextlib.suppress(OSError):
-                                _send(connection, {"status": os.waitstatus_to_exitcode(status)})
+                            # One that could not say so itself.
+                            if (code := os.waitstatus_to_exitcode(status)) < 0:
+                                with contextlib.suppress(OSError):
+                                    _send(connection, {"status": code})
                             waiting.pop(pid).close()
                 else:
                     connection, _ = listener.accept()
@@ -380,7 +385,8 @@ def _start(modules: Sequence[str]) -> _Started:
     address = str(Path(folder) / "socket")
     reading, ready = os.pipe()
     life, alive = os.pipe()
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as listener:
+    with contextlib.ExitStack() as undo, socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as listener:
+        undo.callback(shutil.rmtree, folder, ignore_errors=True)
         listener.bind(address)
         listener.listen(64)
         ours = (listener.fileno(), ready, life)
@@ -393,6 +399,7 @@ def _start(modules: Sequence[str]) -> _Started:
             # Ctrl-C is for the command; the helper ends after it.
             start_new_session=True,
         )
+        undo.pop_all()
     os.close(ready)
     os.close(life)
     return _Started(address, reading, alive, process)

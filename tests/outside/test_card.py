@@ -62,7 +62,7 @@ def test_the_cards_calls_give_the_runs_own_images(
 
 def test_a_caption_cannot_leave_the_block(tiny: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     rows = tiny.data.csv("images.csv")
-    hostile = '```\n"]); import os #\\'
+    hostile = '```\n"]); import os #\\ 😀'
     monkeypatch.setattr(type(tiny.data), "csv", lambda self, name: [{**row, "text": hostile} for row in rows])
     one, _ = said(card(tiny.cm, tiny.teacher, tiny.data, []), Path("t"), Path("s"))
     import ast

@@ -83,6 +83,78 @@ def test_a_job_that_nobody_submitted_for_a_verb_is_not_requeued(tmp_path: Path) 
     assert not asked.exists(), asked.read_text()
 
 
+def test_a_helper_that_is_killed_costs_no_finished_work(tmp_path: Path) -> None:
+    """By the kernel, short of memory: the verb goes on in its fork, and its own status is what counts."""
+    code = textwrap.dedent(
+        """
+        import os, signal, subprocess, sys, time
+        from directcm import warm
+        with warm.helper(modules=("json",)) as address:
+            os.environ[warm.SOCKET] = address
+            caller = subprocess.Popen([sys.executable, "-m", "directcm.cli", "convergence", "--help"], stdout=subprocess.DEVNULL)
+            print(caller.wait())
+        """
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=environment(), capture_output=True, text=True, timeout=PATIENCE
+    )
+    assert done.stdout.split() == ["0"], done.stderr
+    # The same, and the helper is gone while the fork works.
+    script = tmp_path / "killed.py"
+    script.write_text(
+        textwrap.dedent(
+            """
+            import os, signal, socket, subprocess, sys, threading, time
+            from directcm import warm
+            where = sys.argv[1]
+            def work(argv):
+                os.kill(os.getppid(), signal.SIGKILL)
+                time.sleep(1)
+                print("finished", flush=True)
+                return 7
+            listener = socket.socket(socket.AF_UNIX)
+            listener.bind(where)
+            listener.listen()
+            reading, writing = os.pipe()
+            pid = os.fork()
+            if pid == 0:
+                os.close(writing)
+                warm.serve(listener, warm._early(os.environ), reading, work)
+                os._exit(0)
+            os.environ[warm.SOCKET] = where
+            print(warm.ask(["convergence"]), flush=True)
+            """
+        )
+    )
+    variables = environment(**dict.fromkeys(warm.THREADS, "1"))
+    done = subprocess.run(
+        [sys.executable, str(script), str(tmp_path / "s")],
+        env=variables,
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE,
+    )
+    assert done.stdout.split() == ["finished", "7"], done.stderr
+
+
+def test_warm_runs_the_command_without_a_helper_that_cannot_start(tmp_path: Path) -> None:
+    long = tmp_path / ("x" * 120)
+    long.mkdir()
+    command = [sys.executable, "-m", "directcm.cli", "warm", "--", "echo", "ran"]
+    done = subprocess.run(command, env=environment(TMPDIR=str(long)), capture_output=True, text=True, timeout=PATIENCE)
+    assert done.returncode == 0 and done.stdout.strip() == "ran" and "Traceback" not in done.stderr, done.stderr
+    assert "without the import helper" in done.stderr and not list(long.iterdir())
+
+
+def test_the_commit_is_that_of_the_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from directcm.artifacts import provenance
+
+    subprocess.run(["git", "init", "--quiet", str(tmp_path / "dotfiles")], check=True)
+    before = provenance()["commit"]
+    monkeypatch.setenv("GIT_DIR", str(tmp_path / "dotfiles/.git"))
+    assert provenance()["commit"] == before
+
+
 @pytest.mark.parametrize("how", ["a long TMPDIR", "no sockets", "no processes"])
 def test_whatever_is_wrong_with_the_import_helper_jobs_run(
     how: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture

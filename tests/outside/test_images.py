@@ -162,6 +162,10 @@ def test_what_means_nothing_certain_is_refused_by_name(folder: Path, one_line: A
         "nan.tif": (lambda p: _tiff(p, np.where(values > 0.5, np.nan, values).astype(np.float32), "<", 3), "finite"),
         "wide.tif": (lambda p: _tiff(p, (values * 2**30).astype(np.int32), "<", 2), "expected 0 to 65535"),
         "narrow.tif": (lambda p: _tiff(p, (values * 200).astype(np.int32), "<", 2), "at most 200"),
+        "narrow.png": (lambda p: Image.fromarray((values * 255).astype(np.uint16)).save(p), "at most 255"),
+        "pointer.png": (lambda p: p.write_text("version https://git-lfs.github.com/spec/v1\n"), "git lfs pull"),
+        "empty.png": (lambda p: p.write_bytes(b""), "an empty file"),
+        "photo.heic": (lambda p: p.write_bytes(b"\0\0\0\x18ftypheic" + bytes(40)), "HEIC"),
         "lab.tif": (lambda p: Image.new("LAB", (SIDE, SIDE)).save(p), "mode LAB"),
     }
     for name, (write, words) in kinds.items():
@@ -194,6 +198,31 @@ def test_a_bad_entry_beside_a_good_orientation(folder: Path, capsys: pytest.Capt
     pixels = turned(folder, BAD)
     # Orientation 6: the stored left is the top.
     assert pixels[:6].mean() < 40 and pixels[-6:].mean() > 200
+
+
+@pytest.mark.parametrize("suffix", ["jpg", "png", "tif", "webp"])
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_every_orientation_in_every_format(orientation: int, suffix: str, folder: Path) -> None:
+    """Quarters of four greys, stored as the orientation says (Exif 2.32, 4.6.4 A), come out as they were."""
+    upright = np.zeros((32, 32, 3), np.uint8)
+    upright[:16, :16], upright[:16, 16:], upright[16:, :16], upright[16:, 16:] = 20, 90, 160, 230
+    # What turns the upright picture into the stored one.
+    stored = {
+        1: lambda a: a,
+        2: np.fliplr,
+        3: lambda a: np.rot90(a, 2),
+        4: np.flipud,
+        5: lambda a: a.transpose(1, 0, 2),
+        6: lambda a: np.rot90(a, 1),
+        7: lambda a: np.rot90(a, 2).transpose(1, 0, 2),
+        8: lambda a: np.rot90(a, 3),
+    }[orientation](upright)
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    Image.fromarray(np.ascontiguousarray(stored)).save(folder / f"o.{suffix}", exif=exif)
+    (pixels,) = made(folder, f"o.{suffix}")
+    found = [pixels[y : y + 4, x : x + 4].mean() for y, x in ((2, 2), (2, 10), (10, 2), (10, 10))]
+    assert np.abs(np.subtract(found, (20, 90, 160, 230))).max() < 6, found
 
 
 @given(st.binary(max_size=200))
@@ -285,6 +314,12 @@ def test_a_decoders_warning_names_the_file(folder: Path, capfd: pytest.CaptureFi
     made(folder, "warned.jpg")
     said = [line for line in capfd.readouterr().err.splitlines() if line.strip()]
     assert said and all("warned.jpg" in line for line in said), said
+
+
+def test_a_little_beyond_one_is_one(folder: Path) -> None:
+    values = np.linspace(-1e-9, 1.0000001, SIDE * SIDE).astype(np.float32).reshape(SIDE, SIDE)
+    _tiff(folder / "resampled.tif", values, "<", 3)
+    assert np.abs(made(folder, "resampled.tif")[0] - EIGHT[..., None]).max() == 0
 
 
 def test_the_verb_says_it_in_one_line(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:

@@ -74,6 +74,29 @@ def test_a_malformed_line_is_named(change: dict[int, str], words: list[str], fol
     assert all(word in text for word in words), text
 
 
+@pytest.mark.parametrize(
+    "table",
+    [
+        'text,file_name\na,00.png\n"best of,01.png\nc,02.png\nplate of 9",03.png\nd,04.png\n',
+        'label,file_name,text\n1,00.png,a\n1,01.png,"best of\n2,02.png,c\n3,03.png,"\n2,04.png,d\n',
+        'file_name,text\n00.png,a\n01.png,"best of\n./02.png,c\nsub/03.JPEG,d"\n',
+    ],
+)
+def test_rows_are_not_swallowed_whatever_the_order_of_columns(table: str, folder: Path) -> None:
+    assert ("line 3" in (text := refused(folder, table)) and "02.png" in text) or "01.png" in text
+
+
+def test_what_spreadsheets_and_other_systems_leave(folder: Path) -> None:
+    """Empty rows at the end, and names as Windows writes them; a caption in the column of names."""
+    (folder / "sub").mkdir()
+    (folder / "00.png").rename(folder / "sub/00.png")
+    found = made(folder, "file_name,text\r\nsub\\00.png,a\r\n01.png,b\r\n,\r\n,\r\n")
+    assert [row["text"] for row in found] == ["a", "b"]
+    text = refused(folder, f"file_name,text\n01.png,a\n{'long caption ' * 40},02.png\n")
+    assert "too long for a file's name" in text
+    assert "separated by commas" in refused(folder, "file_name;text\n01.png;a\n")
+
+
 def test_spaces_in_a_header_are_shown(folder: Path) -> None:
     assert "' text'" in refused(folder, rows({}).replace("file_name,text", "file_name, text"))
     assert "'file_name '" in refused(folder, rows({}).replace("file_name,text", "file_name ,text"))

@@ -136,6 +136,98 @@ def test_a_variant_alone_is_named(pipeline: Any, tmp_path: Path, one_line: Any) 
     assert load_vae(open_artifact(tmp_path / "teacher", "teacher")).config.latent_channels == 4
 
 
+def _drop(path: Path, tensor: str) -> None:
+    from safetensors.torch import load_file, save_file
+
+    state = load_file(path)
+    del state[next(key for key in state if key.endswith(tensor))]
+    save_file(state, path, {"format": "pt"})
+
+
+@pytest.mark.parametrize(
+    ("part", "name", "tensor"),
+    [
+        ("unet", "diffusion_pytorch_model.safetensors", "conv_out.weight"),
+        ("vae", "diffusion_pytorch_model.safetensors", "decoder.conv_out.weight"),
+        ("text_encoder_2", "model.safetensors", "text_projection.weight"),
+        ("text_encoder", "model.safetensors", "final_layer_norm.weight"),
+    ],
+)
+def test_weights_that_lack_a_tensor_are_refused(
+    part: str, name: str, tensor: str, pipeline: Any, tmp_path: Path, one_line: Any
+) -> None:
+    """Libraries fill it in at random."""
+    folder = spelled(pipeline, tmp_path / "pipeline", None, False)
+    _drop(folder / part / name, tensor)
+    with pytest.raises(UserError) as error:
+        diffusers.make(Diffusers(path=str(folder)), Process(), SIDE, tmp_path / "teacher")
+    assert tensor in one_line(error) and str(folder / part) in str(error.value)
+    assert not (tmp_path / "teacher").exists()
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (b"", "not a whole safetensors file"),
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n", "git lfs pull"),
+        (None, "not a whole safetensors file"),
+    ],
+)
+def test_a_file_that_holds_no_weights_is_named_before_any_job(
+    content: bytes | None, words: str, pipeline: Any, tmp_path: Path, one_line: Any
+) -> None:
+    folder = spelled(pipeline, tmp_path / "pipeline", None, False)
+    path = folder / "unet/diffusion_pytorch_model.safetensors"
+    path.write_bytes(path.read_bytes()[:-1000] if content is None else content)
+    with pytest.raises(UserError) as error:
+        diffusers.locate(Diffusers(path=str(folder)))
+    assert words in one_line(error) and str(path) in str(error.value)
+
+
+def test_half_a_tokenizer_is_named(pipeline: Any, tmp_path: Path, one_line: Any) -> None:
+    folder = spelled(pipeline, tmp_path / "pipeline", None, False)
+    for name in ("tokenizer.json", "merges.txt"):
+        (folder / "tokenizer" / name).unlink(missing_ok=True)
+    (folder / "tokenizer/vocab.json").write_text("{}")
+    with pytest.raises(UserError) as error:
+        diffusers.locate(Diffusers(path=str(folder)))
+    assert "vocab.json with merges.txt" in one_line(error)
+    folder = spelled(pipeline, tmp_path / "other", None, False)
+    (folder / "tokenizer_2/tokenizer_config.json").unlink()
+    with pytest.raises(UserError) as error:
+        diffusers.locate(Diffusers(path=str(folder)))
+    assert "model_max_length" in one_line(error) and "tokenizer_2" in str(error.value)
+
+
+def test_parts_of_two_variants_are_taken_as_diffusers_takes_them(pipeline: Any, tmp_path: Path) -> None:
+    folder = spelled(pipeline, tmp_path / "pipeline", "fp16", False)
+    (folder / "vae/diffusion_pytorch_model.fp16.safetensors").rename(folder / "vae/diffusion_pytorch_model.safetensors")
+    found = diffusers.locate(Diffusers(path=str(folder), variant="fp16"))
+    assert {"unet/diffusion_pytorch_model.fp16.safetensors", "vae/diffusion_pytorch_model.safetensors"} <= set(
+        found.files
+    )
+
+
+@pytest.mark.parametrize(
+    ("file", "text"),
+    [
+        ("scheduler/scheduler_config.json", "[]"),
+        ("scheduler/scheduler_config.json", "{broken"),
+        ("unet/config.json", '{"addition_embed_type": "text_time", "addition_time_embed_dim": null}'),
+        ("model_index.json", '"text"'),
+        ("text_encoder_2/config.json", '{"hidden_size": "wide"}'),
+    ],
+)
+def test_a_configuration_that_makes_no_sense_is_named(
+    file: str, text: str, pipeline: Any, tmp_path: Path, one_line: Any
+) -> None:
+    folder = spelled(pipeline, tmp_path / "pipeline", None, False)
+    (folder / file).write_text(text)
+    with pytest.raises(UserError) as error:
+        diffusers.locate(Diffusers(path=str(folder)))
+    assert str(folder) in one_line(error) and "delete" not in str(error.value)
+
+
 def test_pickled_weights_are_named(pipeline: Any, tmp_path: Path, one_line: Any) -> None:
     folder = spelled(pipeline, tmp_path / "pipeline", None, False)
     (folder / "unet/diffusion_pytorch_model.safetensors").rename(folder / "unet/diffusion_pytorch_model.bin")
@@ -148,6 +240,8 @@ def test_pickled_weights_are_named(pipeline: Any, tmp_path: Path, one_line: Any)
 FOREIGN = [
     ("unet/config.json", "in_channels", 9, "in_channels = 9"),
     ("unet/config.json", "out_channels", 8, "out_channels = 8"),
+    ("unet/config.json", "_class_name", "UNet3DConditionModel", "UNet3DConditionModel"),
+    ("unet/config.json", "layers_per_block", 3, "is not there"),
     ("unet/config.json", "time_cond_proj_dim", 256, "time_cond_proj_dim"),
     ("unet/config.json", "class_embed_type", "timestep", "class_embed_type"),
     ("unet/config.json", "encoder_hid_dim_type", "text_proj", "encoder_hid_dim_type"),

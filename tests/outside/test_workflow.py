@@ -89,6 +89,11 @@ def test_what_changes_outside_is_made_again_and_traced(bare: Path, digit_folder:
     assert "unchanged" in traced()
     (folder / "06.png").unlink()
     assert pending() == {"data": 1} and "06.png is gone" in traced()
+    # From wherever it is asked.
+    elsewhere = make_run(bare)(
+        "sh", "-c", f"cd / && directcm trace {bare}/results/watched/data --results {bare}/results/watched"
+    )
+    assert "06.png is gone" in elsewhere.stdout
     # Results that were brought from another machine, without the pictures: nothing is known to have changed.
     folder.rename(bare / "moved")
     assert pending() == {} and "unchanged" in traced()
@@ -137,6 +142,30 @@ def test_limits_are_known_before_the_first_job(bare: Path, digit_folder: Any) ->
         assert all(word in line for word in words), line
 
 
+def test_an_archive_is_counted_before_the_teacher_and_watched(bare: Path, digit_folder: Any) -> None:
+    """What it holds is known when it is read, which is before any training."""
+    import hashlib
+    import tarfile
+
+    run, archive = make_run(bare), bare / "few.tar"
+    with tarfile.open(archive, "w") as tar:
+        tar.add(digit_folder(bare / "few", 6), "few")
+    digest = hashlib.sha256(archive.read_bytes()).hexdigest()
+    text = f"preset: few\ndata: {{kind: archive, path: few.tar, sha256: {digest}, resolution: 16}}\n"
+    files = ["--configfile", *overlay(bare, text + "metrics: [ode_error, precision_tiny]\n", "few.yaml")[1:]]
+    done = run("snakemake", "--cores", "1", *files)
+    assert done.returncode == 1 and "5 of 6 images are trained on, the metrics need at least 6" in done.stderr
+    assert "teacher" not in [path.name for path in (bare / "results/few").iterdir()]
+    files = ["--configfile", *overlay(bare, text + "metrics: [ode_error]\n", "few.yaml")[1:]]
+    target = "results/few/data/manifest.json"
+    assert run("snakemake", target, "--cores", "1", *files).returncode == 0
+    assert planned(run("snakemake", target, "-n", *files).stdout) == {}
+    archive.write_bytes(archive.read_bytes() + bytes(512))
+    again = run("snakemake", target, "-n", *files)
+    assert planned(again.stdout + again.stderr) == {"data": 1}
+    assert "CHANGED" in run("directcm", "trace", "results/few/data", "--results", "results/few").stdout
+
+
 def test_one_metric_alone_plans_nothing_that_has_nothing_to_do(bare: Path) -> None:
     done = make_run(bare)("snakemake", "-n", "--configfile", *overlay(bare, "metrics: [ode_error]\n", "one.yaml"))
     done = make_run(bare)("snakemake", "-n", *SMOKE, "one.yaml")
@@ -156,6 +185,10 @@ def test_one_metric_alone_plans_nothing_that_has_nothing_to_do(bare: Path) -> No
         ("train:\n\tsteps: 5\n", ["own.yaml, line 2", "tab"]),
         ("# nothing yet\n", ["own.yaml: has no keys"]),
         ("- train\n", ["own.yaml: expected keys and values"]),
+        ("train:\n  steps: 0100\n", ["own.yaml, line 2", "0100 is 64 to YAML"]),
+        ("train:\n  steps: 1:30\n", ["own.yaml, line 2", "1:30 is 90 to YAML"]),
+        ("metrics: &a [*a]\n", ["own.yaml", "cannot be read"]),
+        ("preset: no\n", ["preset is false", "quotes"]),
     ],
 )
 def test_yaml_says_file_and_line(text: str, words: list[str], bare: Path) -> None:

@@ -29,11 +29,11 @@ from directcm.paths import key
 from directcm.registry import COUPLINGS, methods
 from directcm.registry import FIRST as PAIR
 from directcm.sources import digest
-from directcm.stop import OWN_JOB
+from directcm.stop import mark_own_job
 
 # Of a job that the SLURM executor submitted: a verb that is stopped puts this one back into the queue, and no other.
-if workflow.remote_exec and "SLURM_JOB_ID" in os.environ:
-    os.environ[OWN_JOB] = os.environ["SLURM_JOB_ID"]
+if workflow.remote_exec:
+    mark_own_job()
 
 # A verb takes its shell's place, so that a signal to the job reaches it and the shell does not end before it.
 shell.prefix("set -euo pipefail; exec ")
@@ -75,7 +75,7 @@ config["opening"] = str(_openings[-1].resolve()) if _openings else None
 
 onstart:
     try:
-        preflight.check(CONFIG)
+        preflight.check(CONFIG, Path(OUT))
     except UserError as error:
         stop(error)
     # On a CPU most of a short job is the import of torch: a helper does it once (`directcm warm --help`).

@@ -11,6 +11,8 @@ rule data:
     resources:
         mem_mb=later(2000, 8000),
         runtime=later(10, 120),
+        # No parameter, for another metric does not make the data stale: how many images are asked for.
+        least=CONFIG.least(),
     params:
         code=code("datasets", f"datasets.{CONFIG.data.kind}"),
         settings=literal(settings(CONFIG.data)),
@@ -18,11 +20,12 @@ rule data:
         content=known(
             lambda wildcards: datasets.content(CONFIG.data, Path(OUT, "data"))
         ),
+        classes="" if TEACHERS[CONFIG.teacher.kind].latent else "--classes",
         seed=SEED,
     message:
         "data: images and captions"
     shell:
-        "directcm data --settings {params.settings:q} --seed {params.seed} --out {output} --log {log}"
+        "directcm data --settings {params.settings:q} --seed {params.seed} {params.classes} --least {resources.least} --out {output} --log {log}"
 
 
 rule noise:

@@ -92,14 +92,16 @@ def _state(folder: Path, manifest: Mapping[str, Any]) -> tuple[str, str]:
         found = _outside(artifact)
     except UserError as error:
         return CHANGED, str(error)
+    if found is None:
+        return UNCHANGED, "what it was made from is not here to compare"
     if found:
         more = f" and {len(found) - 3} more" if len(found) > 3 else ""
         return CHANGED, f"what it was made from: {', '.join(found[:3])}{more}"
     return UNCHANGED, ""
 
 
-def _outside(artifact: Artifact) -> list[str]:
-    """What has changed, since an artefact was made, of the files outside the results that it was made from."""
+def _outside(artifact: Artifact) -> list[str] | None:
+    """What has changed, since an artefact was made, of the files outside the results that it was made from; None where they are not here."""
     if artifact.kind == "data":
         return datasets.changes(artifact)
     if artifact.kind == "teacher" and (artifact.folder / LOCATION).is_file():

@@ -17,7 +17,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from directcm import outside, rng
-from directcm.artifacts import MANIFEST, SOURCES, Artifact, new_artifact, read_csv, write_csv, write_json
+from directcm.artifacts import (
+    LOCATION,
+    MANIFEST,
+    SOURCES,
+    Artifact,
+    new_artifact,
+    read_csv,
+    read_json,
+    write_csv,
+    write_json,
+)
 from directcm.config import Data, local, parse
 from directcm.errors import UserError
 from directcm.outside import SOURCE_COLUMNS
@@ -91,10 +101,14 @@ def write(
     out: str | Path,
     groups: Sequence[int] | None = None,
     sources: list[dict[str, Any]] | None = None,
+    least: int = 1,
+    classes: bool = False,
+    place: Path | None = None,
 ) -> None:
     """Write `count` items, one at a time, as the data artefact: images/, images.csv (id, file_name, text, label, split), data.json.
 
-    `sources`: rows of the files outside the project that they were made from, for sources.csv; None where there are none.
+    `sources`: rows of the files outside the project that they were made from, for sources.csv, and `place` where they lie; None
+    where there are none. `least`: training images that the metrics need. `classes`: whether a teacher is told the class of each.
     """
     if count < 2:
         raise UserError(f"data: {count} image(s) found, at least 2 are needed (one to train on, one held out)")
@@ -102,10 +116,12 @@ def write(
     with new_artifact(out, "data", settings={**json.loads(settings.model_dump_json()), "seed": seed}) as art:
         rows: list[dict[str, Any]] = []
         labels, owns, joined = set(), [], _Joined()
+        classes_of: list[str] = []
         for i, item in enumerate(items):
             name = f"images/{i:05d}.png"
             item.image.save(art / name)
             labels.add(item.label)
+            classes_of.append(item.label)
             owns.append(item.part)
             joined.add(hashlib.sha256(item.image.tobytes()).digest(), groups[i] if groups is not None else None)
             progress.update()
@@ -121,8 +137,18 @@ def write(
         parts = [own or part for own, part in zip(owns, drawn, strict=True)]
         for row, part in zip(rows, parts, strict=True):
             row["split"] = part
+        if (train := parts.count(TRAIN)) < least:
+            raise UserError(
+                f"data: {train} of {count} images are trained on, the metrics need at least {least}: add images, lower data.held_out, "
+                "or leave out the metrics that need most (precision, recall, density, coverage)"
+            )
+        if classes:
+            check_classes(
+                [(row["file_name"], row["text"], item) for row, item in zip(rows, classes_of, strict=True)], "data"
+            )
         if sources is not None:
             write_csv(art / SOURCES, sources, SOURCE_COLUMNS)
+            write_json(art / LOCATION, {"data": str(place)})
         write_csv(art / "images.csv", rows, COLUMNS)
         art.counts = {"n": count, "n_train": parts.count(TRAIN), "n_held_out": parts.count(HELD_OUT)}
         write_json(
@@ -137,15 +163,44 @@ def write(
         )
 
 
-def make(settings: Data, seed: int, out: str | Path) -> None:
-    """The verb `data`: read a data set and write its artefact."""
+def check_classes(rows: Sequence[tuple[str, str, str]], where: str) -> None:
+    """What a teacher on pixels asks of (name, caption, label): a label of every image, the same of all of one caption. UserError."""
+    without = [name for name, _, label in rows if not label]
+    if without:
+        shown = ", ".join(repr(name) for name in without[:5]) + (
+            f" and {len(without) - 5} more" if len(without) > 5 else ""
+        )
+        raise UserError(
+            f"{where}: {len(without)} image(s) of {len(rows)}, {shown}, without a label, which a teacher on pixels needs; "
+            "name each image's class in the column label, or set teacher.kind to one on latents"
+        )
+    found: dict[str, str] = {}
+    for _, text, label in rows:
+        if found.setdefault(text, label) != label:
+            raise UserError(
+                f"{where}: the caption {text[:60]!r} has the labels {found[text]!r} and {label!r}; a teacher on pixels is "
+                "told the class by the caption: one label a caption is needed"
+            )
+
+
+def make(settings: Data, seed: int, out: str | Path, least: int = 1, classes: bool = False) -> None:
+    """The verb `data`: read a data set and write its artefact.
+
+    `least`: training images that the metrics need; `classes`: whether a teacher is told the class of each. UserError otherwise.
+    """
     module = importlib.import_module(f"directcm.datasets.{settings.kind}")
     count, items = module.items(settings)
     groups = module.groups(settings) if hasattr(module, "groups") else None
     sources = outside.rows(module.files(settings)) if hasattr(module, "files") else None
     if hasattr(module, "note_unlisted"):
         module.note_unlisted(settings)
-    write(count, items, settings, seed, out, groups, sources)
+    place = (folder_of(settings) if settings.kind == "folder" else Path(settings.path or ".")).absolute()
+    write(count, items, settings, seed, out, groups, sources, least, classes, place)
+
+
+def folder_of(settings: Data) -> Path:
+    """Where a folder of images lies."""
+    return local(settings.path or "")
 
 
 def content(settings: Data, folder: Path) -> str:
@@ -161,7 +216,7 @@ def content(settings: Data, folder: Path) -> str:
         return outside.rows([("archive", path)], outside.KEPT)[0]["sha256"] if path.is_file() else str(settings.sha256)
     if settings.kind != "folder":
         return ""
-    if not local(settings.path or "").is_dir():
+    if not folder_of(settings).is_dir():
         recorded = folder / SOURCES
         return outside.digest(read_csv(recorded)) if recorded.is_file() else ""
     from directcm.datasets import folder as module
@@ -173,17 +228,20 @@ def content(settings: Data, folder: Path) -> str:
         return f"not readable: {error}"
 
 
-def changes(data: Artifact) -> list[str]:
-    """What has changed outside since a data artefact was made from it, a phrase per file; none where that cannot be seen here."""
+def changes(data: Artifact) -> list[str] | None:
+    """What has changed outside since a data artefact was made from it, a phrase per file; None where that cannot be seen here."""
     recorded = data.folder / SOURCES
     if not recorded.is_file():
         return []
     settings = parse(Data, {k: v for k, v in data.settings.items() if k != "seed"}, str(data.folder / MANIFEST))
     module = importlib.import_module(f"directcm.datasets.{settings.kind}")
-    if settings.kind == "folder" and not local(settings.path or "").is_dir():
-        return []
+    if settings.kind == "folder" and (data.folder / LOCATION).is_file():
+        # Where it lay, for a path may be relative to another folder than this one.
+        settings = settings.model_copy(update={"path": read_json(data.folder / LOCATION)["data"]})
+    if settings.kind == "folder" and not folder_of(settings).is_dir():
+        return None
     try:
         found = module.files(settings)
     except UserError as error:
         return [str(error)]
-    return outside.differences(read_csv(recorded), outside.rows(found)) if found else []
+    return outside.differences(read_csv(recorded), outside.rows(found)) if found else None

@@ -23,7 +23,7 @@ from pathlib import Path, PurePosixPath
 from typing import IO
 
 from directcm.config import Data, local
-from directcm.datasets import Item, cifar10, folder
+from directcm.datasets import Item, cifar10, folder, pictures
 from directcm.datasets.download import fetch, verify
 from directcm.errors import UserError
 
@@ -131,9 +131,10 @@ class _naming:
         self.root, self.archive = root, archive
 
     def __enter__(self) -> None:
-        pass
+        pictures.RENAMED[str(self.root)] = str(self.archive)
 
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        pictures.RENAMED.pop(str(self.root), None)
         if isinstance(error, UserError):
             raise UserError(str(error).replace(str(self.root), str(self.archive))) from None
 

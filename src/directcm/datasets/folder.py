@@ -17,7 +17,7 @@ from pathlib import Path, PurePosixPath
 from PIL import Image, ImageOps
 
 from directcm.config import Data, local
-from directcm.datasets import Item, pictures
+from directcm.datasets import Item, check_classes, pictures
 from directcm.errors import UserError
 
 # The file beside which an archive has the others, and what is said where it is missing.
@@ -53,21 +53,7 @@ def check(settings: Data) -> Path:
 def check_labels(settings: Data) -> None:
     """What a teacher on pixels asks of metadata.csv: a label of every image, the same of all images of one caption. UserError."""
     folder = check(settings)
-    path = folder / MARK
-    rows = table(folder)
-    without = [row.name for row in rows if not row.label]
-    if without:
-        raise UserError(
-            f"{path}: {len(without)} image(s) of {len(rows)}, {_list(without)}, without a label, which a teacher on pixels needs; "
-            "name each image's class in the column label, or set teacher.kind to one on latents"
-        )
-    found: dict[str, str] = {}
-    for row in rows:
-        if found.setdefault(row.text, row.label) != row.label:
-            raise UserError(
-                f"{path}: the caption {row.text[:60]!r} has the labels {found[row.text]!r} and {row.label!r}; a teacher on pixels is "
-                "told the class by the caption: one label a caption is needed"
-            )
+    check_classes([(row.name, row.text, row.label) for row in table(folder)], str(folder / MARK))
 
 
 def table(folder: Path) -> list[Row]:
@@ -90,7 +76,8 @@ def table(folder: Path) -> list[Row]:
     try:
         for fields in reader:
             first, start = start, reader.line_num + 1
-            if not fields:
+            # Empty lines, and empty rows as spreadsheets leave them at the end.
+            if not any(field.strip() for field in fields):
                 continue
             if header is None:
                 header = _header(path, fields)
@@ -109,6 +96,8 @@ def table(folder: Path) -> list[Row]:
                         f"{where} ({fields[0]}): a space stands before a quotation mark that opens a field; remove the space"
                     )
             row = dict(zip(header, fields, strict=True))
+            if not row["file_name"]:
+                raise UserError(f"{where}: file_name is empty; name the image, or remove the line")
             rows.append(Row(first, row["file_name"], row["text"], row.get("label", "")))
     except csv.Error as error:
         raise UserError(
@@ -131,6 +120,8 @@ def _header(path: Path, fields: list[str]) -> list[str]:
         odd = any(name != name.strip() or not name.isprintable() for name in fields)
         shown = ", ".join(repr(name) for name in fields) if odd else ",".join(fields)
         blank = ", without spaces around them" if odd else ""
+        if len(fields) == 1 and any(mark in fields[0] for mark in ";\t|"):
+            blank = ", separated by commas"
         raise UserError(f"{path}: columns are {shown}; file_name and text are needed{blank}")
     for name in (*NEEDED, "label"):
         if fields.count(name) > 1:
@@ -141,21 +132,19 @@ def _header(path: Path, fields: list[str]) -> list[str]:
 def _one_row(folder: Path, fields: list[str], where: str, last: int) -> None:
     """A caption may have several lines; one that holds what looks like other rows was not meant to. UserError."""
     for field in fields:
-        for line in field.splitlines()[1:]:
-            name = line.partition(",")[0].strip('"')
-            if "," in line and name and (_is_image_name(name) or (_printable(name) and (folder / name).is_file())):
-                raise UserError(
-                    f"{where}: a quotation mark opens a field that runs to line {last}, over the row of {name!r}; close the caption "
-                    'on its own line, and write a quotation mark within it twice: ""'
-                )
+        lines = field.splitlines()
+        for line in lines if len(lines) > 1 else ():
+            # In whatever column the names stand.
+            for name in (part.strip().strip('"') for part in line.split(",")) if "," in line else ():
+                if name and (_is_image_name(name) or _Folder(folder).find(name) is not None):
+                    raise UserError(
+                        f"{where}: a quotation mark opens a field that runs to line {last}, over the row of {name!r}; close the caption "
+                        'on its own line, and write a quotation mark within it twice: ""'
+                    )
 
 
 def _is_image_name(name: str) -> bool:
     return PurePosixPath(name).suffix.lower() in Image.registered_extensions()
-
-
-def _printable(name: str) -> bool:
-    return len(name) < 256 and "\0" not in name
 
 
 def _list(names: list[str], most: int = 5) -> str:
@@ -177,6 +166,13 @@ class _Folder:
 
     def find(self, name: str) -> Path | None:
         """The file of a name, which may spell accents in another form than the disk does; None where there is none."""
+        try:
+            return self._find(name) or (self._find(name.replace("\\", "/")) if "\\" in name else None)
+        except OSError:
+            # Too long for any file system, say.
+            return None
+
+    def _find(self, name: str) -> Path | None:
         path = self.folder / name
         if path.is_file():
             return path
@@ -200,6 +196,8 @@ class _Folder:
     def why_missing(self, name: str) -> str:
         """What is known of a file that is not there."""
         path = self.folder / name
+        if len(os.fsencode(path.name)) > 255:
+            return f"{name[:60]!r}… (too long for a file's name: is it a caption?)"
         if path.is_symlink():
             return f"{name!r} (a link to {os.readlink(path)}, which is not there)"
         if path.is_dir():
@@ -282,7 +280,7 @@ def _read(folder: Path, rows: list[Row], side: int) -> Iterator[Item]:
         )
     if problems:
         for names, text in problems[1:]:
-            print(f"data: {metadata}: {len(names)} file(s), {text}", file=sys.stderr, flush=True)
+            pictures.say(str(metadata), f"{len(names)} file(s), {text}")
         names, text = problems[0]
         raise UserError(f"{metadata}: {len(names)} file(s), {text}")
 
@@ -290,6 +288,7 @@ def _read(folder: Path, rows: list[Row], side: int) -> Iterator[Item]:
 def note_unlisted(settings: Data) -> None:
     """Say how many images lie in the folder that its table does not name: they are left out, which may not be meant."""
     folder = check(settings)
+    shown = pictures.RENAMED.get(str(folder), str(folder))
     listed = {normal(row.name) for row in table(folder)}
     found = (
         os.path.relpath(os.path.join(top, name), folder)
@@ -300,7 +299,7 @@ def note_unlisted(settings: Data) -> None:
     left = sorted(name for name in found if normal(name) not in listed)
     if left:
         print(
-            f"data: {folder}: {len(left)} image(s) that {MARK} does not list are left out: {_list(left)}",
+            f"data: {shown}: {len(left)} image(s) that {MARK} does not list are left out: {_list(left)}",
             file=sys.stderr,
             flush=True,
         )

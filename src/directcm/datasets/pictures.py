@@ -51,8 +51,10 @@ def read(path: Path, name: str) -> Image.Image:
         warnings.simplefilter("always")
         try:
             with Image.open(path) as image:
+                image.load()
+                # After the pixels: of a TIFF Pillow has then turned them, and says so no more.
                 turn = _UPRIGHT.get(_orientation(image, name))
-                picture = to_rgb(image)
+                picture = to_rgb(image, name)
         except Unusable:
             raise
         except Image.DecompressionBombError:
@@ -64,13 +66,20 @@ def read(path: Path, name: str) -> Image.Image:
         except Exception as error:
             raise Unusable(f"not a readable image ({_reason(error, path)})") from None
     for warning in caught:
-        text = " ".join(str(warning.message).split())
-        print(f"data: {name}: {text}", file=sys.stderr, flush=True)
+        say(name, str(warning.message))
     return picture if turn is None else picture.transpose(turn)
 
 
 def _reason(error: Exception, path: Path) -> str:
     if isinstance(error, Image.UnidentifiedImageError):
+        with open(path, "rb") as file:
+            head = file.read(64)
+        if not head:
+            return "an empty file"
+        if head.startswith(b"version https://git-lfs"):
+            return "a pointer of git-lfs in the picture's place; run git lfs pull"
+        if head[4:8] == b"ftyp" and head[8:12] in (b"heic", b"heix", b"mif1", b"hevc"):
+            return "HEIC, which Pillow does not know; save it as JPEG or PNG"
         return "in no format that Pillow knows"
     text = " ".join(str(error).replace(str(path), "the file").split())
     return f"{type(error).__name__}: {text}"[:200] if text else type(error).__name__
@@ -83,23 +92,36 @@ def _orientation(image: Image.Image, name: str) -> int:
         return int(found) if isinstance(found, int | float) else 1
     # Damage in an entry that nobody needs is no reason to lose a sound picture.
     except Exception as error:
-        why = " ".join(str(error).split())
-        print(f"data: {name}: its EXIF cannot be read ({why}); taken as upright", file=sys.stderr, flush=True)
+        say(name, f"its EXIF cannot be read ({error}); taken as upright")
         return 1
 
 
-def to_rgb(image: Image.Image) -> Image.Image:
+# What stands in a note for a folder that is there for a moment only: an archive's, unpacked.
+RENAMED: dict[str, str] = {}
+
+
+def say(name: str, text: str) -> None:
+    """A note about one file on standard error, in one line."""
+    line = " ".join(f"data: {name}: {text}".split())
+    for folder, shown in RENAMED.items():
+        line = line.replace(folder, shown)
+    print(line, file=sys.stderr, flush=True)
+
+
+def to_rgb(image: Image.Image, name: str = "image") -> Image.Image:
     """8-bit RGB of an open image of any mode; Unusable for one whose numbers mean nothing certain."""
     image.load()
     if image.mode == "F":
-        return _grey(image, _unit)
+        return _grey(image, _unit, name)
     if image.mode == "I" or image.mode.startswith("I;16"):
-        return _grey(image, _sixteen if image.mode == "I" else None)
+        return _grey(image, _sixteen if image.mode == "I" else None, name)
     if image.mode not in (*_PLAIN, *_WITH_ALPHA):
         raise Unusable(f"of mode {image.mode}, which is not converted; save it as RGB")
     if not image.has_transparency_data:
         return image.convert("RGB")
     layer = _layer(image)
+    if layer.getchannel("A").getextrema() == (0, 0):
+        say(name, "is wholly transparent, so that it becomes white")
     return Image.alpha_composite(Image.new("RGBA", layer.size, (*BACKGROUND, 255)), layer).convert("RGB")
 
 
@@ -138,12 +160,16 @@ def _png_depth(image: Image.Image) -> int:
         return file.read(25)[24]
 
 
-def _grey(image: Image.Image, check: Callable[[np.ndarray], np.ndarray] | None) -> Image.Image:
+def _grey(image: Image.Image, check: Callable[[np.ndarray], np.ndarray] | None, name: str) -> Image.Image:
     """One deep channel as RGB; transparent values of a PNG become the background."""
     values = np.asarray(image)
     if check is None:
         bits = _tag(image, _BITS_PER_SAMPLE)
         most = 2 ** min(bits or 16, 16) - 1
+        if most == 65535:
+            _not_eight(int(values.max()))
+            if 0 < values.max() < 4096:
+                say(name, f"is dark: its largest value is {int(values.max())}, white is 65535")
         share = values.astype(np.float64) / most
     else:
         share = check(values)
@@ -169,11 +195,19 @@ def _unit(values: np.ndarray) -> np.ndarray:
     if not np.isfinite(values).all():
         raise Unusable("numbers with a point that are not all finite; save it with values from 0 to 1, or with 8 bits")
     low, high = float(values.min()), float(values.max())
-    if low < 0 or high > 1:
+    # Resampling leaves a little beyond; half a step of 8 bits is nobody's other scale.
+    if low < -1 / 510 or high > 1 + 1 / 510:
         raise Unusable(
             f"numbers with a point from {low:.4g} to {high:.4g}, expected 0 to 1; divide them by their white, or save it with 8 bits"
         )
-    return values.astype(np.float64)
+    return values.astype(np.float64).clip(0, 1)
+
+
+def _not_eight(high: int) -> None:
+    if 0 < high <= 255:
+        raise Unusable(
+            f"deeper than 8 bits, with values of at most {high}: black as 16 bits, perhaps meant as 8; save it with 8 bits, or scaled to 65535"
+        )
 
 
 def _sixteen(values: np.ndarray) -> np.ndarray:
@@ -181,8 +215,5 @@ def _sixteen(values: np.ndarray) -> np.ndarray:
     low, high = int(values.min()), int(values.max())
     if low < 0 or high > 65535:
         raise Unusable(f"32-bit whole numbers from {low} to {high}, expected 0 to 65535; save it with 16 or 8 bits")
-    if 0 < high <= 255:
-        raise Unusable(
-            f"32-bit whole numbers of at most {high}: black as 16 bits, perhaps meant as 8; save it with 8 bits or with 16"
-        )
+    _not_eight(high)
     return values / 65535

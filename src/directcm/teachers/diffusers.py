@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from directcm import outside
-from directcm.artifacts import LOCATION, new_artifact, read_csv, read_json, write_csv, write_json
+from directcm.artifacts import LOCATION, new_artifact, read_csv, write_csv, write_json
 from directcm.config import Diffusers, Process, local
 from directcm.errors import UserError
-from directcm.teachers import weight_files
+from directcm.teachers import latent_diffusion, weight_files
 from directcm.teachers.latent_diffusion import make_process
 
 # Each part's folder, and what its weights are called.
@@ -109,16 +109,34 @@ def locate(settings: Diffusers, resolution: int | None = None) -> Located:
         vae = _hub(settings.vae_id, settings.vae_revision, wanted, "vae_id")
     if vae is not None and not (vae / "config.json").is_file():
         raise UserError(f"teacher.diffusers: {vae} holds no config.json; it is not a saved AutoencoderKL")
-    _check_pipeline(pipeline, vae, resolution)
+    try:
+        _check_pipeline(pipeline, vae, resolution)
+    except (TypeError, ValueError, AttributeError, KeyError, IndexError) as error:
+        raise UserError(
+            f"teacher: a configuration in {pipeline}{f' or {vae}' if vae else ''} says what no SDXL-type pipeline says "
+            f"({type(error).__name__}: {error}); download it again"
+        ) from None
     files = [*CONFIGS]
+    # As diffusers: a part that has no weights of the variant is taken plain, where another part has some.
+    mixed = any(settings.variant in weight_files.variants(pipeline / part, stem) for part, stem in PARTS.items())
     for part, stem in PARTS.items():
-        found = weight_files.find(pipeline / part, stem, settings.variant, "teacher.diffusers.variant")
+        there = weight_files.variants(pipeline / part, stem)
+        variant = None if mixed and settings.variant not in there and None in there else settings.variant
+        found = weight_files.find(pipeline / part, stem, variant, "teacher.diffusers.variant")
+        weight_files.tensors(pipeline / part, found)
         files += [f"{part}/{name}" for name in found]
     for part in TOKENIZERS:
         # transformers 5 writes tokenizer.json where earlier ones wrote vocab.json and merges.txt.
-        if not any((pipeline / part / name).is_file() for name in ("tokenizer.json", "vocab.json")):
+        there_are = {path.name for path in (pipeline / part).iterdir()} if (pipeline / part).is_dir() else set()
+        if "tokenizer.json" not in there_are and not {"vocab.json", "merges.txt"} <= there_are:
             raise UserError(
-                f"teacher: {pipeline / part} holds neither tokenizer.json nor vocab.json; download it whole"
+                f"teacher: {pipeline / part} holds neither tokenizer.json nor vocab.json with merges.txt; download it whole"
+            )
+        length_file = pipeline / part / "tokenizer_config.json"
+        length = weight_files.config(length_file).get("model_max_length") if length_file.is_file() else None
+        if not isinstance(length, int) or not 0 < length < 10**6:
+            raise UserError(
+                f"teacher: {length_file} says model_max_length = {length!r}, the number of tokens a caption is cut to; download it whole"
             )
         files += sorted(p.relative_to(pipeline).as_posix() for p in (pipeline / part).iterdir() if p.is_file())
     vae_files = (
@@ -130,13 +148,6 @@ def locate(settings: Diffusers, resolution: int | None = None) -> Located:
         else []
     )
     return Located(pipeline, tuple(sorted(files)), vae, tuple(sorted(vae_files)))
-
-
-def _config(path: Path) -> dict[str, Any]:
-    found = read_json(path)
-    if not isinstance(found, dict):
-        raise UserError(f"teacher: {path} is not a configuration; download it again")
-    return found
 
 
 def _expect(path: Path, config: dict[str, Any], **wanted: Any) -> None:
@@ -152,7 +163,7 @@ def _expect(path: Path, config: dict[str, Any], **wanted: Any) -> None:
 def _check_pipeline(pipeline: Path, vae_folder: Path | None, resolution: int | None) -> None:
     """Whether what the configurations say is what is computed here: every key of theirs that changes numbers."""
     index_file = pipeline / "model_index.json"
-    index = _config(index_file)
+    index = weight_files.config(index_file)
     kind = index.get("_class_name")
     if kind != "StableDiffusionXLPipeline":
         raise UserError(
@@ -177,12 +188,15 @@ def _check_pipeline(pipeline: Path, vae_folder: Path | None, resolution: int | N
             raise UserError(f"teacher: {index_file} says {name} is a {found}, expected a {CLASSES[name]}")
     make_process(pipeline / SCHEDULER, "zero_based")
     vae_file = (vae_folder or pipeline / "vae") / "config.json"
-    vae, unet_file = _config(vae_file), pipeline / "unet/config.json"
-    unet = _config(unet_file)
-    first, second = (_config(pipeline / part / "config.json") for part in ("text_encoder", "text_encoder_2"))
+    vae, unet_file = weight_files.config(vae_file), pipeline / "unet/config.json"
+    unet = weight_files.config(unet_file)
+    first, second = (
+        weight_files.config(pipeline / part / "config.json") for part in ("text_encoder", "text_encoder_2")
+    )
     _expect(vae_file, vae, latents_mean=None, latents_std=None, shift_factor=None)
-    if vae.get("_class_name", "AutoencoderKL") != "AutoencoderKL":
-        raise UserError(f"teacher: {vae_file} is of a {vae['_class_name']}, expected an AutoencoderKL")
+    for file, one, wanted in ((vae_file, vae, "AutoencoderKL"), (unet_file, unet, "UNet2DConditionModel")):
+        if one.get("_class_name", wanted) != wanted:
+            raise UserError(f"teacher: {file} is of a {one['_class_name']}, expected an {wanted}")
     channels = vae.get("latent_channels", 4)
     for key in ("in_channels", "out_channels"):
         if unet.get(key, 4) != channels:
@@ -219,6 +233,8 @@ def _check_pipeline(pipeline: Path, vae_folder: Path | None, resolution: int | N
     if resolution is not None:
         factor = 2 ** (len(vae.get("block_out_channels", [0])) - 1)
         side = unet.get("sample_size")
+        if isinstance(side, list) and len(set(side)) == 1:
+            side = side[0]
         if side is None or side * factor != resolution:
             raise UserError(
                 f"teacher: {unet_file} says sample_size = {side!r}, latents of {(side or 0) * factor} pixels, but data.resolution is {resolution}; make them fit"
@@ -252,6 +268,43 @@ def content(settings: Diffusers, folder: Path) -> str:
     return _digest(_rows(found, outside.KEPT))
 
 
+def check_tensors(found: Located) -> None:
+    """Whether the weights are those of the configurations: every tensor there, in its shape. A UserError names the first that is not.
+
+    The networks are made without memory. Text encoders are opened as they will be, for transformers renames their tensors.
+    """
+    import torch
+    from diffusers import AutoencoderKL, UNet2DConditionModel
+
+    def names(part: str) -> tuple[Path, list[str]]:
+        own = part == "vae" and found.vae is not None
+        files, folder, prefix = (
+            (found.vae_files, found.vae, "") if own else (found.files, found.pipeline / part, f"{part}/")
+        )
+        assert folder is not None
+        inside = [name.removeprefix(prefix) for name in files if name.startswith(prefix)]
+        return folder, [name for name in inside if "/" not in name and ".safetensors" in name]
+
+    for part, kind in (("unet", UNet2DConditionModel), ("vae", AutoencoderKL)):
+        folder, files = names(part)
+        with torch.device("meta"):
+            wanted = {
+                key: tuple(value.shape)
+                for key, value in kind.from_config(weight_files.config(folder / "config.json")).state_dict().items()
+            }
+        there = weight_files.tensors(folder, files)
+        # Of older VAEs the attention's names are others, which diffusers renames.
+        renamed = part == "vae" and any(".query.weight" in key for key in there)
+        for key, shape in () if renamed else wanted.items():
+            if there.get(key) != shape:
+                what = f"has the shape {list(there[key])}" if key in there else "is not there"
+                raise UserError(
+                    f"teacher: {folder}: {key} {what}, {folder / 'config.json'} asks for {list(shape)}; download the weights whole"
+                )
+    for part in ("text_encoder", "text_encoder_2"):
+        latent_diffusion.open_text_encoder(part, *names(part), "cpu", "no")
+
+
 def make(settings: Diffusers, process: Process, resolution: int, out: Path) -> None:
     """Record where the pinned pipeline lies and the sha256 of each of its files; nothing is copied."""
     found = locate(settings, resolution)
@@ -259,6 +312,7 @@ def make(settings: Diffusers, process: Process, resolution: int, out: Path) -> N
     steps = int(schedule.start)
     if steps != process.timesteps:
         raise UserError(f"process.timesteps is {process.timesteps}, but the teacher was trained with {steps}")
+    check_tensors(found)
     with new_artifact(
         out,
         "teacher",

@@ -15,6 +15,7 @@ from directcm.errors import UserError
 from directcm.processes import VariancePreserving
 from directcm.teachers import Conditioning, Teacher, dtype
 from directcm.teachers.codec import Codec, Draw, to_images, to_tensor
+from directcm.teachers.weight_files import config as weight_config
 from directcm.teachers.weight_files import staged
 
 if TYPE_CHECKING:
@@ -125,7 +126,7 @@ def weights(artifact: Artifact, content: dict[str, Any], part: str) -> tuple[Pat
 
 def make_process(scheduler: Path, time_input: str) -> tuple[VariancePreserving, str]:
     """(process, prediction type) from a pipeline's scheduler/scheduler_config.json; a UserError for what is not SDXL's kind."""
-    config = read_json(scheduler)
+    config = weight_config(scheduler)
     # Every key that changes what the network means at a time, or what its prediction is. The rest says how diffusers' own
     # sampler picks its times, which is `ode`'s affair here.
     expected = {
@@ -135,8 +136,8 @@ def make_process(scheduler: Path, time_input: str) -> tuple[VariancePreserving, 
         "thresholding": False,
         "timestep_type": "discrete",
     }
-    # Of these two stock diffusers clips x̂₀ where they say so; others carry the key along and do not read it.
-    if str(config.get("_class_name")).startswith(("DDIMScheduler", "DDPMScheduler")):
+    # Of these stock diffusers clips x̂₀ where they say so; others carry the key along and do not read it.
+    if str(config.get("_class_name")).startswith(("DDIM", "DDPM", "LCM", "TCD")):
         expected["clip_sample"] = False
         config = {"clip_sample": True, **config}
     for key, value in expected.items():
@@ -148,6 +149,9 @@ def make_process(scheduler: Path, time_input: str) -> tuple[VariancePreserving, 
     kind = config.get("prediction_type", "epsilon")
     if kind not in ("epsilon", "v_prediction"):
         raise UserError(f"{scheduler}: prediction_type is {kind!r}, expected epsilon or v_prediction")
+    for key in ("num_train_timesteps", "beta_start", "beta_end"):
+        if isinstance(config[key], bool) or not isinstance(config[key], int | float):
+            raise UserError(f"{scheduler}: {key} is {config[key]!r}, expected a number")
     schedule = VariancePreserving.scaled_linear(
         config["beta_start"], config["beta_end"], config["num_train_timesteps"], time_input
     )
@@ -219,6 +223,36 @@ def encode_images(vae: Any, images: Tensor, noise: Tensor | None) -> Tensor:
     return (latents * vae.config.scaling_factor).cpu()
 
 
+def _whole(folder: Path, loaded: tuple[Any, dict[str, Any]]) -> Any:
+    """A network whose weights were all there; libraries fill in others at random, and say so in a warning at most."""
+    network, info = loaded
+    if info["missing_keys"]:
+        raise UserError(f"teacher: {folder}: the weights lack {sorted(info['missing_keys'])[0]}; download them whole")
+    return network
+
+
+def open_text_encoder(part: str, folder: Path, names: Sequence[str], device: torch.device | str, precision: str) -> Any:
+    """One of SDXL's text encoders, from the weights' files of these names."""
+    from transformers import CLIPTextModel, CLIPTextModelWithProjection
+
+    kind = CLIPTextModel if part == "text_encoder" else CLIPTextModelWithProjection
+    with staged(folder, names) as place:
+        try:
+            loaded = kind.from_pretrained(
+                place,
+                dtype=dtype(precision, device),
+                use_safetensors=True,
+                local_files_only=True,
+                output_loading_info=True,
+            )
+        except (RuntimeError, ValueError, OSError) as error:
+            why = " ".join(str(error).replace(str(place), str(folder)).split())[:300]
+            raise UserError(
+                f"teacher: {folder}: its weights are not those of its config.json ({why}); download it whole"
+            ) from None
+    return _whole(folder, loaded)
+
+
 class TextEncoders:
     """SDXL's two tokenizers and text encoders."""
 
@@ -229,18 +263,14 @@ class TextEncoders:
     @classmethod
     def load(cls, artifact: Artifact, device: torch.device | str = "cpu", precision: str = "no") -> TextEncoders:
         """Both encoders of a teacher artefact, frozen."""
-        from transformers import CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
+        from transformers import CLIPTokenizer
 
         content = settings(artifact)
         check(artifact, content, "text_encoder/", "text_encoder_2/", "tokenizer/", "tokenizer_2/")
-        encoders = []
-        for kind, part in ((CLIPTextModel, "text_encoder"), (CLIPTextModelWithProjection, "text_encoder_2")):
-            with staged(*weights(artifact, content, part)) as folder:
-                encoders.append(
-                    kind.from_pretrained(
-                        folder, dtype=dtype(precision, device), use_safetensors=True, local_files_only=True
-                    )
-                )
+        encoders = [
+            open_text_encoder(part, *weights(artifact, content, part), device, precision)
+            for part in ("text_encoder", "text_encoder_2")
+        ]
         tokenizers = [
             CLIPTokenizer.from_pretrained(content["pipeline"], subfolder=name, local_files_only=True)
             for name in ("tokenizer", "tokenizer_2")

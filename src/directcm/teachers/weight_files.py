@@ -11,6 +11,7 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from directcm.artifacts import read_json
 from directcm.errors import UserError
@@ -18,6 +19,19 @@ from directcm.errors import UserError
 # What diffusers and transformers call their weights.
 DIFFUSERS, TRANSFORMERS = "diffusion_pytorch_model", "model"
 _INDEX = ".safetensors.index"
+
+
+def config(path: Path) -> dict[str, Any]:
+    """A configuration of the user's own teacher; a UserError that does not ask to delete it."""
+    try:
+        found = read_json(path)
+    except UserError as error:
+        raise UserError(
+            f"teacher: {path} is not readable ({str(error).partition(': ')[2].partition(';')[0]}); download it again"
+        ) from None
+    if not isinstance(found, dict):
+        raise UserError(f"teacher: {path} is not a configuration, it holds a {type(found).__name__}; download it again")
+    return found
 
 
 def single(stem: str, variant: str | None) -> str:
@@ -39,6 +53,11 @@ def patterns(stem: str, variant: str | None) -> list[str]:
     return [single(stem, variant), *indices(stem, variant), *(f"{name}.safetensors" for name in spelled)]
 
 
+def variants(folder: Path, stem: str) -> set[str | None]:
+    """The variants of weights that a folder holds; None is the plain one."""
+    return {found or None for name in _names(folder) if (found := _variant(name, stem)) is not None}
+
+
 def find(folder: Path, stem: str, variant: str | None, key: str) -> list[str]:
     """The names, in `folder`, of the files that hold the weights: one safetensors file, or an index and its shards.
 
@@ -54,7 +73,7 @@ def find(folder: Path, stem: str, variant: str | None, key: str) -> list[str]:
         return [single(stem, variant)]
     if index is None:
         raise UserError(_missing(folder, stem, variant, key))
-    content = read_json(folder / index)
+    content = config(folder / index)
     found = content.get("weight_map") if isinstance(content, dict) else None
     if not isinstance(found, dict) or not found or not all(isinstance(name, str) for name in found.values()):
         raise UserError(f"teacher: {folder / index} names no shards; download it again")
@@ -63,6 +82,29 @@ def find(folder: Path, stem: str, variant: str | None, key: str) -> list[str]:
         if Path(name).name != name or not (folder / name).is_file():
             raise UserError(f"teacher: {folder / name} is missing, {index} names it; download the weights whole")
     return [index, *shards]
+
+
+def tensors(folder: Path, names: Sequence[str]) -> dict[str, tuple[int, ...]]:
+    """Name → shape of every tensor in these files, from their headers; a UserError for a file that is no safetensors file."""
+    from safetensors import safe_open
+
+    out: dict[str, tuple[int, ...]] = {}
+    for name in names:
+        if not name.endswith(".safetensors"):
+            continue
+        path = folder / name
+        try:
+            with safe_open(path, framework="numpy") as opened:
+                out |= {key: tuple(opened.get_slice(key).get_shape()) for key in opened.keys()}  # noqa: SIM118
+        # Its errors are its own, and the system's without a file's name.
+        except Exception as error:
+            with open(path, "rb") as file:
+                head = file.read(32)
+            what = f"not a whole safetensors file ({' '.join(str(error).split())})"
+            if head.startswith(b"version https://git-lfs"):
+                what = "a pointer of git-lfs in the weights' place; run git lfs pull"
+            raise UserError(f"teacher: {path} is {what}; download it again") from None
+    return out
 
 
 def _missing(folder: Path, stem: str, variant: str | None, key: str) -> str:
