@@ -29,6 +29,9 @@ from directcm.datasets import archive
 from directcm.errors import UserError
 from tests.patience import PATIENCE
 
+# Some are quick, all together they are not: `make quick` is for what tells most in a minute.
+pytestmark = pytest.mark.slow
+
 SUFFIXES = ["tar", "tar.gz", "tar.bz2", "tar.xz", "zip"]
 
 

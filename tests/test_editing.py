@@ -27,6 +27,9 @@ from directcm.solvers import make_solver, solve
 from directcm.teachers import Conditioning, load, mixture
 from directcm.teachers.mixture import Mixture
 
+# Some are quick, all together they are not: `make quick` is for what tells most in a minute.
+pytestmark = pytest.mark.slow
+
 SEED = 24
 SHAPE = (3, 16, 16)
 ODE: dict[str, Any] = {"solver": "heun", "N": 5, "w": 2.0}

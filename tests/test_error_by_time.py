@@ -23,6 +23,9 @@ from directcm.targets import join
 from directcm.teachers import load
 from directcm.teachers.latent_diffusion import load_vae
 
+# Some are quick, all together they are not: `make quick` is for what tells most in a minute.
+pytestmark = pytest.mark.slow
+
 TIMES, POINTS = 5, 3
 TOTAL = TIMES * POINTS
 

@@ -43,6 +43,9 @@ from directcm.teachers.codec import to_tensor
 from directcm.teachers.mixture import Mixture
 from directcm.teachers.pixel_diffusion import PixelDiffusion, Pixels
 
+# Some are quick, all together they are not: `make quick` is for what tells most in a minute.
+pytestmark = pytest.mark.slow
+
 SEED = 24
 KARRAS = Process(kind="karras")
 CLASSES = ("0", "1", "2")

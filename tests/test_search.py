@@ -26,6 +26,9 @@ from directcm.search import best, greedy, most_probes, ternary
 from directcm.teachers import load
 from directcm.teachers.codec import to_images
 
+# Some are quick, all together they are not: `make quick` is for what tells most in a minute.
+pytestmark = pytest.mark.slow
+
 # ----------------------------------------------------------------- one time
 
 

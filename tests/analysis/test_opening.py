@@ -19,6 +19,9 @@ from directcm.errors import UserError
 from directcm.specs import METHODS, METRICS
 from tests.analysis.tidy_tables import outputs
 
+# Some are quick, all together they are not: `make quick` is for what tells most in a minute.
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[2]
 SHIPPED = ROOT / "workflow/claims.yaml"
 SMALL = [{"seed": [0, 1, 2]}]

@@ -20,6 +20,9 @@ from directcm.config import Config, load_config, parse
 from directcm.errors import UserError
 from directcm.specs import METRICS
 
+# Some are quick, all together they are not: `make quick` is for what tells most in a minute.
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[2]
 DATA = ROOT / "docs/data"
 FOLDERS = sorted(path.parent for scope in module.SCOPES for path in DATA.glob(f"*/{scope}/metrics.csv"))

@@ -18,6 +18,9 @@ from directcm.artifacts import write_csv, write_json
 from directcm.config import Config, load_config, parse
 from directcm.errors import UserError
 
+# Some are quick, all together they are not: `make quick` is for what tells most in a minute.
+pytestmark = pytest.mark.slow
+
 CELLS = 28  # 4 rows × 8 values, less the teacher's three and the floor's one to the teacher itself
 
 

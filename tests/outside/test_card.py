@@ -14,6 +14,9 @@ from PIL import Image
 from directcm import rng
 from directcm.cards import card
 
+# Some are quick, all together they are not: `make quick` is for what tells most in a minute.
+pytestmark = pytest.mark.slow
+
 
 def said(text: str, teacher: Path, student: Path) -> list[str]:
     """The card's Python with the two folders in place, up to each call of the pipeline."""

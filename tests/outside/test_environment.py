@@ -19,6 +19,9 @@ from directcm.artifacts import open_artifact, read_json
 from tests.patience import PATIENCE
 from tests.runs import HOSTILE
 
+# Some are quick, all together they are not: `make quick` is for what tells most in a minute.
+pytestmark = pytest.mark.slow
+
 SRC = str(Path(stop.__file__).parents[1])
 
 

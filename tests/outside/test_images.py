@@ -19,6 +19,9 @@ from directcm.cli import main
 from directcm.config import Data
 from directcm.errors import UserError
 
+# Some are quick, all together they are not: `make quick` is for what tells most in a minute.
+pytestmark = pytest.mark.slow
+
 SIDE = 16
 WHITE = 255
 

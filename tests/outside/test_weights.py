@@ -16,6 +16,9 @@ from directcm.errors import UserError
 from directcm.teachers import diffusers, load
 from directcm.teachers.latent_diffusion import TextEncoders, load_vae
 
+# Some are quick, all together they are not: `make quick` is for what tells most in a minute.
+pytestmark = pytest.mark.slow
+
 SIDE = 16
 
 
