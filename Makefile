@@ -104,12 +104,9 @@ restore: install  ## bring results back from the DVC remote (PRESET=paper), and 
 		echo "Make it again: make reproduce$(if $(PRESET), PRESET=$(PRESET)). Name a remote: dvc remote add --default store /where/it/lies" >&2; exit 2; \
 	fi
 
-# One more than cores: a worker waits for SLURM most of its time.
-WORKERS ?= $(shell expr $(CORES) + 1)
-
 .PHONY: test
-test: install-dev  ## all tests on WORKERS workers, with line coverage of src/ (PYTEST_ARGS='-k name': some of them, one by one)
-	@python -m pytest $(or $(PYTEST_ARGS),-n $(WORKERS) --cov=directcm --cov-report=term:skip-covered --cov-fail-under=97)
+test: install-dev  ## all tests on CORES workers, with line coverage of src/ (PYTEST_ARGS='-k name': some of them, one by one)
+	@python -m pytest $(or $(PYTEST_ARGS),-n $(CORES) --cov=directcm --cov-report=term:skip-covered --cov-fail-under=97)
 
 .PHONY: quick
 quick: install-dev  ## the tests that take no pipeline, browser or cluster, in a minute or so: before a commit
