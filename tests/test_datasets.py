@@ -19,6 +19,9 @@ from directcm.datasets import folder as folder_kind
 from directcm.datasets.digits import WORDS
 from directcm.errors import UserError
 
+# Some are quick, all together they are not: `make quick` is for what tells most in a minute.
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def digits(tmp_path_factory: pytest.TempPathFactory) -> Any:

@@ -23,6 +23,9 @@ from directcm.registry import FIRST
 from directcm.rng import generator
 from directcm.specs import METHODS, METRICS
 
+# Some are quick, all together they are not: `make quick` is for what tells most in a minute.
+pytestmark = pytest.mark.slow
+
 SETTING = {
     "solver": "ddim", "N": 50, "w": 3.0, "adapter": "lora64", "loss": "mse", "lr": 1e-4, "batch_size": 16, "pool": 4000, "steps": 250,
 }  # fmt: skip

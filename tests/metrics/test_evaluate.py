@@ -26,6 +26,9 @@ from directcm.metrics.manifold import manifold
 from directcm.metrics.prompt_accuracy import train_classifier
 from directcm.specs import METRICS
 
+# Some are quick, all together they are not: `make quick` is for what tells most in a minute.
+pytestmark = pytest.mark.slow
+
 NAMES = ["ode_error", "fd_tiny", "kid_tiny", "clip_tiny", "quality_tiny", "prompt_accuracy"]
 MORE = ["fd_inf_tiny", "cmmd_tiny", "precision_tiny", "recall_tiny", "density_tiny", "coverage_tiny"]
 RUN = {"method": "cm", "seed": 0}
