@@ -600,6 +600,17 @@ def test_overlays_in_order(tmp_path: Path) -> None:
     assert load_config(tmp_path / "empty.yaml") == Config()
 
 
+def test_json_may_be_indented_with_tabs_and_names_a_key_once(tmp_path: Path, one_line: Any) -> None:
+    path = tmp_path / "c.json"
+    path.write_text('{\n\t"seed": 5\n}\n')
+    assert load_config(path).seed == 5
+    for indent in ("\t", " "):
+        path.write_text(f'{{\n{indent}"seed": 5,\n{indent}"seed": 6\n}}\n')
+        with pytest.raises(UserError) as error:
+            load_config(path)
+        assert "seed is there twice" in one_line(error) and str(path) in str(error.value)
+
+
 @pytest.mark.parametrize(
     ("text", "word"),
     [

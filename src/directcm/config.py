@@ -1125,15 +1125,27 @@ def read_yaml(path: str | Path) -> dict[str, Any]:
                 )
             return int(super().construct_yaml_int(node))
 
+    def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        keys = [key for key, _ in pairs]
+        for key in keys:
+            if keys.count(key) > 1:
+                raise UserError(f"{path}: {key} is there twice; keep one of them")
+        return dict(pairs)
+
     Loader.add_constructor("tag:yaml.org,2002:int", Loader.construct_yaml_int)
     path = Path(path)
     try:
         text = path.read_text(encoding="utf-8")
         try:
-            # As Snakemake: JSON first, which may be indented with tabs.
-            content = json.loads(text) if text.lstrip().startswith("{") else yaml.load(text, Loader)
-        except json.JSONDecodeError:
-            content = yaml.load(text, Loader)
+            content = Loader(text).get_single_data()
+        except yaml.YAMLError:
+            try:
+                # JSON is YAML but for tabs, with which it may be indented; Snakemake reads it.
+                content = json.loads(text, object_pairs_hook=unique)
+            except json.JSONDecodeError:
+                content = None
+            if content is None:
+                raise
         json.dumps(content, default=str, skipkeys=True)
     except FileNotFoundError:
         raise UserError(f"{path}: no such configuration file") from None
