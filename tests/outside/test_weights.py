@@ -187,6 +187,16 @@ def test_a_file_that_holds_no_weights_is_named_before_any_job(
     assert words in one_line(error) and str(path) in str(error.value)
 
 
+def test_a_broken_vae_of_ones_own_is_named_before_any_job(pipeline: Any, tmp_path: Path, one_line: Any) -> None:
+    folder = spelled(pipeline, tmp_path / "pipeline", None, False)
+    shutil.copytree(folder / "vae", tmp_path / "vae")
+    path = tmp_path / "vae/diffusion_pytorch_model.safetensors"
+    path.write_bytes(path.read_bytes()[:-1000])
+    with pytest.raises(UserError) as error:
+        diffusers.locate(Diffusers(path=str(folder), vae_path=str(tmp_path / "vae")))
+    assert "not a whole safetensors file" in one_line(error) and str(path) in str(error.value)
+
+
 def test_half_a_tokenizer_is_named(pipeline: Any, tmp_path: Path, one_line: Any) -> None:
     folder = spelled(pipeline, tmp_path / "pipeline", None, False)
     for name in ("tokenizer.json", "merges.txt"):

@@ -139,14 +139,11 @@ def locate(settings: Diffusers, resolution: int | None = None) -> Located:
                 f"teacher: {length_file} says model_max_length = {length!r}, the number of tokens a caption is cut to; download it whole"
             )
         files += sorted(p.relative_to(pipeline).as_posix() for p in (pipeline / part).iterdir() if p.is_file())
-    vae_files = (
-        [
-            "config.json",
-            *weight_files.find(vae, weight_files.DIFFUSERS, settings.vae_variant, "teacher.diffusers.vae_variant"),
-        ]
-        if vae is not None
-        else []
-    )
+    vae_files: list[str] = []
+    if vae is not None:
+        found = weight_files.find(vae, weight_files.DIFFUSERS, settings.vae_variant, "teacher.diffusers.vae_variant")
+        weight_files.tensors(vae, found)
+        vae_files = ["config.json", *found]
     return Located(pipeline, tuple(sorted(files)), vae, tuple(sorted(vae_files)))
 
 
