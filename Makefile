@@ -113,13 +113,14 @@ quick: install-dev  ## the tests that take no pipeline, browser or cluster, in a
 	@python -m pytest -n $(CORES) -m "not (pipeline or slow or browser or slurm or faults)"
 
 .PHONY: lint
-lint: install-dev  ## ruff, snakefmt, mypy, the import contract, snakemake --lint
+lint: install-dev  ## ruff, snakefmt, mypy, the import contract, snakemake --lint, spelling
 	@ruff check .
 	@ruff format --check .
 	@snakefmt --check Snakefile workflow
 	@mypy
 	@lint-imports
 	@snakemake --lint
+	@git ls-files -z --cached --others --exclude-standard | xargs -0 codespell
 
 .PHONY: format
 format: install-dev  ## format Python and Snakemake files

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import json
 import os
 import subprocess
 import sys
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -32,6 +34,9 @@ HEAVY = (
 )
 
 
+PYPROJECT = Path(__file__).resolve().parents[1] / "pyproject.toml"
+
+
 def shell(*arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, "-m", "directcm.cli", *arguments], capture_output=True, text=True, timeout=PATIENCE
@@ -56,6 +61,22 @@ def test_help_imports_nothing_heavy(arguments: list[str]) -> None:
     )
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert out.stderr.strip() == "[]" and "directcm" in out.stdout
+
+
+def test_the_version(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> None:
+    """As pyproject.toml has it; where the package has no metadata, a line that says so."""
+    version = tomllib.loads(PYPROJECT.read_text(encoding="utf-8"))["project"]["version"]
+    done = shell("--version")
+    assert (done.returncode, done.stdout) == (0, f"directcm {version}\n")
+
+    def none(name: str) -> str:
+        raise importlib.metadata.PackageNotFoundError(name)
+
+    monkeypatch.setattr(importlib.metadata, "version", none)
+    with pytest.raises(SystemExit) as stop:
+        cli.main(["--version"])
+    said = capsys.readouterr()
+    assert stop.value.code == 2 and not said.out and said.err.count("\n") == 1 and "make install" in said.err
 
 
 def test_every_verb_has_help(capsys: pytest.CaptureFixture) -> None:

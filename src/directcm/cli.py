@@ -764,6 +764,19 @@ class _Parser(argparse.ArgumentParser):
         self.exit(2, f"{self.prog}: error: {message} (see {self.prog} --help)\n")
 
 
+class _Version(argparse.Action):
+    """The version, which stands in pyproject.toml and so in the package's metadata. Looked up only where it is asked for."""
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: Any) -> None:
+        from importlib.metadata import PackageNotFoundError, version
+
+        try:
+            print(f"directcm {version('directcm')}")
+        except PackageNotFoundError:
+            parser.exit(2, "directcm: error: the package is not installed, so its version is not known; make install\n")
+        parser.exit()
+
+
 def _result(text: str) -> Path:
     """Where a result goes; rules name an artefact by its manifest."""
     path = Path(text)
@@ -773,6 +786,7 @@ def _result(text: str) -> Path:
 def parser() -> argparse.ArgumentParser:
     """All verbs and their flags."""
     top = _Parser(prog="directcm", description=__doc__.splitlines()[0] if __doc__ else None)
+    top.add_argument("--version", action=_Version, nargs=0, help="print the version")
     verbs = top.add_subparsers(dest="verb", required=True, metavar="VERB", parser_class=_Parser)
 
     def verb(
