@@ -85,14 +85,16 @@ def adopt(results: Path, dry_run: bool = False) -> list[str]:
             if any(re.fullmatch(r"'[0-9a-f]{16}'", str(text)) for text in made.get("params") or ()):
                 left[rule, "code whose modules no record names", "results of that version cannot be adopted"] += 1
             continue
-        steps = list(later(was, releases))
-        now = steps[-1][0] if steps else was
+        now, by = was, list[Release]()
+        for code, each in later(was, releases):
+            if now == _today(now, known):
+                break
+            now, by = code, [*by, each]
         today = _today(now, known)
         if now != today:
             said = f"today's is @{today.rpartition('@')[2]}" if today else "its modules are no more"
             left[rule, f"code {was}", f"{said}, and {FILE} does not declare the two the same"] += 1
             continue
-        by = [each for _, each in steps]
         command = made.get("code")
         for each in releases:
             for pair in each.commands:
