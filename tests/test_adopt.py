@@ -15,7 +15,7 @@ import torch
 import yaml
 from snakemake.persistence.file import FilePersistence
 
-from directcm import adopt, blocks, loop, sources, unchanged
+from directcm import adopt, blocks, cli, loop, sources, unchanged
 from directcm.analysis import trace
 from directcm.analysis.provenance import provenance_page
 from directcm.artifacts import CONTINUED, NOTES, new_artifact, new_collection, open_artifact
@@ -219,6 +219,21 @@ def test_what_cannot_be_adopted(here: Path, one_line: Any) -> None:
     with pytest.raises(UserError) as error:
         adopt.adopt(RESULTS)
     assert "Snakemake is at work here" in one_line(error)
+
+
+def test_the_verb(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    declare(here, code(WAS, NOW))
+    assert cli.main(["adopt", str(RESULTS), "--declare", "old"]) == 2
+    assert "--declare needs --release and --compared" in capsys.readouterr().err
+    (RESULTS / "record").mkdir()
+    assert cli.main(["adopt", str(RESULTS), "--dry-run"]) == 0
+    assert capsys.readouterr().out.startswith("would be adopted: data, ")
+    assert cli.main(["adopt", str(RESULTS)]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].startswith("adopted: data, ") and lines[1:] == [
+        LEFT,
+        f"{RESULTS}/record: is older than this; make record writes it anew",
+    ]
 
 
 @pytest.mark.parametrize(

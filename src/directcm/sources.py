@@ -91,7 +91,7 @@ def canonical(source: bytes) -> str:
         if isinstance(value, ast.AST):
             out.append(f"{type(value).__name__}(")
             for name in value._fields:
-                part = getattr(value, name, None)
+                part: Any = getattr(value, name, None)
                 if isinstance(value, ast.JoinedStr) and name == "values":
                     part = _joined(part)
                 # ctx follows from the place; kind is the u of u"…".
@@ -128,7 +128,8 @@ def _joined(parts: list[Any]) -> list[Any]:
     out: list[Any] = []
     for part in parts:
         if isinstance(part, ast.Constant) and out and isinstance(out[-1], ast.Constant):
-            out[-1] = ast.Constant(out[-1].value + part.value)
+            text: Any = out[-1].value
+            out[-1] = ast.Constant(text + part.value)
         elif not (isinstance(part, ast.Constant) and part.value == ""):
             out.append(part)
     return out
@@ -155,8 +156,11 @@ class _Meanings:
             with suppress(OSError):
                 self.kept.parent.mkdir(parents=True, exist_ok=True)
                 whole = self.kept.with_name(f".{self.kept.name}-{os.getpid()}")
-                whole.write_text(json.dumps({**_read.__wrapped__(self.kept), **self.fresh}), encoding="utf-8")
-                whole.replace(self.kept)
+                try:
+                    whole.write_text(json.dumps({**_read.__wrapped__(self.kept), **self.fresh}), encoding="utf-8")
+                    whole.replace(self.kept)
+                finally:
+                    whole.unlink(missing_ok=True)
 
 
 @functools.cache
