@@ -117,6 +117,7 @@ def test_every_verb_has_help(capsys: pytest.CaptureFixture) -> None:
         "launch",
         "record",
         "restore",
+        "adopt",
         "stages",
         "schema",
     } == set(verbs)

@@ -77,12 +77,13 @@ def test_what_dvc_does_not_keep_comes_back_as_manifests(run: Path, one_line: Any
     with new_artifact("results/tiny/samples/a", "samples", settings={}) as writer:
         (writer / "0.png").write_bytes(b"picture")
     papers = {name: (folder / name).read_bytes() for name in record.PAPERS}
+    write_json("results/tiny/samples/a/adopted.json", {"manifest.json": []})
     write_text(
         "records/tiny/dvc.yaml", "stages: {results: {cmd: x, outs: [results/tiny/students, results/tiny/targets]}}"
     )
     record.save(Path("results/tiny"))
     kept = json.loads(Path("results/tiny/record/manifests.json").read_text())
-    assert kept["left_out"] == ["samples"] and len(kept["files"]) == 6
+    assert kept["left_out"] == ["samples"] and len(kept["files"]) == 7
     # Kept targets that did not come back are missing, and not to be stood for.
     shutil.rmtree(folder)
     assert "2 of 3 recorded files" in record.restore(Path("results/tiny")) and not folder.exists()
@@ -99,6 +100,7 @@ def test_what_dvc_does_not_keep_comes_back_as_manifests(run: Path, one_line: Any
     assert [line.split(" manifests")[0] for line in said[1:]] == [
         f"results/tiny/{kind}: 1 by their" for kind in ("targets", "samples")
     ]
+    assert Path("results/tiny/samples/a/adopted.json").is_file()
     # What it says of itself is there, byte for byte, and what it lacks is said where it is read.
     assert {name: (folder / name).read_bytes() for name in record.PAPERS} == papers
     with pytest.raises(UserError) as error:

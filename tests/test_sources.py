@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import ast
+import json
+import re
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from directcm import sources as sources_module
-from directcm.sources import NEUTRAL, sources
+from directcm.sources import KEPT, NEUTRAL, canonical, sources
 
 ROOT = str(Path(__file__).parents[1])
 
@@ -91,6 +98,184 @@ def test_the_digest_follows_the_code(tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert sources_module.digest("training", "methods.cm") == before
     other = sources_module.digest("training", "methods.direct_cm")
     path = tmp_path / "src" / "directcm" / "methods" / "cm.py"
-    path.write_text(path.read_text() + "\n# edited\n")
+    text = path.read_text()
+    path.write_text(text.replace('"""', '"""Better said. ', 1) + "\n\n\n# A comment.\n")
+    assert sources_module.digest("training", "methods.cm") == before
+    path.write_text(text + "\nEDITED = True\n")
     assert sources_module.digest("training", "methods.cm") != before
     assert sources_module.digest("training", "methods.direct_cm") == other != before
+
+
+PROGRAM = '''"""What it is for."""
+
+import math
+
+SCALE = {"a": 1, **{}}  # one
+
+
+class Box:
+    """A box."""
+
+    side: float = 2.0
+    """Its length."""
+
+    def area(self, times: int = 2, *, less: float | None = None) -> float:
+        """Its area."""
+        text = f"{self.side:.{times}f} wide" "."
+        if less is None or less < 0:
+            return self.side * self.side - 1
+        return math.sqrt(self.side) + len(text)
+
+
+def nothing() -> None:
+    """To be written."""
+'''
+SAME = {
+    "comment": ("# one", "# the first\n# and only one"),
+    "docstring of a module": ("What it is for.", "What it is good for."),
+    "docstring of a class": ("A box.", "A box,\n\n    with sides."),
+    "no docstring": ('        """Its area."""\n', ""),
+    "docstring of an attribute": ('    """Its length."""\n', ""),
+    "docstring alone": ('"""To be written."""', "pass"),
+    "formatting": ("self, times: int = 2, *", "\n        self,\n        times : int=2 ,\n        *"),
+    "quotes": ('"a"', "'a'"),
+    "text in pieces": ('f"{self.side:.{times}f} wide" "."', 'f"{self.side:.{times}f} " "wide."'),
+    "parentheses": ("self.side * self.side - 1", "((self.side * self.side) - 1)"),
+    "a number in other digits": ("2.0", "2.00"),
+    "line ends": ("\n", "\r\n"),
+}
+OTHER = {
+    "constant": ("2.0", "2.5"),
+    "kind of a number": ("2.0", "2"),
+    "renamed variable": ("side", "edge"),
+    "operator": ("self.side * self.side", "self.side + self.side"),
+    "order": ("self.side * self.side - 1", "self.side * (self.side - 1)"),
+    "default": ("times: int = 2", "times: int = 3"),
+    "no default": ("less: float | None = None", "less: float | None"),
+    "annotation": ("times: int", "times: float"),
+    "text": ('"a"', '"b"'),
+    "text of an f-string": (" wide", " broad"),
+    "format": (":.{times}f", ":{times}f"),
+    "bytes": ('"a"', 'b"a"'),
+    "comparison": ("less < 0", "less <= 0"),
+    "unpacking": ("**{}", '"b": {}'),
+    "import": ("import math", "import math as math"),
+    "decorator": ("    def area", "    @property\n    def area"),
+    "one statement less": ("import math\n", ""),
+    "keyword or not": ("times: int = 2, *, less", "times: int = 2, less"),
+}
+
+
+def edited(edit: tuple[str, str]) -> str:
+    assert edit[0] in PROGRAM
+    text = PROGRAM.replace(*edit)
+    compile(text, "edited", "exec")
+    return text
+
+
+@pytest.mark.parametrize("edit", SAME.values(), ids=SAME)
+def test_what_is_not_code_does_not_count(edit: tuple[str, str]) -> None:
+    assert canonical(edited(edit).encode()) == canonical(PROGRAM.encode())
+
+
+def test_every_edit_of_code_counts() -> None:
+    texts = [canonical(edited(edit).encode()) for edit in OTHER.values()]
+    assert len({*texts, canonical(PROGRAM.encode())}) == len(OTHER) + 1
+
+
+@given(
+    place=st.integers(min_value=0, max_value=10_000),
+    number=st.one_of(st.integers(min_value=0), st.floats(min_value=0, allow_infinity=False)),
+    text=st.text("abcé ", min_size=1),
+)
+def test_another_value_anywhere_counts_unless_it_is_a_docstring(place: int, number: float, text: str) -> None:
+    tree = ast.parse(PROGRAM)
+    docs = [node.value for node in ast.walk(tree) if isinstance(node, ast.Expr)]
+    nodes = [node for node in ast.walk(tree) if isinstance(node, ast.Constant)]
+    node, before = nodes[place % len(nodes)], ast.dump(tree)
+    node.value = text if isinstance(node.value, str) else number
+    source = ast.unparse(tree)
+    assert ast.dump(ast.parse(source)) == ast.dump(tree)
+    same = ast.dump(tree) == before or node in docs
+    assert (canonical(source.encode()) == canonical(PROGRAM.encode())) is same
+
+
+def test_our_modules_read_the_same_after_they_are_written_anew() -> None:
+    for path in sorted(Path(ROOT, "src").rglob("*.py"))[::4]:
+        source = path.read_bytes()
+        assert canonical(ast.unparse(ast.parse(source)).encode()) == canonical(source), path
+
+
+def test_what_later_versions_of_python_add_is_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As 3.12 has `type_params` in every function and class, an empty list here, and some other version a field that is None."""
+    before = canonical(PROGRAM.encode())
+    parse = ast.parse
+
+    def later(source: bytes) -> ast.AST:
+        tree = parse(source)
+        for node in ast.walk(tree):
+            node._fields = (*node._fields, "type_params_of_another_version", "hint_of_another_version")  # type: ignore[misc]
+            node.type_params_of_another_version, node.hint_of_another_version = [], None  # type: ignore[attr-defined]
+        return tree
+
+    monkeypatch.setattr(sources_module.ast, "parse", later)
+    assert canonical(PROGRAM.encode()) == before
+
+
+def test_no_result_depends_on_a_docstring() -> None:
+    """Digests pass over docstrings, so what counts must not read them."""
+    readers = {p.name for p in Path(ROOT, "src").rglob("*.py") if re.search(r"__doc__|getdoc", p.read_text())}
+    assert readers <= {"cli.py", "reference.py"}
+
+
+@pytest.fixture
+def copy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    shutil.copytree(sources_module.PACKAGE_ROOT / "src" / "directcm", tmp_path / "src" / "directcm")
+    monkeypatch.setattr(sources_module, "PACKAGE_ROOT", tmp_path)
+    sources_module._read.cache_clear()
+    return tmp_path
+
+
+def test_digests_are_kept_and_nothing_is_parsed_twice(copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = sources_module.digest("rng")
+    kept = json.loads((copy / KEPT).read_text())
+    assert len(kept) == len(sources("rng", root=str(copy)))
+    monkeypatch.setattr(sources_module, "canonical", lambda source: pytest.fail("parsed again"))
+    sources_module._read.cache_clear()
+    assert sources_module.digest("rng") == before
+    # What another process has kept since stays.
+    (copy / KEPT).write_text(json.dumps({**kept, "0" * 64: "1" * 64}))
+    monkeypatch.undo()
+    sources_module._read.cache_clear()
+    sources_module.digest("solvers", root=str(copy))
+    assert {**kept, "0" * 64: "1" * 64}.items() < json.loads((copy / KEPT).read_text()).items()
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]", '{"a": 1}', '{"a": "short"}', "\x00"])
+def test_a_broken_file_of_kept_digests_is_written_anew(copy: Path, content: str) -> None:
+    before = sources_module.digest("rng")
+    (copy / KEPT).write_text(content)
+    sources_module._read.cache_clear()
+    assert sources_module.digest("rng") == before and json.loads((copy / KEPT).read_text())
+
+
+def test_where_nothing_can_be_kept_digests_are_the_same(copy: Path) -> None:
+    before = sources_module.digest("rng")
+    shutil.rmtree(copy / ".snakemake")
+    (copy / ".snakemake").write_text("a file where the folder would be")
+    sources_module._read.cache_clear()
+    assert sources_module.digest("rng") == before
+
+
+def test_many_processes_may_keep_digests_at_once(copy: Path) -> None:
+    code = f"from directcm import sources; sources.digest('training', 'sampling', root={str(copy)!r})"
+    running = [subprocess.Popen([sys.executable, "-c", code]) for _ in range(4)]
+    assert [each.wait() for each in running] == [0] * 4
+    assert len(json.loads((copy / KEPT).read_text())) == len(sources("training", "sampling", root=str(copy)))
+    assert [path.name for path in (copy / KEPT).parent.iterdir()] == [KEPT.name]
+
+
+def test_a_stamp_names_the_modules() -> None:
+    found = sources_module.stamp("training", "methods.cm")
+    assert found == f"training methods.cm @{sources_module.digest('training', 'methods.cm')}"
+    assert re.fullmatch(r"[0-9a-f]{16}", found.partition("@")[2])

@@ -41,13 +41,17 @@ MANIFEST = "manifest.json"
 CHECKSUMS = "checksums.csv"
 PROVENANCE = "provenance.json"
 LOCATION = "location.json"
+# What `directcm adopt` has noted on the files of a folder.
+NOTES = "adopted.json"
+# Digests of older code whose unfinished work this process goes on with, for its provenance (directcm.unchanged).
+CONTINUED: list[str] = []
 # The variable that says where this process's log lies, for its provenance.
 LOG = "DIRECTCM_LOG"
 # Of data read from outside the project: name, size and sha256 of each file that it was.
 SOURCES = "sources.csv"
 # Not covered by the manifest: where files outside the folder lie on this machine, what they were (the same pictures from
 # another archive are the same data), and a student's model card, which is written into its folder later, when its metrics are known.
-_UNCOVERED = {MANIFEST, CHECKSUMS, PROVENANCE, LOCATION, SOURCES, "README.md"}
+_UNCOVERED = {MANIFEST, CHECKSUMS, PROVENANCE, LOCATION, SOURCES, NOTES, "README.md"}
 
 
 def sha256(path: Path) -> str:
@@ -362,7 +366,8 @@ def new_collection(
         open_artifact(folder / name, of)
         path = folder / name / MANIFEST
         rows.append({"path": f"{name}/{MANIFEST}", "size": path.stat().st_size, "sha256": sha256(path)})
-    (folder / MANIFEST).unlink(missing_ok=True)
+    for name in (MANIFEST, NOTES):
+        (folder / name).unlink(missing_ok=True)
     write_csv(folder / CHECKSUMS, rows, ["path", "size", "sha256"])
     write_json(
         folder / PROVENANCE,
@@ -457,6 +462,7 @@ def provenance() -> dict[str, Any]:
         "slurm_node": os.environ.get("SLURMD_NODENAME"),
         # A fork of the warm helper (directcm.warm).
         "forked": "DIRECTCM_FORKED" in os.environ,
+        **({"continued": list(CONTINUED)} if CONTINUED else {}),
         # Kilobytes on Linux.
         "max_rss_mb": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024, 1),
         "python": platform.python_version(),

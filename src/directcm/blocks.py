@@ -14,6 +14,7 @@ from torch import Tensor
 
 from directcm.artifacts import load_tensors, read_json, save_tensors, sha256, write_json
 from directcm.errors import UserError
+from directcm.unchanged import continued, older
 
 
 def block_ranges(total: int, block: int, shard: int, shards: int) -> list[range]:
@@ -35,6 +36,21 @@ def clear(scratch: Path) -> None:
     shutil.rmtree(scratch, ignore_errors=True)
 
 
+def _digest(key: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()
+
+
+def _begun(marker: Path, key: Mapping[str, Any]) -> list[str] | None:
+    """Digests of older code that has made blocks beside a marker; None where they are of another key."""
+    found = read_json(marker) if marker.is_file() else {}
+    if found.get("key") == _digest(key):
+        return found.get("continued", [])
+    for code in older(key["code"]) if "code" in key else ():
+        if found.get("key") == _digest({**key, "code": code}):
+            return [*found.get("continued", []), code]
+    return None
+
+
 def work(
     scratch: Path,
     key: Mapping[str, Any],
@@ -44,14 +60,16 @@ def work(
 ) -> dict[str, Tensor]:
     """Make every block that `scratch` does not hold already; returns the blocks' tensors joined along dimension 0.
 
-    `key` says all that the rows depend on: blocks of another key are thrown away. Damaged ones are made again.
+    `key` says all that the rows depend on: blocks of another key are thrown away, unless it differs in a `code` that is declared
+    the same (directcm.unchanged). Damaged ones are made again.
     `found` hears of blocks that were there already.
     """
-    digest = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()
     marker = scratch / "key.json"
-    if scratch.exists() and (not marker.is_file() or read_json(marker) != {"key": digest}):
+    begun = _begun(marker, key) if scratch.exists() else []
+    if begun is None:
         shutil.rmtree(scratch)
-    write_json(marker, {"key": digest})
+    continued(str(scratch), begun or [])
+    write_json(marker, {"key": _digest(key), **({"continued": begun} if begun else {})})
     parts: list[dict[str, Tensor]] = []
     for rows in blocks:
         path = scratch / f"block-{rows.start:08d}.safetensors"

@@ -691,6 +691,18 @@ def _restore(a: argparse.Namespace) -> None:
         print(text)
 
 
+def _adopt(a: argparse.Namespace) -> None:
+    from directcm import adopt
+
+    if a.declare is None:
+        lines = adopt.adopt(a.results, a.dry_run)
+    elif not (a.release and a.compared):
+        raise UserError("adopt: --declare needs --release and --compared: what was compared, and how, in one line")
+    else:
+        lines = adopt.declare(a.declare, a.results, a.release, a.compared)
+    print("\n".join(lines))
+
+
 def _stages(a: argparse.Namespace) -> None:
     from directcm import record
     from directcm.config import load_config
@@ -1136,6 +1148,18 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument(
         "--changed", action="store_true", help="only where DVC has brought another record than the last here"
     )
+
+    p = verb("adopt", _adopt, "keep results of older code that a release declares unchanged, and note it", out=False)
+    p.add_argument("results", type=Path, help="results/<preset>, from the repository's top")
+    p.add_argument("--dry-run", action="store_true", help="only say what would be done")
+    p.add_argument(
+        "--declare",
+        type=Path,
+        metavar="OLD",
+        help="instead: declare the code of OLD, results/<preset> of another checkout, the same where the bytes are",
+    )
+    p.add_argument("--release", metavar="VERSION", help="with --declare: the release that says so")
+    p.add_argument("--compared", metavar="TEXT", help="with --declare: how it was compared, in one line")
 
     p = verb("stages", _stages, "derive records/<preset>/dvc.yaml from dvc.yaml", out=False)
     p.add_argument("scope", choices=["main", "paper"], help="what was run: the main comparison, or the whole grid")

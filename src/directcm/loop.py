@@ -21,9 +21,10 @@ import torch
 from torch import Tensor, nn
 
 from directcm import stop
-from directcm.artifacts import Artifact, new_artifact, open_artifact, save_tensors, write_json
+from directcm.artifacts import PROVENANCE, Artifact, new_artifact, open_artifact, read_json, save_tensors, write_json
 from directcm.errors import UserError
 from directcm.progress import Progress
+from directcm.unchanged import continued, older
 
 CURVE = ["step", "loss", "grad_norm", "lr"]
 
@@ -127,9 +128,10 @@ def _restore(job: Job, remove: bool) -> Artifact | None:
         except UserError as error:
             print(f"{job.name}: skipping a damaged checkpoint: {error}", flush=True)
             continue
-        if found.settings == json.loads(json.dumps(dict(job.key))):
+        if _belongs(job, found):
             lost = [s for s in job.snapshots if s <= found.counts["step"] and _snapshot(job, s) is None]
             if not lost:
+                continued(job.name, _codes(job, found))
                 return found
             print(f"{job.name}: {path} is passed over, the snapshot of step {lost[0]} before it is missing", flush=True)
             continue
@@ -146,7 +148,21 @@ def _snapshot(job: Job, step: int) -> Artifact | None:
         found = open_artifact(job.scratch / f"snapshot-{step:08d}", "snapshot").verify()
     except UserError:
         return None
-    return found if found.settings == json.loads(json.dumps(dict(job.key))) else None
+    return found if _belongs(job, found) else None
+
+
+def _belongs(job: Job, found: Artifact) -> bool:
+    """Whether it was made with the job's key, or with one whose `code` is declared the same (directcm.unchanged)."""
+    key = json.loads(json.dumps(dict(job.key)))
+    code = found.settings.get("code")
+    return found.settings == key or ({**found.settings, "code": key.get("code")} == key and code in older(key["code"]))
+
+
+def _codes(job: Job, found: Artifact) -> list[str]:
+    """Digests of older code that a checkpoint comes from."""
+    beside = found.folder / PROVENANCE
+    before = read_json(beside).get("continued", []) if beside.is_file() else []
+    return before if found.settings.get("code") == job.key.get("code") else [*before, found.settings["code"]]
 
 
 def _agreed(loss: Tensor, accelerator: Any) -> tuple[float, bool]:

@@ -16,7 +16,17 @@ from typing import Any
 import yaml
 
 from directcm import paths
-from directcm.artifacts import CHECKSUMS, MANIFEST, PROVENANCE, read_csv, read_json, sha256, write_json, write_text
+from directcm.artifacts import (
+    CHECKSUMS,
+    MANIFEST,
+    NOTES,
+    PROVENANCE,
+    read_csv,
+    read_json,
+    sha256,
+    write_json,
+    write_text,
+)
 from directcm.config import Config, read_yaml
 from directcm.errors import UserError
 
@@ -39,7 +49,7 @@ def _name(key: str) -> Path:
     return Path(*(f"@{folder}" for folder in folders), last)
 
 
-def _records(root: Path) -> Iterator[tuple[str, Path]]:
+def entries(root: Path) -> Iterator[tuple[str, Path]]:
     """Files that Snakemake has a record of, each with the record's path."""
     for path in sorted(p for p in root.rglob("*") if p.is_file()):
         text = "".join(part.removeprefix("@") for part in path.relative_to(root).parts)
@@ -57,7 +67,7 @@ def save(results: Path, snakemake: Path = SNAKEMAKE) -> None:
     """
     records = {
         key: read_json(path)
-        for key, path in _records(snakemake / "metadata")
+        for key, path in entries(snakemake / "metadata")
         if PurePath(key).is_relative_to(results) and Path(key).is_file()
     }
     if not records:
@@ -66,7 +76,7 @@ def save(results: Path, snakemake: Path = SNAKEMAKE) -> None:
     manifests = {
         path.relative_to(results).as_posix(): path.read_text(encoding="utf-8")
         for kind in paths.unique(("targets", *absent))
-        for name in PAPERS
+        for name in (*PAPERS, NOTES)
         for path in sorted((results / kind).rglob(name))
     }
     benchmarks = {

@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
+import ast
 import functools
 import hashlib
+import json
+import os
+from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 PACKAGE_ROOT = Path(__file__).resolve().parents[2]
+# In the repository, beside Snakemake's own records; another number where `canonical` gives another text.
+KEPT = Path(".snakemake/directcm/code-1.json")
+# Of a digest, in hexadecimal.
+DIGITS = 16
 
 # What these decide reaches a rule through its parameters or its command line, so editing them re-runs nothing by itself.
-NEUTRAL = ("cli", "config", "environment", "errors", "outside", "progress", "preflight", "sources")
+NEUTRAL = ("cli", "config", "environment", "errors", "outside", "progress", "preflight", "sources", "unchanged")
 
 
 @functools.cache
@@ -52,9 +61,113 @@ def sources(*modules: str, root: str) -> list[str]:
 
 
 def digest(*modules: str, root: str | None = None) -> str:
-    """SHA-256 over the files of `sources`: what other code than this has made is not up to date, or not resumed."""
+    """16 hex digits (64 bits of a SHA-256) over the meaning of the files of `sources`: what other code than this has made is stale.
+
+    Comments, docstrings and formatting do not count. All versions of Python that can read a file give it the same digest.
+    """
     top = str(PACKAGE_ROOT) if root is None else root
+    meanings = _Meanings(Path(top, KEPT))
     total = hashlib.sha256()
     for path in sources(*modules, root=top):
-        total.update(path.encode() + b"\0" + Path(top, path).read_bytes() + b"\0")
-    return total.hexdigest()
+        total.update(path.encode() + b"\0" + meanings.of(Path(top, path)).encode() + b"\0")
+    meanings.keep()
+    return total.hexdigest()[:DIGITS]
+
+
+def stamp(*modules: str, root: str | None = None) -> str:
+    """Modules and their digest in one text, "training methods.cm @0123456789abcdef": how Snakemake's records name code."""
+    return f"{' '.join(modules)} @{digest(*modules, root=root)}"
+
+
+def canonical(source: bytes) -> str:
+    """What a module says, as text: its syntax tree without comments, docstrings, positions and statements that do nothing.
+
+    Written out here because `ast.dump` differs between versions of Python. Fields that are None or empty are left out, so a
+    field that a later version adds changes nothing where it is not used. Different trees have different texts.
+    """
+    out: list[str] = []
+
+    def write(value: Any) -> None:
+        if isinstance(value, ast.AST):
+            out.append(f"{type(value).__name__}(")
+            for name in value._fields:
+                part: Any = getattr(value, name, None)
+                if isinstance(value, ast.JoinedStr) and name == "values":
+                    part = _joined(part)
+                # ctx follows from the place; kind is the u of u"…".
+                if name in ("ctx", "kind", "type_comment") or part is None or part == []:
+                    continue
+                out.append(f"{name}=")
+                write(part)
+                out.append(",")
+            out.append(")")
+        elif isinstance(value, list):
+            out.append("[")
+            for item in value:
+                if not _idle(item):
+                    write(item)
+                    out.append(",")
+            out.append("]")
+        else:
+            # Not repr: which characters it escapes is a matter of the version's Unicode tables.
+            out.append(ascii(value))
+
+    write(ast.parse(source))
+    return "".join(out)
+
+
+def _idle(node: Any) -> bool:
+    """`pass`, or a text that stands for itself, as a docstring does."""
+    return isinstance(node, ast.Pass) or (
+        isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str)
+    )
+
+
+def _joined(parts: list[Any]) -> list[Any]:
+    """An f-string's parts with neighbouring texts as one and no empty ones: where texts are cut is a matter of the version."""
+    out: list[Any] = []
+    for part in parts:
+        if isinstance(part, ast.Constant) and out and isinstance(out[-1], ast.Constant):
+            text: Any = out[-1].value
+            out[-1] = ast.Constant(text + part.value)
+        elif not (isinstance(part, ast.Constant) and part.value == ""):
+            out.append(part)
+    return out
+
+
+class _Meanings:
+    """SHA-256 of files' `canonical` texts, those of known bytes from a file: parsing everything takes half a second."""
+
+    def __init__(self, kept: Path) -> None:
+        self.kept = kept
+        self.known = _read(kept)
+        self.fresh: dict[str, str] = {}
+
+    def of(self, path: Path) -> str:
+        source = path.read_bytes()
+        raw = hashlib.sha256(source).hexdigest()
+        if raw not in self.known:
+            self.known[raw] = self.fresh[raw] = hashlib.sha256(canonical(source).encode()).hexdigest()
+        return self.known[raw]
+
+    def keep(self) -> None:
+        if self.fresh:
+            # With what others have written since. A folder that cannot be written costs the time again.
+            with suppress(OSError):
+                self.kept.parent.mkdir(parents=True, exist_ok=True)
+                whole = self.kept.with_name(f".{self.kept.name}-{os.getpid()}")
+                try:
+                    whole.write_text(json.dumps({**_read.__wrapped__(self.kept), **self.fresh}), encoding="utf-8")
+                    whole.replace(self.kept)
+                finally:
+                    whole.unlink(missing_ok=True)
+
+
+@functools.cache
+def _read(kept: Path) -> dict[str, str]:
+    """What is kept; nothing where that is not there or not whole."""
+    with suppress(OSError, ValueError):
+        found = json.loads(kept.read_text(encoding="utf-8"))
+        if isinstance(found, dict) and all(isinstance(v, str) and len(v) == 64 for v in found.values()):
+            return found
+    return {}

@@ -145,7 +145,7 @@ def test_in_the_clone_a_change_plans_what_depends_on_it(clone: SimpleNamespace) 
     # Code as well, because the records say what the files were made from.
     module = clone.folder / "src/directcm/analysis/figure_curves.py"
     text = module.read_text()
-    module.write_text(text + "\n# edited\n")
+    module.write_text(text + "\nEDITED = True\n")
     assert what_is_planned(clone.run) == {"figure_curves": 1, "gallery": 1}
     module.write_text(text)
     assert what_is_planned(clone.run) == {}

@@ -28,7 +28,7 @@ from directcm.specs import DISTANCES, EXTRACTORS, METHODS, METRICS, TEACHERS
 from directcm.paths import key
 from directcm.registry import COUPLINGS, methods
 from directcm.registry import FIRST as PAIR
-from directcm.sources import digest
+from directcm.sources import stamp
 from directcm.stop import mark_own_job
 
 # Of a job that the SLURM executor submitted: a verb that is stopped puts this one back into the queue, and no other.
@@ -140,11 +140,11 @@ wildcard_constraints:
 
 @functools.cache
 def code(*modules):
-    """A digest of the project's modules that a verb's result depends on: a parameter, so that editing one re-runs the right jobs.
+    """The project's modules that a verb's result depends on and their digest: a parameter, so that editing one re-runs the right jobs.
 
     As inputs they would be most of all the files of a plan, and a third of its time.
     """
-    return digest(*modules, root=workflow.basedir)[:16]
+    return stamp(*modules, root=workflow.basedir)
 
 
 # The module that reads the teacher: what is made with it depends on its code.

@@ -13,6 +13,7 @@ from directcm.analysis.page import plain, write_page
 from directcm.artifacts import COLLECTION, MANIFEST, PROVENANCE, read_json, write_csv
 from directcm.config import Config
 from directcm.errors import UserError
+from directcm.unchanged import adoptions, because
 
 COLUMNS = ["step", "jobs", "seconds", "max_rss_mb", "teacher_forwards", "teacher_forwards_minimum"]
 # Artefacts whose kind is not the name of the step (the rule) that makes them.
@@ -40,12 +41,13 @@ class Cost:
 
 @dataclass(frozen=True)
 class Record:
-    """One artefact's manifest and provenance. `floor` says that it was made from the floor's noise."""
+    """One artefact's manifest, provenance and notes of `directcm adopt`. `floor` says that it was made from the floor's noise."""
 
     folder: Path
     manifest: Mapping[str, Any]
     provenance: Mapping[str, Any] = field(default_factory=dict)
     floor: bool = False
+    adopted: Sequence[Mapping[str, Any]] = ()
 
     @property
     def kind(self) -> str:
@@ -88,7 +90,7 @@ def read_record(path: str | Path) -> Record:
         raise UserError(f"{folder / MANIFEST}: not a manifest; delete the folder and run again")
     beside = folder / PROVENANCE
     provenance = read_json(beside) if beside.is_file() else {}
-    return Record(folder, manifest, provenance if isinstance(provenance, dict) else {})
+    return Record(folder, manifest, provenance if isinstance(provenance, dict) else {}, adopted=adoptions(folder))
 
 
 def read_records(paths: Iterable[str | Path]) -> list[Record]:
@@ -187,6 +189,11 @@ def _facts(records: Sequence[Record]) -> list[tuple[str, list[str]]]:
     dates = sorted(values("date"))
     packages = dict.fromkeys(k for r in records for k in (r.provenance.get("versions") or {}))
     versions = [f"{plain(name)} {' and '.join(values('versions', name))}" for name in packages]
+    adopted: dict[str, int] = {}
+    for record in records:
+        for note in record.adopted:
+            said = f"made by code {note['was']}, kept by {because(note)}"
+            adopted[said] = adopted.get(said, 0) + 1
     facts = [
         ("Commit", list(dict.fromkeys(commits)) or ["not recorded: not a git checkout"]),
         ("Made between", [" and ".join(dict.fromkeys((dates[0], dates[-1])))] if dates else []),
@@ -196,6 +203,8 @@ def _facts(records: Sequence[Record]) -> list[tuple[str, list[str]]]:
         ("Device", values("device")),
         ("Python", values("python")),
         ("Packages", versions),
+        ("Adopted", [f"{n:,} folder{'s' * (n != 1)} {plain(said)}" for said, n in adopted.items()]),
+        ("Continued from code", values("continued")),
     ]
     return [(name, found) for name, found in facts if found]
 

@@ -7,7 +7,7 @@ looked up among the results. Imports no torch and writes nothing.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ from directcm import datasets, outside
 from directcm.analysis.page import plain
 from directcm.artifacts import COLLECTION, LOCATION, MANIFEST, PROVENANCE, Artifact, open_artifact, read_json
 from directcm.errors import UserError
+from directcm.unchanged import adoptions, because
 
 UNCHANGED, CHANGED, GONE = "unchanged", "CHANGED", "GONE"
 
@@ -26,6 +27,7 @@ class Link:
 
     `name`: what it was to the step that used it. `state`: unchanged; CHANGED, its bytes are no longer those that its manifest
     records, or those of pictures, archive or weights outside that it was made from; or GONE, no artefact of this fingerprint is among the results (`folder` is None).
+    `adopted`: notes of `directcm adopt` on it.
     """
 
     depth: int
@@ -37,6 +39,7 @@ class Link:
     manifest: Mapping[str, Any] | None = None
     provenance: Mapping[str, Any] | None = None
     seen: bool = False
+    adopted: Sequence[Mapping[str, Any]] = ()
 
 
 def artifact_of(path: str | Path) -> Path:
@@ -129,7 +132,10 @@ def chain(path: str | Path, results: str | Path | None = None) -> Iterator[Link]
         state, reason = _state(folder, manifest)
         beside = folder / PROVENANCE
         provenance = read_json(beside) if beside.is_file() else None
-        met[fingerprint] = link = Link(depth, name, fingerprint, state, reason, folder, manifest, provenance)
+        notes = adoptions(folder)
+        met[fingerprint] = link = Link(
+            depth, name, fingerprint, state, reason, folder, manifest, provenance, adopted=notes
+        )
         yield link
         inputs = manifest.get("inputs")
         for used, its in sorted(inputs.items()) if isinstance(inputs, dict) else ():
@@ -156,6 +162,7 @@ def text(link: Link) -> str:
         parts.append(f"commit {plain(made['commit'])[:12]}{' with uncommitted changes' if made.get('dirty') else ''}")
     if made.get("date"):
         parts.append(plain(made["date"]))
+    parts += [f"adopted {plain(note['date'])} by {plain(because(note))}" for note in link.adopted]
     line = "  ".join(parts)
     settings = (link.manifest or {}).get("settings")
     if settings:
