@@ -455,7 +455,7 @@ def provenance() -> dict[str, Any]:
         "log": os.environ.get(LOG),
         "slurm_job": os.environ.get("SLURM_JOB_ID"),
         "slurm_node": os.environ.get("SLURMD_NODENAME"),
-        # A fork of the warm helper (directcm.warm).
+        # A fork of the import helper (directcm.warm).
         "forked": "DIRECTCM_FORKED" in os.environ,
         # Kilobytes on Linux.
         "max_rss_mb": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024, 1),
