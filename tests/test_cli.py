@@ -112,7 +112,6 @@ def test_every_verb_has_help(capsys: pytest.CaptureFixture) -> None:
         "reproduced",
         "publish",
         "trace",
-        "warm",
         "plan",
         "launch",
         "record",

@@ -1,9 +1,11 @@
-"""A verb in a fork of the warm helper is the verb: the same output, exit status, signals; and where it may not be, a fresh start."""
+"""A verb in a fork of the import helper is the verb: the same output, exit status, signals; and where it may not be, a fresh start."""
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -17,6 +19,12 @@ from directcm import cli, warm
 from tests.patience import PATIENCE, until
 
 DIRECTCM = [sys.executable, "-m", "directcm.cli"]
+KEY = b"of the tests"
+
+
+def start(**variables: str) -> dict[str, str]:
+    """An environment that a helper of these tests can stand in for."""
+    return {**os.environ, **dict.fromkeys(warm.THREADS, "1"), **variables}
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -34,24 +42,43 @@ def measured() -> Iterator[None]:
 
 @pytest.fixture(scope="module")
 def address(measured: None) -> Iterator[str]:
-    """A helper that imports nothing, as fast as can be."""
+    """A helper that imports nothing, as fast as can be; as DIRECTCM_WARM names it."""
     with pytest.MonkeyPatch.context() as patch:
-        for name in warm.THREADS:
-            patch.setenv(name, "1")
-        with warm.helper(modules=("json",)) as found:
-            yield found
+        patch.delenv(warm.HELPER, raising=False)
+        patch.setattr(warm, "has_gpu", lambda: False)
+        assert warm.accompany(["train", "train"], modules="json")
+        process = warm._started.pop()
+        yield os.environ[warm.HELPER]
+        assert process.stdin is not None and process.stdout is not None
+        process.stdin.close()
+        assert process.wait(PATIENCE) == 0
+        process.stdout.close()
 
 
 @pytest.fixture
 def call(address: str) -> Callable[..., subprocess.CompletedProcess[str]]:
-    def run(*argv: str, warm_: bool = True, **variables: str) -> subprocess.CompletedProcess[str]:
-        environment = {**os.environ, **dict.fromkeys(warm.THREADS, "1"), **variables}
-        environment.pop(warm.SOCKET, None)
-        if warm_:
-            environment[warm.SOCKET] = address
+    def run(*argv: str, warm_: bool = True) -> subprocess.CompletedProcess[str]:
+        environment = start(**{warm.HELPER: address})
+        if not warm_:
+            del environment[warm.HELPER]
         return subprocess.run(
             [*DIRECTCM, *argv], env=environment, capture_output=True, text=True, timeout=PATIENCE, check=False
         )
+
+    return run
+
+
+@pytest.fixture
+def ask(monkeypatch: pytest.MonkeyPatch) -> Callable[..., int | None]:
+    """A caller in this very process."""
+    for name in warm.THREADS:
+        monkeypatch.setenv(name, "1")
+
+    def run(where: str, *argv: str) -> int | None:
+        monkeypatch.setenv(warm.HELPER, where)
+        status = warm.ask(argv)
+        assert warm.HELPER not in os.environ
+        return status
 
     return run
 
@@ -86,58 +113,53 @@ def test_output_and_status_are_those_of_a_fresh_start(call: Any, argv: list[str]
     assert forked.returncode == status and forked.stdout + forked.stderr
 
 
-def test_folder_environment_and_arguments_are_the_callers(tmp_path: Path) -> None:
-    """What the fork sees, by a verb's place taken by one that tells."""
-    told = serve_here(
-        tmp_path,
-        lambda argv: print(os.getcwd(), os.environ.get("SAID"), list(argv), sys.argv[1:], os.getpid(), flush=True) or 7,
-        ["train", "a b", "ü"],
-        SAID="so",
-        folder=tmp_path,
-    )
-    assert told.returncode == 7
-    *seen, pid = told.stdout.strip().rsplit(" ", 1)
-    assert seen == [f"{tmp_path} so ['train', 'a b', 'ü'] ['train', 'a b', 'ü']"] and int(pid) != os.getpid()
-
-
-def start_server(tmp_path: Path, run: Callable[[Any], int]) -> tuple[int, str]:
-    """A helper forked from here, with another thing to run than a verb; its pid and address."""
-    import socket
-
-    where = str(tmp_path / "socket")
-    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    listener.bind(where)
-    listener.listen()
-    life, alive = os.pipe()
-    mine = warm._early({**os.environ, **dict.fromkeys(warm.THREADS, "1")})
-    pid = os.fork()
-    if pid == 0:
-        try:
-            os.close(alive)
-            warm.serve(listener, mine, life, run)
-        finally:
-            os._exit(1)
-    listener.close()
+@contextlib.contextmanager
+def server(tmp_path: Path, main: Callable[[Any], int]) -> Iterator[tuple[int, str]]:
+    """A helper forked from here, in whose forks another thing runs than a verb; its pid, and how DIRECTCM_WARM names it."""
+    life, living = os.pipe()
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(tmp_path / "socket"))
+        listener.listen()
+        pid = os.fork()
+        if pid == 0:
+            try:
+                os.close(living)
+                cli.main = main  # type: ignore[assignment]
+                warm.serve(listener, life, KEY, warm.fixed(start()))
+            finally:
+                os._exit(1)
     os.close(life)
-    return pid, where
-
-
-def serve_here(
-    tmp_path: Path, run: Callable[[Any], int], argv: list[str], folder: Path, **variables: str
-) -> subprocess.CompletedProcess[str]:
-    pid, where = start_server(tmp_path, run)
     try:
-        return subprocess.run(
-            [*DIRECTCM, *argv], cwd=folder, capture_output=True, text=True, timeout=PATIENCE, check=False,
-            env={**os.environ, **dict.fromkeys(warm.THREADS, "1"), **variables, warm.SOCKET: where},
-        )  # fmt: skip
+        yield pid, f"{KEY.hex()}:{tmp_path / 'socket'}"
     finally:
-        os.kill(pid, signal.SIGKILL)
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
         os.waitpid(pid, 0)
+        os.close(living)
 
 
-@pytest.mark.parametrize("number, status", [(signal.SIGTERM, -signal.SIGTERM), (signal.SIGKILL, -signal.SIGKILL)])
-def test_a_caller_that_is_ended_ends_its_fork(tmp_path: Path, number: int, status: int) -> None:
+def test_folder_environment_arguments_and_streams_are_the_callers(tmp_path: Path) -> None:
+    """What the fork sees, by a verb's place taken by one that tells."""
+
+    def tell(argv: Any) -> int:
+        print(os.getcwd(), os.environ.get("SAID"), oct(os.umask(0)), list(argv), sys.argv[1:], input())
+        print(warm.HELPER in os.environ, os.getpid(), file=sys.stderr)
+        return 7
+
+    with server(tmp_path, tell) as (_, where):
+        told = subprocess.run(
+            [*DIRECTCM, "train", "a b", "ü"], cwd=tmp_path, env=start(SAID="so", **{warm.HELPER: where}), umask=0o27,
+            input="in\n", capture_output=True, text=True, timeout=PATIENCE, check=False,
+        )  # fmt: skip
+    assert told.returncode == 7
+    assert told.stdout == f"{tmp_path} so 0o27 ['train', 'a b', 'ü'] ['train', 'a b', 'ü'] in\n"
+    named, pid = told.stderr.split()
+    assert named == "False" and int(pid) != os.getpid()
+
+
+@contextlib.contextmanager
+def sleeping(tmp_path: Path, **more: Any) -> Iterator[tuple[int, subprocess.Popen[str], int]]:
+    """A helper, a caller and its fork, which sleeps: pid, process, pid."""
     note = tmp_path / "pid"
 
     def sleep(argv: Any) -> int:
@@ -146,20 +168,66 @@ def test_a_caller_that_is_ended_ends_its_fork(tmp_path: Path, number: int, statu
         time.sleep(PATIENCE)
         return 0
 
-    server, where = start_server(tmp_path, sleep)
-    try:
+    with server(tmp_path, sleep) as (helper, where):
         caller = subprocess.Popen(
-            [*DIRECTCM, "train"], env={**os.environ, **dict.fromkeys(warm.THREADS, "1"), warm.SOCKET: where}
+            [*DIRECTCM, "train"], env=start(**{warm.HELPER: where}), stderr=subprocess.PIPE, text=True, **more
         )
         until("the fork runs", note.exists)
         fork = int(note.read_text())
-        assert alive(fork)
-        caller.send_signal(number)
-        assert caller.wait(PATIENCE) == status
+        try:
+            assert alive(fork)
+            yield helper, caller, fork
+        finally:
+            caller.kill()
+            caller.communicate(timeout=PATIENCE)
+            until("the fork ends", lambda: not alive(fork))
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1, signal.SIGKILL])
+@pytest.mark.parametrize("whom", ["caller", "fork", "caller without a helper"])
+def test_who_is_ended_ends_both(tmp_path: Path, number: int, whom: str) -> None:
+    with sleeping(tmp_path) as (helper, caller, fork):
+        if "helper" in whom:
+            os.kill(helper, signal.SIGKILL)
+            until("the helper is gone", lambda: not alive(helper))
+        os.kill(fork if whom == "fork" else caller.pid, number)
+        # Only the helper knows what its fork ended by.
+        lost = "helper" in whom and number != signal.SIGKILL
+        assert caller.wait(PATIENCE) == (1 if lost else -number)
         until("the fork ends", lambda: not alive(fork))
-    finally:
-        os.kill(server, signal.SIGKILL)
-        os.waitpid(server, 0)
+        assert caller.stderr is not None
+        assert ("the import helper ended before the job did" in caller.stderr.read()) == lost
+
+
+def test_what_the_caller_ignores_its_fork_does_not_get(tmp_path: Path) -> None:
+    """Under nohup: the terminal's end ends neither."""
+    with sleeping(tmp_path, preexec_fn=lambda: signal.signal(signal.SIGHUP, signal.SIG_IGN)) as (_, caller, _fork):
+        for number in (signal.SIGHUP, signal.SIGTERM):
+            caller.send_signal(number)
+        assert caller.wait(PATIENCE) == -signal.SIGTERM
+
+
+def test_a_caller_that_says_nothing_keeps_no_other_waiting(tmp_path: Path, ask: Any) -> None:
+    with server(tmp_path, lambda argv: 3) as (_, where), socket.socket(socket.AF_UNIX) as silent:
+        silent.connect(str(tmp_path / "socket"))
+        assert ask(where, "train") == 3
+        assert ask(f"{b'another'.hex()}:{tmp_path / 'socket'}", "train") is None
+        assert ask(where, "train") == 3
+
+
+def test_without_room_for_a_fork_a_verb_starts_by_itself(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ask: Any
+) -> None:
+    class Full:
+        def __init__(self, **_: Any) -> None:
+            self.Process = Full
+
+        def start(self) -> None:
+            raise BlockingIOError(11, "Resource temporarily unavailable")
+
+    monkeypatch.setattr(warm, "get_context", lambda method: Full())
+    with server(tmp_path, lambda argv: 0) as (helper, where):
+        assert ask(where, "train") is None and alive(helper)
 
 
 @pytest.mark.slow
@@ -168,143 +236,87 @@ def test_two_callers_at_once_and_each_its_own_status(tmp_path: Path) -> None:
         time.sleep(float(argv[1]))
         return int(argv[2])
 
-    server, where = start_server(tmp_path, run)
-    try:
-        environment = {**os.environ, **dict.fromkeys(warm.THREADS, "1"), warm.SOCKET: where}
+    with server(tmp_path, run) as (_, where):
+        environment = start(**{warm.HELPER: where})
         callers = [subprocess.Popen([*DIRECTCM, "train", t, s], env=environment) for t, s in (("1", "3"), ("0", "4"))]
         assert [c.wait(PATIENCE) for c in callers] == [3, 4]
-    finally:
-        os.kill(server, signal.SIGKILL)
-        os.waitpid(server, 0)
 
 
-def test_the_helper_ends_with_whoever_started_it(tmp_path: Path) -> None:
-    code = (
-        "import sys, time\nfrom directcm import warm\n"
-        f"with warm.helper(modules=()) as a:\n print(a, flush=True); time.sleep({PATIENCE})"
-    )
-    starter = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
-    assert starter.stdout is not None
-    where = starter.stdout.readline().strip()
-
-    def helpers() -> list[str]:
-        lines = (p.read_bytes().decode(errors="replace") for p in Path("/proc").glob("[0-9]*/cmdline") if p.exists())
-        return [line for line in lines if str(Path(where).parent) in line]
-
-    assert len(helpers()) == 1
-    starter.kill()
-    starter.wait()
-    starter.stdout.close()
-    until("the helper ends", lambda: not helpers())
-    assert not Path(where).parent.exists()
-
-
-def test_a_process_is_accompanied_as_long_as_it_lasts(tmp_path: Path) -> None:
+def test_a_process_is_accompanied_as_long_as_it_lasts() -> None:
     """Its verbs may ask at once, before the helper has imported; killed, it leaves neither helper nor folder."""
     code = (
-        "import os, subprocess, sys, time\nfrom directcm import warm\n"
-        "print(warm.accompany(['train', 'features_teacher'], modules=('json',)), os.environ[warm.SOCKET], flush=True)\n"
+        "import os, subprocess, sys, time\nfrom directcm import warm\nwarm.has_gpu = lambda: False\n"
+        "print(warm.accompany(['train', 'features_teacher'], modules='json'), os.environ[warm.HELPER], warm._started[0].pid, flush=True)\n"
         f"print(subprocess.run([*{DIRECTCM!r}, 'targets'], capture_output=True).returncode, flush=True)\ntime.sleep({PATIENCE})"
     )
-    environment = {**os.environ, **dict.fromkeys(warm.THREADS, "1")}
-    environment.pop(warm.SOCKET, None)
+    environment = start()
+    environment.pop(warm.HELPER, None)
     starter = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True, env=environment)
     assert starter.stdout is not None
-    there, where = starter.stdout.readline().split()
+    there, where, helper = starter.stdout.readline().split()
     assert there == "True" and starter.stdout.readline().strip() == "2"
-    assert Path(where).exists()
+    folder = Path(where.partition(":")[2]).parent
+    assert alive(int(helper)) and folder.exists() and folder.stat().st_mode & 0o77 == 0
     starter.kill()
     starter.wait()
     starter.stdout.close()
-    until("the helper is gone", lambda: not Path(where).parent.exists())
+    until("the helper is gone", lambda: not alive(int(helper)) and not folder.exists())
 
 
 def test_why_a_verb_starts_by_itself_is_told_once(
-    tmp_path: Path, capfd: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, capfd: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch, ask: Any
 ) -> None:
     """Nothing is told of more threads, nor of what libraries set by themselves, which a fork may differ in."""
-    monkeypatch.setattr(warm, "_told", set())
-    server, where = start_server(tmp_path, lambda argv: 0)
-
-    def ask(**variables: str) -> int | None:
-        code = "import sys; from directcm import warm; print(warm.ask(['targets']))"
-        environment = {**os.environ, **dict.fromkeys(warm.THREADS, "1"), **variables, warm.SOCKET: where}
-        done = subprocess.run(
-            [sys.executable, "-c", code], env=environment, capture_output=True, text=True, timeout=PATIENCE
-        )
-        return None if done.stdout.strip() == "None" else int(done.stdout)
-
-    try:
-        assert ask(KMP_DUPLICATE_LIB_OK="True") == 0
-        assert ask(OMP_NUM_THREADS="2") is None
+    with server(tmp_path, lambda argv: 0) as (_, where):
+        monkeypatch.setenv("KMP_DUPLICATE_LIB_OK", "True")
+        assert ask(where, "targets") == 0
+        with monkeypatch.context() as patch:
+            patch.setenv("OMP_NUM_THREADS", "2")
+            assert ask(where, "targets") is None
         assert capfd.readouterr().err == ""
-        assert ask(HF_HUB_CACHE="/elsewhere") is None and ask(HF_HUB_CACHE="/elsewhere") is None
-    finally:
-        os.kill(server, signal.SIGKILL)
-        os.waitpid(server, 0)
+        monkeypatch.setenv("HF_HUB_CACHE", "/elsewhere")
+        assert ask(where, "targets") is None and ask(where, "targets") is None
     assert capfd.readouterr().err == (
-        "directcm warm: a verb starts by itself, it has another HF_HUB_CACHE than its helper\n"
+        "directcm: a verb starts by itself, it has another HF_HUB_CACHE than the import helper\n"
     )
 
 
 def test_no_helper_where_none_gains(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(warm, "_start", lambda modules: pytest.fail("started"))
-    monkeypatch.delenv(warm.SOCKET, raising=False)
+    monkeypatch.setattr(warm, "Popen", lambda *_, **__: pytest.fail("started"))
+    monkeypatch.delenv(warm.HELPER, raising=False)
     assert not warm.accompany(["data", "train", "figure_results", "table1"])
-    monkeypatch.setenv(warm.SOCKET, "")
+    monkeypatch.setenv(warm.HELPER, "")
     assert not warm.accompany(["train", "train"])
-    monkeypatch.delenv(warm.SOCKET)
+    monkeypatch.delenv(warm.HELPER)
     monkeypatch.setattr(warm, "has_gpu", lambda: True)
     assert not warm.accompany(["train", "train"])
 
 
-def test_a_helper_that_cannot_start_is_told_of(capfd: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sys, "executable", "/bin/false")
-    with warm.helper(modules=()) as where:
-        monkeypatch.setenv(warm.SOCKET, where)
-        assert warm.ask(["targets"]) is None
-    assert "did not start" in capfd.readouterr().err
-
-
 @pytest.mark.parametrize("variable", ["OMP_NUM_THREADS", "HF_HUB_CACHE", "PYTHONPATH", "CUDA_VISIBLE_DEVICES"])
-def test_another_environment_is_a_fresh_start(address: str, monkeypatch: pytest.MonkeyPatch, variable: str) -> None:
-    for name in warm.THREADS:
-        monkeypatch.setenv(name, "1")
-    monkeypatch.setenv(warm.SOCKET, address)
-    assert warm.ask(["targets"]) == 2
-    monkeypatch.setenv(variable, "2")
-    assert warm.ask(["targets"]) is None
-
-
-def test_a_verb_that_needs_no_helper_and_a_helper_that_is_gone(
-    address: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_another_environment_is_a_fresh_start(
+    address: str, monkeypatch: pytest.MonkeyPatch, variable: str, ask: Any
 ) -> None:
-    for name in warm.THREADS:
-        monkeypatch.setenv(name, "1")
-    monkeypatch.setenv(warm.SOCKET, address)
-    assert warm.ask(["figure"]) is None and warm.ask([]) is None
-    monkeypatch.setenv(warm.SOCKET, str(tmp_path / "nothing"))
+    assert ask(address, "targets") == 2
+    monkeypatch.setenv(variable, "2")
+    assert ask(address, "targets") is None
+
+
+def test_another_copy_of_the_package_is_a_fresh_start(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ask: Any, capfd: pytest.CaptureFixture
+) -> None:
+    with server(tmp_path, lambda argv: 0) as (_, where):
+        monkeypatch.setattr(warm, "__file__", "/elsewhere/warm.py")
+        assert ask(where, "targets") is None
+    assert "it has another environment or copy of directcm than the import helper" in capfd.readouterr().err
+
+
+def test_a_verb_that_needs_no_helper_and_a_helper_that_is_gone(address: str, tmp_path: Path, ask: Any) -> None:
+    assert ask(address, "figure") is None and ask(address) is None
+    for where in (f"00:{tmp_path / 'nothing'}", str(tmp_path / "nothing"), "no key:/there", ""):
+        assert ask(where, "targets") is None
     assert warm.ask(["targets"]) is None
-    monkeypatch.delenv(warm.SOCKET)
-    assert warm.ask(["targets"]) is None
-
-
-def test_the_verb_passes_status_and_helper_on(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture) -> None:
-    monkeypatch.setattr(warm, "helper", lambda: warm_nothing())
-    with pytest.raises(SystemExit) as stop:
-        cli.main(["warm", "--", "sh", "-c", f"echo ${warm.SOCKET}; exit 5"])
-    assert stop.value.code == 5 and capfd.readouterr().out == "/there\n"
-    assert cli.main(["warm", "--"]) == 2
-
-
-class warm_nothing:
-    def __enter__(self) -> str:
-        return "/there"
-
-    def __exit__(self, *error: object) -> None:
-        return None
 
 
 def test_every_warm_verb_is_a_verb() -> None:
     verbs = next(a for a in cli.parser()._actions if a.dest == "verb").choices
-    assert set(verbs) > warm.VERBS
+    assert set(verbs) > set(warm.VERBS.split("|"))

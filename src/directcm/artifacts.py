@@ -460,7 +460,7 @@ def provenance() -> dict[str, Any]:
         "log": os.environ.get(LOG),
         "slurm_job": os.environ.get("SLURM_JOB_ID"),
         "slurm_node": os.environ.get("SLURMD_NODENAME"),
-        # A fork of the warm helper (directcm.warm).
+        # A fork of the import helper (directcm.warm).
         "forked": "DIRECTCM_FORKED" in os.environ,
         **({"continued": list(CONTINUED)} if CONTINUED else {}),
         # Kilobytes on Linux.

@@ -660,15 +660,6 @@ def _trace(a: argparse.Namespace) -> None:
         )
 
 
-def _warm(a: argparse.Namespace) -> None:
-    from directcm import warm
-
-    command = a.command[1:] if a.command[:1] == ["--"] else a.command
-    if not command:
-        raise UserError("warm: no command given; say for example directcm warm -- ./my_experiments.sh")
-    sys.exit(warm.run(command))
-
-
 def _plan(a: argparse.Namespace) -> None:
     from directcm import plan
     from directcm.config import load_config
@@ -1126,11 +1117,6 @@ def parser() -> argparse.ArgumentParser:
         "--results", type=Path, help="where to look for what it was made from; default: the results around it"
     )
 
-    p = verb(
-        "warm", _warm, "run a command in which every verb starts without importing the big libraries again", out=False
-    )
-    p.add_argument("command", nargs=argparse.REMAINDER, help="the command, after --")
-
     p = verb("plan", _plan, "print what a configuration costs, and what of it is done", out=False)
     p.add_argument("scope", nargs="?", choices=["main", "paper"], default="paper", help="default: paper, everything")
     p.add_argument(
@@ -1232,7 +1218,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def entry() -> int:
-    """The program: a verb in a fork of the warm helper where there is one, else here."""
+    """The program: a verb in a fork of the import helper (directcm.warm) where there is one, else here."""
     if "DIRECTCM_WARM" in os.environ:
         from directcm import warm
 

@@ -60,7 +60,7 @@ def accelerate(processes: int, nodes: int, argv: Sequence[str], environment: Map
 def launch(processes: int, nodes: int, argv: Sequence[str]) -> None:
     """Become the launcher of `directcm ARGV` in `processes` processes over `nodes` nodes; does not return."""
     own = share(processes, nodes)
-    environment = {name: value for name, value in os.environ.items() if name != "DIRECTCM_WARM"}
+    environment = dict(os.environ)
     if nodes > 1 and "SLURM_NODEID" not in environment:
         if "SLURM_JOB_ID" not in environment:
             raise UserError(f"launch: --nodes {nodes} needs a SLURM job")

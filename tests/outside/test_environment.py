@@ -88,27 +88,12 @@ def test_a_job_that_nobody_submitted_for_a_verb_is_not_requeued(tmp_path: Path) 
 
 def test_a_helper_that_is_killed_costs_no_finished_work(tmp_path: Path) -> None:
     """By the kernel, short of memory: the verb goes on in its fork, and its own status is what counts."""
-    code = textwrap.dedent(
-        """
-        import os, signal, subprocess, sys, time
-        from directcm import warm
-        with warm.helper(modules=("json",)) as address:
-            os.environ[warm.SOCKET] = address
-            caller = subprocess.Popen([sys.executable, "-m", "directcm.cli", "convergence", "--help"], stdout=subprocess.DEVNULL)
-            print(caller.wait())
-        """
-    )
-    done = subprocess.run(
-        [sys.executable, "-c", code], env=environment(), capture_output=True, text=True, timeout=PATIENCE
-    )
-    assert done.stdout.split() == ["0"], done.stderr
-    # The same, and the helper is gone while the fork works.
     script = tmp_path / "killed.py"
     script.write_text(
         textwrap.dedent(
             """
             import os, signal, socket, subprocess, sys, threading, time
-            from directcm import warm
+            from directcm import cli, warm
             where = sys.argv[1]
             def work(argv):
                 os.kill(os.getppid(), signal.SIGKILL)
@@ -122,9 +107,10 @@ def test_a_helper_that_is_killed_costs_no_finished_work(tmp_path: Path) -> None:
             pid = os.fork()
             if pid == 0:
                 os.close(writing)
-                warm.serve(listener, warm._early(os.environ), reading, work)
+                cli.main = work
+                warm.serve(listener, reading, b"key", warm.fixed(os.environ))
                 os._exit(0)
-            os.environ[warm.SOCKET] = where
+            os.environ[warm.HELPER] = f"{b'key'.hex()}:{where}"
             print(warm.ask(["convergence"]), flush=True)
             """
         )
@@ -140,15 +126,6 @@ def test_a_helper_that_is_killed_costs_no_finished_work(tmp_path: Path) -> None:
     assert done.stdout.split() == ["finished", "7"], done.stderr
 
 
-def test_warm_runs_the_command_without_a_helper_that_cannot_start(tmp_path: Path) -> None:
-    long = tmp_path / ("x" * 120)
-    long.mkdir()
-    command = [sys.executable, "-m", "directcm.cli", "warm", "--", "echo", "ran"]
-    done = subprocess.run(command, env=environment(TMPDIR=str(long)), capture_output=True, text=True, timeout=PATIENCE)
-    assert done.returncode == 0 and done.stdout.strip() == "ran" and "Traceback" not in done.stderr, done.stderr
-    assert "without the import helper" in done.stderr and not list(long.iterdir())
-
-
 def test_the_commit_is_that_of_the_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from directcm.artifacts import provenance
 
@@ -158,29 +135,38 @@ def test_the_commit_is_that_of_the_folder(tmp_path: Path, monkeypatch: pytest.Mo
     assert provenance()["commit"] == before
 
 
-@pytest.mark.parametrize("how", ["a long TMPDIR", "no sockets", "no processes"])
+@pytest.mark.parametrize("how", ["a long TMPDIR", "no sockets", "no processes", "no interpreter", "no import"])
 def test_whatever_is_wrong_with_the_import_helper_jobs_run(
-    how: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+    how: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture
 ) -> None:
-    import tempfile
-
-    monkeypatch.delenv(warm.SOCKET, raising=False)
+    monkeypatch.delenv(warm.HELPER, raising=False)
     monkeypatch.setattr(warm, "has_gpu", lambda: False)
+    # In the helper's own process, before anything else runs there.
+    faults = {
+        "no sockets": "import socket\ndef refuse(*_, **__): raise PermissionError(1, 'Operation not permitted')\nsocket.socket = refuse",
+        "no import": "import sys\nsys.modules['torch'] = None\nclass Broken:\n def find_spec(self, name, *_):\n"
+        "  if name == 'scipy': raise RuntimeError('broken')\nsys.meta_path.insert(0, Broken())",
+    }
+    (tmp_path / "sitecustomize.py").write_text(faults.get(how, ""))
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(tmp_path), SRC]))
+    long = tmp_path / ("x" * 120)
+    long.mkdir()
     if how == "a long TMPDIR":
-        long = tmp_path / ("x" * 120)
-        long.mkdir()
-        monkeypatch.setattr(tempfile, "tempdir", str(long))
-    else:
+        monkeypatch.setenv("TMPDIR", str(long))
+    elif how == "no processes":
 
         def refuse(*_: Any, **__: Any) -> None:
             raise PermissionError(1, "Operation not permitted")
 
-        monkeypatch.setattr(
-            warm.socket if how == "no sockets" else warm.subprocess,
-            "socket" if how == "no sockets" else "Popen",
-            refuse,
-        )
-    assert not warm.accompany(["train", "train"], modules=())
-    assert warm.SOCKET not in os.environ
-    said = capsys.readouterr().err.strip().splitlines()
-    assert len(said) == 1 and "without the import helper" in said[0]
+        monkeypatch.setattr(warm, "Popen", refuse)
+    elif how == "no interpreter":
+        monkeypatch.setattr(sys, "executable", "/bin/false")
+    # What it finds only while it imports it says when it has started; whoever asks it then starts by himself.
+    assert warm.accompany(["train", "train"], modules="torch scipy json") == (how == "no import")
+    if how == "no import":
+        assert warm._started.pop().wait(PATIENCE) == 0
+        assert warm.ask(["targets"]) is None
+    assert warm.HELPER not in os.environ
+    said = capfd.readouterr().err.strip().splitlines()
+    assert len(said) == 1 and "without the import helper" in said[0], said
+    assert not list(long.iterdir())

@@ -78,7 +78,7 @@ onstart:
         preflight.check(CONFIG, Path(OUT))
     except UserError as error:
         stop(error)
-    # On a CPU most of a short job is the import of torch: a helper does it once (`directcm warm --help`).
+    # On a CPU most of a short job is the import of torch: a helper does it once.
     if workflow.is_main_process and workflow.local_exec:
         warm.accompany(job.rule.name for job in workflow.dag.needrun_jobs())
 

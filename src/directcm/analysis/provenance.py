@@ -157,7 +157,7 @@ def costs(records: Sequence[Record], benchmarks: Iterable[str | Path]) -> list[C
         if not measured.get(step):
             out[step].jobs = len(found)
             out[step].seconds = _total(r.provenance.get("seconds") for r in found)
-        # What the job knew of itself: under `directcm warm` the benchmark saw only who waited for it.
+        # What the job knew of itself: of a fork (directcm.warm) the benchmark saw only who waited for it.
         peaks = [out[step].max_rss_mb, *(r.provenance.get("max_rss_mb") for r in found)]
         out[step].max_rss_mb = max((float(p) for p in peaks if p is not None), default=None)
     return list(out.values())
