@@ -224,9 +224,9 @@ def targets_of(wildcards):
 
 @known
 def own_of(wildcards):
-    """--own JSON, where a method has numbers of its own."""
+    """--hparams JSON, where a method has numbers of its own."""
     own = CONFIG.method_settings(wildcards.method)
-    return f"--own '{json.dumps(own, sort_keys=True)}'" if own else ""
+    return f"--hparams '{json.dumps(own, sort_keys=True)}'" if own else ""
 
 
 def endpoints_of(ode):

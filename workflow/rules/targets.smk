@@ -30,7 +30,7 @@ rule targets:
     shell:
         "directcm targets --settings {params.settings:q} --precision {params.precision}"
         " --solver {wildcards.solver} --N {wildcards.N} --w {wildcards.w} --shard {wildcards.shard}"
-        " --coupling {params.coupling}"
+        " --start-points {params.coupling}"
         " --teacher {input.teacher} --latents {input.latents} --seed {params.seed} --threads {threads}"
         " --scratch {params.scratch} --out {output} --log {log}"
 
