@@ -13,7 +13,7 @@ from directcm.cli import options as o
 from directcm.errors import UserError
 from directcm.specs import DISTANCES
 
-TargetsAt = Annotated[o.Artifact, o.artefact("targets")]
+Targets = Annotated[o.Artifact, o.artefact("targets")]
 
 
 def targets(
@@ -95,7 +95,7 @@ def train(
     training_seed: o.Index,
     pool: Annotated[o.Natural, "number of start points"],
     snapshots: Annotated[Sequence[o.Natural], "steps after which the student is kept too"] = (),
-    targets: Annotated[Sequence[TargetsAt], "the shards of solved targets"] = (),
+    targets: Annotated[Sequence[Targets], "the shards of solved targets"] = (),
     tensorboard: Annotated[Path | None, "folder for TensorBoard's events"] = None,
     hparams: Annotated[
         str | None, o.Option("the method's hyperparameters as JSON, where not its file's", was="--own", filled=o.QUOTED)

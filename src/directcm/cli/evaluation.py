@@ -12,8 +12,8 @@ from directcm.cli import options as o
 from directcm.errors import UserError
 from directcm.specs import EXTRACTORS, METHODS
 
-EndpointsAt = Annotated[o.Artifact, o.artefact("endpoints")]
-FeaturesAt = Annotated[o.Artifact, o.artefact("features")]
+Endpoints = Annotated[o.Artifact, o.artefact("endpoints")]
+Features = Annotated[o.Artifact, o.artefact("features")]
 Collection = Annotated[dict[str, o.Artifact], o.Option(read=str, opened=lambda path: _collection(path, "samples"))]
 
 
@@ -59,7 +59,7 @@ def search(
     latents: o.Latents,
     noise: o.Noise,
     search_noise: Annotated[o.Noise, "the noise that times are chosen on; --noise is held out"],
-    reference: Annotated[FeaturesAt, "features of the data, or of the teacher's samples"],
+    reference: Annotated[Features, "features of the data, or of the teacher's samples"],
     extractor: o.Extractor | None = None,
     job: o.Long,
 ) -> None:
@@ -79,8 +79,8 @@ def error_by_time(
     student: o.Student,
     teacher: o.Teacher,
     latents: o.Latents,
-    endpoints: Annotated[Sequence[EndpointsAt], o.Option("shards of the student's own ODE", least=1)],
-    refined: Annotated[Sequence[EndpointsAt], o.Option("shards of the refined ODE", least=1)],
+    endpoints: Annotated[Sequence[Endpoints], o.Option("shards of the student's own ODE", least=1)],
+    refined: Annotated[Sequence[Endpoints], o.Option("shards of the refined ODE", least=1)],
     job: o.Work,
 ) -> None:
     """Measure a student's ODE error by start time, in latents and pixels."""
@@ -198,10 +198,10 @@ def evaluate(
         o.Option("a student's collection of samples; --features are collections then", instead="samples"),
     ] = None,
     features: Annotated[Sequence[str], o.Option("their features", filled="input.NAME")] = (),
-    data_features: Annotated[Sequence[FeaturesAt], "the data's features"] = (),
+    data_features: Annotated[Sequence[Features], "the data's features"] = (),
     reference_noise: Annotated[o.Noise | None, "the reference's noise where it is another than the samples'"] = None,
     reference: Annotated[Sequence[o.Samples], "the teacher's samples under the student's own ODE"] = (),
-    reference_features: Annotated[Sequence[FeaturesAt], "their features"] = (),
+    reference_features: Annotated[Sequence[Features], "their features"] = (),
     job: o.Seeded,
 ) -> None:
     """Compute the metrics of one set of samples."""
