@@ -16,6 +16,8 @@ import pytest
 
 from directcm import cli
 from directcm.artifacts import open_artifact, open_collection
+from directcm.cli import declare, distill
+from directcm.cli.rules import command
 from directcm.config import SETTING_AXES, Config
 from directcm.errors import UserError
 from tests.patience import PATIENCE
@@ -238,19 +240,61 @@ def test_more_mistakes(verb: str, flags: list[str], word: str, tmp_path: Path, c
 
 
 @pytest.mark.parametrize(
-    ("own", "word"),
+    ("hparams", "word"),
     [
-        ('{"mu": 2}', "--own: mu = 2, expected 0 ≤ mu ≤ 1"),
-        ('{"nu": 0.5}', "--own: unknown setting 'nu'; it has mu"),
+        ('{"mu": 2}', "--hparams: mu = 2, expected 0 ≤ mu ≤ 1"),
+        ('{"nu": 0.5}', "--hparams: unknown setting 'nu'; it has mu"),
         ('{"mu": true}', "a JSON object of numbers"),
         ("{", "a JSON object of numbers"),
     ],
 )
-def test_a_method_s_own_numbers(own: str, word: str, one_line: Any) -> None:
+def test_a_method_s_hyperparameters(hparams: str, word: str, one_line: Any) -> None:
     with pytest.raises(UserError) as error:
-        cli._own(own, "cd")
+        distill._hparams(hparams, "cd")
     assert word in one_line(error)
-    assert cli._own(None, "cd") == {} and cli._own('{"mu": 0}', "cd") == {"mu": 0}
+    assert distill._hparams(None, "cd") == {} and distill._hparams('{"mu": 0}', "cd") == {"mu": 0}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "line"),
+    [
+        (
+            ["train", "--own", '{"mu": 0.9}'],
+            "directcm train: error: --own is --hparams now (see directcm train --help)\n",
+        ),
+        (
+            ["targets", "--coupling=prior"],
+            "directcm targets: error: --coupling is --start-points now (see directcm targets --help)\n",
+        ),
+    ],
+)
+def test_a_flag_s_former_name_is_refused_by_its_new_one(
+    arguments: list[str], line: str, capsys: pytest.CaptureFixture
+) -> None:
+    with pytest.raises(SystemExit) as stop:
+        cli.main(arguments)
+    assert stop.value.code == 2 and capsys.readouterr().err == line
+    with pytest.raises(SystemExit):
+        cli.main([arguments[0], "--help"])
+    assert arguments[1].partition("=")[0] not in capsys.readouterr().out
+
+
+def test_a_rule_s_command_is_what_its_verb_declares() -> None:
+    line = command(
+        "edit", "precision reference? student", wildcards="solver N", w="{params.w}", batch_size="4", before="x "
+    )
+    assert line == (
+        "directcm x edit --settings {params.settings:q} --solver {wildcards.solver} --N {wildcards.N} --w {params.w} --batch-size 4"
+        " --precision {params.precision} --teacher {input.teacher} --latents {input.latents} --student {input.student}"
+        " {params.reference} --out {output} --seed {params.seed} --threads {threads} --log {log}"
+    )
+    # Every flag that a verb needs stands in it, and what it has not is refused where the rule is read.
+    for name, verb in cli.VERBS.items():
+        words = command(name).split()
+        assert all((flag.text in words) or flag.bare for flag in declare.flags(verb) if flag.required)
+    for wrong in ({"given": "colour"}, {"given": "colour?"}, {"wildcards": "colour"}, {"colour": "red"}):
+        with pytest.raises(ValueError, match="directcm edit has no flag for colour"):
+            command("edit", **wrong)
 
 
 def test_an_artefact_goes_into_its_folder_by_its_manifests_name_too() -> None:

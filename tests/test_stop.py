@@ -150,6 +150,6 @@ def test_a_verb_that_is_told_to_stop_says_so(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> None:
     monkeypatch.delenv("SLURM_JOB_ID", raising=False)
-    monkeypatch.setattr(cli, "_schema", lambda arguments: os.kill(os.getpid(), signal.SIGTERM))
+    monkeypatch.setattr(cli.declare, "call", lambda *_: os.kill(os.getpid(), signal.SIGTERM))
     assert cli.main(["schema", "--out", str(tmp_path / "a.json")]) == stop.STATUS
     assert "directcm schema: stopped by SIGTERM" in capsys.readouterr().err

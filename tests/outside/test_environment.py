@@ -73,8 +73,7 @@ def test_a_job_that_nobody_submitted_for_a_verb_is_not_requeued(tmp_path: Path) 
         def told(*_):
             os.kill(os.getpid(), {int(signal.SIGTERM)})
             raise SystemExit("not stopped")
-        import directcm.cli
-        directcm.cli._show = told
+        cli.declare.call = told
         sys.exit(cli.main(["show", "x.csv"]))
         """
     )

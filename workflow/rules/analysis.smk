@@ -75,11 +75,10 @@ rule compare:
     message:
         "compare: {wildcards.solver}, N = {wildcards.N}, w = {wildcards.w}, {wildcards.adapter}, {wildcards.loss}, lr {wildcards.lr}, {wildcards.steps} steps"
     shell:
-        "directcm compare --settings {params.settings:q} --setting {params.setting:q} --metrics {input.metrics}"
-        " --features {params.features} --teacher {params.teacher} --data {params.data}"
-        " --pairs {params.pairs} --along {params.along} --stepwise {params.stepwise} --claimed {params.claimed} {params.others} {params.beyond}"
-        " --threads {threads}"
-        " --seed {params.seed} --out {output} --log {log}"
+        verb(
+            "compare",
+            "pairs stepwise along claimed beyond? others? features teacher data",
+        )
 
 
 rule collect:
@@ -109,8 +108,7 @@ rule collect:
     message:
         "collect: the tidy tables, scope {wildcards.scope}"
     shell:
-        "directcm collect --settings {params.settings:q} --results {params.results} --scope {wildcards.scope}"
-        " --out {params.out} --log {log}"
+        verb("collect", wildcards="scope", out="{params.out}")
 
 
 rule cards:
@@ -138,8 +136,7 @@ rule cards:
     message:
         "cards: the students' model cards, scope {wildcards.scope}"
     shell:
-        "directcm cards --settings {params.settings:q} --results {params.results} --scope {wildcards.scope}"
-        " --out {output} --log {log}"
+        verb("cards", wildcards="scope")
 
 
 rule table1:
@@ -396,8 +393,7 @@ rule claims:
     message:
         "claims: verdicts, scope {wildcards.scope}"
     shell:
-        "directcm claims --claims {input.claims} --settings {params.settings:q}"
-        " --comparisons {input.comparisons} --out {output.csv} --log {log}"
+        verb("claims", out="{output.csv}")
 
 
 rule opening:
@@ -426,9 +422,7 @@ rule opening:
     message:
         "opening: the report's first page, scope {wildcards.scope}"
     shell:
-        "directcm opening --settings {params.settings:q} --claims {input.claims} --comparisons {input.comparisons}"
-        " --metrics {input.metrics} --compared {input.compared} --drawn {input.drawn} --samples {params.samples:q}"
-        " --out {output} --log {log}"
+        verb("opening")
 
 
 rule figure_supervision:
@@ -900,7 +894,7 @@ rule gallery:
     message:
         "gallery: all pictures, scope {wildcards.scope}"
     shell:
-        "directcm gallery --pictures {params.pictures:q} --title {params.title:q} --out {output} --log {log}"
+        verb("gallery", "title")
 
 
 rule costs:
@@ -940,8 +934,7 @@ rule costs:
     message:
         "costs: what each step cost, scope {wildcards.scope}"
     shell:
-        "directcm costs --settings {params.settings:q} --results {params.results}"
-        " --scope {wildcards.scope} --out {output.html} --log {log}"
+        verb("costs", wildcards="scope", out="{output.html}")
 
 
 rule provenance:
@@ -975,5 +968,4 @@ rule provenance:
     message:
         "provenance: what ran, and from what, scope {wildcards.scope}"
     shell:
-        "directcm provenance --settings {params.settings:q} --results {params.results}"
-        " --scope {wildcards.scope} --out {output.html} --log {log}"
+        verb("provenance", wildcards="scope", out="{output.html}")

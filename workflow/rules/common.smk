@@ -21,6 +21,7 @@ from directcm.analysis.selection import (
     swept,
 )
 from directcm.analysis.table import available, same_scale
+from directcm.cli.rules import command as verb
 from directcm.config import ODE_AXES, RUN_AXES, SETTING_AXES, Config, number
 from directcm.config import parse as validated
 from directcm.errors import UserError
@@ -223,10 +224,17 @@ def targets_of(wildcards):
 
 
 @known
-def own_of(wildcards):
-    """--own JSON, where a method has numbers of its own."""
-    own = CONFIG.method_settings(wildcards.method)
-    return f"--own '{json.dumps(own, sort_keys=True)}'" if own else ""
+def hparams_of(wildcards):
+    """--hparams JSON, where the configuration changes some of a method's hyperparameters."""
+    hparams = CONFIG.method_settings(wildcards.method)
+    return f"--hparams '{json.dumps(hparams, sort_keys=True)}'" if hparams else ""
+
+
+def if_any(name):
+    """--NAME FILE …, where a rule's input of that name has any."""
+    return known(
+        lambda wildcards, input: f"--{name} {input[name]}" if input[name] else ""
+    )
 
 
 def endpoints_of(ode):

@@ -25,7 +25,7 @@ rule data:
     message:
         "data: images and captions"
     shell:
-        "directcm data --settings {params.settings:q} --seed {params.seed} {params.classes} --least {resources.least} --out {output} --log {log}"
+        verb("data", "classes?", least="{resources.least}")
 
 
 rule noise:
@@ -62,5 +62,4 @@ rule noise:
     message:
         "noise: the {params.purpose}'s noise and prompts"
     shell:
-        "directcm noise --samples {params.samples} --purpose {params.purpose} --data {input.data}"
-        " --latents {input.latents} --seed {params.seed} --out {output} --log {log}"
+        verb("noise", "purpose")

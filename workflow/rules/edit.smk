@@ -24,10 +24,7 @@ rule edit_teacher:
     message:
         "edit: the teacher's ODE, {wildcards.solver}, N = {wildcards.N}, w = {wildcards.w}"
     shell:
-        "directcm edit --settings {params.settings:q} --batch-size {params.batch_size} --precision {params.precision}"
-        " --solver {wildcards.solver} --N {wildcards.N} --w {wildcards.w}"
-        " --teacher {input.teacher} --latents {input.latents} --seed {params.seed} --threads {threads}"
-        " --out {output} --log {log}"
+        verb("edit", "precision", wildcards="solver N w")
 
 
 rule edit:
@@ -58,7 +55,4 @@ rule edit:
     message:
         "edit: {wildcards.method} seed {wildcards.seed}"
     shell:
-        "directcm edit --settings {params.settings:q} --batch-size {params.batch_size} --precision {params.precision}"
-        " --solver {wildcards.solver} --N {wildcards.N} --w {wildcards.w} --student {input.student} --reference {input.reference}"
-        " --teacher {input.teacher} --latents {input.latents} --seed {params.seed} --threads {threads}"
-        " --out {output} --log {log}"
+        verb("edit", "precision student reference", wildcards="solver N w")

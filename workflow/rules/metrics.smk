@@ -23,8 +23,7 @@ rule extractor:
     message:
         "extractor: {wildcards.extractor}"
     shell:
-        "directcm extractor --name {wildcards.extractor} --settings {params.settings:q} --data {input.data}"
-        " --seed {params.seed} --threads {threads} --out {output} --log {log}"
+        verb("extractor", name="{wildcards.extractor}")
 
 
 # Three rules, for a wildcard's value must not hold commas: Snakemake cannot hand such a one on to a cluster's job.
@@ -49,16 +48,12 @@ rule features_data:
     params:
         code=code("metrics.features"),
         samples="",
-        extractor=lambda wildcards, input: (
-            f"--extractor {input.extractor}" if input.extractor else ""
-        ),
+        extractor=if_any("extractor"),
         batch_size=CONFIG.evaluation.batch_size,
     message:
         "features: {wildcards.extractor} of the data's images"
     shell:
-        "directcm features --name {wildcards.extractor} {params.extractor} {params.samples}"
-        " --data {input.data} --noise {input.noise} --batch-size {params.batch_size} --threads {threads}"
-        " --out {output} --log {log}"
+        verb("features", "extractor? samples? batch_size", name="{wildcards.extractor}")
 
 
 use rule features_data as features_teacher with:
@@ -77,10 +72,8 @@ use rule features_data as features_teacher with:
         who="|".join(DRAWS),
     params:
         code=code("metrics.features"),
-        samples=lambda wildcards, input: f"--samples {' '.join(input.samples)}",
-        extractor=lambda wildcards, input: (
-            f"--extractor {input.extractor}" if input.extractor else ""
-        ),
+        samples=if_any("samples"),
+        extractor=if_any("extractor"),
         batch_size=CONFIG.evaluation.batch_size,
     message:
         "features: {wildcards.extractor} of the {wildcards.who}, {wildcards.solver}, N = {wildcards.N}, w = {wildcards.w}"
@@ -101,11 +94,7 @@ use rule features_data as features with:
     params:
         code=code("metrics.features"),
         samples=f"--collection {OUT}/samples/{{more}}{RUN}/manifest.json",
-        extractor=known(
-            lambda wildcards, input: (
-                f"--extractor {input.extractor}" if input.extractor else ""
-            )
-        ),
+        extractor=if_any("extractor"),
         batch_size=CONFIG.evaluation.batch_size,
     message:
         "features: {wildcards.extractor} of {wildcards.method} seed {wildcards.seed}"
@@ -145,10 +134,12 @@ rule evaluate_teacher:
     message:
         "evaluate: the teacher, {wildcards.solver}, N = {wildcards.N}, w = {wildcards.w}"
     shell:
-        "directcm evaluate --settings {params.settings:q} --metrics {params.metrics} --row Teacher"
-        " --steps {wildcards.N} --run {params.run:q} --seed {params.seed} --data {input.data} --noise {input.noise}"
-        " --samples {input.samples} --features {input.features} --data-features {input.data_features}"
-        " --out {output} --log {log}"
+        verb(
+            "evaluate",
+            "samples features data_features",
+            row="Teacher",
+            steps="{wildcards.N}",
+        )
 
 
 rule evaluate_floor:
@@ -182,11 +173,12 @@ rule evaluate_floor:
     message:
         "evaluate: the teacher under another noise, {wildcards.solver}, N = {wildcards.N}, w = {wildcards.w}"
     shell:
-        "directcm evaluate --settings {params.settings:q} --metrics {params.metrics} --row 'Teacher, other noise'"
-        " --steps {wildcards.N} --run {params.run:q} --seed {params.seed} --data {input.data} --noise {input.noise}"
-        " --samples {input.samples} --features {input.features} --data-features {input.data_features}"
-        " --reference {input.reference} --reference-features {input.reference_features}"
-        " --reference-noise {input.reference_noise} --out {output} --log {log}"
+        verb(
+            "evaluate",
+            "samples features data_features reference_noise reference reference_features",
+            row="'Teacher, other noise'",
+            steps="{wildcards.N}",
+        )
 
 
 rule evaluate:
@@ -219,11 +211,11 @@ rule evaluate:
     message:
         "evaluate: {wildcards.method} seed {wildcards.seed}"
     shell:
-        "directcm evaluate --settings {params.settings:q} --metrics {params.metrics}"
-        " --run {params.run:q} --seed {params.seed} --data {input.data} --noise {input.noise}"
-        " --collection {input.samples} --features {input.features} --data-features {input.data_features}"
-        " --reference {input.reference} --reference-features {input.reference_features}"
-        " --out {output} --log {log}"
+        verb(
+            "evaluate",
+            "features data_features reference reference_features",
+            collection="{input.samples}",
+        )
 
 
 rule error_by_time:
@@ -255,7 +247,4 @@ rule error_by_time:
     message:
         "error_by_time: {wildcards.method} seed {wildcards.seed}, N = {wildcards.N}"
     shell:
-        "directcm error_by_time --settings {params.settings:q} --batch-size {params.batch_size}"
-        " --precision {params.precision} --student {input.student} --teacher {input.teacher}"
-        " --latents {input.latents} --endpoints {input.endpoints} --refined {input.refined}"
-        " --seed {params.seed} --threads {threads} --out {output} --log {log}"
+        verb("error_by_time", "precision")

@@ -27,11 +27,7 @@ rule reference:
     message:
         "sample: the teacher ({wildcards.draw}), {wildcards.solver}, N = {wildcards.N}, w = {wildcards.w}, shard {wildcards.shard}"
     shell:
-        "directcm sample --settings {params.settings:q} --solver {wildcards.solver} --N {wildcards.N}"
-        " --w {wildcards.w} --shard {wildcards.shard} --shards {params.shards}"
-        " --teacher {input.teacher} --latents {input.latents} --noise {input.noise}"
-        " --seed {params.seed} --threads {threads}"
-        " --scratch {params.scratch} --out {output} --log {log}"
+        verb("sample", "shards", wildcards="solver N w shard")
 
 
 rule sample:
@@ -67,11 +63,7 @@ rule sample:
     message:
         "sample: {wildcards.method} seed {wildcards.seed}, step:sampling steps {params.sets}"
     shell:
-        "directcm sample --settings {params.settings:q} --solver {wildcards.solver} --N {wildcards.N}"
-        " --w {wildcards.w} --student {input.student} --sets {params.sets}"
-        " --teacher {input.teacher} --latents {input.latents} --noise {input.noise}"
-        " --seed {params.seed} --threads {threads}"
-        " --scratch {params.scratch} --out {output} --log {log}"
+        verb("sample", "student sets", wildcards="solver N w")
 
 
 rule search:
@@ -103,16 +95,10 @@ rule search:
         ),
         statistics=json.dumps({"permutations": CONFIG.statistics.permutations}),
         evaluation=evaluation(),
-        extractor=lambda wildcards, input: (
-            f"--extractor {input.extractor}" if input.extractor else ""
-        ),
+        extractor=if_any("extractor"),
         seed=SEED,
         scratch=f"{OUT}/scratch/search/{RUN}",
     message:
         "search: the sampling times of {wildcards.method} seed {wildcards.seed}"
     shell:
-        "directcm search --settings {params.settings:q} --statistics {params.statistics:q}"
-        " --evaluation {params.evaluation:q} --student {input.student} --teacher {input.teacher}"
-        " --latents {input.latents} --noise {input.noise} --search-noise {input.search_noise}"
-        " --reference {input.reference} {params.extractor} --seed {params.seed} --threads {threads}"
-        " --scratch {params.scratch} --out {output} --log {log}"
+        verb("search", "extractor?")

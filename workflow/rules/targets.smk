@@ -21,18 +21,14 @@ rule targets:
         code=code("targets", LOADER),
         settings=literal(settings(CONFIG.targets)),
         precision=CONFIG.evaluation.precision,
-        coupling=lambda wildcards: wildcards.coupling.removeprefix(",coupling~")
+        start_points=lambda wildcards: wildcards.coupling.removeprefix(",coupling~")
         or COUPLINGS[0],
         seed=SEED,
         scratch=f"{OUT}/scratch/targets/{ODE}{{coupling}}/shard~{{shard}}",
     message:
-        "targets: {params.coupling}, {wildcards.solver}, N = {wildcards.N}, w = {wildcards.w}, shard {wildcards.shard}"
+        "targets: {params.start_points}, {wildcards.solver}, N = {wildcards.N}, w = {wildcards.w}, shard {wildcards.shard}"
     shell:
-        "directcm targets --settings {params.settings:q} --precision {params.precision}"
-        " --solver {wildcards.solver} --N {wildcards.N} --w {wildcards.w} --shard {wildcards.shard}"
-        " --coupling {params.coupling}"
-        " --teacher {input.teacher} --latents {input.latents} --seed {params.seed} --threads {threads}"
-        " --scratch {params.scratch} --out {output} --log {log}"
+        verb("targets", "precision start_points", wildcards="solver N w shard")
 
 
 rule endpoints:
@@ -63,10 +59,7 @@ rule endpoints:
     message:
         "endpoints: {wildcards.solver}, N = {wildcards.N}, w = {wildcards.w}, shard {wildcards.shard}"
     shell:
-        "directcm endpoints --settings {params.settings:q} --batch-size {params.batch_size}"
-        " --precision {params.precision} --solver {wildcards.solver} --N {wildcards.N} --w {wildcards.w}"
-        " --shard {wildcards.shard} --teacher {input.teacher} --latents {input.latents}"
-        " --seed {params.seed} --threads {threads} --scratch {params.scratch} --out {output} --log {log}"
+        verb("endpoints", "precision", wildcards="solver N w shard")
 
 
 rule trajectories:
@@ -97,6 +90,4 @@ rule trajectories:
     message:
         "trajectories: the teacher's ODE from a few start points of training"
     shell:
-        "directcm trajectories --count {params.trajectories} --precision {params.precision} --solver {params.solver}"
-        " --N {params.N} --w {params.w} --teacher {input.teacher} --latents {input.latents}"
-        " --seed {params.seed} --threads {threads} --out {output} --log {log}"
+        verb("trajectories", "precision", count="{params.trajectories}")

@@ -26,9 +26,7 @@ rule teacher:
     message:
         "teacher: {params.kind}"
     shell:
-        "directcm teacher --kind {params.kind} --settings {params.settings:q} --process {params.process:q}"
-        " --data {input.data} --seed {params.seed} --threads {threads}"
-        " --scratch {params.scratch} --out {output} --log {log}"
+        verb("teacher")
 
 
 rule encode:
@@ -57,6 +55,4 @@ rule encode:
     message:
         "encode: latents of the images, embeddings of the captions"
     shell:
-        "directcm encode --settings {params.settings:q} --precision {params.precision}"
-        " --teacher {input.teacher} --data {input.data} --seed {params.seed} --threads {threads}"
-        " --scratch {params.scratch} --out {output} --log {log}"
+        verb("encode", "precision")

@@ -18,5 +18,4 @@ rule convergence:
     message:
         "convergence: what theory predicts as N grows, on exact teachers"
     shell:
-        "directcm convergence --settings {params.settings:q} --seed {params.seed} --threads {threads}"
-        " --out {output} --log {log}"
+        verb("convergence")

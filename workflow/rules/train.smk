@@ -33,28 +33,19 @@ rule train:
             )
         ),
         settings=TRAIN_REST,
-        snapshots=known(
-            lambda wildcards: "".join(
-                f" {s}" for s in CONFIG.snapshots(run_of(wildcards))
-            )
-        ),
+        snapshots=known(lambda wildcards: CONFIG.snapshots(run_of(wildcards))),
         seed=SEED,
-        targets=known(
-            lambda wildcards, input: (
-                f"--targets {' '.join(input.targets)}" if input.targets else ""
-            )
-        ),
-        own=own_of,
+        targets=if_any("targets"),
+        hparams=hparams_of,
         scratch=f"{OUT}/scratch/students/{RUN}",
         tensorboard=f"{OUT}/tensorboard/{RUN}",
     message:
         "train: {wildcards.method}, {wildcards.solver}, N = {wildcards.N}, w = {wildcards.w}, {wildcards.adapter}, {wildcards.steps} steps, seed {wildcards.seed}"
     shell:
-        "directcm {params.launch}train --settings {params.settings:q} --method {wildcards.method}"
-        " --solver {wildcards.solver} --N {wildcards.N} --w {wildcards.w} --adapter {wildcards.adapter}"
-        " --loss {wildcards.loss} --lr {wildcards.lr} --batch-size {wildcards.batch_size}"
-        " --steps {wildcards.steps} --training-seed {wildcards.seed} --pool {wildcards.pool}"
-        " --snapshots{params.snapshots}"
-        " --teacher {input.teacher} --latents {input.latents} {params.targets} {params.own}"
-        " --seed {params.seed} --threads {threads} --tensorboard {params.tensorboard}"
-        " --scratch {params.scratch} --out {output} --log {log}"
+        verb(
+            "train",
+            "snapshots targets? hparams? tensorboard",
+            wildcards="method solver N w adapter loss lr batch_size steps pool",
+            training_seed="{wildcards.seed}",
+            before="{params.launch}",
+        )

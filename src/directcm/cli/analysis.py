@@ -1,0 +1,259 @@
+"""The verbs that compare, and make tables, figures and pages of numbers that are there."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from directcm import config
+from directcm.cli import options as o
+from directcm.errors import UserError
+from directcm.registry import FIRST
+from directcm.specs import METHODS
+
+Settings = Annotated[config.Config, o.block("configuration")]
+Table = Annotated[Path, o.Option(metavar="CSV", filled="input.NAME")]
+Claims = Annotated[Path, o.Option("claims.yaml", filled="input.NAME")]
+
+FIGURES = (
+    *("supervision", "samples", "sweep", "frontier", "compute", "error", "budget", "sensitivity", "map", "training"),
+    *("editing", "curves", "results", "convergence"),
+)
+
+
+def compare(
+    *,
+    settings: Annotated[config.Statistics, o.block("statistics")],
+    setting: Annotated[o.Json, "all axes but method and seed"],
+    pairs: Annotated[Sequence[o.Methods], "the methods to compare"] = (FIRST,),
+    stepwise: Annotated[Sequence[o.Method], "methods to compare in more steps with the fewest"] = (),
+    along: Annotated[Sequence[o.Method], "methods to compare along training"] = tuple(METHODS),
+    claimed: Annotated[
+        Sequence[o.Claimed] | None, "what is compared of other pairs than the paper's; all without"
+    ] = None,
+    beyond: Annotated[o.Index, "compare sets of more sampling steps than this alone"] = 0,
+    threads: Annotated[o.Threads, "tests at once"] = 1,
+    others: Annotated[
+        Sequence[o.Across],
+        "settings of another value of one axis, whose students of a method are compared with this setting's",
+    ] = (),
+    metrics: Annotated[
+        Sequence[str], o.Option("collections of metrics of the setting's students", least=1, filled="input.NAME")
+    ],
+    features: Annotated[Sequence[o.Extracted], "their features"] = (),
+    teacher: Annotated[Sequence[o.Extracted], "the teacher's features"] = (),
+    data: Annotated[Sequence[o.Extracted], "the data's features"] = (),
+    job: o.Seeded,
+) -> None:
+    """Compare students: methods, later with earlier, more steps with few, two values of an axis."""
+    from directcm.analysis import compare
+
+    theirs: dict[str, list[str]] = {}
+    for name, path in features:
+        theirs.setdefault(name, []).append(path)
+    compare.compare(
+        setting,
+        metrics,
+        theirs,
+        dict(teacher),
+        dict(data),
+        settings,
+        job.seed,
+        job.out,
+        pairs=pairs,
+        stepwise=stepwise,
+        along=along,
+        others=others,
+        claimed=claimed,
+        beyond=beyond,
+        threads=threads,
+        progress=o.counted("compare", "test"),
+    )
+
+
+def collect(*, settings: Settings, results: o.Results, scope: o.Scope, job: o.Job) -> None:
+    """Put all numbers of a scope into tidy tables."""
+    from directcm import paths
+    from directcm.analysis import collect
+
+    wanted = paths.measured(settings, o.runs_of(settings, scope), scope)
+    collect.collect(**{name: [results / path for path in found] for name, found in wanted.items()}, out=job.out)
+
+
+def table(
+    name: Literal["table1", "table2", "table3", "table4", "table_metrics", "table_comparison", "table_search"],
+    /,
+    *,
+    settings: Settings,
+    metrics: Annotated[Path | None, o.tidy("metrics")] = None,
+    comparisons: Annotated[Path | None, o.tidy("comparisons")] = None,
+    students_table: Annotated[Table | None, "table4: the tidy table students.csv"] = None,
+    searches: Annotated[
+        Sequence[o.Artifact], o.artefact("search", "table_search: the searches of sampling times")
+    ] = (),
+    job: o.Job,
+) -> None:
+    """Write a table as CSV, LaTeX and HTML; Table 1 as JSON too."""
+    if name == "table_search":
+        from directcm.analysis.table_search import table_search
+
+        table_search(searches, settings, job.out)
+        return
+    from directcm.analysis import table
+
+    if metrics is None or comparisons is None:
+        raise UserError(f"table {name}: --{'comparisons' if metrics else 'metrics'} is missing")
+    table.table(name, metrics, comparisons, settings, job.out, students_table)
+
+
+def claims(
+    *, claims: Claims, settings: Settings, comparisons: Annotated[Path, o.tidy("comparisons")], job: o.Job
+) -> None:
+    """Turn claims into verdicts: CSV, LaTeX, HTML and JSON."""
+    from directcm.analysis.claims import claims as write
+
+    write(claims, comparisons, settings, job.out, *(job.out.with_suffix(end) for end in (".tex", ".html", ".json")))
+
+
+def figure(
+    name: Annotated[str, o.Option(choices=FIGURES)],
+    /,
+    *,
+    trajectories: Annotated[o.Artifact | None, o.artefact("trajectories", "supervision: the artefact")] = None,
+    convergence: Annotated[o.Artifact | None, o.artefact("convergence", "convergence: the artefact")] = None,
+    noise: Annotated[o.Noise | None, "samples: the noise artefact"] = None,
+    samples: Annotated[Sequence[o.Placed] | None, "samples: whose samples lie where"] = None,
+    edits: Annotated[Sequence[o.Placed] | None, "editing: whose edits lie where"] = None,
+    columns: Annotated[o.Natural, "samples, editing: how many"] = 10,
+    students: Annotated[Sequence[o.Student] | None, "curves: the students"] = None,
+    table: Annotated[Path | None, "results: table1.csv"] = None,
+    metrics: Annotated[Path | None, o.tidy("metrics")] = None,
+    comparisons: Annotated[Path | None, o.tidy("comparisons")] = None,
+    errors: Annotated[Path | None, o.tidy("errors")] = None,
+    students_table: Annotated[Table | None, "compute: the tidy table students.csv"] = None,
+    axis: Annotated[Literal["N", "w"] | None, "sweep: what is swept"] = None,
+    setting: Annotated[o.Json | None, "the main setting: all axes but method and seed"] = None,
+    alpha: Annotated[float, "sweep, sensitivity, map: level of significance"] = 0.05,
+    space: Annotated[Literal["latent", "pixel"], "what the teacher diffuses"] = "latent",
+    paper_scale: Annotated[Sequence[str], o.Option("metrics on the paper's own scale", metavar="METRIC")] = (),
+    job: o.Job,
+) -> None:
+    """Draw a figure as PDF, PNG and the CSV of what is drawn."""
+    all_given = locals()
+    from importlib import import_module
+
+    from directcm.artifacts import open_artifact
+
+    draw = import_module(f"directcm.analysis.figure_{name}").draw
+    out = (job.out, job.out.with_suffix(".png"), job.out.with_suffix(".csv"))
+
+    def given(*names: str) -> list[Any]:
+        lacking = [needed for needed in names if all_given[needed] is None]
+        if lacking:
+            raise UserError(f"figure {name}: --{lacking[0].replace('_', '-')} is missing")
+        return [all_given[needed] for needed in names]
+
+    alone = {"supervision": "trajectories", "convergence": "convergence", "results": "table"}
+    if name in alone:
+        draw(*given(alone[name]), *out)
+    elif name == "samples":
+        of_noise, placed = given("noise", "samples")
+        draw(of_noise, _samples_of(placed), columns, *out)
+    elif name == "editing":
+        draw({row: open_artifact(path, "edits") for row, path in given("edits")[0]}, columns, *out)
+    elif name == "curves":
+        from directcm.analysis.figure_curves import mean_table, read_curve
+
+        found = [(student.json("student.json")["run"], student) for student in given("students")[0]]
+        curves = [read_curve(METHODS[run["method"]], run["seed"], s.file("curve.csv")) for run, s in found]
+        draw(curves, *out)
+        mean_table(curves, job.out.with_name("mean_curves.csv"))
+    else:
+        on_paper: dict[str, Any] = {"paper": paper_scale}
+        level: dict[str, Any] = {"alpha": alpha}
+        of_space: dict[str, Any] = {"space": space}
+        inputs: dict[str, tuple[str, dict[str, Any]]] = {
+            "sweep": ("metrics comparisons axis", on_paper | level | of_space),
+            "frontier": ("metrics", on_paper | of_space),
+            "compute": ("metrics students_table", on_paper | of_space),
+            "budget": ("metrics", on_paper | of_space),
+            "error": ("errors", {}),
+            "sensitivity": ("comparisons", level | of_space),
+            "map": ("comparisons", level),
+            "training": ("metrics", {}),
+        }
+        names, more = inputs[name]
+        draw(*given(*names.split(), "setting"), *out, **more)
+
+
+def _samples_of(items: Sequence[tuple[str, str]]) -> dict[str, list[Any]]:
+    """Row → its samples: the teacher's shards, and of a student's collection the finished student in the fewest steps."""
+    from directcm.artifacts import COLLECTION, MANIFEST, open_artifact, open_collection, read_json
+
+    sets: dict[str, list[Any]] = {}
+    for row, path in items:
+        folder = Path(path).parent if Path(path).name == MANIFEST else Path(path)
+        if read_json(folder / MANIFEST).get("kind") == COLLECTION:
+            sets.setdefault(row, []).append(next(iter(open_collection(folder, "samples").values())))
+        else:
+            sets.setdefault(row, []).append(open_artifact(folder, "samples"))
+    return sets
+
+
+def opening(
+    *,
+    settings: Settings,
+    claims: Claims,
+    metrics: Annotated[Path, o.tidy("metrics")],
+    comparisons: Annotated[Path, o.tidy("comparisons")],
+    compared: Annotated[Table, "comparisons.csv of the main comparison"],
+    drawn: Annotated[Table, "Figure 2's own CSV"],
+    samples: Annotated[Sequence[o.Placed], "what Figure 2 is drawn from"],
+    job: o.Job,
+) -> None:
+    """Write the report's first page: Table 1, Figure 2 and the verdicts."""
+    from directcm.analysis import opening
+
+    opening.opening(metrics, compared, claims, comparisons, drawn, _samples_of(samples), settings, job.out)
+
+
+def gallery(
+    *,
+    pictures: Annotated[
+        str, o.Option("a list of {path, title, caption, section}, or a file", metavar="JSON", filled=o.QUOTED)
+    ],
+    title: Annotated[str, o.Option(filled=o.QUOTED)] = "Gallery",
+    job: o.Job,
+) -> None:
+    """Write a page of pictures that a click enlarges."""
+    from directcm.analysis import gallery
+
+    gallery.gallery(gallery.read_items(pictures), job.out, title)
+
+
+def costs(*, settings: Settings, results: o.Results, scope: o.Scope, job: o.Job) -> None:
+    """Write what each step cost, as a page and as CSV."""
+    from directcm import paths
+    from directcm.analysis import provenance
+
+    runs = o.runs_of(settings, scope)
+    made = [results / name for name in paths.artefacts(settings, runs, scope)]
+    timed = [results / "benchmarks" / name for name in paths.benchmarks(settings, runs, scope)]
+    provenance.costs_page(settings, made, timed, job.out, job.out.with_suffix(".csv"))
+
+
+def provenance(*, settings: Settings, results: o.Results, scope: o.Scope, job: o.Job) -> None:
+    """Write what ran, and from what."""
+    from directcm import paths
+    from directcm.analysis import provenance
+
+    made = [results / name for name in paths.artefacts(settings, o.runs_of(settings, scope), scope)]
+    provenance.provenance_page(settings, made, job.out)
+
+
+def cards(*, settings: Settings, results: o.Results, scope: o.Scope, job: o.Job) -> None:
+    """Write each student's model card, and the list of them."""
+    from directcm import cards
+
+    cards.cards(results, o.runs_of(settings, scope), job.out)

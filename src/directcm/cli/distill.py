@@ -1,0 +1,114 @@
+"""The verbs that solve the teacher's ODE for students, and train them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated
+
+from directcm import config, registry
+from directcm.cli import options as o
+from directcm.errors import UserError
+from directcm.specs import DISTANCES
+
+Targets = Annotated[o.Artifact, o.artefact("targets")]
+
+
+def targets(
+    *,
+    settings: Annotated[config.Targets, o.block("targets")],
+    ode: o.Ode,
+    start_points: Annotated[
+        str, o.Option("where start points come from", choices=registry.COUPLINGS, was="--coupling")
+    ] = registry.COUPLINGS[0],
+    shard: o.Index,
+    precision: o.Precision = "no",
+    teacher: o.Teacher,
+    latents: o.Latents,
+    job: o.Long,
+) -> None:
+    """Solve the ODE from a shard of the start points."""
+    job.prepare()
+    from directcm import targets
+
+    what = (settings, ode.solver, ode.N, ode.w, shard, teacher, latents)
+    targets.make(*what, job.seed, job.device, precision, job.scratch, job.out, start_points)
+
+
+def endpoints(
+    *,
+    settings: Annotated[config.Errors, o.block("errors")],
+    ode: o.Ode,
+    shard: o.Index,
+    batch_size: Annotated[o.Natural, "rows of one teacher evaluation"],
+    precision: o.Precision = "no",
+    teacher: o.Teacher,
+    latents: o.Latents,
+    job: o.Long,
+) -> None:
+    """Solve the ODE from a shard of the start points of the errors by start time."""
+    job.prepare()
+    from directcm import endpoints
+
+    what = (settings, ode.solver, ode.N, ode.w, shard, batch_size, teacher, latents)
+    endpoints.make(*what, job.seed, job.device, precision, job.scratch, job.out)
+
+
+def trajectories(
+    *, ode: o.Ode, count: o.Natural, precision: o.Precision = "no", teacher: o.Teacher, latents: o.Latents, job: o.Work
+) -> None:
+    """Keep whole ODE trajectories from a few start points of training."""
+    job.prepare()
+    from directcm import trajectories
+
+    what = (count, ode.solver, ode.N, ode.w, teacher, latents)
+    trajectories.make(*what, job.seed, job.device, precision, job.out)
+
+
+def _hparams(text: str | None, method: str) -> dict[str, float]:
+    """A method's hyperparameters from --hparams. Raises UserError where it has not such ones, or not in that range."""
+    try:
+        found = json.loads(text or "{}")
+    except json.JSONDecodeError:
+        found = None
+    if not isinstance(found, dict) or any(
+        not isinstance(v, int | float) or isinstance(v, bool) for v in found.values()
+    ):
+        raise UserError(f"--hparams is {text}, expected a JSON object of numbers, such as '{{\"mu\": 0.9}}'")
+    if wrong := registry.methods()[method].refused(found):
+        raise UserError(f"--hparams: {wrong}")
+    return found
+
+
+def train(
+    *,
+    settings: Annotated[config.Train, o.block("train")],
+    method: o.Method,
+    ode: o.Ode,
+    adapter: Annotated[str, f"full or loraR ({config.ADAPTER})"],
+    loss: Annotated[str, o.Option(choices=tuple(DISTANCES))],
+    lr: float,
+    batch_size: o.Natural,
+    steps: o.Natural,
+    training_seed: o.Index,
+    pool: Annotated[o.Natural, "number of start points"],
+    snapshots: Annotated[Sequence[o.Natural], "steps after which the student is kept too"] = (),
+    targets: Annotated[Sequence[Targets], "the shards of solved targets"] = (),
+    tensorboard: Annotated[Path | None, "folder for TensorBoard's events"] = None,
+    hparams: Annotated[
+        str | None, o.Option("the method's hyperparameters as JSON, where not its file's", was="--own", filled=o.QUOTED)
+    ] = None,
+    teacher: o.Teacher,
+    latents: o.Latents,
+    job: o.Long,
+) -> None:
+    """Distil the teacher into a student."""
+    job.prepare()
+    from directcm import training
+
+    sizes = {"lr": lr, "batch_size": batch_size, "pool": pool, "steps": steps, "seed": training_seed}
+    run = {"method": method, **asdict(ode), "adapter": adapter, "loss": loss, **sizes}
+    what = (run, settings, snapshots, teacher, latents, targets)
+    training.make(*what, job.seed, job.scratch, tensorboard, job.out, _hparams(hparams, method))

@@ -1,0 +1,224 @@
+"""The verbs that sample students and teacher, and measure them."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Annotated, Any, Literal
+
+from directcm import config
+from directcm.cli import options as o
+from directcm.errors import UserError
+from directcm.specs import EXTRACTORS, METHODS
+
+Endpoints = Annotated[o.Artifact, o.artefact("endpoints")]
+Features = Annotated[o.Artifact, o.artefact("features")]
+Collection = Annotated[dict[str, o.Artifact], o.Option(read=str, opened=lambda path: _collection(path, "samples"))]
+
+
+def _collection(path: str, kind: str) -> dict[str, o.Artifact]:
+    from directcm.artifacts import open_collection
+
+    return open_collection(path, kind)
+
+
+def sample(
+    *,
+    settings: Annotated[config.Evaluation, o.block("evaluation")],
+    ode: o.Ode,
+    shard: o.Index = 0,
+    shards: o.Natural = 1,
+    student: Annotated[o.Student | None, "the student; without it the teacher is sampled"] = None,
+    sets: Annotated[Sequence[o.Set], "student: optimiser step:sampling steps"] = (),
+    teacher: o.Teacher,
+    latents: o.Latents,
+    noise: o.Noise,
+    job: o.Long,
+) -> None:
+    """Sample teacher or student from the shared noise."""
+    job.prepare()
+    from directcm import sampling
+
+    what = sampling.Evaluated(settings, teacher, latents, noise, job.seed, job.device)
+    if student is None:
+        sampling.sample_teacher(what, asdict(ode), shard, shards, job.scratch, job.out)
+    elif not sets:
+        raise UserError("--sets is missing: what to sample of the student, as STEP:SAMPLING_STEPS …")
+    else:
+        sampling.sample_students(what, asdict(ode), student, sets, job.scratch, job.out)
+
+
+def search(
+    *,
+    settings: Annotated[config.Search, o.block("search")],
+    statistics: Annotated[config.Statistics, "the block statistics of the configuration"],
+    evaluation: Annotated[config.Evaluation, "the block evaluation of the configuration"],
+    student: o.Student,
+    teacher: o.Teacher,
+    latents: o.Latents,
+    noise: o.Noise,
+    search_noise: Annotated[o.Noise, "the noise that times are chosen on; --noise is held out"],
+    reference: Annotated[Features, "features of the data, or of the teacher's samples"],
+    extractor: o.Extractor | None = None,
+    job: o.Long,
+) -> None:
+    """Find a student's sampling times by a greedy ternary search."""
+    job.prepare()
+    from directcm import search
+
+    what = (settings, statistics, evaluation, student, teacher, latents, noise, search_noise, reference, extractor)
+    search.make(*what, job.seed, job.device, job.scratch, job.out)
+
+
+def error_by_time(
+    *,
+    settings: Annotated[config.Errors, o.block("errors")],
+    batch_size: o.Natural,
+    precision: o.Precision = "no",
+    student: o.Student,
+    teacher: o.Teacher,
+    latents: o.Latents,
+    endpoints: Annotated[Sequence[Endpoints], o.Option("shards of the student's own ODE", least=1)],
+    refined: Annotated[Sequence[Endpoints], o.Option("shards of the refined ODE", least=1)],
+    job: o.Work,
+) -> None:
+    """Measure a student's ODE error by start time, in latents and pixels."""
+    job.prepare()
+    from directcm import error_by_time
+
+    what = (settings, batch_size, precision, student, teacher, latents, endpoints, refined)
+    error_by_time.make(*what, job.seed, job.device, job.out)
+
+
+def edit(
+    *,
+    settings: Annotated[config.Editing, o.block("editing")],
+    ode: o.Ode,
+    batch_size: Annotated[o.Natural, "rows of one evaluation"],
+    precision: o.Precision = "no",
+    teacher: o.Teacher,
+    latents: o.Latents,
+    student: Annotated[o.Student | None, "the student; without it the teacher's solved ODE takes its place"] = None,
+    reference: Annotated[o.Artifact | None, o.artefact("edits", "student: the teacher's edits under its ODE")] = None,
+    job: o.Work,
+) -> None:
+    """Edit held-out images without training: inpainting, colourisation, super-resolution …"""
+    job.prepare()
+    from directcm import editing
+
+    what = (settings, ode.solver, ode.N, ode.w, batch_size, precision, teacher, latents, student, reference)
+    editing.make(*what, job.seed, job.device, job.out)
+
+
+def convergence(*, settings: Annotated[config.Convergence, o.block("convergence")], job: o.Work) -> None:
+    """Measure what theory predicts as N grows, on exact teachers of its own."""
+    job.prepare()
+    from directcm import convergence
+
+    convergence.make(settings, job.seed, job.out)
+
+
+def extractor(
+    *,
+    name: Literal["clip_tiny"],
+    settings: Annotated[config.ClipTiny, o.block("extractors.<name>")],
+    data: o.Data,
+    job: o.Work,
+) -> None:
+    """Train the small CLIP and its quality head."""
+    from directcm.metrics import clip_tiny
+    from directcm.progress import Progress
+
+    progress = Progress(f"extractor: {name}", settings.steps)
+
+    def show(step: int, steps: int, loss: float) -> None:
+        progress.update(1, f"loss {loss:.3g}")
+
+    result = clip_tiny.make_extractor(name, data, settings, job.seed, job.out, show, job.device)
+    print(f"held-out zero-shot accuracy {result['held_out_zero_shot_accuracy']:.3f}", file=sys.stderr)
+
+
+def features(
+    *,
+    name: Annotated[str, o.Option(choices=tuple(EXTRACTORS))],
+    extractor: o.Extractor | None = None,
+    samples: Annotated[Sequence[o.Samples], "the samples' shards; without them the data reference"] = (),
+    collection: Annotated[Collection | None, "instead of --samples: a student's collection of samples"] = None,
+    data: o.Data,
+    noise: o.Noise,
+    batch_size: o.Natural = 64,
+    threads: o.Threads = 1,
+    job: o.Job,
+) -> None:
+    """Extract features of samples, or of the data reference."""
+    from directcm.metrics import features
+
+    rest = (data, noise, extractor, batch_size, job.out)
+    how: dict[str, Any] = {"device": job.device, "progress": o.counted(f"features: {name}", "image")}
+    if collection is not None:
+        features.features_collection(name, collection, *rest, **how)
+    else:
+        features.features(name, samples or None, *rest, **how)
+
+
+ROWS = ("Teacher", "Teacher, other noise", *METHODS.values())
+
+
+@dataclass(frozen=True, kw_only=True)
+class Whose:
+    """Whose numbers are computed."""
+
+    row: Annotated[
+        str | None, o.Option("whose numbers these are; default: the method of --run", choices=ROWS, filled=o.QUOTED)
+    ] = None
+    run: Annotated[o.Json, "the run's axes, recorded"]
+
+    def __post_init__(self) -> None:
+        method = self.run.get("method") if isinstance(self.run, dict) else None
+        if self.row is None and str(method) not in METHODS:
+            raise UserError("evaluate: --row is missing, and --run names no method to take it from")
+
+    @property
+    def label(self) -> str:
+        return self.row or METHODS[self.run["method"]]
+
+
+def evaluate(
+    *,
+    settings: Annotated[config.Statistics, o.block("statistics")],
+    metrics: Annotated[Sequence[o.Metric], o.Option(least=1, metavar="METRIC")],
+    whose: Whose,
+    steps: Annotated[o.Natural, "sampling steps: the teacher's N; a collection knows its own"] = 1,
+    data: o.Data,
+    noise: o.Noise,
+    samples: Annotated[Sequence[o.Samples], o.Option("the samples' shards", least=1)] = (),
+    collection: Annotated[
+        Collection | None,
+        o.Option("a student's collection of samples; --features are collections then", instead="samples"),
+    ] = None,
+    features: Annotated[Sequence[str], o.Option("their features", filled="input.NAME")] = (),
+    data_features: Annotated[Sequence[Features], "the data's features"] = (),
+    reference_noise: Annotated[o.Noise | None, "the reference's noise where it is another than the samples'"] = None,
+    reference: Annotated[Sequence[o.Samples], "the teacher's samples under the student's own ODE"] = (),
+    reference_features: Annotated[Sequence[Features], "their features"] = (),
+    job: o.Seeded,
+) -> None:
+    """Compute the metrics of one set of samples."""
+    from directcm.artifacts import open_artifact
+    from directcm.metrics import evaluate
+
+    def by_name(found: Sequence[o.Artifact]) -> dict[str, o.Artifact]:
+        return {f.settings["extractor"]: f for f in found}
+
+    common: dict[str, Any] = {"metrics": metrics, "row": whose.label, "run": whose.run, "statistics": settings}
+    common |= {"seed": job.seed, "out": job.out}
+    data_by, reference_by = by_name(data_features), by_name(reference_features)
+    if collection is not None:
+        parts = [_collection(path, "features") for path in features]
+        named = {next(iter(found.values())).settings["extractor"]: found for found in parts}
+        evaluate.evaluate_collection(collection, named, data, noise, data_by, reference, reference_by, **common)
+        return
+    opened = by_name([open_artifact(path, "features") for path in features])
+    common |= {"steps": steps, "reference_noise": reference_noise}
+    evaluate.evaluate(samples, opened, data, noise, data_by, reference or None, reference_by or None, **common)

@@ -1,0 +1,201 @@
+"""What the verbs' parameters are made of: numbers with a floor, artefacts, blocks of the configuration, and what every job has."""
+
+from __future__ import annotations
+
+import json
+from argparse import ArgumentTypeError
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+from directcm.cli.declare import QUOTED, Option
+from directcm.config import SETTING_AXES, Config
+from directcm.specs import METHODS, METRICS, SOLVERS
+
+if TYPE_CHECKING:
+    from directcm.artifacts import Artifact
+else:
+    # Its module is imported when one is opened.
+    Artifact = Any
+
+
+def number(kind: Callable[[str], Any], low: float) -> Option:
+    """A number that is not below `low`, nor NaN."""
+
+    def read(text: str) -> Any:
+        value = kind(text)
+        if not value >= low:
+            raise ArgumentTypeError(f"{text} is below {low}")
+        return value
+
+    # argparse names it where the text is no such number.
+    read.__name__ = kind.__name__
+    return Option(read=read)
+
+
+def _json(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError as error:
+        raise ArgumentTypeError(f"not valid JSON ({error})") from None
+
+
+def _pair(text: str) -> tuple[str, str]:
+    name, equals, path = text.partition("=")
+    if not (name and equals and path):
+        raise ArgumentTypeError(f"{text!r} is not NAME=FOLDER")
+    return name, path
+
+
+def _set(text: str) -> tuple[int, int]:
+    step, _, steps = text.partition(":")
+    if not (step.isdigit() and steps.isdigit() and int(step) and int(steps)):
+        raise ArgumentTypeError(f"{text!r} is not STEP:STEPS, e.g. 250:1")
+    return int(step), int(steps)
+
+
+def _methods(text: str) -> tuple[str, str]:
+    first, _, second = text.partition(":")
+    if first not in METHODS or second not in METHODS:
+        raise ArgumentTypeError(f"{text}: expected METHOD:METHOD of {', '.join(METHODS)}")
+    return first, second
+
+
+def _claimed(text: str) -> tuple[str, str]:
+    metric, _, reference = text.partition(":")
+    if metric not in METRICS or reference not in METRICS[metric].references:
+        raise ArgumentTypeError(f"{text}: expected METRIC:REFERENCE, such as fd_tiny:data")
+    return metric, reference
+
+
+def _across(text: str) -> tuple[str, str, str]:
+    method, _, rest = text.partition(":")
+    axis, _, value = rest.partition("~")
+    if method not in METHODS or axis not in SETTING_AXES or not value:
+        raise ArgumentTypeError(f"{text}: expected METHOD:AXIS~VALUE, the axis one of {', '.join(SETTING_AXES)}")
+    return method, axis, value
+
+
+def _result(text: str) -> Path:
+    """Where a result goes; rules name an artefact by its manifest."""
+    path = Path(text)
+    return path.parent if path.name == "manifest.json" else path
+
+
+def artefact(kind: str, text: str = "") -> Option:
+    """The folder of an artefact, or its manifest; the verb gets it opened."""
+
+    def opened(path: str) -> Artifact:
+        from directcm.artifacts import open_artifact
+
+        return open_artifact(path, kind)
+
+    return Option(text or f"the {kind} artefact", read=str, opened=opened, filled="input.NAME")
+
+
+def block(name: str) -> str:
+    """The help of a verb's --settings."""
+    return f"the block {name} of the configuration, as JSON or a file"
+
+
+def tidy(name: str) -> Option:
+    """The help of a tidy table's flag."""
+    return Option(f"the tidy table {name}.csv", metavar="CSV", filled="input.NAME")
+
+
+def runs_of(config: Config, scope: str) -> list[dict[str, Any]]:
+    """The runs of the main comparison, or of the whole grid."""
+    from directcm.analysis.selection import main_runs
+
+    return main_runs(config) if scope == "main" else config.runs()
+
+
+def counted(name: str, unit: str) -> Callable[[int, int], None]:
+    """A progress bar that is told how many are done, and of how many."""
+    from directcm.progress import Progress
+
+    progress = Progress(name, 0, unit)
+
+    def show(done: int, total: int) -> None:
+        progress.total = total
+        progress.update(done - progress.done)
+
+    return show
+
+
+Natural = Annotated[int, number(int, 1)]
+Index = Annotated[int, number(int, 0)]
+Scale = Annotated[float, number(float, 0)]
+Json = Annotated[Any, Option(read=_json, metavar="JSON", filled=QUOTED)]
+Placed = Annotated[tuple[str, str], Option(read=_pair, metavar="ROW=FOLDER", filled=QUOTED)]
+Extracted = Annotated[tuple[str, str], Option(read=_pair, metavar="EXTRACTOR=FOLDER")]
+Set = Annotated[tuple[int, int], Option(read=_set, metavar="STEP:STEPS")]
+Methods = Annotated[tuple[str, str], Option(read=_methods, metavar="METHOD:METHOD")]
+Claimed = Annotated[tuple[str, str], Option(read=_claimed, metavar="METRIC:REFERENCE")]
+Across = Annotated[tuple[str, str, str], Option(read=_across, metavar="METHOD:AXIS~VALUE")]
+Method = Annotated[str, Option(choices=tuple(METHODS))]
+Metric = Annotated[str, Option(choices=tuple(METRICS))]
+Threads = Annotated[Natural, Option("CPU threads", filled="threads")]
+Precision = Literal["no", "fp16", "bf16"]
+Scope = Annotated[Literal["main", "paper"], "the main comparison, or the whole grid"]
+Results = Annotated[Path, "the results folder of the configuration's preset"]
+Data = Annotated[Artifact, artefact("data")]
+Teacher = Annotated[Artifact, artefact("teacher")]
+Latents = Annotated[Artifact, artefact("latents")]
+Noise = Annotated[Artifact, artefact("noise")]
+Student = Annotated[Artifact, artefact("student")]
+Extractor = Annotated[Artifact, artefact("extractor", "the trained extractor, where it is trained here")]
+Samples = Annotated[Artifact, artefact("samples")]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ode:
+    """The ODE that is solved."""
+
+    solver: Annotated[str, Option(choices=tuple(SOLVERS))]
+    N: Annotated[Natural, "intervals"]
+    w: Annotated[Scale, "guidance scale, 1 is unguided"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Job:
+    """What every job has. Its log is for `main` to write, so that a mistake stands in it too."""
+
+    out: Annotated[Path, Option("where the result goes: its folder, or a file", read=_result, filled="output")]
+
+    @property
+    def device(self) -> str:
+        import torch
+
+        return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Seeded(Job):
+    """A job that draws numbers."""
+
+    seed: Annotated[Index, "the run's seed"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Work(Seeded):
+    """A job that computes with torch."""
+
+    threads: Threads = 1
+
+    def prepare(self) -> None:
+        """As many CPU threads as the rule asked for, and the same bytes every time; before torch's first work."""
+        import warnings
+
+        from directcm import rng
+
+        warnings.filterwarnings("ignore", message=".*cuda.*", category=UserWarning)
+        rng.deterministic(self.threads)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Long(Work):
+    """Work that goes on where it was interrupted."""
+
+    scratch: Annotated[Path, "where unfinished work is kept"]
