@@ -28,8 +28,11 @@ from directcm.config import (
     Evaluation,
     MicroSdxl,
     Mixture,
+    Ode,
     Process,
+    Run,
     Search,
+    Setting,
     Statistics,
     Targets,
     Train,
@@ -143,9 +146,7 @@ def _targets(a: argparse.Namespace) -> None:
 
     targets.make(
         settings_argument(Targets, a.settings),
-        a.solver,
-        a.N,
-        a.w,
+        Ode.of(vars(a), "targets"),
         a.shard,
         _artifact(a.teacher, "teacher"),
         _artifact(a.latents, "latents"),
@@ -164,9 +165,7 @@ def _endpoints(a: argparse.Namespace) -> None:
 
     endpoints.make(
         settings_argument(Errors, a.settings),
-        a.solver,
-        a.N,
-        a.w,
+        Ode.of(vars(a), "endpoints"),
         a.shard,
         a.batch_size,
         _artifact(a.teacher, "teacher"),
@@ -185,9 +184,7 @@ def _trajectories(a: argparse.Namespace) -> None:
 
     trajectories.make(
         a.count,
-        a.solver,
-        a.N,
-        a.w,
+        Ode.of(vars(a), "trajectories"),
         _artifact(a.teacher, "teacher"),
         _artifact(a.latents, "latents"),
         a.seed,
@@ -201,9 +198,8 @@ def _train(a: argparse.Namespace) -> None:
     _threads(a.threads)
     from directcm import training
 
-    names = ("method", "solver", "N", "w", "adapter", "loss", "lr", "batch_size", "pool", "steps")
     training.make(
-        {**{k: getattr(a, k) for k in names}, "seed": a.training_seed},
+        Run.of({**vars(a), "seed": a.training_seed}, "train"),
         settings_argument(Train, a.settings),
         a.snapshots or [],
         _artifact(a.teacher, "teacher"),
@@ -271,7 +267,7 @@ def _sample(a: argparse.Namespace) -> None:
         a.seed,
         _device(),
     )
-    ode = {"solver": a.solver, "N": a.N, "w": a.w}
+    ode = Ode.of(vars(a), "sample")
     if a.student is None:
         sampling.sample_teacher(what, ode, a.shard, a.shards, a.scratch, a.out)
     elif not a.sets:
@@ -327,9 +323,7 @@ def _edit(a: argparse.Namespace) -> None:
 
     editing.make(
         settings_argument(Editing, a.settings),
-        a.solver,
-        a.N,
-        a.w,
+        Ode.of(vars(a), "edit"),
         a.batch_size,
         a.precision,
         _artifact(a.teacher, "teacher"),
@@ -410,7 +404,7 @@ def _evaluate(a: argparse.Namespace) -> None:
     common: dict[str, Any] = {
         "metrics": a.metrics,
         "row": row,
-        "run": a.run,
+        "run": (Run if row in METHODS.values() else Ode).of(a.run, "--run"),
         "statistics": settings_argument(Statistics, a.settings),
         "seed": a.seed,
         "out": a.out,
@@ -474,7 +468,7 @@ def _compare(a: argparse.Namespace) -> None:
         progress.update(done - progress.done)
 
     compare.compare(
-        a.setting,
+        Setting.of(a.setting, "compare: the setting"),
         a.metrics,
         features,
         dict(a.teacher),
@@ -502,7 +496,7 @@ def _collect(a: argparse.Namespace) -> None:
     collect.collect(**{name: [a.results / path for path in found] for name, found in wanted.items()}, out=a.out)
 
 
-def _scope(config: Config, scope: str) -> list[dict[str, Any]]:
+def _scope(config: Config, scope: str) -> list[Run]:
     """The runs of the main comparison, or of the whole grid."""
     from directcm.analysis.selection import main_runs
 
@@ -534,11 +528,7 @@ def _figure(a: argparse.Namespace) -> None:
         from directcm.analysis.figure_curves import mean_table, read_curve
 
         students = _artifacts(given("students")[0], "student")
-        runs = [s.json("student.json")["run"] for s in students]
-        curves = [
-            read_curve(METHODS[r["method"]], r["seed"], s.file("curve.csv"))
-            for r, s in zip(runs, students, strict=True)
-        ]
+        curves = [read_curve(METHODS[s.run.method], s.run.seed, s.file("curve.csv")) for s in students]
         draw(curves, *out)
         mean_table(curves, a.out.with_name("mean_curves.csv"))
     elif a.name == "results":
@@ -558,7 +548,8 @@ def _figure(a: argparse.Namespace) -> None:
             "training": ("metrics", {}),
         }
         names, more = inputs[a.name]
-        draw(*given(*names.split(), "setting"), *out, **more)
+        *tables, setting = given(*names.split(), "setting")
+        draw(*tables, Setting.of(setting, f"figure {a.name}: --setting"), *out, **more)
 
 
 def _samples_of(items: Sequence[tuple[str, str]]) -> dict[str, list[Any]]:

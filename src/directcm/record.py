@@ -17,7 +17,7 @@ import yaml
 
 from directcm import paths
 from directcm.artifacts import CHECKSUMS, MANIFEST, PROVENANCE, read_csv, read_json, sha256, write_json, write_text
-from directcm.config import Config, read_yaml
+from directcm.config import Config, Run, read_yaml
 from directcm.errors import UserError
 
 FOLDER = "record"
@@ -158,7 +158,7 @@ def _within(block: Mapping[str, Any], dotted: str) -> Any:
 def stages(
     base: Mapping[str, Any],
     config: Config,
-    runs: Sequence[Mapping[str, Any]],
+    runs: Sequence[Run],
     overlay: Path,
     scope: str,
     without: Sequence[str] = (),
@@ -231,7 +231,7 @@ def stages(
 
 def write_stages(
     config: Config,
-    runs: Sequence[Mapping[str, Any]],
+    runs: Sequence[Run],
     overlay: Path,
     scope: str,
     without: Sequence[str] = (),

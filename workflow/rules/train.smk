@@ -35,7 +35,7 @@ rule train:
         settings=TRAIN_REST,
         snapshots=known(
             lambda wildcards: "".join(
-                f" {s}" for s in CONFIG.snapshots(run_of(wildcards))
+                f" {s}" for s in CONFIG.snapshots(spelled_by(wildcards))
             )
         ),
         seed=SEED,
