@@ -205,22 +205,12 @@ class Tiny(SimpleNamespace):
     `reference` are the teacher's two shards, `samples` is the finished Direct CM in one step.
     """
 
-    def student_run(self, method: str, **changes: Any) -> dict[str, Any]:
-        """The axes of a student."""
-        run = {
-            "method": method,
-            "solver": "ddim",
-            "N": N,
-            "w": W,
-            "adapter": "lora4",
-            "loss": "mse",
-            "lr": 1e-3,
-            "batch_size": 4,
-            "pool": POOL,
-            "steps": 4,
-            "seed": 0,
-        }
-        return run | changes
+    def student_run(self, method: str, **changes: Any) -> Any:
+        """The run of a student."""
+        from directcm.config import Run
+
+        own = {"adapter": "lora4", "loss": "mse", "lr": 1e-3, "batch_size": 4, "pool": POOL, "steps": 4, "seed": 0}
+        return Run(**{"method": method, **ODE, **own, **changes})
 
     def train(
         self, out: Path, method: str, *, scratch: Path | None = None, snapshots: Sequence[int] = (), **changes: Any
@@ -252,18 +242,18 @@ class Tiny(SimpleNamespace):
         """Solve one shard of targets; settings of `config.Targets`, solver, N, w and seed may change."""
         from directcm import targets
         from directcm.artifacts import open_artifact
+        from directcm.config import Ode
 
-        ode = {**ODE, "seed": SEED} | {k: changes.pop(k) for k in list(changes) if k in ("solver", "N", "w", "seed")}
+        seed = changes.pop("seed", SEED)
+        ode = Ode(**ODE | {k: changes.pop(k) for k in list(changes) if k in ODE})
         settings = self.targets_settings.model_copy(update=changes)
         targets.make(
             settings,
-            ode["solver"],
-            ode["N"],
-            ode["w"],
+            ode,
             number,
             self.teacher,
             self.latents,
-            ode["seed"],
+            seed,
             "cpu",
             "no",
             scratch or out.with_name(out.name + "-scratch"),
@@ -275,14 +265,13 @@ class Tiny(SimpleNamespace):
         """Solve one shard of the start points of the errors by start time; settings of `config.Errors`, w and seed may change."""
         from directcm import endpoints
         from directcm.artifacts import open_artifact
+        from directcm.config import Ode
 
         own = {"w": W, "seed": SEED, "batch_size": 4, "teacher": self.teacher}
         own |= {k: changes.pop(k) for k in list(changes) if k in own}
         endpoints.make(
             self.errors_settings.model_copy(update=changes),
-            solver,
-            intervals,
-            own["w"],
+            Ode(solver=solver, N=intervals, w=own["w"]),
             number,
             own["batch_size"],
             own["teacher"],
@@ -307,9 +296,10 @@ class Tiny(SimpleNamespace):
         """Sample a shard of the teacher's."""
         from directcm import sampling
         from directcm.artifacts import open_artifact
+        from directcm.config import Ode
 
         scratch = scratch or out.with_name(out.name + "-scratch")
-        sampling.sample_teacher(self.evaluated(**changes), ODE, shard, shards, scratch, out)
+        sampling.sample_teacher(self.evaluated(**changes), Ode(**ODE), shard, shards, scratch, out)
         return open_artifact(out, "samples")
 
     def sample_sets(
@@ -318,14 +308,15 @@ class Tiny(SimpleNamespace):
         """Sample a student's sets (optimiser step, sampling steps); the collection's parts."""
         from directcm import sampling
         from directcm.artifacts import open_collection
+        from directcm.config import Ode
 
         scratch = scratch or out.with_name(out.name + "-scratch")
-        sampling.sample_students(self.evaluated(**changes), ODE, student, sets, scratch, out)
+        sampling.sample_students(self.evaluated(**changes), Ode(**ODE), student, sets, scratch, out)
         return open_collection(out, "samples")
 
     def sample_student(self, out: Path, student: Any, steps: int, **changes: Any) -> Any:
         """Sample the finished student in so many steps; its part of the collection."""
-        parts = self.sample_sets(out, student, [(student.json("student.json")["run"]["steps"], steps)], **changes)
+        parts = self.sample_sets(out, student, [(student.run.steps, steps)], **changes)
         (only,) = parts.values()
         return only
 

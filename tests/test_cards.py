@@ -18,8 +18,6 @@ from directcm.artifacts import (
     write_json,
 )
 from directcm.cards import _escape, card, cards
-from directcm.config import RUN_AXES
-from directcm.paths import key
 
 
 @pytest.fixture
@@ -89,16 +87,16 @@ def test_cards_go_into_the_students_folders_and_unsettle_none(tiny: Any, metrics
     results = tmp_path / "results"
     for artifact, folder in ((tiny.data, "data"), (tiny.teacher, "teacher")):
         shutil.copytree(artifact.folder, results / folder)
-    runs = [artifact.json("student.json")["run"] for artifact in (tiny.cm, tiny.direct_cm)]
+    runs = [artifact.run for artifact in (tiny.cm, tiny.direct_cm)]
     for artifact, run in zip((tiny.cm, tiny.direct_cm), runs, strict=True):
-        shutil.copytree(artifact.folder, results / "students" / key(run, RUN_AXES))
-        part = results / "metrics/students" / key(run, RUN_AXES) / "step~4,steps~1"
+        shutil.copytree(artifact.folder, results / "students" / run.key)
+        part = results / "metrics/students" / run.key / "step~4,steps~1"
         shutil.copytree(metrics.folder, part)
         new_collection(part.parent, "metrics", [part.name], settings={})
     out = results / "cards/main.csv"
     assert cards(results, runs, out) == 2
     listed = read_csv(out)
-    assert [row["student"] for row in listed] == [key(run, RUN_AXES) for run in runs]
+    assert [row["student"] for row in listed] == [run.key for run in runs]
     for row, artifact in zip(listed, (tiny.cm, tiny.direct_cm), strict=True):
         file = results / "students" / row["student"] / "README.md"
         assert file.read_text(encoding="utf-8") == card(artifact, tiny.teacher, tiny.data, [metrics])

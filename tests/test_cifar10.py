@@ -139,17 +139,15 @@ def test_the_preset_has_the_published_numbers() -> None:
     assert e.unet.channels == (256, 256, 256) and e.unet.layers_per_block == 4 and 32 / 2 ** e.unet.attention[0] == 16
     # Song et al.: 18 times, no target network, an average evaluated.
     runs = c.runs()
-    song = {
-        r["method"] for r in runs if (r["lr"], r["batch_size"], r["steps"], r["loss"]) == (4e-4, 512, 800_000, "lpips")
-    }
+    song = {r.method for r in runs if (r.lr, r.batch_size, r.steps, r.loss) == (4e-4, 512, 800_000, "lpips")}
     assert {"cd", "ct", "cm", "direct_cm", "straight"} <= song
-    assert {(r["solver"], r["N"]) for r in runs} == {("heun", 18 - 1)}
+    assert {(r.solver, r.N) for r in runs} == {("heun", 18 - 1)}
     assert c.method_settings("cd") == {"mu": 0} and c.train.ema == 0.9999
     assert c.method_settings("ct") == {"s0": 2, "s1": 150, "mu0": 0.9}
     # Their ablation of the metric: CD's own, one value changed.
-    assert {r["loss"] for r in runs if r["method"] == "cd" and r["lr"] == 4e-4} == {"lpips", "mse", "l1"}
+    assert {r.loss for r in runs if r.method == "cd" and r.lr == 4e-4} == {"lpips", "mse", "l1"}
     # Song & Dhariwal; GC's release; easy consistency tuning.
-    trained = {(r["method"], r["lr"], r["batch_size"], r["steps"]) for r in runs if r["lr"] == 1e-4}
+    trained = {(r.method, r.lr, r.batch_size, r.steps) for r in runs if r.lr == 1e-4}
     assert trained == {
         ("ict", 1e-4, 1024, 400_000), ("ict", 1e-4, 512, 100_000), ("gc_ict", 1e-4, 512, 100_000), ("ect", 1e-4, 128, 400_000),
     }  # fmt: skip

@@ -18,7 +18,7 @@ from directcm import cli
 from directcm.artifacts import open_artifact, open_collection
 from directcm.cli import declare, distill
 from directcm.cli.rules import command
-from directcm.config import SETTING_AXES, Config
+from directcm.config import Config, Ode
 from directcm.errors import UserError
 from tests.patience import PATIENCE
 
@@ -537,12 +537,14 @@ def test_the_new_verbs_do_what_modules_do(tiny: Any, tmp_path: Path, capsys: pyt
     assert art.fingerprint == open_artifact(tmp_path / "errors-py", "errors").fingerprint
 
     art = run("trajectories", "--count", 3, *ode(tiny), *inputs, out="trajectories", kind="trajectories")
-    trajectories.make(3, "ddim", 5, 3.0, tiny.teacher, tiny.latents, tiny.seed, "cpu", "no", tmp_path / "t-py")
+    trajectories.make(
+        3, Ode(solver="ddim", N=5, w=3.0), tiny.teacher, tiny.latents, tiny.seed, "cpu", "no", tmp_path / "t-py"
+    )
     assert art.fingerprint == open_artifact(tmp_path / "t-py", "trajectories").fingerprint
 
 
 NOWHERE = ["--teacher", "nowhere", "--latents", "nowhere", "--seed", "1"]
-SETTING = json.dumps({n: Config().runs()[0][n] for n in SETTING_AXES})
+SETTING = json.dumps(Config().runs()[0].setting.axes())
 SOLVE = ["--solver", "ddim", "--N", "5", "--w", "3"]
 
 

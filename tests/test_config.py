@@ -16,8 +16,6 @@ from hypothesis import strategies as st
 
 from directcm import registry
 from directcm.config import (
-    RUN_AXES,
-    SETTING_AXES,
     Config,
     Data,
     Edm,
@@ -25,6 +23,7 @@ from directcm.config import (
     MicroVae,
     Mixture,
     PixelUnet,
+    Run,
     StudentAxes,
     Targets,
     Train,
@@ -66,7 +65,7 @@ def test_presets(path: Path) -> None:
 
 def test_pixels_under_karras() -> None:
     c = parse(Config, {**PIXELS, "students": [{"N": [7, 18]}]})
-    assert [r["N"] for r in c.runs()][:2] == [7, 18] and c.latent() == (3, 16)
+    assert [r.N for r in c.runs()][:2] == [7, 18] and c.latent() == (3, 16)
     # Of the two kinds' keys those of this one are written, and they say the same again.
     assert c.model_dump()["process"].keys() == {"kind", "karras"}
     assert parse(Config, c.model_dump(mode="json")) == c
@@ -86,11 +85,11 @@ def test_who_edits_images() -> None:
     """On pixels the first student of each method of the main comparison, whatever comes first in the grid; on latents none."""
     grid = {"students": [{"w": [1], "seed": [5]}, {"seed": [7, 0]}, {"method": ["cm"], "seed": [9]}]}
     config = parse(Config, {**PIXELS, **grid})
-    assert [(r["method"], r["seed"], r["w"]) for r in config.edited()] == [("cm", 7, 3.0), ("direct_cm", 7, 3.0)]
-    assert {r["seed"] for r in config.main()} == {7, 0, 9}
+    assert [(r.method, r.seed, r.w) for r in config.edited()] == [("cm", 7, 3.0), ("direct_cm", 7, 3.0)]
+    assert {r.seed for r in config.main()} == {7, 0, 9}
     assert parse(Config, grid).edited() == []
     # No run has the values of `ode`: the grid's first run's are the main ones.
-    assert {r["w"] for r in parse(Config, {**PIXELS, "students": [{"w": [1]}, {"w": [5]}]}).edited()} == {1.0}
+    assert {r.w for r in parse(Config, {**PIXELS, "students": [{"w": [1]}, {"w": [5]}]}).edited()} == {1.0}
 
 
 def test_the_papers_preset_is_the_papers() -> None:
@@ -110,7 +109,7 @@ def test_the_papers_preset_is_the_papers() -> None:
     assert c.teacher.diffusers.id == "stabilityai/stable-diffusion-xl-base-1.0"
     # 250 steps of 16 from 4,000 start points: each is used once, for every run of the grid.
     assert t.pool == 4000 == t.batch_size * t.steps
-    assert all(r["pool"] == r["batch_size"] * r["steps"] for r in c.runs())
+    assert all(r.pool == r.batch_size * r.steps for r in c.runs())
 
 
 PIXELS: dict[str, Any] = {
@@ -408,41 +407,25 @@ def test_runs() -> None:
         },
     )
     runs = config.runs()
-    base = {
-        "solver": "ddim",
-        "N": 50,
-        "w": 3.0,
-        "adapter": "lora4",
-        "loss": "mse",
-        "lr": 1e-4,
-        "batch_size": 16,
-        "pool": 4000,
-        "steps": 250,
-    }
-    assert runs[:4] == [{"method": m, **base, "seed": s} for m in ("cm", "direct_cm") for s in (0, 1)]
-    assert [(r["w"], r["lr"], r["seed"]) for r in runs[4:]] == [(1.0, 1e-3, 0), (3.0, 1e-3, 0)]
-    names = ["method", "solver", "N", "w", "adapter", "loss", "lr", "batch_size", "pool", "steps", "seed"]
-    assert list(runs[0]) == names == list(RUN_AXES)
-    assert [n for n in names if n not in ("method", "seed")] == list(SETTING_AXES)
+    base = "solver~ddim,N~50,w~3,adapter~lora4,loss~mse,lr~0.0001,batch_size~16,pool~4000,steps~250"
+    assert [run.key for run in runs[:4]] == [f"method~{m},{base},seed~{s}" for m in ("cm", "direct_cm") for s in (0, 1)]
+    assert {run.setting.key for run in runs[:4]} == {base}
+    assert [(r.w, r.lr, r.seed) for r in runs[4:]] == [(1.0, 1e-3, 0), (3.0, 1e-3, 0)]
 
 
 def test_the_embedded_grid() -> None:
     runs = Config().runs()
-    assert len(runs) == 116 and len({tuple(r.values()) for r in runs}) == 116
-    settings_ = [tuple(r[n] for n in SETTING_AXES) for r in runs]
-    assert len(set(settings_)) == 14
+    assert len(runs) == 116 and len(set(runs)) == 116
+    assert len({r.setting for r in runs}) == 14
     # Each setting has both methods with the same seeds, so that every comparison can be paired.
-    for setting in set(settings_):
-        seeds = {
-            m: [r["seed"] for r in runs if tuple(r[n] for n in SETTING_AXES) == setting and r["method"] == m]
-            for m in ("cm", "direct_cm")
-        }
+    for setting in {r.setting for r in runs}:
+        seeds = {m: [r.seed for r in runs if (r.setting, r.method) == (setting, m)] for m in ("cm", "direct_cm")}
         assert seeds["cm"] == seeds["direct_cm"] and seeds["cm"] in ([0, 1, 2], [0, 1, 2, 3, 4])
     # Each start point is used once, whatever the budget.
-    assert all(r["pool"] == r["steps"] * r["batch_size"] for r in runs)
+    assert all(r.pool == r.steps * r.batch_size for r in runs)
 
 
-def run_of(**axes: Any) -> dict[str, Any]:
+def run_of(**axes: Any) -> Run:
     (run,) = parse(Config, {"students": [{k: [v] for k, v in {"method": "cm", **axes}.items()}]}).runs()
     return run
 
@@ -475,15 +458,15 @@ def test_sets_of_the_embedded_grid() -> None:
     config = Config()
     runs = config.runs()
     main = [r for r in runs if config.sets(r) == [(250, 1), (250, 2), (250, 4), (250, 8)]]
-    assert len(main) == 10 and {tuple(r[n] for n in SETTING_AXES) for r in main} == {
-        ("ddim", 50, 3.0, "lora4", "mse", 1e-4, 16, 4000, 250)
+    assert len(main) == 10 and {r.setting.key for r in main} == {
+        "solver~ddim,N~50,w~3,adapter~lora4,loss~mse,lr~0.0001,batch_size~16,pool~4000,steps~250"
     }
-    long = [r for r in runs if r["steps"] == 500]
+    long = [r for r in runs if r.steps == 500]
     assert len(long) == 22
     assert all(config.sets(r) == [(500, 1), (62, 1), (125, 1), (250, 1)] for r in long)
     assert sum(len(config.sets(r)) for r in runs) == 10 * 4 + 22 * 4 + 84
     errors = [r for r in runs if config.measures_errors(r)]
-    assert len(errors) == 10 + 18 and {(r["N"], r["w"]) for r in errors} == {(n, 3.0) for n in (10, 20, 50, 100)}
+    assert len(errors) == 10 + 18 and {(r.N, r.w) for r in errors} == {(n, 3.0) for n in (10, 20, 50, 100)}
 
 
 def test_evaluation_steps_are_for_lines_that_name_none() -> None:
@@ -519,18 +502,18 @@ def test_a_job_has_a_block_at_least(samples: int, shards: int, jobs: int) -> Non
 def test_sets_of_any_grid(lines: list[dict[str, Any]]) -> None:
     config = parse(Config, {"students": lines})
     runs = config.runs()
-    assert len({tuple(r.values()) for r in runs}) == len(runs)
+    assert len(set(runs)) == len(runs)
     for run in runs:
         mine = [
             line
             for line in lines
-            if all(run[n] in line.get(n, [d]) for n, d in (("seed", 0), ("steps", 250), ("pool", 4000)))
+            if all(getattr(run, n) in line.get(n, [d]) for n, d in (("seed", 0), ("steps", 250), ("pool", 4000)))
         ]
         assert mine, "a run is of some line"
         numbers = sorted({k for line in mine for k in line.get("sampling_steps", [1])})
-        kept = sorted({s for line in mine for s in line.get("snapshots", []) if s < run["steps"]})
+        kept = sorted({s for line in mine for s in line.get("snapshots", []) if s < run.steps})
         sets = config.sets(run)
-        assert sets == [(run["steps"], k) for k in numbers] + [(s, numbers[0]) for s in kept]
+        assert sets == [(run.steps, k) for k in numbers] + [(s, numbers[0]) for s in kept]
         assert len(set(sets)) == len(sets) and config.snapshots(run) == kept
         assert config.measures_errors(run) is any(line.get("errors", False) for line in mine)
     # What a configuration says survives its way through JSON, as verbs get it.
@@ -541,7 +524,7 @@ def test_defaults_of_the_grid_follow_ode_and_train() -> None:
     config = parse(
         Config, {"ode": {"N": 25, "w": 2, "solver": "heun"}, "train": {"adapter": "full", "steps": 3}, "students": [{}]}
     )
-    assert {(r["N"], r["w"], r["solver"], r["adapter"], r["steps"], r["seed"]) for r in config.runs()} == {
+    assert {(r.N, r.w, r.solver, r.adapter, r.steps, r.seed) for r in config.runs()} == {
         (25, 2.0, "heun", "full", 3, 0)
     }
 
@@ -795,7 +778,7 @@ def of_methods(*names: str, **changes: Any) -> dict[str, Any]:
 
 def test_every_method_on_karras_process() -> None:
     config = parse(Config, of_methods(*registry.methods()))
-    assert {run["method"] for run in config.runs()} == set(registry.methods())
+    assert {run.method for run in config.runs()} == set(registry.methods())
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from directcm import cli, config, datasets, editing, encode, processes, rng, students
 from directcm.artifacts import Artifact, new_artifact, open_artifact, write_json
-from directcm.config import Data, Editing, Encode, Process
+from directcm.config import Config, Data, Editing, Encode, Ode, Process
 from directcm.datasets import digits
 from directcm.editing import Part, colourisation, inpainting, reflection, spherical, strokes, super_resolution, whole
 from directcm.encode import Latents
@@ -239,22 +239,21 @@ def small(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
     s.teacher = open_artifact(root / "teacher", "teacher")
     encode.make(Encode(), s.teacher, s.data, SEED, "cpu", "no", root / "e", root / "latents")
     s.latents = open_artifact(root / "latents", "latents")
-    s.student = untrained(s.teacher, root / "student", ODE)
+    s.student = untrained(s.teacher, root / "student")
     s.reference = run(s, root / "edits")
     s.edits = run(s, root / "mine", s.student, s.reference)
     return s
 
 
-def untrained(teacher: Artifact, folder: Path, ode: dict[str, Any]) -> Artifact:
+def untrained(teacher: Artifact, folder: Path) -> Artifact:
     with new_artifact(folder, "student", settings={}, inputs={"teacher": teacher}) as art:
         who = students.make_student(load(teacher), "full", 0)
         with torch.no_grad():
             for i, p in enumerate(who.teacher.network.parameters()):
                 p.add_(0.05 * rng.normal(1, "shake", [i], tuple(p.shape))[0])
         students.save(who.teacher.network, "full", art.path)
-        write_json(
-            art / "student.json", {"run": {**ode, "method": "cm", "adapter": "full", "steps": 4}, "snapshots": []}
-        )
+        run = Config().runs()[0].at(**ODE, adapter="full", steps=4)
+        write_json(art / "student.json", {"run": run.axes(), "snapshots": []})
     return open_artifact(folder, "student")
 
 
@@ -263,8 +262,8 @@ def run(
 ) -> Artifact:
     o = {**ODE, "batch_size": 3, "settings": SETTINGS, "seed": SEED, "teacher": s.teacher} | changes
     editing.make(
-        o["settings"], o["solver"], o["N"], o["w"], o["batch_size"], "no", o["teacher"], s.latents, student, reference,
-        o["seed"], "cpu", out,
+        o["settings"], Ode.of(o, "test"), o["batch_size"], "no", o["teacher"], s.latents, student, reference, o["seed"], "cpu",
+        out,
     )  # fmt: skip
     return open_artifact(out, "edits")
 

@@ -9,13 +9,12 @@ import csv
 import math
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
 
 import pytest
 
 from directcm import datasets, encode, noise, sampling
 from directcm.artifacts import Artifact, open_artifact
-from directcm.config import Data, Edm, Encode, Evaluation, MicroSdxl, Process, Statistics
+from directcm.config import Data, Edm, Encode, Evaluation, MicroSdxl, Ode, Process, Statistics
 from directcm.metrics.evaluate import evaluate
 from directcm.teachers import edm, micro_sdxl
 from tests import bars
@@ -46,7 +45,7 @@ def digits(tmp_path_factory: pytest.TempPathFactory) -> Artifact:
     return open_artifact(folder, "data")
 
 
-def read(teacher: Artifact, digits: Artifact, ode: dict[str, Any], root: Path) -> SimpleNamespace:
+def read(teacher: Artifact, digits: Artifact, ode: Ode, root: Path) -> SimpleNamespace:
     """How many of the teacher's guided samples read as prompted, by a classifier that reads so many of real held-out digits."""
     encode.make(Encode(), teacher, digits, SEED, "cpu", "no", root / "scratch", root / "latents")
     latents = open_artifact(root / "latents", "latents")
@@ -57,7 +56,7 @@ def read(teacher: Artifact, digits: Artifact, ode: dict[str, Any], root: Path) -
     sampling.sample_teacher(evaluated, ode, 0, 1, root / "scratch-samples", root / "samples")
     found = evaluate(
         [open_artifact(root / "samples", "samples")], {}, digits, start, {}, None, None,
-        metrics=["prompt_accuracy"], row="Teacher", steps=ode["N"], run={}, statistics=Statistics(), seed=SEED,
+        metrics=["prompt_accuracy"], row="Teacher", steps=ode.N, run=ode, statistics=Statistics(), seed=SEED,
         out=root / "metrics",
     )  # fmt: skip
     (metric,) = found["metrics"]
@@ -78,7 +77,7 @@ def test_a_small_sdxl_learns_to_draw_what_it_is_told(digits: Artifact, tmp_path:
     assert 0.5e6 <= teacher.counts["unet_parameters"] <= 2e6
     # The digits' own variance is 0.57.
     assert teacher.counts["vae_held_out_mse"] <= 0.1
-    found = read(teacher, digits, {"solver": "ddim", "N": 10, "w": 3.0}, tmp_path)
+    found = read(teacher, digits, Ode(solver="ddim", N=10, w=3.0), tmp_path)
     assert found.reader >= bars.READER and found.prompts >= 0.95
 
 
@@ -91,5 +90,5 @@ def test_a_small_edm_learns_to_draw_what_it_is_told(digits: Artifact, tmp_path: 
     teacher = open_artifact(tmp_path / "teacher", "teacher")
     assert teacher.counts["unet_parameters"] <= 2e6
     assert teacher.counts["sigma_data_measured"] == pytest.approx(0.75, abs=0.01)
-    found = read(teacher, digits, {"solver": "heun", "N": 8, "w": 2.0}, tmp_path)
+    found = read(teacher, digits, Ode(solver="heun", N=8, w=2.0), tmp_path)
     assert found.reader >= bars.READER and found.prompts >= 0.95

@@ -69,8 +69,8 @@ def test_two_processes_train_what_one_trains(tiny: Any, tmp_path: Path) -> None:
     """Through the command line: gloo on this machine's CPU, each process with half the batch."""
     run = tiny.student_run("cm")
     names = ("method", "solver", "N", "w", "adapter", "loss", "lr", "pool", "steps")
-    flags = [flag for name in names for flag in (f"--{name}", str(run[name]))]
-    flags += ["--batch-size", str(run["batch_size"]), "--training-seed", "0", "--snapshots", "2", "--settings", "{}"]
+    flags = [flag for name in names for flag in (f"--{name}", run.spelled[name])]
+    flags += ["--batch-size", str(run.batch_size), "--training-seed", "0", "--snapshots", "2", "--settings", "{}"]
     flags += ["--teacher", str(tiny.teacher.folder), "--latents", str(tiny.latents.folder), "--seed", "0"]
     for name, start in (("one", []), ("two", ["launch", "--processes", "2", "--"])):
         own = ["--scratch", str(tmp_path / f"scratch-{name}"), "--out", str(tmp_path / name)]

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from directcm import methods, rng, targets
 from directcm.artifacts import open_artifact
+from directcm.config import Ode
 from directcm.distances import norm_huber
 from directcm.encode import Latents
 from directcm.methods import (
@@ -396,7 +397,7 @@ def test_start_points_keep_the_conditioning_that_they_were_solved_under(
 ) -> None:
     """A trajectory's points are under its own image's caption, which is not that of the image in the same row."""
     targets.make(
-        tiny.targets_settings.model_copy(update={"shard": 16}), "ddim", tiny.N, tiny.w, 0, tiny.teacher, tiny.latents,
+        tiny.targets_settings.model_copy(update={"shard": 16}), Ode(solver="ddim", N=tiny.N, w=tiny.w), 0, tiny.teacher, tiny.latents,
         tiny.seed, "cpu", "no", tmp_path / "scratch", tmp_path / "targets", coupling,
     )  # fmt: skip
     shard = open_artifact(tmp_path / "targets", "targets")

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 import pytest
@@ -12,7 +12,7 @@ from snakemake.utils import Paramspace
 
 from directcm import paths, plan
 from directcm.analysis.selection import main_runs
-from directcm.config import ODE_AXES, RUN_AXES, SETTING_AXES, Config, load_config, number, parse
+from directcm.config import Axes, Config, load_config, parse
 
 ROOT = Path(__file__).parents[1]
 
@@ -21,21 +21,21 @@ def kinds(folders: list[str]) -> Counter[str]:
     return Counter(folder.split("/")[0].removesuffix(".tsv") for folder in folders)
 
 
-def instances(runs: list[dict[str, Any]], names: tuple[str, ...]) -> list[str]:
+def instances(runs: Sequence[Axes]) -> list[str]:
     """The keys as Snakemake spells them."""
-    rows = [{n: number(run[n]) if isinstance(run[n], float) else str(run[n]) for n in names} for run in runs]
-    space = Paramspace(pd.DataFrame(rows, columns=list(names)), filename_params="*", filename_sep=",")
+    space = Paramspace(pd.DataFrame([run.spelled for run in runs]), filename_params="*", filename_sep=",")
     return list(space.instance_patterns)
 
 
 def test_keys_are_paramspace_instances() -> None:
     config = parse(Config, {"students": [{"N": [10, 50], "w": [1, 2.5], "lr": [1e-5], "pool": [64], "seed": [0, 3]}]})
     runs = config.runs()
-    own = [paths.key(run, RUN_AXES) for run in runs]
-    assert instances(runs, RUN_AXES) == own
+    own = [run.key for run in runs]
+    assert instances(runs) == own
     assert "lr~0.00001," in own[0] and "w~2.5," in own[-1] and ",pool~64,steps~250,seed~3" in own[-1]
-    assert instances(runs, SETTING_AXES) == [paths.key(run, SETTING_AXES) for run in runs]
-    assert "seed" not in paths.key(runs[0], SETTING_AXES) and "method" not in paths.key(runs[0], SETTING_AXES)
+    settings = [run.setting for run in runs]
+    assert instances(settings) == [setting.key for setting in settings]
+    assert own[0] == f"method~cm,{settings[0].key},seed~0" and settings[0].key.startswith(f"{runs[0].ode.key},adapter~")
 
 
 DEFAULT = "solver~ddim,N~50,w~3"
@@ -44,7 +44,7 @@ DEFAULT = "solver~ddim,N~50,w~3"
 def test_the_embedded_default() -> None:
     config = Config()
     runs = config.runs()
-    assert paths.key(paths.default_ode(config), ODE_AXES) == DEFAULT
+    assert config.ode.key == DEFAULT
     odes = paths.odes(config, runs)
     assert odes == [
         DEFAULT,
@@ -140,10 +140,10 @@ def test_on_pixels_images_are_edited() -> None:
     found = [f for f in paths.artefacts(config, config.runs()) if f.startswith("edits/")]
     assert found == [f for f in paths.artefacts(config, main_runs(config)) if f.startswith("edits/")]
     # Not progressive distillation's, which knows pure noise alone.
-    first = [run for run in main_runs(config) if run["seed"] == 0 and run["method"] != "pd"]
+    first = [run for run in main_runs(config) if run.seed == 0 and run.method != "pd"]
     assert found == [
         "edits/teacher/solver~heun,N~8,w~3",
-        *(f"edits/students/{paths.key(run, RUN_AXES)}" for run in first),
+        *(f"edits/students/{run.key}" for run in first),
     ]
     assert kinds(paths.benchmarks(config, config.runs(), "paper"))["edit"] == 1 + len(first)
     assert paths.edits(config, config.runs()[1:2]) == []
@@ -173,7 +173,7 @@ def test_one_student_per_method_of_the_main_setting_is_searched() -> None:
     config = parse(Config, {"search": {}, "students": [{"N": [10]}, {"seed": [7, 2], "N": [50, 10]}, {"lr": [1e-3]}]})
     first: dict[str, str] = {}
     for run in main_runs(config):
-        first.setdefault(run["method"], paths.key(run, RUN_AXES))
+        first.setdefault(run.method, run.key)
     for runs in (main_runs(config), config.runs()):
         assert paths.searched(config, runs) == list(first.values()) and "seed~7" in first["cm"]
         found = kinds(paths.artefacts(config, runs))
@@ -237,7 +237,7 @@ def test_cm_reads_stored_steps_where_its_whole_pool_is_solved() -> None:
         },
     )
     rows = paths.rows_solved(config.runs())
-    found = {(r["method"], r["pool"]): paths.pool_of(r, rows) for r in config.runs()}
+    found = {(r.method, r.pool): paths.pool_of(r, rows) for r in config.runs()}
     ode = "solver~heun,N~16,w~3"
     assert found == {
         **{(m, p): ode for m in ("cm", "cd") for p in (500, 1000)}, **{(m, 1001): "" for m in ("cm", "cd")},
@@ -255,9 +255,9 @@ def test_cm_reads_stored_steps_where_its_whole_pool_is_solved() -> None:
 def test_sets_in_more_steps_lie_apart() -> None:
     config = parse(Config, {"students": [{"seed": [0, 1], "sampling_steps": [1, 4], "snapshots": [62]}, {"N": [10]}]})
     found = paths.sets(config)
-    keys = {name: paths.key(run, RUN_AXES) for run, name in zip(config.runs(), range(6), strict=True)}
-    assert found[keys[0]] == ([(250, 1), (62, 1)], [(250, 4)])
-    assert found[keys[5]] == ([(250, 1)], [])
+    keys = [run.key for run in config.runs()]
+    assert found[config.runs()[0]] == ([(250, 1), (62, 1)], [(250, 4)])
+    assert found[config.runs()[5]] == ([(250, 1)], [])
     samples = [f for f in paths.artefacts(config, config.runs()) if f.startswith("samples/")]
     assert samples == [f"samples/{keys[i]}" for i in range(6)] + [f"samples/{paths.MORE}{keys[i]}" for i in range(4)]
     # Seeds of one setting with other fewest steps: one collection each.
@@ -274,8 +274,8 @@ def test_errors_are_measured_where_a_line_asks_for_them() -> None:
         },
     )
     runs = config.runs()
-    wanted = [r for r in runs if (r["w"], r["seed"]) == (3.0, 1) or r["w"] == 2.0]
-    assert paths.measured(config, runs)["errors"] == [f"errors/{paths.key(r, RUN_AXES)}" for r in wanted]
+    wanted = [r for r in runs if (r.w, r.seed) == (3.0, 1) or r.w == 2.0]
+    assert paths.measured(config, runs)["errors"] == [f"errors/{r.key}" for r in wanted]
     # 1,300 start points in shards of 1,000; the refined ODE of each guidance.
     assert [f for f in paths.artefacts(config, runs) if f.startswith("endpoints")] == [
         f"endpoints/solver~{solver},N~50,w~{w}/shard~{i}"

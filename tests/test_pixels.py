@@ -30,7 +30,7 @@ from directcm import (
 )  # fmt: skip
 from directcm.artifacts import Artifact, new_artifact, open_artifact, open_collection, write_json
 from directcm.cards import card
-from directcm.config import Data, Edm, Encode, Evaluation, Process, Targets, Train, parse
+from directcm.config import Data, Edm, Encode, Evaluation, Ode, Process, Run, Targets, Train, parse
 from directcm.datasets import digits
 from directcm.encode import Latents
 from directcm.errors import UserError
@@ -50,7 +50,12 @@ SEED = 24
 KARRAS = Process(kind="karras")
 CLASSES = ("0", "1", "2")
 SMALL = {"unet": {"channels": [16, 16]}, "steps": 6, "batch_size": 8}
-ODE = {"solver": "heun", "N": 4, "w": 2.0}
+ODE = Ode(solver="heun", N=4, w=2.0)
+
+
+def student_run(method: str, **changes: Any) -> Run:
+    own = {"adapter": "full", "loss": "mse", "lr": 1e-3, "batch_size": 4, "pool": 8, "seed": 0}
+    return Run(**{"method": method, **ODE.axes(), **own, **changes})
 
 
 class Network:
@@ -237,12 +242,11 @@ def small(request: pytest.FixtureRequest, data: Artifact, tmp_path_factory: pyte
     s.noise = open_artifact(root / "noise", "noise")
     sized = Targets(shard=8, block=4, batch_size=4)
     targets.make(
-        sized, ODE["solver"], ODE["N"], ODE["w"], 0, s.teacher, s.latents, SEED, "cpu", "no", root / "t", root / "targets"
+        sized, ODE, 0, s.teacher, s.latents, SEED, "cpu", "no", root / "t", root / "targets"
     )  # fmt: skip
     s.targets = open_artifact(root / "targets", "targets")
     for method in ("cm", "direct_cm"):
-        run = {**ODE, "method": method, "adapter": "full", "loss": "mse", "lr": 1e-3, "batch_size": 4}
-        run |= {"pool": 8, "steps": 4, "seed": 0}
+        run = student_run(method, steps=4)
         solved = [s.targets] if method == "direct_cm" else []
         training.make(
             run, Train(checkpoint_every=2), [2], s.teacher, s.latents, solved, SEED, root / f"s-{method}", None, root / method
@@ -372,7 +376,7 @@ def on_edm(data: Artifact, tmp_path_factory: pytest.TempPathFactory) -> Callable
     solved: dict[str, list[Artifact]] = {"": []}
     for coupling in registry.COUPLINGS:
         targets.make(
-            sized, ODE["solver"], ODE["N"], ODE["w"], 0, teacher, latents, SEED, "cpu", "no", root / f"s-{coupling}",
+            sized, ODE, 0, teacher, latents, SEED, "cpu", "no", root / f"s-{coupling}",
             root / coupling, coupling,
         )  # fmt: skip
         solved[coupling] = [open_artifact(root / coupling, "targets")]
@@ -386,8 +390,7 @@ def on_edm(data: Artifact, tmp_path_factory: pytest.TempPathFactory) -> Callable
         ema: float | None = None,
         **own: float,
     ) -> Artifact:
-        run = {**ODE, "method": method, "adapter": "full", "loss": "mse", "lr": 1e-3, "batch_size": 4}
-        run |= {"pool": 8, "steps": 6, "seed": seed}
+        run = student_run(method, steps=6, seed=seed)
         given = solved[registry.methods()[method].targets if coupling is None else coupling]
         training.make(
             run, Train(checkpoint_every=2, ema=ema), snapshots, teacher, latents, given, SEED, out.with_name(f"scratch-{out.name}"), None, out, own,
@@ -546,7 +549,7 @@ def test_trajectories_are_the_teachers(on_edm: Any) -> None:
     assert torch.equal(found["x"][[0, 4]], teacher.process.prior(eps))
     assert torch.equal(found["endpoint"][:4], found["endpoint"][:1].expand(4, -1, -1, -1))
     ends, *_ = solve(
-        teacher, make_solver(ODE["solver"]), found["x"], torch.arange(8) % 4, 4, pool.conditioning(found["id"]), 2.0, 3
+        teacher, make_solver(ODE.solver), found["x"], torch.arange(8) % 4, 4, pool.conditioning(found["id"]), 2.0, 3
     )
     torch.testing.assert_close(ends, found["endpoint"], rtol=1e-4, atol=1e-4)
     (prior,) = on_edm.solved["prior"]

@@ -10,7 +10,7 @@ import pytest
 from directcm import plan
 from directcm.analysis.selection import main_runs
 from directcm.artifacts import new_artifact, new_collection, write_csv
-from directcm.config import Config, parse
+from directcm.config import Config, Ode, parse
 from directcm.errors import UserError
 
 
@@ -59,7 +59,7 @@ def test_a_search_at_most_by_hand() -> None:
 
 @pytest.mark.parametrize(("solver", "w", "rows"), [("ddim", 1, 1), ("ddim", 3, 2), ("heun", 1, 2), ("heun", 3, 4)])
 def test_rows_of_a_step(solver: str, w: float, rows: int) -> None:
-    assert plan.rows_per_step(solver, w) == rows
+    assert plan.rows_per_step(Ode.of({"solver": solver, "N": 10, "w": w}, "test")) == rows
 
 
 def test_every_artefact_is_planned_once() -> None:

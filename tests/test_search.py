@@ -314,12 +314,12 @@ def test_a_sample_that_is_not_finite_is_named(
 
 def test_who_is_searched() -> None:
     config = parse(Config, {"search": {}})
-    assert [(r["method"], r["seed"], r["N"]) for r in config.searched()] == [("cm", 0, 50), ("direct_cm", 0, 50)]
+    assert [(r.method, r.seed, r.N) for r in config.searched()] == [("cm", 0, 50), ("direct_cm", 0, 50)]
     assert config.search_metric() == "fd_tiny" and Config().searched() == []
     assert "search" not in Config().model_dump() and "search" in config.model_dump()
     # Where no line has the values of ode and train, the first run's are the main setting.
     config = parse(Config, {"search": {}, "students": [{"N": [20, 10], "seed": [3, 1]}]})
-    assert [(r["method"], r["seed"], r["N"]) for r in config.searched()] == [("cm", 3, 20), ("direct_cm", 3, 20)]
+    assert [(r.method, r.seed, r.N) for r in config.searched()] == [("cm", 3, 20), ("direct_cm", 3, 20)]
 
 
 @pytest.mark.parametrize(

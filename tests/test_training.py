@@ -135,7 +135,7 @@ def test_a_smaller_pool_is_the_larger_ones_first(tiny: Any, tmp_path: Path, monk
         # Every point of the pool once in two steps of four.
         assert sorted(epoch.flatten(1).sum(1).tolist()) == sorted(x.flatten(1).sum(1).tolist())
     assert (one.counts["pairs_drawn"], one.counts["distinct_pairs"]) == (16, 8)
-    assert one.json("student.json")["run"]["pool"] == 8
+    assert one.run.pool == 8
 
 
 def watch(monkeypatch: pytest.MonkeyPatch, module: Any) -> list[Batch]:
@@ -192,7 +192,7 @@ def test_first_loss_is_that_of_the_teachers_one_step(tiny: Any) -> None:
 def test_artefact(tiny: Any) -> None:
     for name, forwards in (("cm", 4 * 4 * 2), ("direct_cm", 0)):
         student: Artifact = getattr(tiny, name).verify()
-        assert student.json("student.json")["run"] == tiny.student_run(name)
+        assert student.run == tiny.student_run(name) and student.json("student.json")["run"] == student.run.axes()
         assert student.counts["pairs_drawn"] == 16 and student.counts["distinct_pairs"] == 16
         assert student.counts["teacher_forwards"] == student.counts["teacher_forwards_minimum"] == forwards
         assert len(student.csv("curve.csv")) == 4

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from directcm import trajectories
 from directcm.artifacts import open_artifact
+from directcm.config import Ode
 from directcm.encode import Latents
 from directcm.solvers import make_solver, solve
 from directcm.targets import Starts, join
@@ -20,7 +21,9 @@ from directcm.trajectories import choose
 
 
 def make(tiny: Any, out: Path, count: int = 4, solver: str = "ddim", intervals: int = 5, w: float = 3.0) -> Any:
-    trajectories.make(count, solver, intervals, w, tiny.teacher, tiny.latents, tiny.seed, "cpu", "no", out)
+    trajectories.make(
+        count, Ode(solver=solver, N=intervals, w=w), tiny.teacher, tiny.latents, tiny.seed, "cpu", "no", out
+    )
     return open_artifact(out, "trajectories")
 
 

@@ -26,6 +26,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from directcm import environment
+from directcm.config import Run
 from directcm.errors import UserError
 
 if TYPE_CHECKING:
@@ -202,6 +203,11 @@ class Artifact:
     def counts(self) -> dict[str, Any]:
         """What was counted while it was made (items, teacher forwards …)."""
         return self.manifest["counts"]
+
+    @property
+    def run(self) -> Run:
+        """The run that a student is of."""
+        return Run.of(self.json("student.json").get("run"), f"{self.folder}: its run", "train it again")
 
     @property
     def settings(self) -> dict[str, Any]:

@@ -12,8 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from directcm.artifacts import Artifact, open_artifact, open_collection, read_json, write_csv, write_text
-from directcm.config import RUN_AXES, lora_rank, number
-from directcm.paths import key
+from directcm.config import Run, lora_rank, number
 from directcm.specs import METHODS, METRICS, SOLVERS, TEACHERS
 from directcm.times import told
 
@@ -27,7 +26,7 @@ def _escape(text: str) -> str:
 SEVERAL = 4
 
 
-def _use(latent: bool, lora: bool, run: Mapping[str, Any], teacher: Mapping[str, Any], caption: str) -> list[str]:
+def _use(latent: bool, lora: bool, run: Run, teacher: Mapping[str, Any], caption: str) -> list[str]:
     """Lines of Python with which stock diffusers loads a student on latents, and makes images with it."""
     process = teacher["process"]
     if not latent:
@@ -46,7 +45,7 @@ def _use(latent: bool, lora: bool, run: Mapping[str, Any], teacher: Mapping[str,
     ]
     # As a Python text that cannot close the block of code around it.
     prompt = json.dumps(caption, ensure_ascii=False).replace("`", "\\x60")
-    timesteps, several = int(process["timesteps"]), min(SEVERAL, run["N"])
+    timesteps, several = int(process["timesteps"]), min(SEVERAL, run.N)
     if process["time_input"] == "one_based":
         several, calls = (
             1,
@@ -55,12 +54,12 @@ def _use(latent: bool, lora: bool, run: Mapping[str, Any], teacher: Mapping[str,
     else:
         calls = [
             "# One step, without guidance, which the student has learnt already.",
-            f"image = pipe({prompt}, timesteps={told(timesteps, run['N'], 1)}, guidance_scale=1.0).images[0]",
+            f"image = pipe({prompt}, timesteps={told(timesteps, run.N, 1)}, guidance_scale=1.0).images[0]",
         ]
     if several > 1:
         calls += [
             f"# {several} steps, at the times of this student's grid; from num_inference_steps diffusers takes others.",
-            f"image = pipe({prompt}, timesteps={told(timesteps, run['N'], several)}, guidance_scale=1.0).images[0]",
+            f"image = pipe({prompt}, timesteps={told(timesteps, run.N, several)}, guidance_scale=1.0).images[0]",
         ]
     return [
         f"from diffusers import {', '.join(names)}",
@@ -68,7 +67,7 @@ def _use(latent: bool, lora: bool, run: Mapping[str, Any], teacher: Mapping[str,
         f'pipe = StableDiffusionXLPipeline.from_pretrained("<teacher folder>"{variant})',
         *([f'pipe.vae = AutoencoderKL.from_pretrained("<its VAE\'s folder>"{vae_variant})'] if own_vae else []),
         "pipe.scheduler = LCMScheduler.from_config(",
-        f"    pipe.scheduler.config, original_inference_steps={run['N']}, clip_sample=False",
+        f"    pipe.scheduler.config, original_inference_steps={run.N}, clip_sample=False",
         ")",
         'pipe.load_lora_weights("<this folder>")'
         if lora
@@ -94,11 +93,11 @@ def _formula(process: Mapping[str, Any]) -> str:
 
 def card(student: Artifact, teacher: Artifact, data: Artifact, metrics: Sequence[Artifact]) -> str:
     """The card in Markdown, from the artefacts' own manifests; every number in it was measured by this run."""
-    run = student.json("student.json")["run"]
+    run = student.run
     counts, settings = student.counts, student.settings
     made = read_json(student.folder / "provenance.json")
     about = data.json("data.json")
-    lora = lora_rank(run["adapter"]) is not None
+    lora = lora_rank(run.adapter) is not None
     kind = teacher.settings["kind"]
     pinned = kind == "diffusers"
     origin = kind
@@ -113,7 +112,7 @@ def card(student: Artifact, teacher: Artifact, data: Artifact, metrics: Sequence
         "tags: [consistency-model, distillation" + (", lora]" if lora else "]"),
         "---",
         "",
-        f"# {METHODS[run['method']]}, one step, seed {run['seed']}",
+        f"# {METHODS[run.method]}, one step, seed {run.seed}",
         "",
         "A student of *Inconsistencies In Consistency Models* (arXiv 2411.08954), made by this repository's pipeline.",
         "",
@@ -121,9 +120,9 @@ def card(student: Artifact, teacher: Artifact, data: Artifact, metrics: Sequence
         "|---|---|",
         f"| data | {_escape(about['name'])}, {about['n_train']} training images at {about['resolution']} px, fingerprint `{data.fingerprint[:16]}` |",
         f"| teacher | {_escape(origin)}, fingerprint `{teacher.fingerprint[:16]}` |",
-        f"| method | {METHODS[run['method']]}; {SOLVERS[run['solver']]}, N = {run['N']}, w = {number(run['w'])}; loss {run['loss']} |",
-        f"| weights | {run['adapter']}, {counts['trainable_parameters']:,} trained |",
-        f"| budget | {run['steps']} steps of {run['batch_size']}, AdamW, lr {number(run['lr'])}, weight decay {number(settings['weight_decay'])}, "
+        f"| method | {METHODS[run.method]}; {SOLVERS[run.solver]}, N = {run.N}, w = {number(run.w)}; loss {run.loss} |",
+        f"| weights | {run.adapter}, {counts['trainable_parameters']:,} trained |",
+        f"| budget | {run.steps} steps of {run.batch_size}, AdamW, lr {number(run.lr)}, weight decay {number(settings['weight_decay'])}, "
         f"gradient clip {number(settings['grad_clip'])}, precision {settings['precision']} |",
         f"| pairs | {counts['pairs_drawn']:,} drawn, {counts['distinct_pairs']:,} distinct |",
         f"| commit | `{(made['commit'] or 'unknown')[:12]}` |",
@@ -157,7 +156,7 @@ def card(student: Artifact, teacher: Artifact, data: Artifact, metrics: Sequence
     return "\n".join(lines)
 
 
-def cards(results: Path, runs: Sequence[Mapping[str, Any]], out: Path) -> int:
+def cards(results: Path, runs: Sequence[Run], out: Path) -> int:
     """Write README.md into the folder of each run's student, and into the CSV `out` which student has which; returns how many.
 
     `results` is the folder of the preset, with data, teacher, students and their metrics. A card that is there and would be
@@ -166,13 +165,12 @@ def cards(results: Path, runs: Sequence[Mapping[str, Any]], out: Path) -> int:
     data, teacher = open_artifact(results / "data", "data"), open_artifact(results / "teacher", "teacher")
     rows = []
     for run in runs:
-        name = key(run, RUN_AXES)
-        student = open_artifact(results / "students" / name, "student")
-        metrics = open_collection(results / "metrics/students" / name, "metrics")
+        student = open_artifact(results / "students" / run.key, "student")
+        metrics = open_collection(results / "metrics/students" / run.key, "metrics")
         text = card(student, teacher, data, list(metrics.values()))
         file = student.folder / "README.md"
         if not file.is_file() or file.read_bytes() != text.encode("utf-8"):
             write_text(file, text)
-        rows.append({"student": name, "sha256": hashlib.sha256(text.encode("utf-8")).hexdigest()})
+        rows.append({"student": run.key, "sha256": hashlib.sha256(text.encode("utf-8")).hexdigest()})
     write_csv(out, rows, ["student", "sha256"])
     return len(rows)

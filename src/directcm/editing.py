@@ -9,10 +9,9 @@ The teacher does the same with its solved ODE in the student's place: what is le
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -20,7 +19,7 @@ from torch.nn import functional
 
 from directcm import rng, students
 from directcm.artifacts import Artifact, new_artifact, save_tensors, write_csv, write_json
-from directcm.config import Editing
+from directcm.config import Editing, Ode
 from directcm.encode import Latents
 from directcm.errors import UserError
 from directcm.processes import Process
@@ -230,12 +229,12 @@ def _of_student(who: students.Student, grid: Tensor, batch_size: int) -> Flow:
     return flow
 
 
-def _of_teacher(model: Teacher, ode: Mapping[str, Any], batch_size: int, count: Count) -> Flow:
-    method = make_solver(ode["solver"])
+def _of_teacher(model: Teacher, ode: Ode, batch_size: int, count: Count) -> Flow:
+    method = make_solver(ode.solver)
 
     def flow(x: Tensor, index: int, cond: Conditioning) -> Tensor:
         starts = torch.full((len(x),), index)
-        ends, _, made = solve(model, method, x.float(), starts, ode["N"], cond, ode["w"], batch_size)
+        ends, _, made = solve(model, method, x.float(), starts, ode.N, cond, ode.w, batch_size)
         count.made, count.minimum = count.made + made.made, count.minimum + made.minimum
         return ends
 
@@ -245,9 +244,7 @@ def _of_teacher(model: Teacher, ode: Mapping[str, Any], batch_size: int, count: 
 @torch.no_grad()
 def make(
     settings: Editing,
-    solver: str,
-    intervals: int,
-    w: float,
+    ode: Ode,
     batch_size: int,
     precision: str,
     teacher: Artifact,
@@ -265,8 +262,14 @@ def make(
     mean squares behind them: on the unknown part, against the truth; of interpolations against the teacher's at the same noise,
     between the ends, where the input is the cross-fade of its ends.
     """
-    ode = {"solver": solver, "N": intervals, "w": w}
-    public = {**settings.model_dump(mode="json"), **ode, "batch_size": batch_size, "precision": precision, "seed": seed}
+    intervals = ode.N
+    public = {
+        **settings.model_dump(mode="json"),
+        **ode.axes(),
+        "batch_size": batch_size,
+        "precision": precision,
+        "seed": seed,
+    }
     inputs = {"teacher": teacher, "latents": latents}
     if load_codec(teacher, device, precision).latent:
         raise UserError(
@@ -279,17 +282,15 @@ def make(
     if student is None:
         flow = _of_teacher(model, ode, batch_size, count)
     else:
-        run = student.json("student.json")["run"]
-        if methods()[run["method"]].halves:
+        run = student.run
+        if methods()[run.method].halves:
             raise UserError(
-                f"{student.folder}: {run['method']} knows pure noise alone, no image under less of it; it cannot edit"
+                f"{student.folder}: {run.method} knows pure noise alone, no image under less of it; it cannot edit"
             )
         if student.manifest["inputs"]["teacher"] != teacher.fingerprint:
             raise UserError(f"{student.folder}: distilled from another teacher; train it again")
-        if {k: run[k] for k in ode} != ode:
-            raise UserError(
-                f"{student.folder}: trained on another ODE ({run['solver']}, N = {run['N']}, w = {run['w']})"
-            )
+        if run.ode != ode:
+            raise UserError(f"{student.folder}: trained on another ODE ({run.solver}, N = {run.N}, w = {run.w})")
         if reference is None:
             raise UserError("--reference is missing: the teacher's edits under the student's ODE")
         theirs = {k: v for k, v in reference.settings.items() if k != "run"}
@@ -369,7 +370,7 @@ def make(
     for name, made in tensors.items():
         if not bool(torch.isfinite(made).all()):
             raise UserError(f"edit: {name} is not finite; use evaluation.precision no or bf16")
-    with new_artifact(out, "edits", settings={**public, "run": run}, inputs=inputs) as art:
+    with new_artifact(out, "edits", settings={**public, "run": run and run.axes()}, inputs=inputs) as art:
         save_tensors(art / "edits.safetensors", tensors)
         write_json(art / "edits.json", numbers)
         write_csv(art / "per_image.csv", rows, COLUMNS)

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from directcm import rng
 from directcm.artifacts import Artifact
-from directcm.config import Errors
+from directcm.config import Errors, Ode
 from directcm.encode import Latents
 from directcm.errors import UserError
 from directcm.processes import Process
@@ -50,9 +50,7 @@ class ErrorStarts:
 
 def make(
     settings: Errors,
-    solver: str,
-    intervals: int,
-    w: float,
+    ode: Ode,
     shard: int,
     batch_size: int,
     teacher: Artifact,
@@ -65,13 +63,13 @@ def make(
 ) -> None:
     """Solve one shard's endpoints: start points shard·size … of times × points in all."""
     model = load(teacher, device, precision)
-    starts = ErrorStarts(Latents(latents), model.process, intervals, settings.times, settings.points, seed)
+    starts = ErrorStarts(Latents(latents), model.process, ode.N, settings.times, settings.points, seed)
     total = settings.times * settings.points
     solve_starts(
         "endpoints",
         starts,
         Shard(blocks_of(shard, settings.shard, settings.block, total), f"shard {shard}"),
-        {"solver": solver, "N": intervals, "w": w},
+        ode,
         model,
         batch_size,
         {

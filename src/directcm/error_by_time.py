@@ -14,7 +14,7 @@ from torch import Tensor
 
 from directcm import students
 from directcm.artifacts import Artifact, new_artifact, write_csv
-from directcm.config import Errors
+from directcm.config import Errors, Ode
 from directcm.encode import Latents
 from directcm.endpoints import ErrorStarts
 from directcm.errors import UserError
@@ -45,22 +45,22 @@ def make(
     out: Path,
 ) -> None:
     """Write errors.csv (COLUMNS: means over the points of a start time) and per_point.csv of a finished student."""
-    run = student.json("student.json")["run"]
+    run = student.run
     for shard in (*endpoints, *refined):
         if shard.manifest["inputs"] != {"teacher": teacher.fingerprint, "latents": latents.fingerprint}:
             raise UserError(f"{shard.folder}: solved by another teacher or on other latents; delete it and run again")
-        want = {"times": settings.times, "points": settings.points, "seed": seed, "w": run["w"]}
+        want = {"times": settings.times, "points": settings.points, "seed": seed, "w": run.w}
         if {k: shard.settings[k] for k in want} != want:
             raise UserError(f"{shard.folder}: solved from other start points or under another guidance; run it again")
-    if {k: endpoints[0].settings[k] for k in ("solver", "N")} != {k: run[k] for k in ("solver", "N")}:
-        raise UserError(f"{endpoints[0].folder}: not this student's ODE ({run['solver']}, N = {run['N']})")
+    if Ode.of(endpoints[0].settings, f"{endpoints[0].folder}: its settings") != run.ode:
+        raise UserError(f"{endpoints[0].folder}: not this student's ODE ({run.solver}, N = {run.N})")
     if student.manifest["inputs"]["teacher"] != teacher.fingerprint:
         raise UserError(f"{student.folder}: distilled from another teacher; train it again")
     total = settings.times * settings.points
     own, fine = join(endpoints, "endpoints", total), join(refined, "endpoints", total)
     model = load(teacher, device, precision)
     pool = Latents(latents)
-    starts = ErrorStarts(pool, model.process, run["N"], settings.times, settings.points, seed)
+    starts = ErrorStarts(pool, model.process, run.N, settings.times, settings.points, seed)
     who = students.load(model, student)
     codec = load_codec(teacher, device, precision)
     progress = Progress("error_by_time", total, "start point")
@@ -102,7 +102,7 @@ def make(
     inputs |= {f"endpoints_{i}": a for i, a in enumerate(endpoints)} | {
         f"refined_{i}": a for i, a in enumerate(refined)
     }
-    public = {"run": dict(run), **settings.model_dump(mode="json"), "seed": seed, "precision": precision}
+    public = {"run": run.axes(), **settings.model_dump(mode="json"), "seed": seed, "precision": precision}
     with new_artifact(out, "errors", settings=public, inputs=inputs) as art:
         write_csv(art / "errors.csv", rows, COLUMNS)
         write_csv(art / "per_point.csv", points, ["point", "time", "space", "student", "solver", "total"])

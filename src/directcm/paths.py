@@ -6,16 +6,10 @@ The rules of workflow/rules/ and the provenance page spell them through these fu
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
 
-from directcm.config import ODE_AXES, RUN_AXES, SETTING_AXES, Config, number
+from directcm.config import Config, Ode, Run, Setting
 from directcm.registry import FIRST, methods
 from directcm.specs import EXTRACTORS
-
-
-def key(axes: Mapping[str, Any], names: Sequence[str]) -> str:
-    """name~value,name~value … as Snakemake's Paramspace spells it; numbers without exponents."""
-    return ",".join(f"{n}~{number(axes[n]) if isinstance(axes[n], float) else axes[n]}" for n in names)
 
 
 def unique(items: Iterable[str]) -> list[str]:
@@ -23,14 +17,9 @@ def unique(items: Iterable[str]) -> list[str]:
     return list(dict.fromkeys(items))
 
 
-def default_ode(config: Config) -> dict[str, Any]:
-    """The axes of the `ode` block: the teacher's row of Table 1."""
-    return {n: getattr(config.ode, n) for n in ODE_AXES}
-
-
-def refined(config: Config, w: float) -> dict[str, Any]:
-    """The axes of the refined ODE under a guidance."""
-    return {"solver": config.errors.refined.solver, "N": config.errors.refined.N, "w": w}
+def refined(config: Config, w: float) -> Ode:
+    """The refined ODE under a guidance."""
+    return Ode(solver=config.errors.refined.solver, N=config.errors.refined.N, w=w)
 
 
 def count(total: int, shard: int) -> int:
@@ -43,26 +32,26 @@ def trained_extractors(config: Config) -> list[str]:
     return [name for name in config.extractor_names() if not EXTRACTORS[name].weights]
 
 
-def solved(run: Mapping[str, Any]) -> str:
+def solved(run: Run) -> str:
     """Where the targets that a run's method learns from lie below targets/: its ODE, and the coupling where it is not that of
     noised images; or "", where it learns from none.
     """
-    coupling = methods()[run["method"]].targets
+    coupling = methods()[run.method].targets
     if not coupling:
         return ""
-    return key(run, ODE_AXES) + ("" if coupling == "forward" else f",coupling~{coupling}")
+    return run.ode.key + ("" if coupling == "forward" else f",coupling~{coupling}")
 
 
-def rows_solved(runs: Iterable[Mapping[str, Any]]) -> dict[str, int]:
+def rows_solved(runs: Iterable[Run]) -> dict[str, int]:
     """Name of each pool of solved targets that these runs learn from (`solved`) → rows of its largest."""
     out: dict[str, int] = {}
     for run in runs:
         if name := solved(run):
-            out[name] = max(out.get(name, 0), run["pool"])
+            out[name] = max(out.get(name, 0), run.pool)
     return out
 
 
-def pool_of(run: Mapping[str, Any], rows: Mapping[str, int]) -> str:
+def pool_of(run: Run, rows: Mapping[str, int]) -> str:
     """The pool of solved targets that a run is trained with, of those that the grid solves (`rows_solved`); "" where it has none.
 
     A method whose teacher's steps can be read (STORED) reads them where its start points are solved for another student, and
@@ -70,28 +59,28 @@ def pool_of(run: Mapping[str, Any], rows: Mapping[str, int]) -> str:
     """
     if name := solved(run):
         return name
-    name = key(run, ODE_AXES)
-    return name if methods()[run["method"]].stored and rows.get(name, 0) >= run["pool"] else ""
+    name = run.ode.key
+    return name if methods()[run.method].stored and rows.get(name, 0) >= run.pool else ""
 
 
-def pools(config: Config, runs: Sequence[Mapping[str, Any]]) -> dict[str, int]:
+def pools(config: Config, runs: Sequence[Run]) -> dict[str, int]:
     """Name of each pool of solved targets that these runs of the grid are trained with → how many shards its largest takes."""
     rows = rows_solved(config.runs())
     out: dict[str, int] = {}
     for run in runs:
         if name := pool_of(run, rows):
-            out[name] = max(out.get(name, 0), count(run["pool"], config.targets.shard))
+            out[name] = max(out.get(name, 0), count(run.pool, config.targets.shard))
     return out
 
 
-def odes(config: Config, runs: Sequence[Mapping[str, Any]]) -> list[str]:
+def odes(config: Config, runs: Sequence[Run]) -> list[str]:
     """Keys of all ODEs that are sampled: the `ode` block's first, and those of the runs."""
-    return unique(key(axes, ODE_AXES) for axes in (default_ode(config), *runs))
+    return unique(ode.key for ode in (config.ode, *(run.ode for run in runs)))
 
 
 def default_scope(config: Config) -> str:
     """What `snakemake` makes without a target: the main comparison, or of more methods than the paper's two the whole grid."""
-    return "main" if {run["method"] for run in config.runs()} <= set(FIRST) else "paper"
+    return "main" if {run.method for run in config.runs()} <= set(FIRST) else "paper"
 
 
 def teachers(config: Config) -> tuple[str, ...]:
@@ -104,65 +93,65 @@ Sets = list[tuple[int, int]]
 MORE = "more_steps/"
 
 
-def sets(config: Config) -> dict[str, tuple[Sets, Sets]]:
-    """A run's key → its sets (optimiser step, sampling steps) in the fewest sampling steps, and those in more.
+def sets(config: Config) -> dict[Run, tuple[Sets, Sets]]:
+    """A run → its sets (optimiser step, sampling steps) in the fewest sampling steps, and those in more.
 
     The latter lie in a collection of their own, so that the main comparison, which is about the former, makes no others. Where
     the runs of one setting have not the same fewest steps, all of their sets lie in one.
     """
-    found = {key(run, RUN_AXES): config.sets(run) for run in config.runs()}
-    fewest: dict[str, set[int]] = {}
-    for run in config.runs():
-        fewest.setdefault(key(run, SETTING_AXES), set()).add(min(k for _, k in found[key(run, RUN_AXES)]))
+    found = {run: config.sets(run) for run in config.runs()}
+    fewest: dict[Setting, set[int]] = {}
+    for run, own in found.items():
+        fewest.setdefault(run.setting, set()).add(min(k for _, k in own))
     out = {}
-    for run in config.runs():
-        name, least = key(run, RUN_AXES), fewest[key(run, SETTING_AXES)]
-        more = [one for one in found[name] if len(least) == 1 and one[1] not in least]
-        out[name] = ([one for one in found[name] if one not in more], more)
+    for run, own in found.items():
+        least = fewest[run.setting]
+        more = [one for one in own if len(least) == 1 and one[1] not in least]
+        out[run] = ([one for one in own if one not in more], more)
     return out
 
 
-def in_more_steps(config: Config, runs: Sequence[Mapping[str, Any]], scope: str) -> list[Mapping[str, Any]]:
+def in_more_steps(config: Config, runs: Sequence[Run], scope: str) -> list[Run]:
     """The runs of a scope that have a collection in more sampling steps: none in the main comparison."""
     if scope == "main":
         return []
     found = sets(config)
-    return [run for run in runs if found[key(run, RUN_AXES)][1]]
+    return [run for run in runs if found[run][1]]
 
 
-def with_errors(config: Config, runs: Sequence[Mapping[str, Any]], scope: str) -> list[Mapping[str, Any]]:
+def with_errors(config: Config, runs: Sequence[Run], scope: str) -> list[Run]:
     """The runs of a scope whose error by start time is measured: none in the main comparison."""
     return [run for run in runs if scope != "main" and config.measures_errors(run)]
 
 
-def measured(config: Config, runs: Sequence[Mapping[str, Any]], scope: str = "paper") -> dict[str, list[str]]:
+def measured(config: Config, runs: Sequence[Run], scope: str = "paper") -> dict[str, list[str]]:
     """What the tidy tables are collected from, below the results folder, by the argument of `collect` that it is."""
-    names = [key(run, RUN_AXES) for run in runs]
+    names = [run.key for run in runs]
     more = in_more_steps(config, runs, scope)
     return {
         "metrics": [
             *(f"metrics/{who}/{ode}" for who in teachers(config) for ode in odes(config, runs)),
             *(f"metrics/students/{name}" for name in names),
-            *(f"metrics/students/{MORE}{key(run, RUN_AXES)}" for run in more),
+            *(f"metrics/students/{MORE}{run.key}" for run in more),
         ],
         "students": [f"students/{name}" for name in names],
         "targets": [f"targets/{pool}/shard~{i}" for pool, shards in pools(config, runs).items() for i in range(shards)],
-        "errors": [f"errors/{key(run, RUN_AXES)}" for run in with_errors(config, runs, scope)],
+        "errors": [f"errors/{run.key}" for run in with_errors(config, runs, scope)],
         "comparisons": [
-            *(f"comparisons/{setting}.csv" for setting in unique(key(run, SETTING_AXES) for run in runs)),
-            *(f"comparisons/{MORE}{setting}.csv" for setting in unique(key(run, SETTING_AXES) for run in more)),
+            *(f"comparisons/{setting}.csv" for setting in unique(run.setting.key for run in runs)),
+            *(f"comparisons/{MORE}{setting}.csv" for setting in unique(run.setting.key for run in more)),
         ],
     }
 
 
-def artefacts(config: Config, runs: Sequence[Mapping[str, Any]], scope: str = "paper") -> list[str]:
+def artefacts(config: Config, runs: Sequence[Run], scope: str = "paper") -> list[str]:
     """Folders of the artefacts behind some of the grid's runs, below the results folder, in the order they are made."""
     extractors = config.extractor_names()
     own = measured(config, runs, scope)
-    more = [f"{MORE}{key(run, RUN_AXES)}" for run in in_more_steps(config, runs, scope)]
+    more = [f"{MORE}{run.key}" for run in in_more_steps(config, runs, scope)]
     wanted = with_errors(config, runs, scope)
-    error_odes = unique(key(axes, ODE_AXES) for run in wanted for axes in (run, refined(config, run["w"])))
-    names = [key(run, RUN_AXES) for run in runs]
+    error_odes = unique(ode.key for run in wanted for ode in (run.ode, refined(config, run.w)))
+    names = [run.key for run in runs]
     found = searched(config, runs)
     return [
         *("data", "teacher", "latents", "noise"),
@@ -191,18 +180,18 @@ def artefacts(config: Config, runs: Sequence[Mapping[str, Any]], scope: str = "p
     ]
 
 
-def edits(config: Config, runs: Sequence[Mapping[str, Any]]) -> list[str]:
+def edits(config: Config, runs: Sequence[Run]) -> list[str]:
     """The edits of the students among some runs that edit images, below the results folder, and before them their teacher's."""
     mine = [run for run in config.edited() if run in runs]
     return [
-        *unique(f"edits/teacher/{key(run, ODE_AXES)}" for run in mine),
-        *(f"edits/students/{key(run, RUN_AXES)}" for run in mine),
+        *unique(f"edits/teacher/{run.ode.key}" for run in mine),
+        *(f"edits/students/{run.key}" for run in mine),
     ]
 
 
-def searched(config: Config, runs: Sequence[Mapping[str, Any]]) -> list[str]:
+def searched(config: Config, runs: Sequence[Run]) -> list[str]:
     """Keys of those of some runs whose sampling times are searched."""
-    return [key(run, RUN_AXES) for run in config.searched() if run in runs]
+    return [run.key for run in config.searched() if run in runs]
 
 
 def error_shards(config: Config) -> int:
@@ -231,7 +220,7 @@ ANALYSIS = (
 )
 
 
-def benchmarks(config: Config, runs: Sequence[Mapping[str, Any]], scope: str) -> list[str]:
+def benchmarks(config: Config, runs: Sequence[Run], scope: str) -> list[str]:
     """Snakemake's benchmark files of the jobs behind some of the grid's runs, below results/<preset>/benchmarks.
 
     Files of tables and figures that this grid has not may be among them; those of the pages on costs and provenance, which

@@ -12,11 +12,10 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from directcm import editing, paths
 from directcm.artifacts import COLLECTION, MANIFEST, read_json
-from directcm.config import Config
+from directcm.config import Config, Ode, Run
 from directcm.errors import UserError
 from directcm.processes import make
 from directcm.registry import methods
@@ -55,20 +54,14 @@ def teacher_name(config: Config) -> str:
     return f"{config.teacher.kind}, {config.data.resolution} px"
 
 
-def rows_per_step(solver: str, w: float) -> int:
+def rows_per_step(ode: Ode) -> int:
     """Rows through the teacher for one step of one start point."""
-    return make_solver(solver).evaluations_per_step * (1 if w in (0.0, 1.0) else 2)
+    return make_solver(ode.solver).evaluations_per_step * (1 if ode.w in (0.0, 1.0) else 2)
 
 
-def _ode(text: str) -> dict[str, Any]:
-    axes = dict(part.split("~", 1) for part in text.split(","))
-    ode = {"solver": axes["solver"], "N": int(axes["N"]), "w": float(axes["w"])}
-    return {**ode, "coupling": axes.get("coupling", "forward")}
-
-
-def jobs(config: Config, runs: Sequence[Mapping[str, Any]], scope: str = "paper") -> list[Job]:
+def jobs(config: Config, runs: Sequence[Run], scope: str = "paper") -> list[Job]:
     """Every artefact of these runs with the work in it, in the order they are made."""
-    by_key = {paths.key(run, paths.RUN_AXES): run for run in runs}
+    by_key = {run.key: run for run in runs}
     rows = paths.rows_solved(config.runs())
     total = config.errors.times * config.errors.points
     out = []
@@ -78,45 +71,46 @@ def jobs(config: Config, runs: Sequence[Mapping[str, Any]], scope: str = "paper"
         job = Job(kind, folder)
         if kind in ("reference", "floor", "targets", "endpoints"):
             name, shard = rest.split("/shard~")
-            ode = _ode(name)
-            each = rows_per_step(ode["solver"], ode["w"])
+            solved, _, coupling = name.partition(",coupling~")
+            ode = Ode.parse(solved)
+            each = rows_per_step(ode)
             if kind == "targets":
                 # From noised images, from pure noise, and N start points of one trajectory for N steps.
-                mean = {"forward": (ode["N"] + 1) / 2, "prior": ode["N"], "trajectory": 1}[ode["coupling"]]
+                mean = {"forward": (ode.N + 1) / 2, "prior": ode.N, "trajectory": 1}[coupling or "forward"]
                 steps = config.targets.shard * mean
                 # The endpoint and the point one step on; of trajectories the start point too.
-                job.latents = config.targets.shard * (3 if ode["coupling"] == "trajectory" else 2)
+                job.latents = config.targets.shard * (3 if coupling == "trajectory" else 2)
             elif kind == "endpoints":
                 size = config.errors.shard
                 points = min(size, total - int(shard) * size)
                 # Start times are evenly spaced from pure noise: N, N − N/times, … steps.
-                steps = points * ode["N"] * (config.errors.times + 1) / (2 * config.errors.times)
+                steps = points * ode.N * (config.errors.times + 1) / (2 * config.errors.times)
                 job.latents = points
             else:
                 job.latents = job.images = config.evaluation.samples / config.evaluation.jobs
-                steps = job.latents * ode["N"]
+                steps = job.latents * ode.N
             job.forwards = steps * each
         elif kind == "trajectories":
             steps = config.figures.trajectories * config.ode.N
-            job.forwards = steps * rows_per_step(config.ode.solver, config.ode.w)
+            job.forwards = steps * rows_per_step(config.ode)
         elif kind == "students":
             run = by_key[rest]
-            job.method, job.pairs = run["method"], float(run["steps"] * run["batch_size"])
-            method = methods()[run["method"]]
+            job.method, job.pairs = run.method, float(run.steps * run.batch_size)
+            method = methods()[run.method]
             if method.teacher and not (method.stored and paths.pool_of(run, rows)):
                 # Of the halvings the first alone asks the teacher, two steps at a time.
-                share = 2 / math.log2(run["N"]) if method.halves else 1
-                job.forwards = job.pairs * share * rows_per_step(run["solver"], run["w"])
+                share = 2 / math.log2(run.N) if method.halves else 1
+                job.forwards = job.pairs * share * rows_per_step(run.ode)
         elif kind == "samples":
-            own = sets[rest.removeprefix(paths.MORE)][rest.startswith(paths.MORE)]
+            own = sets[by_key[rest.removeprefix(paths.MORE)]][rest.startswith(paths.MORE)]
             job.drawn = float(config.evaluation.samples * sum(k for _, k in own))
             job.latents = job.images = config.evaluation.samples * len(own)
         elif kind == "edits":
-            _, name = rest.split("/")
-            run = _ode(name)
-            calls, steps = editing.evaluations(config.editing, make(config.process), run["N"], config.data.resolution)
-            if rest.startswith("teacher/"):
-                job.forwards = float(config.editing.images * steps * rows_per_step(run["solver"], run["w"]))
+            who, name = rest.split("/")
+            ode = Ode.parse(name) if who == "teacher" else by_key[name].ode
+            calls, steps = editing.evaluations(config.editing, make(config.process), ode.N, config.data.resolution)
+            if who == "teacher":
+                job.forwards = float(config.editing.images * steps * rows_per_step(ode))
             else:
                 job.drawn = float(config.editing.images * calls)
         elif kind in ("noise", "floor_noise"):
@@ -125,7 +119,7 @@ def jobs(config: Config, runs: Sequence[Mapping[str, Any]], scope: str = "paper"
             job.latents = config.search.samples
         elif kind == "search" and config.search is not None:
             # At most: all that each time's search can ask for, and even and found times on the evaluation's noise.
-            most = most_probes(by_key[rest]["N"] - 1)
+            most = most_probes(by_key[rest].N - 1)
             drawn = sum(k * most for k in range(2, max(config.search.steps) + 1)) + sum(config.search.steps)
             job.drawn = float(drawn * config.search.samples + 2 * sum(config.search.steps) * config.evaluation.samples)
         out.append(job)
@@ -178,9 +172,7 @@ def size(folder: Path) -> int | None:
     return None if None in inside else total + sum(part or 0 for part in inside)
 
 
-def plan(
-    config: Config, runs: Sequence[Mapping[str, Any]], results: Path, rates: Path = RATES, scope: str = "paper"
-) -> str:
+def plan(config: Config, runs: Sequence[Run], results: Path, rates: Path = RATES, scope: str = "paper") -> str:
     """The plan as text."""
     found = jobs(config, runs, scope)
     sizes = {job.folder: size(results / job.folder) for job in found}

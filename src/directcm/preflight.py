@@ -47,7 +47,7 @@ def check(config: Config, results: Path | None = None) -> None:
 
         diffusers.locate(config.teacher.diffusers, config.data.resolution)
     needed = [EXTRACTORS[name].weights for name in config.extractor_names()]
-    needed += [d.weights for d in DISTANCES.values() if any(run["loss"] == d.name for run in config.runs())]
+    needed += [d.weights for d in DISTANCES.values() if any(run.loss == d.name for run in config.runs())]
     for file in dict.fromkeys(name for files in needed for name in files):
         from directcm.weights import weights_file
 

@@ -27,7 +27,7 @@ from directcm.artifacts import (
     write_json,
     write_text,
 )
-from directcm.config import Config, read_yaml
+from directcm.config import Config, Run, read_yaml
 from directcm.errors import UserError
 
 FOLDER = "record"
@@ -168,7 +168,7 @@ def _within(block: Mapping[str, Any], dotted: str) -> Any:
 def stages(
     base: Mapping[str, Any],
     config: Config,
-    runs: Sequence[Mapping[str, Any]],
+    runs: Sequence[Run],
     overlay: Path,
     scope: str,
     without: Sequence[str] = (),
@@ -241,7 +241,7 @@ def stages(
 
 def write_stages(
     config: Config,
-    runs: Sequence[Mapping[str, Any]],
+    runs: Sequence[Run],
     overlay: Path,
     scope: str,
     without: Sequence[str] = (),

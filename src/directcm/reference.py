@@ -96,7 +96,7 @@ def markdown() -> str:
         "# Configuration",
         "",
         "`config.yaml` is the embedded default; `--configfile OVERLAY.yaml` lays another file over it, key by key.",
-        "This page is made from the models in `src/directcm/config.py` by `make docs`; a test fails when they drift.",
+        "This page is made from the models in `src/directcm/config/` by `make docs`; a test fails when they drift.",
         "",
         "| key | type | default | meaning |",
         "|---|---|---|---|",

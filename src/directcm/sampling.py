@@ -15,7 +15,7 @@ from torch import Tensor
 from directcm import rng, students
 from directcm.artifacts import Artifact, new_artifact, new_collection, save_tensors
 from directcm.blocks import block_ranges, clear, work
-from directcm.config import Evaluation
+from directcm.config import Evaluation, Ode
 from directcm.encode import Latents
 from directcm.errors import UserError
 from directcm.processes import Process
@@ -126,13 +126,13 @@ class Evaluated:
     def initial(self) -> Tensor:
         return self.noise.tensors("noise.safetensors")["noise"]
 
-    def key(self, ode: Mapping[str, Any]) -> dict[str, Any]:
+    def key(self, ode: Ode) -> dict[str, Any]:
         """The settings that both teacher's and students' samples depend on."""
         return {
             "block": self.settings.block,
             "batch_size": self.settings.batch_size,
             "precision": self.settings.precision,
-            "ode": dict(ode),
+            "ode": ode.axes(),
             "seed": self.seed,
         }
 
@@ -185,22 +185,22 @@ def _finish(
         art.counts = {"samples": rows_here, **counts(*forwards)}
 
 
-def sample_teacher(what: Evaluated, ode: Mapping[str, Any], shard: int, shards: int, scratch: Path, out: Path) -> None:
-    """The teacher's ODE under `ode` (solver, N, w): a samples artefact, latents.safetensors (latents, rows) and images/<row>.png."""
+def sample_teacher(what: Evaluated, ode: Ode, shard: int, shards: int, scratch: Path, out: Path) -> None:
+    """The teacher's ODE under `ode`: a samples artefact, latents.safetensors (latents, rows) and images/<row>.png."""
     blocks = block_ranges(len(what.initial), what.settings.block, shard, shards)
-    progress = Progress("sample: teacher", sum(len(b) for b in blocks) * ode["N"], "ODE step")
+    progress = Progress("sample: teacher", sum(len(b) for b in blocks) * ode.N, "ODE step")
 
     def block(rows: range) -> dict[str, Tensor]:
         index = torch.tensor(list(rows))
         x = what.model.process.prior(what.initial[index])
         solved = solve(
             what.model,
-            make_solver(ode["solver"]),
+            make_solver(ode.solver),
             x,
             torch.zeros(len(x), dtype=torch.long),
-            ode["N"],
+            ode.N,
             what.pool.conditioning(what.ids[index]),
-            ode["w"],
+            ode.w,
             what.settings.batch_size,
             progress.update,
         )
@@ -216,7 +216,7 @@ def sample_teacher(what: Evaluated, ode: Mapping[str, Any], shard: int, shards: 
         {**what.key(ode), "step": None, "steps": None},
         what.inputs(),
         block,
-        lambda rows: progress.update(len(rows) * ode["N"]),
+        lambda rows: progress.update(len(rows) * ode.N),
         scratch,
         out,
         lambda made, minimum: {"teacher_forwards": made, "teacher_forwards_minimum": minimum},
@@ -226,7 +226,7 @@ def sample_teacher(what: Evaluated, ode: Mapping[str, Any], shard: int, shards: 
 
 def sample_students(
     what: Evaluated,
-    ode: Mapping[str, Any],
+    ode: Ode,
     student: Artifact,
     sets: Sequence[tuple[int, int]],
     scratch: Path,
@@ -240,20 +240,20 @@ def sample_students(
         raise UserError(f"{student.folder}: distilled from another teacher; train it again")
     if len(set(sets)) != len(sets):
         raise UserError("sample: a set is named twice; name each optimiser step and number of sampling steps once")
-    if any(steps > ode["N"] for _, steps in sets):
-        raise UserError(f"sample: more sampling steps than the N = {ode['N']} intervals of the grid that they lie on")
+    if any(steps > ode.N for _, steps in sets):
+        raise UserError(f"sample: more sampling steps than the N = {ode.N} intervals of the grid that they lie on")
     blocks = block_ranges(len(what.initial), what.settings.block, 0, 1)
     rows_all = len(what.initial)
     progress = Progress("sample: student", rows_all * len(sets), "sample")
     inputs = {**what.inputs(), "student": student}
-    run = student.json("student.json")["run"]
+    run = student.run
     # By name: what samples does not depend on all methods, so that an edited one's samples alone are made again.
-    method = importlib.import_module(f"directcm.methods.{run['method']}")
+    method = importlib.import_module(f"directcm.methods.{run.method}")
     jump, ready = (getattr(method, name, None) for name in ("jump", "ready"))
     for step, steps in sets:
-        at = min(step, ready(steps, run["steps"], run["N"])) if ready else step
+        at = min(step, ready(steps, run.steps, run.N)) if ready else step
         if not at:
-            raise UserError(f"sample: {steps} steps are the teacher's own, no student of {run['method']} takes as many")
+            raise UserError(f"sample: {steps} steps are the teacher's own, no student of {run.method} takes as many")
         who = students.load(what.model, student, at)
 
         def block(rows: range, who: Student = who, steps: int = steps) -> dict[str, Tensor]:
@@ -262,7 +262,7 @@ def sample_students(
                 some = range(start, min(start + what.settings.batch_size, rows.stop))
                 here = torch.tensor(list(some))
                 cond = what.pool.conditioning(what.ids[here]).to(what.device)
-                made = sample_student(who, what.initial[here], cond, ode["N"], steps, what.seed, some, jump)
+                made = sample_student(who, what.initial[here], cond, ode.N, steps, what.seed, some, jump)
                 parts.append(made.float().cpu())
                 progress.update(len(some))
             return {"latents": torch.cat(parts), "forwards": torch.tensor([[len(rows) * steps, len(rows) * steps]])}
@@ -279,7 +279,7 @@ def sample_students(
             scratch / name,
             out / name,
             lambda made, minimum: {"student_forwards": made},
-            f"methods.{run['method']}",
+            f"methods.{run.method}",
         )
     new_collection(out, "samples", [set_name(*one) for one in sets], settings={}, inputs=inputs)
     clear(scratch)

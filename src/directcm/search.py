@@ -222,12 +222,12 @@ def make(
         raise UserError(f"{student.folder}: distilled from another teacher; train it again")
     if search_noise.settings.get("purpose") != "search":
         raise UserError(f"{search_noise.folder}: is not a draw for a search; times chosen on it would not be held out")
-    run = student.json("student.json")["run"]
-    if methods()[run["method"]].halves:
+    run = student.run
+    if methods()[run.method].halves:
         raise UserError(
-            f"{student.folder}: {run['method']} goes from one even time to the next; there are no times to search"
+            f"{student.folder}: {run.method} goes from one even time to the next; there are no times to search"
         )
-    intervals = run["N"]
+    intervals = run.N
     if max(settings.steps) > intervals:
         raise UserError(f"search: more sampling steps than the N = {intervals} intervals of the grid that they lie on")
     name = METRICS[metric].extractor
@@ -290,7 +290,7 @@ def make(
             }
         )  # fmt: skip
     public = {
-        "run": dict(run),
+        "run": run.axes(),
         **settings.model_dump(mode="json"),
         "permutations": statistics.permutations,
         "seed": seed,
@@ -299,7 +299,7 @@ def make(
     with new_artifact(out, "search", settings=public, inputs=inputs) as art:
         content = {"metric": metric, "reference": settings.reference, "n": n, "n_search": n_search}
         write_json(
-            art / "search.json", {**content, "dim": against.features.shape[1], "run": dict(run), "results": results}
+            art / "search.json", {**content, "dim": against.features.shape[1], "run": run.axes(), "results": results}
         )
         rows = [
             {

@@ -27,7 +27,8 @@ def _graph() -> object:
 
     graph = grimp.build_graph("directcm", cache_dir=None, exclude_type_checking_imports=True)
     for name in NEUTRAL:
-        graph.remove_module(f"directcm.{name}")
+        for module in (f"directcm.{name}", *graph.find_descendants(f"directcm.{name}")):
+            graph.remove_module(module)
     return graph
 
 

@@ -20,7 +20,7 @@ from torch import Tensor
 from directcm import rng
 from directcm.artifacts import Artifact, new_artifact, save_tensors
 from directcm.blocks import clear, work
-from directcm.config import Targets
+from directcm.config import Ode, Targets
 from directcm.encode import Latents
 from directcm.errors import UserError
 from directcm.processes import Process
@@ -134,7 +134,7 @@ def solve_starts(
     kind: str,
     starts: Any,
     shard: Shard,
-    ode: Mapping[str, Any],
+    ode: Ode,
     model: Teacher,
     batch_size: int,
     key: Mapping[str, Any],
@@ -142,7 +142,7 @@ def solve_starts(
     scratch: Path,
     out: Path,
 ) -> None:
-    """Solve the ODE (solver, N, w) from a shard of start points: `<kind>.safetensors` with index, id, time (B,), endpoint (B, c, h, w);
+    """Solve the ODE from a shard of start points: `<kind>.safetensors` with index, id, time (B,), endpoint (B, c, h, w);
     for targets x_next (B, c, h, w) too, the ODE one grid time further on, and x (B, c, h, w) where the start points are the
     teacher's own, on trajectories.
 
@@ -151,7 +151,7 @@ def solve_starts(
     """
     if not shard.blocks:
         raise UserError(f"{kind}: {shard.label} is beyond the last; there are fewer start points")
-    method, intervals = make_solver(ode["solver"]), ode["N"]
+    method, intervals = make_solver(ode.solver), ode.N
     grid = model.process.grid(intervals)
     whole_trajectories = isinstance(starts, OnTrajectories)
 
@@ -166,11 +166,11 @@ def solve_starts(
         begun = time.perf_counter()
         found: dict[str, Tensor] = {}
         if whole_trajectories:
-            ids, k, found["x"], solved = follow(starts, method, rows, model, ode["w"], batch_size, progress.update)
+            ids, k, found["x"], solved = follow(starts, method, rows, model, ode.w, batch_size, progress.update)
         else:
             ids, k, x = starts(list(rows))
             solved = solve(
-                model, method, x, k, intervals, starts.latents.conditioning(ids), ode["w"], batch_size, progress.update
+                model, method, x, k, intervals, starts.latents.conditioning(ids), ode.w, batch_size, progress.update
             )
         if kind == "targets":
             found["x_next"] = solved.first
@@ -189,7 +189,7 @@ def solve_starts(
             "seconds": torch.tensor([time.perf_counter() - begun], dtype=torch.float64),
         }
 
-    settings = {**key, **ode, "batch_size": batch_size}
+    settings = {**key, **ode.axes(), "batch_size": batch_size}
     whole = {
         **settings,
         "code": digest(kind, loader(inputs["teacher"])),
@@ -218,9 +218,7 @@ def blocks_of(shard: int, size: int, block: int, total: int | None = None) -> li
 
 def make(
     settings: Targets,
-    solver: str,
-    intervals: int,
-    w: float,
+    ode: Ode,
     shard: int,
     teacher: Artifact,
     latents: Artifact,
@@ -237,9 +235,9 @@ def make(
     own = {} if coupling == "forward" else {"coupling": coupling}
     solve_starts(
         "targets",
-        STARTS[coupling](Latents(latents), model.process, intervals, seed),
+        STARTS[coupling](Latents(latents), model.process, ode.N, seed),
         Shard(blocks_of(shard, settings.shard, settings.block), f"shard {shard}"),
-        {"solver": solver, "N": intervals, "w": w},
+        ode,
         model,
         settings.batch_size,
         {"block": settings.block, "seed": seed, "precision": precision, **own},

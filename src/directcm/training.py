@@ -13,7 +13,7 @@ from torch import Tensor
 
 from directcm import distances, methods, rng, students
 from directcm.artifacts import Artifact, new_artifact, write_csv, write_json
-from directcm.config import Train
+from directcm.config import Run, Train
 from directcm.encode import Latents
 from directcm.errors import UserError
 from directcm.loop import CURVE, Job, constant, fit, make_accelerator
@@ -25,7 +25,7 @@ from directcm.teachers import Teacher, load, loader
 
 
 def make(
-    run: Mapping[str, Any],
+    run: Run,
     settings: Train,
     snapshots: Sequence[int],
     teacher: Artifact,
@@ -39,35 +39,34 @@ def make(
 ) -> None:
     """Train one student.
 
-    `run` holds the axes (method, solver, N, w, adapter, loss, lr, batch_size, pool, steps, seed), `settings` the rest;
-    `own` are the method's SETTINGS where they differ from its file's. `snapshots` are the optimiser steps after which the student is kept as well, in snapshots/step~<step>. `seed` draws the
-    pool, run["seed"] its order, the LoRA's start, and the pairs of image and noise of methods that learn from data alone: for those
+    `run` is which one, `settings` what all of a grid share; `own` are the method's SETTINGS where they differ from its file's. `snapshots` are the optimiser steps after which the student is kept as well, in snapshots/step~<step>. `seed` draws the
+    pool, run.seed its order, the LoRA's start, and the pairs of image and noise of methods that learn from data alone: for those
     no pair comes twice. Writes the weights, `curve.csv` and `student.json`. Checkpoints stay in `scratch`; only a run of the same settings, inputs and code resumes from one.
     """
-    method, pool = methods.load(run["method"]), run["pool"]
+    method, pool = methods.load(run.method), run.pool
     snapshots = sorted(set(snapshots))
-    if snapshots and not 0 < snapshots[0] <= snapshots[-1] < run["steps"]:
-        raise UserError(f"train: snapshots {snapshots} are not steps before the last, {run['steps']}")
+    if snapshots and not 0 < snapshots[0] <= snapshots[-1] < run.steps:
+        raise UserError(f"train: snapshots {snapshots} are not steps before the last, {run.steps}")
     accelerator = make_accelerator(settings.precision)
     device = str(accelerator.device)
     frozen = load(teacher, device, settings.precision)
-    student = students.make_student(frozen, run["adapter"], run["seed"])
+    student = students.make_student(frozen, run.adapter, run.seed)
     unet = student.teacher.network
     assert unet is not None
     if settings.gradient_checkpointing:
         unet.enable_gradient_checkpointing()
     data = Latents(latents)
     coupling = method.TARGETS or "forward"
-    pooled = declared()[run["method"]].pool
-    images = Starts(data, frozen.process, run["N"], seed if pooled else run["seed"])
-    starts = STARTS[coupling](data, frozen.process, run["N"], seed)
+    pooled = declared()[run.method].pool
+    images = Starts(data, frozen.process, run.N, seed if pooled else run.seed)
+    starts = STARTS[coupling](data, frozen.process, run.N, seed)
     solved = None
-    stored = declared()[run["method"]].stored
+    stored = declared()[run.method].stored
     if method.TARGETS or (stored and targets):
         if not targets:
-            raise UserError(f"train: {run['method']} needs --targets, the solved endpoints of its start points")
+            raise UserError(f"train: {run.method} needs --targets, the solved endpoints of its start points")
         solved = join(targets, count=pool)
-        want = {"solver": run["solver"], "N": run["N"], "w": run["w"], "seed": seed, "coupling": coupling}
+        want = {**run.ode.axes(), "seed": seed, "coupling": coupling}
         have = {k: targets[0].settings.get(k, "forward") for k in want}
         if have != want:
             raise UserError(f"{targets[0].folder}: holds targets for {have}, this student needs {want}")
@@ -75,7 +74,7 @@ def make(
             raise UserError(
                 f"{targets[0].folder}: solved by another teacher or on other latents; delete it and run again"
             )
-    distance = distances.make(run["loss"], settings.huber_c, device)
+    distance = distances.make(run.loss, settings.huber_c, device)
     own = {**getattr(method, "SETTINGS", {}), **(own or {})}
     for module in unet.modules():
         if isinstance(module, torch.nn.Dropout):
@@ -84,10 +83,10 @@ def make(
     average = students.Student(student.teacher.twin()) if decay else None
     setting = methods.Setting(
         frozen if method.TEACHER and not (stored and solved is not None) else None,
-        make_solver(run["solver"]),
-        run["w"],
+        make_solver(run.solver),
+        run.w,
         distance,
-        run["N"],
+        run.N,
         own,
         average,
     )
@@ -95,7 +94,7 @@ def make(
     drops = any(isinstance(m, torch.nn.Dropout) and m.p > 0 for m in unet.modules())
 
     def loss(step: int, rows: np.ndarray) -> Tensor:
-        index = rng.stream(run["seed"], "train_order", int(rows[0]), len(rows), pool)
+        index = rng.stream(run.seed, "train_order", int(rows[0]), len(rows), pool)
         ids, x0, eps = images.pairs((index if pooled else rows).tolist())
         k = starts.grid_index(index.tolist())
         cond = data.conditioning(ids).to(device)
@@ -106,8 +105,8 @@ def make(
         else:
             x = frozen.process.prior(eps) if coupling == "prior" else frozen.process.diffuse(x0, eps, starts.grid[k])
             cond_x = cond
-        draws = rng.generator(run["seed"], "method_draws", step).random((run["batch_size"], 2))
-        u, v = torch.from_numpy(draws[rows - step * run["batch_size"]]).to(device).unbind(1)
+        draws = rng.generator(run.seed, "method_draws", step).random((run.batch_size, 2))
+        u, v = torch.from_numpy(draws[rows - step * run.batch_size]).to(device).unbind(1)
         k = k.to(device)
         batch = methods.Batch(
             x.to(device),
@@ -121,16 +120,16 @@ def make(
             u,
             v,
             step,
-            run["steps"],
+            run.steps,
             rows_solved["x_next"].to(device) if rows_solved is not None and stored else None,
         )
         if drops:
-            rng.seed_torch(run["seed"], "dropout", step, accelerator.process_index)
+            rng.seed_torch(run.seed, "dropout", step, accelerator.process_index)
         return method.loss(student, batch, setting)
 
     key = {
-        "code": digest("training", loader(teacher), f"methods.{run['method']}"),
-        "run": dict(run),
+        "code": digest("training", loader(teacher), f"methods.{run.method}"),
+        "run": run.axes(),
         "settings": settings.model_dump(mode="json"),
         "seed": seed,
         "teacher": teacher.fingerprint,
@@ -140,16 +139,16 @@ def make(
     }
     stages = []
     if ready := getattr(method, "ready", None):
-        stages = [ready(k, run["steps"], run["N"]) for k in range(1, run["N"] + 1)]
-    kept = sorted({*snapshots, *stages} - {0, run["steps"]})
+        stages = [ready(k, run.steps, run.N) for k in range(1, run.N + 1)]
+    kept = sorted({*snapshots, *stages} - {0, run.steps})
     fitted = fit(
         Job(
-            f"train: {run['method']} seed {run['seed']}",
+            f"train: {run.method} seed {run.seed}",
             {"unet": unet},
             loss,
-            run["steps"],
-            run["batch_size"],
-            constant(run["lr"]),
+            run.steps,
+            run.batch_size,
+            constant(run.lr),
             weight_decay=settings.weight_decay,
             grad_clip=settings.grad_clip,
             checkpoint_every=settings.checkpoint_every,
@@ -158,7 +157,7 @@ def make(
             tensorboard=tensorboard,
             snapshots=kept,
             smooth=settings.ema,
-            ema=None if decay is None else lambda step: decay(step, run["steps"], setting),
+            ema=None if decay is None else lambda step: decay(step, run.steps, setting),
             average=None if average is None else _free(average, unet),
         ),
         accelerator,
@@ -172,7 +171,7 @@ def make(
         out,
         "student",
         settings={
-            "run": dict(run),
+            "run": run.axes(),
             **settings.model_dump(mode="json"),
             "seed": seed,
             "snapshots": snapshots,
@@ -180,19 +179,19 @@ def make(
         },
         inputs=inputs,
     ) as art:
-        students.save(unet, run["adapter"], art.path)
+        students.save(unet, run.adapter, art.path)
         for step, weights in fitted.snapshots.items():
             _put(parameters, weights)
-            students.save(unet, run["adapter"], art.path / students.snapshot_folder(step))
+            students.save(unet, run.adapter, art.path / students.snapshot_folder(step))
         write_csv(art / "curve.csv", fitted.curve, CURVE)
         trained = [p.numel() for p in unet.parameters() if p.requires_grad]
-        drawn = run["steps"] * run["batch_size"]
-        forwards = _forwards(method, setting, frozen, run, [*snapshots, run["steps"]])
+        drawn = run.steps * run.batch_size
+        forwards = _forwards(method, setting, frozen, run, [*snapshots, run.steps])
         write_json(
             art / "student.json",
-            {"run": dict(run), "trainable_parameters": sum(trained), "snapshots": kept, "forwards": forwards},
+            {"run": run.axes(), "trainable_parameters": sum(trained), "snapshots": kept, "forwards": forwards},
         )
-        last = forwards[str(run["steps"])]
+        last = forwards[str(run.steps)]
         made = 0 if stored and solved is not None else last["teacher"]
         art.counts = {
             "pairs_drawn": drawn,
@@ -217,17 +216,17 @@ def _put(parameters: Mapping[str, Tensor], weights: Mapping[str, Tensor]) -> Non
 
 
 def _forwards(
-    method: Any, setting: methods.Setting, teacher: Teacher, run: Mapping[str, Any], steps: Sequence[int]
+    method: Any, setting: methods.Setting, teacher: Teacher, run: Run, steps: Sequence[int]
 ) -> dict[str, dict[str, int]]:
     """Rows through the student's and the teacher's network up to each of these steps, and solved endpoints that were used.
 
     A teacher's step counts whether it was made here or read from targets: it is what the method asks for. By count, not by counter: a resumed run has not made the forwards before its checkpoint itself.
     """
-    total, size = run["steps"], run["batch_size"]
+    total, size = run.steps, run.batch_size
     own = getattr(method, "student_forwards", lambda *_: method.FORWARDS)
     asked = getattr(method, "teacher_steps", lambda *_: int(method.TEACHER))
     solved = getattr(method, "endpoints", lambda *_: bool(method.TARGETS))
-    rows = setting.solver.evaluations_per_step * teacher.rows_per_prediction(run["w"])
+    rows = setting.solver.evaluations_per_step * teacher.rows_per_prediction(run.w)
     student, solver, used = (
         np.cumsum([each(step, total, setting) for step in range(total)]) * size for each in (own, asked, solved)
     )
@@ -235,7 +234,7 @@ def _forwards(
         str(n): {
             "student": int(student[n - 1]),
             "teacher": int(solver[n - 1]) * rows,
-            "endpoints": min(int(used[n - 1]), run["pool"]),
+            "endpoints": min(int(used[n - 1]), run.pool),
         }
         for n in steps
     }

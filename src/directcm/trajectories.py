@@ -7,6 +7,7 @@ from pathlib import Path
 import torch
 
 from directcm.artifacts import Artifact, new_artifact, save_tensors
+from directcm.config import Ode
 from directcm.encode import Latents
 from directcm.processes import expand
 from directcm.solvers import make_solver
@@ -33,9 +34,7 @@ def choose(grid_index: list[int], intervals: int, count: int) -> list[int]:
 
 def make(
     count: int,
-    solver: str,
-    intervals: int,
-    w: float,
+    ode: Ode,
     teacher: Artifact,
     latents: Artifact,
     seed: int,
@@ -49,14 +48,14 @@ def make(
     All are scaled as the network sees them, by the process's c_in at their time (data at its end): 1 on VP, and where noise
     grows to many times the data it keeps both in one picture."""
     model = load(teacher, device, precision)
-    pool = Latents(latents)
+    pool, intervals = Latents(latents), ode.N
     starts = Starts(pool, model.process, intervals, seed)
     # From the noisier two thirds: what starts later is at its end already, and its arrows too short to see.
     noisy = max(count, 2 * intervals // 3)
     chosen = choose(starts.grid_index(range(LOOK_AHEAD * count)).tolist(), min(noisy, intervals), count)
     ids, k, x = starts(chosen)
     grid = model.process.grid(intervals).to(model.device)
-    method = make_solver(solver)
+    method = make_solver(ode.solver)
     states = torch.zeros((len(chosen), intervals + 1, *x.shape[1:]))
     states[torch.arange(len(chosen)), k] = x
     cond = pool.conditioning(ids)
@@ -66,18 +65,11 @@ def make(
             here = states[rows, step].to(model.device)
             t = grid[step].expand(len(rows))
             s = grid[step + 1].expand(len(rows))
-            after = method.step(model, here, t, s, cond.rows(rows).to(model.device), w)
+            after = method.step(model, here, t, s, cond.rows(rows).to(model.device), ode.w)
             states[rows, step + 1] = after.float().cpu()
     seen = model.process.input_scale(grid).cpu()
     states *= expand(seen, states[0])[None].to(states)
-    settings = {
-        "count": count,
-        "solver": solver,
-        "N": intervals,
-        "w": w,
-        "seed": seed,
-        "precision": precision,
-    }
+    settings = {"count": count, **ode.axes(), "seed": seed, "precision": precision}
     with new_artifact(out, "trajectories", settings=settings, inputs={"teacher": teacher, "latents": latents}) as art:
         save_tensors(
             art / "trajectories.safetensors",

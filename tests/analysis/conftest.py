@@ -12,7 +12,7 @@ import pytest
 from directcm.analysis.collect import COMPARISONS_COLUMNS, METRICS_COLUMNS
 from directcm.analysis.selection import FLOOR, TEACHER
 from directcm.artifacts import Artifact, new_artifact, new_collection, open_artifact, write_csv, write_json
-from directcm.config import ODE_AXES, RUN_AXES, SETTING_AXES, Config, load_config, number
+from directcm.config import Config, load_config
 from directcm.registry import methods
 from directcm.rng import generator
 from directcm.sampling import set_name as part
@@ -194,28 +194,25 @@ class Factory:
                 "dim": 64 if far else None, "flags": "",
             }  # fmt: skip
 
-        def spelled(run: Mapping[str, Any], names: Iterable[str]) -> dict[str, Any]:
-            return {n: number(run[n]) if isinstance(run[n], float) else run[n] for n in names}
-
         metrics: list[dict[str, Any]] = []
-        for ode in {tuple(run[n] for n in ODE_AXES): run for run in config.runs()}.values():
+        for ode in dict.fromkeys(run.ode for run in config.runs()):
             for row in (TEACHER, FLOOR):
                 metrics += [
-                    {"row": row, **spelled(ode, ODE_AXES), "sampling_steps": ode["N"], **line(m, r, value(m, r) / 10)}
+                    {"row": row, **ode.spelled, "sampling_steps": ode.N, **line(m, r, value(m, r) / 10)}
                     for m, r in pairs
                     if r != "teacher" or (row == FLOOR and METRICS[m].extractor)
                 ]
         comparisons: list[dict[str, Any]] = []
         for run in config.runs():
             for step, k in config.sets(run):
-                factor = (1.2 if run["method"] == "cm" else 1.0) * (1 + 0.03 * run["seed"]) / k**0.25
-                own = {**spelled(run, RUN_AXES), "row": METHODS[run["method"]], "step": step, "sampling_steps": k}
+                factor = (1.2 if run.method == "cm" else 1.0) * (1 + 0.03 * run.seed) / k**0.25
+                own = {**run.spelled, "row": METHODS[run.method], "step": step, "sampling_steps": k}
                 metrics += [{**own, **line(m, r, value(m, r) * factor)} for m, r in pairs]
-                for m, r in pairs if run["method"] == "cm" else []:
+                for m, r in pairs if run.method == "cm" else []:
                     a, b = value(m, r) * factor, value(m, r) * factor / 1.2
                     comparisons.append(
                         {
-                            "what": "method", "a": "CM", "b": "Direct CM", **spelled(run, SETTING_AXES), "a_step": step,
+                            "what": "method", "a": "CM", "b": "Direct CM", **run.setting.spelled, "a_step": step,
                             "b_step": step, "sampling_steps": k, "metric": m, "reference": r, "mean_a": a, "mean_b": b,
                             "difference": a - b, "low": (a - b) / 2, "high": 1.5 * (a - b), "level": 0.95, "se_seeds": 0.1,
                             "se_prompts": 0.1, "df": 3.5, "p": p, "test": "permutation" if distance(m, r) else "bootstrap",

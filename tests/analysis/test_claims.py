@@ -17,7 +17,7 @@ from directcm.analysis import claims as module
 from directcm.analysis.claims import COLUMNS, FAILS, HOLDS, NOT_RUN, UNDECIDED, UNTESTABLE, Claim, claims, read_claims
 from directcm.analysis.compare import COLUMNS as COMPARISONS
 from directcm.artifacts import read_csv, write_csv
-from directcm.config import SETTING_AXES, Config, load_config, parse
+from directcm.config import Config, load_config, parse
 from directcm.errors import UserError
 from directcm.registry import FIRST
 from directcm.specs import METHODS, METRICS
@@ -45,17 +45,12 @@ def table(
     """comparisons.csv of a grid: every difference +10 % (later − earlier, too), very sure; `effect` may change or drop a line."""
     rows: list[dict[str, Any]] = []
     for run in config.runs():
-        if run["method"] != "cm" and any(
-            other | {"method": "cm"} == run | {"method": "cm"} for other in config.runs() if other["method"] == "cm"
-        ):
+        if run.method != "cm" and run.at(method="cm") in config.runs():
             continue
-        setting = {axis: run[axis] for axis in SETTING_AXES}
-        if any(all(r[a] == setting[a] for a in SETTING_AXES) for r in rows):
+        setting = run.setting.axes()
+        if any(setting.items() <= r.items() for r in rows):
             continue
-        seeds = {
-            m: {r["seed"] for r in config.runs() if r["method"] == m and all(r[a] == setting[a] for a in setting)}
-            for m in FIRST
-        }
+        seeds = {m: {r.seed for r in config.runs() if (r.method, r.setting) == (m, run.setting)} for m in FIRST}
         sets = config.sets(run)
         pairs: list[tuple[str, str, str, int, int, int, int]] = []
         if both := seeds["cm"] & seeds["direct_cm"]:
@@ -63,9 +58,7 @@ def table(
         for method, label in ((m, METHODS[m]) for m in FIRST):
             if seeds[method]:
                 pairs += [
-                    ("along", label, label, run["steps"], s, k, len(seeds[method]))
-                    for s, k in sets
-                    if s != run["steps"]
+                    ("along", label, label, run.steps, s, k, len(seeds[method])) for s, k in sets if s != run.steps
                 ]
         for what, a, b, a_step, b_step, k, n_seeds in pairs:
             for metric in config.metric_names():
@@ -645,7 +638,7 @@ TWO = {"process": {"kind": "karras"}, "teacher": {"kind": "edm"}, "ode": {"solve
 
 def lines(config: Config, ct_minus_gc: float, more_minus_one: float) -> list[dict[str, Any]]:
     """Comparisons of CT with GC, and of CT in two and four steps with one."""
-    setting = {axis: config.runs()[0][axis] for axis in SETTING_AXES}
+    setting = config.runs()[0].setting.axes()
     steps = setting["steps"]
     common = {
         **setting, "a_step": steps, "b_step": steps, "metric": "fd_tiny", "reference": "data", "mean_b": 2.0, "level": 0.95,
@@ -737,10 +730,10 @@ def test_which_runs_a_claim_about_an_axis_needs(tmp_path: Path) -> None:
     path = tmp_path / "claims.yaml"
     path.write_text(yaml.safe_dump({"claims": [SOLVER]}))
     pairs = module.beside(module.read_claims(path), config)
-    assert [(a["solver"], b["solver"], a["seed"], b["seed"], other) for a, b, other in pairs] == [
+    assert [(a.solver, b.solver, a.seed, b.seed, other) for a, b, other in pairs] == [
         ("heun", "euler", seed, seed, ("ct", "solver", "euler")) for seed in (0, 1)
     ]
-    assert all({**a, "solver": "euler"} == b for a, b, _ in pairs)
+    assert all(a.at(solver="euler") == b for a, b, _ in pairs)
     # Another's claim about what a grid has not is none of its claims.
     one = parse(Config, {**TWO, "students": [{"method": ["ct"], "seed": [0]}]})
     assert module.about(module.read_claims(path), one) == [] and module.beside(module.read_claims(path), one) == []

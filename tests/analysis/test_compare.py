@@ -14,7 +14,7 @@ from safetensors.numpy import save
 from directcm.analysis.compare import COLUMNS, DISTANCES, compare
 from directcm.analysis.inference import crossed, frechet_difference_test, kernel_difference_test, paired_bootstrap
 from directcm.artifacts import Artifact, new_artifact, new_collection, open_artifact, read_csv, write_csv, write_json
-from directcm.config import SETTING_AXES, Statistics
+from directcm.config import SETTING_AXES, Setting, Statistics
 from directcm.errors import UserError
 from directcm.metrics import evaluate
 from directcm.metrics.frechet import frechet_distance
@@ -131,7 +131,8 @@ class World:
             "teacher": {"clip_tiny": self.teacher.folder / "manifest.json"}, "data": {"clip_tiny": self.data.folder},
             "statistics": STATISTICS, "seed": 24, "out_csv": self.root / "comparisons.csv",
         }  # fmt: skip
-        return compare(**(arguments | changes))
+        arguments |= changes
+        return compare(Setting.of(arguments.pop("setting"), "compare: the setting"), **arguments)
 
 
 @pytest.fixture

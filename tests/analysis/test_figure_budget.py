@@ -28,12 +28,12 @@ def test_columns_are_adapters_by_capacity(tmp_path, monkeypatch):
         "LoRA, rank 64",
         "all weights",
     ]
-    long = {**MAIN, "steps": 1000, "pool": 16000}
+    long = MAIN.at(steps=1000, pool=16000)
     means = [r for r in rows if r["adapter"] and not r["seed"]]
     assert len(means) == 2 * 4 * 2 * len(SNAPSHOTS)
     for r in means:
         method = {"CM": "cm", "Direct CM": "direct_cm"}[r["row"]]
-        setting = {**long, "adapter": r["adapter"]}
+        setting = long.at(adapter=r["adapter"])
         own = [value(method, setting, s, int(r["step"]), r["metric"], r["reference"]) for s in range(3)]
         assert float(r["value"]) == pytest.approx(statistics.mean(own))
         assert float(r["sd"]) == pytest.approx(statistics.stdev(own))
@@ -43,7 +43,7 @@ def test_columns_are_adapters_by_capacity(tmp_path, monkeypatch):
 
 
 def test_lengths_of_training_without_snapshots(tmp_path, monkeypatch):
-    sets = [({**MAIN, "steps": k, "pool": 16 * k}, [0], [k]) for k in (125, 250, 500)]
+    sets = [(MAIN.at(steps=k, pool=16 * k), [0], [k]) for k in (125, 250, 500)]
     m = tables.metrics(tmp_path / "m.csv", sets, [("ode_error", "teacher")], {}, {})
     spy(monkeypatch)
     figure_budget.draw(m, MAIN, *outputs(tmp_path, "f"))
@@ -54,7 +54,7 @@ def test_lengths_of_training_without_snapshots(tmp_path, monkeypatch):
 
 
 def test_one_budget_is_an_error(tmp_path):
-    m = tables.metrics(tmp_path / "m.csv", [({**MAIN, "adapter": a}, [0], [250]) for a in ("lora4", "full")])
+    m = tables.metrics(tmp_path / "m.csv", [(MAIN.at(adapter=a), [0], [250]) for a in ("lora4", "full")])
     with pytest.raises(UserError, match=r"to a line of the key students of config\.yaml"):
         figure_budget.draw(m, MAIN, *outputs(tmp_path, "f"))
 
@@ -90,6 +90,6 @@ def test_sensitivity_draws_the_comparisons(tmp_path, monkeypatch):
 
 
 def test_sensitivity_without_variation_is_an_error(tmp_path):
-    c = tables.comparisons(tmp_path / "c.csv", [(MAIN, [0, 1], [250]), ({**MAIN, "w": 8.0}, [0, 1], [250])])
+    c = tables.comparisons(tmp_path / "c.csv", [(MAIN, [0, 1], [250]), (MAIN.at(w=8.0), [0, 1], [250])])
     with pytest.raises(UserError, match=r"key students of config\.yaml"):
         figure_sensitivity.draw(c, MAIN, *outputs(tmp_path, "f"))

@@ -65,6 +65,6 @@ def test_no_snapshots_or_other_students_are_errors(tmp_path):
     with pytest.raises(UserError, match=r"key students of config.yaml"):
         figure_compute.draw(m, s, MAIN, *outputs(tmp_path, "f"))
     m = tables.metrics(tmp_path / "m.csv")
-    s = tables.students(tmp_path / "s.csv", [({**MAIN, "lr": 0.5}, [0], [250])])
+    s = tables.students(tmp_path / "s.csv", [(MAIN.at(lr=0.5), [0], [250])])
     with pytest.raises(UserError, match="has no cost of the students"):
         figure_compute.draw(m, s, MAIN, *outputs(tmp_path, "f"))

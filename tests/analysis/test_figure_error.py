@@ -61,7 +61,7 @@ def test_solver_error_is_one_line(tmp_path, monkeypatch):
 def test_no_errors_of_the_main_setting(tmp_path):
     e = tables.errors(tmp_path / "e.csv", [50], [0])
     with pytest.raises(UserError, match=r"no errors of the main setting.*key students of config.yaml"):
-        figure_error.draw(e, {**MAIN, "lr": 1.0}, *outputs(tmp_path, "f"))
+        figure_error.draw(e, MAIN.at(lr=1.0), *outputs(tmp_path, "f"))
 
 
 @pytest.mark.slow

@@ -21,7 +21,7 @@ def test_paths_are_means_of_both_metrics_along_training(tmp_path, monkeypatch):
         figure_frontier.draw(m, MAIN, *outputs(tmp_path, name))
     assert alike(tmp_path, "a", "b")
     rows = read_csv(tmp_path / "a.csv")
-    long = {**MAIN, "steps": 1000, "pool": 16000}
+    long = MAIN.at(steps=1000, pool=16000)
     for method, label in (("cm", "CM"), ("direct_cm", "Direct CM")):
         own = [r for r in rows if (r["row"], r["metric"], r["reference"]) == (label, "clip_tiny", "prompt")]
         means = [r for r in own if not r["seed"]]

@@ -22,11 +22,11 @@ from directcm.analysis import (
     tidy,
 )
 from directcm.artifacts import read_csv, write_csv
-from tests.analysis.tidy_tables import MAIN, METRIC_COLUMNS, STUDENT_COLUMNS, alike, outputs, spell, spy
+from tests.analysis.tidy_tables import MAIN, METRIC_COLUMNS, STUDENT_COLUMNS, alike, outputs, spy
 
 SEEDS = (0, 1, 2)
 STEPS = (64, 128, 256)
-SETTING = {**MAIN, "steps": 256}
+SETTING = MAIN.at(steps=256)
 NAMES = {"cm": "CM", "direct_cm": "Direct CM", "ct": "CT", "ict": "iCT", "gc_ct": "GC (CT)", "gc_ict": "GC (iCT)"}
 
 
@@ -44,11 +44,11 @@ def metrics(path: Path, **extra: int) -> Path:
     pairs = (("ode_error", "teacher"), ("fd_tiny", "teacher"), ("fd_tiny", "data"), ("kid_tiny", "teacher"))
     for method, row in NAMES.items():
         runs = [(SETTING, seed, step) for seed in SEEDS for step in STEPS]
-        runs += [({**SETTING, "steps": extra[method], "pool": 512}, 0, extra[method])] if method in extra else []
+        runs += [(SETTING.at(steps=extra[method], pool=512), 0, extra[method])] if method in extra else []
         for setting, seed, step in runs:
             rows += [
                 {
-                    "row": row, "method": method, **spell(setting), "seed": seed, "step": step, "sampling_steps": 1, "metric": m,
+                    "row": row, "method": method, **setting.spelled, "seed": seed, "step": step, "sampling_steps": 1, "metric": m,
                     "reference": r, "value": measured(method, seed, step, m), "n": 1024,
                 }
                 for m, r in pairs
@@ -120,13 +120,11 @@ def test_students_of_other_steps_stand_beside_the_lines(tmp_path, monkeypatch):
     rows = []
     for method in NAMES:
         runs = [(SETTING, seed, step) for seed in SEEDS for step in STEPS]
-        runs += [
-            ({**SETTING, "steps": s, "pool": 512}, 0, s) for n, s in (("ct", 512), ("direct_cm", 325)) if n == method
-        ]
+        runs += [(SETTING.at(steps=s, pool=512), 0, s) for n, s in (("ct", 512), ("direct_cm", 325)) if n == method]
         for setting, seed, step in runs:
             rows.append(
                 {
-                    "method": method, **spell(setting), "seed": seed, "step": step, "student_forwards": 2 * step,
+                    "method": method, **setting.spelled, "seed": seed, "step": step, "student_forwards": 2 * step,
                     "student_backwards": step, "teacher_forwards": 0, "target_forwards": 100 if method == "direct_cm" else 0,
                 }
             )  # fmt: skip

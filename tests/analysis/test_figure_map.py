@@ -11,7 +11,7 @@ from tests.analysis import tidy_tables as tables
 from tests.analysis.tidy_tables import MAIN, SNAPSHOTS, alike, outputs, spy, value
 
 BOTH = [("ode_error", "teacher"), ("fd_tiny", "teacher")]
-LONG = {**MAIN, "steps": 1000, "pool": 16000}
+LONG = MAIN.at(steps=1000, pool=16000)
 
 
 @pytest.mark.parametrize(
@@ -43,7 +43,7 @@ def test_cells_are_the_comparisons(tmp_path, monkeypatch):
     budget = [r for r in rows if r["panel"] == "budget"]
     assert len(budget) == 2 * 4 * len(SNAPSHOTS)
     for r in budget:
-        setting = {**LONG, "adapter": r["adapter"]}
+        setting = LONG.at(adapter=r["adapter"])
         d = [
             value("cm", setting, s, int(r["step"]), r["metric"], "teacher")
             - value("direct_cm", setting, s, int(r["step"]), r["metric"], "teacher")
@@ -64,7 +64,7 @@ def test_cells_are_the_comparisons(tmp_path, monkeypatch):
 
 
 def test_hatching_and_outline(tmp_path, monkeypatch):
-    sets = [({**LONG, "adapter": a}, [0, 1, 2], [62, 1000]) for a in ("lora4", "full")]
+    sets = [(LONG.at(adapter=a), [0, 1, 2], [62, 1000]) for a in ("lora4", "full")]
     p = {
         ("lora4", 62, 3.0, "fd_tiny"): 0.05,
         ("lora4", 1000, 3.0, "fd_tiny"): 0.04,
@@ -73,7 +73,7 @@ def test_hatching_and_outline(tmp_path, monkeypatch):
     }
     c = tables.comparisons(tmp_path / "c.csv", sets, BOTH, p)
     saved = spy(monkeypatch)
-    figure_map.draw(c, {**MAIN, "steps": 1000, "pool": 16000}, *outputs(tmp_path, "f"))
+    figure_map.draw(c, MAIN.at(steps=1000, pool=16000), *outputs(tmp_path, "f"))
     rows = {(r["metric"], r["adapter"], r["step"]): r for r in read_csv(tmp_path / "f.csv")}
     assert rows["fd_tiny", "lora4", "62"]["significant"] == rows["fd_tiny", "full", "62"]["significant"] == "0"
     assert rows["fd_tiny", "lora4", "1000"]["significant"] == "1"
@@ -104,7 +104,7 @@ def test_no_inversion_is_said(tmp_path, monkeypatch):
 
 
 def test_guidance_alone(tmp_path, monkeypatch):
-    c = tables.comparisons(tmp_path / "c.csv", [({**MAIN, "w": w}, [0, 1], [250]) for w in (1.0, 3.0, 8.0)], BOTH)
+    c = tables.comparisons(tmp_path / "c.csv", [(MAIN.at(w=w), [0, 1], [250]) for w in (1.0, 3.0, 8.0)], BOTH)
     spy(monkeypatch)
     figure_map.draw(c, MAIN, *outputs(tmp_path, "f"))
     assert {r["panel"] for r in read_csv(tmp_path / "f.csv")} == {"guidance"}

@@ -34,8 +34,8 @@ def test_means_and_seeds_of_the_sweep(inputs, tmp_path, monkeypatch, axis, value
         means = [r for r in own if not r["seed"]]
         assert [float(r["x"]) for r in means] == values
         for r in means:
-            seeds = range(5) if float(r["x"]) == MAIN[axis] else range(3)
-            setting = {**MAIN, axis: float(r["x"])}
+            seeds = range(5) if float(r["x"]) == getattr(MAIN, axis) else range(3)
+            setting = MAIN.at(**{axis: r["x"]})
             expected = [value(method, setting, s, 250, "fd_tiny", "data") for s in seeds]
             assert float(r["value"]) == pytest.approx(statistics.mean(expected))
             assert float(r["sd"]) == pytest.approx(statistics.stdev(expected))
@@ -61,7 +61,7 @@ def test_means_and_seeds_of_the_sweep(inputs, tmp_path, monkeypatch, axis, value
 
 
 def test_open_markers_are_those_without_significance(tmp_path, monkeypatch):
-    sets = [(MAIN, [0, 1], [250]), ({**MAIN, "w": 1.0}, [0, 1], [250]), ({**MAIN, "w": 8.0}, [0, 1], [250])]
+    sets = [(MAIN, [0, 1], [250]), (MAIN.at(w=1.0), [0, 1], [250]), (MAIN.at(w=8.0), [0, 1], [250])]
     pairs = [("ode_error", "teacher")]
     m = tables.metrics(tmp_path / "m.csv", sets, pairs, {}, {})
     p = {
@@ -80,7 +80,7 @@ def test_open_markers_are_those_without_significance(tmp_path, monkeypatch):
 
 @pytest.mark.slow
 def test_the_papers_values_stand_only_where_they_are_on_scale(tmp_path, monkeypatch):
-    sets = [({**MAIN, "N": n}, [0, 1], [250]) for n in (10, 50)]
+    sets = [(MAIN.at(N=n), [0, 1], [250]) for n in (10, 50)]
     m = tables.metrics(tmp_path / "m.csv", sets, [("ode_error", "teacher"), ("fd_tiny", "teacher")], {}, {})
     c = tables.comparisons(tmp_path / "c.csv", sets, [("ode_error", "teacher")])
     saved = spy(monkeypatch)
@@ -92,7 +92,7 @@ def test_the_papers_values_stand_only_where_they_are_on_scale(tmp_path, monkeypa
 
 
 def test_one_seed_no_teacher_and_holes(tmp_path, monkeypatch):
-    sets = [({**MAIN, "N": n}, [0], [250]) for n in (10, 50)]
+    sets = [(MAIN.at(N=n), [0], [250]) for n in (10, 50)]
     m = tables.metrics(tmp_path / "m.csv", sets, [("ode_error", "teacher"), ("fd_tiny", "teacher")], {}, {})
     text = m.read_text().splitlines()
     hole = next(i for i, line in enumerate(text) if "fd_tiny" in line and ",10," in line)
@@ -114,4 +114,4 @@ def test_no_sweep_is_an_error_that_names_the_key(inputs, tmp_path):
     with pytest.raises(
         UserError, match=r"1 value of N .* line with N: \[10, 20, 50, 100\] to the key students of config.yaml"
     ):
-        figure_sweep.draw(*inputs, "N", {**MAIN, "w": 8.0}, *outputs(tmp_path, "f"))
+        figure_sweep.draw(*inputs, "N", MAIN.at(w=8.0), *outputs(tmp_path, "f"))

@@ -107,8 +107,8 @@ def root(tmp_path: Path, make: Any) -> Path:
     metrics, comparisons = make.tidy(config)
     costs = [dict.fromkeys(STUDENTS_COLUMNS, 1)]
     errors = [
-        {**run, "time": time, "space": space, "student_error": run["seed"] + time / 1000, "solver_error": 0.25,
-         "total_error": 0.5 + (run["method"] == "cm"), "cross_term": 0, "n": 8}
+        {**run.spelled, "time": time, "space": space, "student_error": run.seed + time / 1000, "solver_error": 0.25,
+         "total_error": 0.5 + (run.method == "cm"), "cross_term": 0, "n": 8}
         for run in config.main() for time in range(100, 1001, 100) for space in ("latent", "pixel")
     ]  # fmt: skip
     for scope in ("main", "paper"):
@@ -218,7 +218,11 @@ def test_bold_in_the_map_is_the_inversion(root: Path, make: Any) -> None:
 
     def change(metrics: list[dict[str, Any]], comparisons: list[dict[str, Any]]) -> None:
         for row in comparisons:
-            if row["metric"] == "fd_tiny" and row["N"] == 50 and (row["w"], row["a_step"]) in (("1", 250), ("8", 250)):
+            if (
+                row["metric"] == "fd_tiny"
+                and row["N"] == "50"
+                and (row["w"], row["a_step"]) in (("1", 250), ("8", 250))
+            ):
                 row["difference"] = -row["difference"]
                 row["p"] = 0.01 if row["w"] == "1" else 0.2
 

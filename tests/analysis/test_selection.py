@@ -11,6 +11,7 @@ from directcm.analysis.selection import (
     main_setting,
     sampling_numbers,
     select_axis,
+    select_runs,
     swept,
 )
 from directcm.artifacts import read_csv
@@ -29,24 +30,24 @@ GRID = {
 
 
 def test_default_grid_holds_the_main_comparison(config):
-    assert [(r["method"], r["seed"]) for r in main_runs(config)] == [
-        (m, s) for m in ("cm", "direct_cm") for s in range(5)
-    ]
+    assert [(r.method, r.seed) for r in main_runs(config)] == [(m, s) for m in ("cm", "direct_cm") for s in range(5)]
     main = main_setting(config)
-    assert tuple(main) == SETTING_AXES
-    assert all(main[n] == getattr(config.ode if n in ODE_AXES else config.train, n) for n in SETTING_AXES)
-    assert f"{main['steps']} steps of {main['batch_size']} from {main['pool']:,} start points" in describe(config)
+    assert (
+        main.axes() == {n: getattr(config.ode if n in ODE_AXES else config.train, n) for n in SETTING_AXES}
+        and main.ode == config.ode
+    )
+    assert f"{main.steps} steps of {main.batch_size} from {main.pool:,} start points" in describe(config)
 
 
 def test_other_axes_stay_out(configure):
     chosen = main_runs(configure(**GRID))
     assert len(chosen) == 4
-    assert {(r["N"], r["lr"], r["solver"], r["loss"]) for r in chosen} == {(50, 1e-4, "ddim", "mse")}
+    assert {(r.N, r.lr, r.solver, r.loss) for r in chosen} == {(50, 1e-4, "ddim", "mse")}
 
 
 def test_without_the_defaults_the_first_run_decides(configure):
     config = configure(students=[{"N": [100, 25], "seed": [0, 1]}])
-    assert {r["N"] for r in main_runs(config)} == {100}
+    assert {r.N for r in main_runs(config)} == {100}
     assert len(main_runs(config)) == 4
     assert swept(config, "N") == [25, 100]
 
@@ -81,9 +82,13 @@ def test_lines_of_a_table_are_selected_as_numbers_spell_them(make, configure):
     }
     assert {r["N"] for r in select_axis(rows, main)} == {"50"}
     assert {r["loss"] for r in select_axis(rows, main, ("lr", "loss")) if r["step"]} == {"mse", "pseudo_huber"}
-    assert select_axis(rows, {**main, "w": 4.0}) == []
+    assert select_axis(rows, main.at(w=4.0)) == []
     with pytest.raises(ValueError, match="no axes"):
         select_axis(rows, main, "seed")
+    # Of the grid's runs the same, without the teacher.
+    assert {(r.method, r.N) for r in select_runs(config.runs(), main, "N")} == {
+        (m, n) for m in ("cm", "direct_cm") for n in (10, 50, 100)
+    }
 
 
 def test_a_sweep_may_have_a_base_of_its_own(configure) -> None:
@@ -93,6 +98,6 @@ def test_a_sweep_may_have_a_base_of_its_own(configure) -> None:
         students=[{"seed": [0]}, {"N": [10, 50]}, {"N": [50], "w": [1, 3]}],
     )
     assert base_setting(config, "N") == main_setting(config) and swept(config, "N") == [10, 50, 100]
-    assert base_setting(config, "w") == main_setting(config) | {"N": 50} and swept(config, "w") == [1, 3, 9]
+    assert base_setting(config, "w") == main_setting(config).at(N=50) and swept(config, "w") == [1, 3, 9]
     alone = configure(students=[{"seed": [0]}])
     assert base_setting(alone, "w") == main_setting(alone) and swept(alone, "w") == [3.0]

@@ -176,8 +176,8 @@ def test_what_the_grid_has_nothing_for_is_an_error_that_names_the_key(make, conf
         ({"row": "Teacher"}, "none of “Teacher” with solver = ddim, N = 50, w = 3; evaluate it"),
         ({"row": FLOOR}, "none of “Teacher, other noise”"),
         ({"row": "CM"}, r"none of CM at 1 sampling step with .*seed = 0; evaluate this student and collect again"),
-        ({"row": "Direct CM", "seed": 2}, r"none of Direct CM at 1 sampling step with .*seed = 2"),
-        ({"row": "CM", "seed": 1, "metric": "fd_tiny"}, "CM, 1 step, 3 seeds, seed 1 lacks fd_tiny against teacher"),
+        ({"row": "Direct CM", "seed": "2"}, r"none of Direct CM at 1 sampling step with .*seed = 2"),
+        ({"row": "CM", "seed": "1", "metric": "fd_tiny"}, "CM, 1 step, 3 seeds, seed 1 lacks fd_tiny against teacher"),
     ],
 )
 def test_a_missing_line_is_an_error(make, configure, tmp_path, drop, message):
@@ -193,7 +193,7 @@ def test_an_undefined_value_empties_the_mean_and_flags_are_kept(make, configure,
         for m in metrics:
             if (m["row"], m["metric"], m["reference"]) == ("CM", "fd_tiny", "data"):
                 m["flags"] = f"rank_deficient;{HOSTILE.replace(';', '')}"
-                m["value"] = None if m["seed"] == 1 else m["value"]
+                m["value"] = None if m["seed"] == "1" else m["value"]
 
     out = run(make, configure(students=SMALL), tmp_path, change=change)
     cm = next(r for r in rows_of(out["csv"]) if (r["row"], r["metric"], r["reference"]) == ("CM", "fd_tiny", "data"))
@@ -378,7 +378,7 @@ def test_a_single_seeds_reading_says_so():
 
 def test_no_comparison_of_the_main_setting_is_an_error(make, configure, tmp_path):
     def change(metrics, comparisons):
-        comparisons[:] = [c for c in comparisons if c["N"] == 10]
+        comparisons[:] = [c for c in comparisons if c["N"] == "10"]
 
     with pytest.raises(UserError, match="no comparison of CM and Direct CM with solver = ddim, N = 50"):
         run(make, configure(students=[*SMALL, {"N": [10]}]), tmp_path, "table_comparison", change=change)

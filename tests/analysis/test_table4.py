@@ -21,10 +21,11 @@ from directcm.analysis.table import (
     table4_rows,
 )
 from directcm.artifacts import write_csv
-from directcm.config import RUN_AXES, SETTING_AXES, Config, parse
+from directcm.config import Config, parse
 from directcm.errors import UserError
 from directcm.registry import methods
 from directcm.specs import METHODS
+from tests.analysis.tidy_tables import MAIN
 
 CONTENT: dict[str, Any] = {
     "process": {"kind": "karras"}, "teacher": {"kind": "edm"}, "ode": {"solver": "heun", "N": 16, "w": 2},
@@ -54,16 +55,15 @@ def tables(config: Config, folder: Path) -> tuple[Path, Path, Path]:
         ]
     for run in config.runs():
         for step, k in config.sets(run):
-            own = {**run, "row": METHODS[run["method"]], "step": step, "sampling_steps": k, "n": 8, "flags": ""}
+            own = {**run.axes(), "row": METHODS[run.method], "step": step, "sampling_steps": k, "n": 8, "flags": ""}
             rows += [
-                {**own, "metric": m, "reference": r, "value": value(run["method"], step, run["seed"], k)}
-                for m, r in pairs
+                {**own, "metric": m, "reference": r, "value": value(run.method, step, run.seed, k)} for m, r in pairs
             ]
         for step in {step for step, _ in config.sets(run)}:
-            drawn = step * run["batch_size"]
-            own = {"student_forwards": methods()[run["method"]].forwards * drawn, "student_backwards": drawn}
-            own |= {"teacher_forwards": 4 * drawn if run["method"] == "cm" else 0, "target_forwards": 0}
-            costs.append({**{a: run[a] for a in RUN_AXES}, "step": step, **own})
+            drawn = step * run.batch_size
+            own = {"student_forwards": methods()[run.method].forwards * drawn, "student_backwards": drawn}
+            own |= {"teacher_forwards": 4 * drawn if run.method == "cm" else 0, "target_forwards": 0}
+            costs.append({**run.axes(), "step": step, **own})
     write_csv(folder / "metrics.csv", rows, METRICS_COLUMNS)
     write_csv(folder / "comparisons.csv", [], ["what", "a", "b", "a_step", "b_step"])
     write_csv(folder / "students.csv", costs, STUDENTS_COLUMNS)
@@ -105,8 +105,8 @@ def test_table4(tmp_path: Path) -> None:
 
 
 def test_what_counts_as_equal() -> None:
-    main = dict.fromkeys(SETTING_AXES, 1)
-    base = {**dict.fromkeys(SETTING_AXES, "1"), "method": "ct", "teacher_forwards": "0", "target_forwards": "40"}
+    main = MAIN.at(pool=1)
+    base = {**main.spelled, "method": "ct", "teacher_forwards": "0", "target_forwards": "40"}
 
     def student(steps: str, step: str, forwards: float, **more: str) -> dict[str, str]:
         return {
@@ -138,7 +138,7 @@ def test_with_the_papers_two_there_is_no_table4(tmp_path: Path) -> None:
 def test_the_figure_along_training(tmp_path: Path) -> None:
     config = parse(Config, CONTENT)
     metrics, _, _ = tables(config, tmp_path)
-    main = {**{axis: config.runs()[0][axis] for axis in SETTING_AXES}}
+    main = config.runs()[0].setting
     out = [tmp_path / f"f.{kind}" for kind in ("pdf", "png", "csv")]
     figure_training.draw(metrics, main, *out)
     rows = [r for r in read(out[2]) if r["metric"] == "fd_tiny" and r["n_seeds"]]

@@ -15,16 +15,16 @@ from tests.analysis.tidy_tables import MAIN
 
 
 def student(row="CM", step=250, seed=0, **axes):
-    setting = {**MAIN, **axes}
     return {
-        "row": row, **{k: str(v) for k, v in setting.items()}, "seed": str(seed), "step": str(step), "sampling_steps": "1",
+        "row": row, **MAIN.at(**axes).spelled, "seed": str(seed), "step": str(step), "sampling_steps": "1",
         "metric": "ode_error", "reference": "teacher", "value": "0.5",
     }  # fmt: skip
 
 
 def test_numbers_are_compared_as_numbers():
-    assert tidy.same("1e-4", 0.0001) and tidy.same("3", 3.0) and tidy.same("ddim", "ddim")
-    assert not tidy.same("lora4", "lora64") and not tidy.same("", 3)
+    row = {**MAIN.spelled, "lr": "1e-4", "w": "3.0"}
+    assert tidy.matches(row, MAIN) and not tidy.matches({**row, "adapter": "lora4"}, MAIN)
+    assert not tidy.matches({**row, "w": ""}, MAIN) and tidy.matches({**row, "w": ""}, MAIN, ["w"])
     assert math.isnan(tidy.value("")) and math.isnan(tidy.value("nan")) and math.isnan(tidy.value("x"))
     assert tidy.value("-2.5") == -2.5
 

@@ -12,17 +12,17 @@ from pathlib import Path
 from typing import Any
 
 from directcm.artifacts import Artifact, new_artifact, open_artifact, write_csv
-from directcm.config import SETTING_AXES
+from directcm.config import SETTING_AXES, Setting
 from directcm.registry import FIRST
 from directcm.rng import generator
 from directcm.specs import METHODS, METRICS
 
 # The paper's two methods.
 PAPERS = {name: METHODS[name] for name in FIRST}
-MAIN: dict[str, Any] = {
-    "solver": "ddim", "N": 50, "w": 3.0, "adapter": "lora64", "loss": "mse", "lr": 1e-4, "batch_size": 16, "pool": 4000,
-    "steps": 250,
-}  # fmt: skip
+MAIN = Setting(
+    solver="ddim", N=50, w=3.0, adapter="lora64", loss="mse", lr=1e-4, batch_size=16, pool=4000,
+    steps=250,
+)  # fmt: skip
 PAIRS = [
     ("ode_error", "teacher"), ("fd_tiny", "teacher"), ("fd_tiny", "data"), ("kid_tiny", "teacher"), ("kid_tiny", "data"),
     ("clip_tiny", "prompt"), ("quality_tiny", "none"), ("prompt_accuracy", "prompt"),
@@ -51,19 +51,19 @@ def rank(adapter: str) -> float:
     return {"full": 3.0}.get(adapter) or math.log2(float(adapter.removeprefix("lora"))) / 3
 
 
-def ode_error(method: str, setting: Mapping[str, Any], step: int) -> float:
+def ode_error(method: str, setting: Setting, step: int) -> float:
     """ODE error without seeds: falls with training and capacity, rises with w; CM ahead of neither."""
-    gap = 0.12 * math.log10(1 + 10 * setting["lr"] / 1e-4) * (1 if method == "cm" else 0)
-    return 0.55 + 0.6 * (step / 62) ** -0.35 + 0.04 * setting["w"] + gap - 0.06 * rank(setting["adapter"])
+    gap = 0.12 * math.log10(1 + 10 * setting.lr / 1e-4) * (1 if method == "cm" else 0)
+    return 0.55 + 0.6 * (step / 62) ** -0.35 + 0.04 * setting.w + gap - 0.06 * rank(setting.adapter)
 
 
-def value(method: str, setting: Mapping[str, Any], seed: int, step: int, metric: str, reference: str) -> float:
+def value(method: str, setting: Setting, seed: int, step: int, metric: str, reference: str) -> float:
     """A student's value; the seed moves it by a few per cent, the same for both methods up to a third of that."""
     error = ode_error(method, setting, step)
     direct = method == "direct_cm"
     # Direct CM's FD turns up late in training with little capacity: the paper's inversion.
-    blur = 0.55 * max(0.0, math.log(step / 180)) / rank(setting["adapter"]) if direct else 0.0
-    fd = 0.35 + 1.9 * (step / 62) ** -0.6 + (0.0 if direct else 0.5) + blur + 0.35 * abs(math.log(setting["N"] / 50))
+    blur = 0.55 * max(0.0, math.log(step / 180)) / rank(setting.adapter) if direct else 0.0
+    fd = 0.35 + 1.9 * (step / 62) ** -0.6 + (0.0 if direct else 0.5) + blur + 0.35 * abs(math.log(setting.N / 50))
     base = {
         "ode_error": error, "fd_tiny": fd + (0.3 if reference == "data" else 0.0), "kid_tiny": 0.03 * (fd - 0.6),
         "clip_tiny": 0.67 - 0.03 * fd, "quality_tiny": 9.4 - 0.1 * fd, "prompt_accuracy": 1 - 0.012 * fd,
@@ -83,20 +83,16 @@ TEACHER = {
 FLOOR = {**TEACHER, ("fd_tiny", "teacher"): 0.09, ("kid_tiny", "teacher"): -0.0004, ("fd_tiny", "data"): 0.83}
 
 
-def default_sets() -> list[tuple[dict[str, Any], list[int], list[int]]]:
+def default_sets() -> list[tuple[Setting, list[int], list[int]]]:
     """(setting, seeds, steps evaluated): main with five seeds, sweeps, budgets with snapshots, loss and learning rate."""
-    out: list[tuple[dict[str, Any], list[int], list[int]]] = [(MAIN, [0, 1, 2, 3, 4], [250])]
-    out += [({**MAIN, "N": N}, [0, 1, 2], [250]) for N in (10, 20, 100)]
-    out += [({**MAIN, "w": w}, [0, 1, 2], [250]) for w in (1.0, 5.0, 8.0)]
-    long = {**MAIN, "steps": 1000, "pool": 16000}
-    out += [({**long, "adapter": a}, [0, 1, 2], list(SNAPSHOTS)) for a in ("lora4", "lora16", "lora64", "full")]
-    out += [({**MAIN, "loss": "pseudo_huber"}, [0, 1, 2], [250])]
-    out += [({**MAIN, "lr": lr}, [0, 1, 2], [250]) for lr in (3e-5, 3e-4, 1e-3)]
+    out: list[tuple[Setting, list[int], list[int]]] = [(MAIN, [0, 1, 2, 3, 4], [250])]
+    out += [(MAIN.at(N=N), [0, 1, 2], [250]) for N in (10, 20, 100)]
+    out += [(MAIN.at(w=w), [0, 1, 2], [250]) for w in (1.0, 5.0, 8.0)]
+    long = MAIN.at(steps=1000, pool=16000)
+    out += [(long.at(adapter=a), [0, 1, 2], list(SNAPSHOTS)) for a in ("lora4", "lora16", "lora64", "full")]
+    out += [(MAIN.at(loss="pseudo_huber"), [0, 1, 2], [250])]
+    out += [(MAIN.at(lr=lr), [0, 1, 2], [250]) for lr in (3e-5, 3e-4, 1e-3)]
     return out
-
-
-def spell(setting: Mapping[str, Any]) -> dict[str, Any]:
-    return {k: (f"{v:g}" if isinstance(v, float) else v) for k, v in setting.items()}
 
 
 def metrics(
@@ -110,7 +106,7 @@ def metrics(
     """metrics.csv; finished students also with several sampling steps, which figures must leave out."""
     sets = default_sets() if sets is None else list(sets)
     rows: list[dict[str, Any]] = []
-    odes = {(s["solver"], s["N"], s["w"]) for s, *_ in sets}
+    odes = {(s.solver, s.N, s.w) for s, *_ in sets}
     for row, own in (("Teacher", values), ("Teacher, other noise", floor)):
         for solver, N, w in sorted(odes):
             for (metric, reference), v in own.items():
@@ -123,11 +119,11 @@ def metrics(
                 )  # fmt: skip
     for (setting, seeds, steps), (method, label) in itertools.product(sets, PAPERS.items()):
         for seed, step, (metric, reference) in itertools.product(seeds, steps, pairs):
-            for k in sampling if step == setting["steps"] else [min(sampling)]:
+            for k in sampling if step == setting.steps else [min(sampling)]:
                 v = value(method, setting, seed, step, metric, reference) + 100 * (k > 1)
                 rows.append(
                     {
-                        "row": label, "method": method, **spell(setting), "seed": seed, "step": step, "sampling_steps": k,
+                        "row": label, "method": method, **setting.spelled, "seed": seed, "step": step, "sampling_steps": k,
                         "metric": metric, "reference": reference, "value": v, "n": 1024,
                     }
                 )  # fmt: skip
@@ -160,10 +156,10 @@ def comparisons(
             own = 2 * float(student_t.sf(abs(mean) / se, df))
             rows.append(
                 {
-                    "what": "method", "a": "CM", "b": "Direct CM", **spell(setting), "a_step": step, "b_step": step,
+                    "what": "method", "a": "CM", "b": "Direct CM", **setting.spelled, "a_step": step, "b_step": step,
                     "sampling_steps": 1, "metric": metric, "reference": reference, "mean_a": sum(a) / len(a),
                     "mean_b": sum(b) / len(b), "difference": mean, "low": mean - half, "high": mean + half, "level": 0.95,
-                    "df": df, "p": (p or {}).get((setting["adapter"], step, setting["w"], metric), own), "n": 1024,
+                    "df": df, "p": (p or {}).get((setting.adapter, step, setting.w, metric), own), "n": 1024,
                     "n_seeds": len(seeds),
                 }
             )  # fmt: skip
@@ -181,17 +177,17 @@ def students(
     rows = []
     for (setting, seeds, steps), method in itertools.product(default_sets() if sets is None else sets, PAPERS):
         for seed, step in itertools.product(seeds, steps):
-            pairs = step * setting["batch_size"]
+            pairs = step * setting.batch_size
             cm = method == "cm"
-            guided = 2 if setting["w"] != 1 else 1
+            guided = 2 if setting.w != 1 else 1
             rows.append(
                 {
-                    "method": method, **spell(setting), "seed": seed, "step": step, "trainable_parameters": 100000,
-                    "pairs": pairs, "distinct_pairs": min(pairs, setting["pool"]), "student_forwards": pairs * (2 if cm else 1),
+                    "method": method, **setting.spelled, "seed": seed, "step": step, "trainable_parameters": 100000,
+                    "pairs": pairs, "distinct_pairs": min(pairs, setting.pool), "student_forwards": pairs * (2 if cm else 1),
                     "student_backwards": pairs, "teacher_forwards": guided * pairs if cm else 0,
-                    "target_forwards": 0 if cm else guided * 25 * min(pairs, setting["pool"]),
+                    "target_forwards": 0 if cm else guided * 25 * min(pairs, setting.pool),
                     "seconds": step * (0.12 if cm else 0.05) * (1 + 0.02 * seed) if seconds else None,
-                    "target_seconds": (0.0 if cm else 0.018 * min(pairs, setting["pool"])) if seconds else None,
+                    "target_seconds": (0.0 if cm else 0.018 * min(pairs, setting.pool)) if seconds else None,
                 }
             )  # fmt: skip
     write_csv(path, rows, STUDENT_COLUMNS)
@@ -201,19 +197,19 @@ def students(
 def errors(path: Path, values: Iterable[int] = (10, 20, 50, 100), seeds: Iterable[int] = (0, 1, 2)) -> Path:
     """errors.csv, in the main setting over N, with one setting that must not be drawn."""
     rows = []
-    settings = [{**MAIN, "N": N} for N in values] + [{**MAIN, "adapter": "full"}]
+    settings = [MAIN.at(N=N) for N in values] + [MAIN.at(adapter="full")]
     for setting, method, seed, time, space in itertools.product(
         settings, FIRST, seeds, range(100, 1001, 100), ("latent", "pixel")
     ):
-        scale = (1.0 if space == "latent" else 0.06) * (9 if setting["adapter"] == "full" else 1)
+        scale = (1.0 if space == "latent" else 0.06) * (9 if setting.adapter == "full" else 1)
         t = time / 1000
         noise = 1 + 0.06 * generator(seed, "error", time, int(method == "cm")).normal()
         student = scale * (0.004 + 0.75 * t**2.2 + (0.1 * t if method == "cm" else 0)) * noise
-        solver = scale * 0.35 * t**1.5 * (10 / setting["N"]) ** 1.6
+        solver = scale * 0.35 * t**1.5 * (10 / setting.N) ** 1.6
         cross = 0.5 * math.sqrt(student * solver) * (t - 0.6)
         rows.append(
             {
-                "method": method, **spell(setting), "seed": seed, "time": time, "space": space, "student_error": student,
+                "method": method, **setting.spelled, "seed": seed, "time": time, "space": space, "student_error": student,
                 "solver_error": solver, "total_error": student + solver + cross, "cross_term": cross, "n": 512,
             }
         )  # fmt: skip

@@ -64,8 +64,8 @@ def train_flags(
     """The verb `train`; `teacher`, `latents` and `targets` may lie elsewhere."""
     run = tiny.student_run(method, steps=steps)
     names = ("method", "solver", "N", "w", "adapter", "loss", "lr", "pool", "steps")
-    flags = ["train", *(flag for name in names for flag in (f"--{name}", str(run[name])))]
-    flags += ["--batch-size", str(run["batch_size"]), "--training-seed", "0", "--snapshots", "--seed", "0"]
+    flags = ["train", *(flag for name in names for flag in (f"--{name}", run.spelled[name]))]
+    flags += ["--batch-size", str(run.batch_size), "--training-seed", "0", "--snapshots", "--seed", "0"]
     flags += ["--settings", '{"checkpoint_every": 2}']
     flags += ["--teacher", str(folders.get("teacher", tiny.teacher.folder))]
     flags += ["--latents", str(folders.get("latents", tiny.latents.folder))]

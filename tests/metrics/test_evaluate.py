@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from directcm.artifacts import open_artifact, open_collection
-from directcm.config import ClipTiny, Statistics
+from directcm.config import ClipTiny, Config, Ode, Statistics
 from directcm.errors import UserError
 from directcm.metrics import evaluate as module
 from directcm.metrics.bootstrap import mean_interval
@@ -31,7 +31,7 @@ pytestmark = pytest.mark.slow
 
 NAMES = ["ode_error", "fd_tiny", "kid_tiny", "clip_tiny", "quality_tiny", "prompt_accuracy"]
 MORE = ["fd_inf_tiny", "cmmd_tiny", "precision_tiny", "recall_tiny", "density_tiny", "coverage_tiny"]
-RUN = {"method": "cm", "seed": 0}
+RUN = Config().runs()[0]
 
 
 @pytest.fixture(scope="module")
@@ -145,7 +145,7 @@ def test_student_row(world, tmp_path):
     content = run(world, tmp_path / "m")
     art = open_artifact(tmp_path / "m", "metrics").verify()
     assert art.json("metrics.json") == content
-    assert (content["row"], content["steps"], content["step"], content["run"]) == ("CM", 1, None, RUN)
+    assert (content["row"], content["steps"], content["step"], content["run"]) == ("CM", 1, None, RUN.axes())
     assert set(content) == {"row", "steps", "step", "run", "metrics", "checks", "fingerprints"}
     pairs = [(m["metric"], m["reference"]) for m in content["metrics"]]
     assert pairs == [(n, r) for n in NAMES for r in METRICS[n].references]
@@ -332,7 +332,7 @@ def floor(world, tmp_path_factory, build, make_samples) -> dict[str, Any]:
         "reference_noise": world.noise,
         "row": FLOOR,
         "steps": 50,
-        "run": {"solver": "ddim", "N": 50, "w": 3.0},
+        "run": Ode(),
     }
 
 
@@ -465,7 +465,7 @@ def test_evaluation_of_a_collection_is_that_of_its_sets(world, collection, tmp_p
     assert tuple(parts) == SETS
     assert [(c["step"], c["steps"]) for c in contents.values()] == [(125, 1), (250, 1), (250, 4)]
     whole = open_artifact(tmp_path / "c", "collection")
-    assert whole.settings["row"] == "CM" and whole.settings["run"] == RUN and whole.settings["seed"] == 5
+    assert whole.settings["row"] == "CM" and whole.settings["run"] == RUN.axes() and whole.settings["seed"] == 5
     features_parts = open_collection(collection.folder, "features")
     for name, part in parts.items():
         run(

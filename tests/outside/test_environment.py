@@ -34,7 +34,10 @@ def train(tiny: Any, out: Path, **variables: str) -> Any:
     """A CM of four steps by the verb, in a process of its own."""
     run = tiny.student_run("cm")
     flags = [
-        str(part) for k, v in run.items() if k not in ("method", "seed") for part in (f"--{k.replace('_', '-')}", v)
+        str(part)
+        for k, v in run.axes().items()
+        if k not in ("method", "seed")
+        for part in (f"--{k.replace('_', '-')}", v)
     ]
     command = [sys.executable, "-m", "directcm.cli", "train", "--method", "cm", *flags, "--training-seed", "0"]
     command += ["--settings", json.dumps({"checkpoint_every": 2}), "--teacher", str(tiny.teacher.folder)]

@@ -61,7 +61,7 @@ rule compare:
     params:
         code=code("analysis.compare"),
         settings=literal(settings(CONFIG.statistics)),
-        setting=lambda wildcards: axes_of(wildcards, SETTING_AXES),
+        setting=lambda wildcards: axes_of(wildcards, Setting),
         features=lambda wildcards, input: named(NEEDED, input.features),
         teacher=lambda wildcards, input: named(NEEDED, input.teacher),
         data=lambda wildcards, input: named(NEEDED, input.data),
@@ -117,7 +117,7 @@ rule cards:
         teacher=f"{OUT}/teacher/manifest.json",
         students=lambda wildcards: of_scope(wildcards.scope, "students"),
         metrics=lambda wildcards: [
-            f"{OUT}/metrics/students/{key(run, RUN_AXES)}/manifest.json"
+            f"{OUT}/metrics/students/{run.key}/manifest.json"
             for run in SCOPES[wildcards.scope]
         ],
     output:
@@ -404,7 +404,7 @@ rule opening:
         metrics=f"{OUT}/collected/main/metrics.csv",
         compared=f"{OUT}/collected/main/comparisons.csv",
         drawn=f"{FIGURES}/samples.csv",
-        teacher=draw_of(key(DEFAULT_ODE, ODE_AXES)),
+        teacher=draw_of(CONFIG.ode.key),
         students=[f"{OUT}/samples/{run}/manifest.json" for run in FIRST.values()],
     output:
         f"{OUT}/opening/{{scope}}.html",
@@ -455,7 +455,7 @@ rule figure_supervision:
 rule figure_samples:
     input:
         noise=f"{OUT}/noise/manifest.json",
-        teacher=draw_of(key(DEFAULT_ODE, ODE_AXES)),
+        teacher=draw_of(CONFIG.ode.key),
         students=[f"{OUT}/samples/{run}/manifest.json" for run in FIRST.values()],
     output:
         pdf=f"{FIGURES}/samples.pdf",
@@ -487,7 +487,7 @@ rule figure_samples:
 use rule figure_samples as figure_gallery with:
     input:
         noise=f"{OUT}/noise/manifest.json",
-        teacher=draw_of(key(DEFAULT_ODE, ODE_AXES)),
+        teacher=draw_of(CONFIG.ode.key),
         students=[f"{OUT}/samples/{run}/manifest.json" for run in FIRST.values()],
     output:
         pdf=f"{FIGURES}/gallery.pdf",
@@ -510,9 +510,7 @@ use rule figure_samples as figure_gallery with:
 
 rule figure_curves:
     input:
-        students=[
-            f"{OUT}/students/{key(run, RUN_AXES)}/manifest.json" for run in MAIN_RUNS
-        ],
+        students=[f"{OUT}/students/{run.key}/manifest.json" for run in MAIN_RUNS],
     output:
         pdf=f"{FIGURES}/curves.pdf",
         png=report(
@@ -648,10 +646,12 @@ use rule figure_frontier as figure_sweep with:
         code=code("analysis.figure_sweep"),
         name=lambda wildcards: f"sweep --axis {wildcards.axis}",
         tables=tables_of,
-        setting=lambda wildcards: json.dumps(base_setting(CONFIG, wildcards.axis)),
+        setting=lambda wildcards: json.dumps(
+            base_setting(CONFIG, wildcards.axis).axes()
+        ),
         # For the caption: what stays the same.
         fixed=lambda wildcards: ", ".join(
-            f"{name} = {base_setting(CONFIG, wildcards.axis)[name]:g}"
+            f"{name} = {getattr(base_setting(CONFIG, wildcards.axis), name):g}"
             for name in ("N", "w")
             if name != wildcards.axis
         ),
@@ -793,10 +793,9 @@ use rule figure_frontier as figure_map with:
 
 rule figure_editing:
     input:
-        teacher=f"{OUT}/edits/teacher/{key(MAIN_RUNS[0], ODE_AXES)}/manifest.json",
+        teacher=f"{OUT}/edits/teacher/{MAIN_RUNS[0].ode.key}/manifest.json",
         students=[
-            f"{OUT}/edits/students/{key(run, RUN_AXES)}/manifest.json"
-            for run in CONFIG.edited()
+            f"{OUT}/edits/students/{run.key}/manifest.json" for run in CONFIG.edited()
         ],
     output:
         pdf=f"{FIGURES}/editing.pdf",
@@ -819,7 +818,7 @@ rule figure_editing:
         columns=CONFIG.figures.editing,
         edits=lambda wildcards, input: [f"Teacher={input.teacher}"]
         + [
-            f"{METHODS[run['method']]}={path}"
+            f"{METHODS[run.method]}={path}"
             for run, path in zip(CONFIG.edited(), input.students)
         ],
     message:

@@ -17,16 +17,15 @@ from directcm.analysis.selection import (
     base_setting,
     main_runs,
     main_setting,
-    select_axis,
+    select_runs,
     swept,
 )
 from directcm.analysis.table import available, same_scale
 from directcm.cli.rules import command as verb
-from directcm.config import ODE_AXES, RUN_AXES, SETTING_AXES, Config, number
+from directcm.config import RUN_AXES, Config, Ode, Run, Setting, number
 from directcm.config import parse as validated
 from directcm.errors import UserError
 from directcm.specs import DISTANCES, EXTRACTORS, METHODS, METRICS, TEACHERS
-from directcm.paths import key
 from directcm.registry import COUPLINGS, methods
 from directcm.registry import FIRST as PAIR
 from directcm.sources import stamp
@@ -90,16 +89,15 @@ SEED = CONFIG.seed
 OUT = f"results/{CONFIG.preset}"
 
 
-def grid(runs, names):
-    """A Paramspace over runs: its wildcards carry the whole identity of a run."""
-    rows = {key(run, names): run for run in runs}.values()
-    text = [
-        {n: number(run[n]) if isinstance(run[n], float) else str(run[n]) for n in names}
-        for run in rows
-    ]
-    return Paramspace(
-        pd.DataFrame(text, columns=list(names)), filename_params="*", filename_sep=","
-    )
+def grid(runs):
+    """A Paramspace over runs, settings or ODEs: its wildcards carry the whole identity of each."""
+    rows = pd.DataFrame([run.spelled for run in dict.fromkeys(runs)])
+    return Paramspace(rows, filename_params="*", filename_sep=",")
+
+
+def spelled_by(wildcards, kind=Run):
+    """The run, setting or ODE whose axes the wildcards spell."""
+    return kind.of(dict(wildcards.items()), "wildcards")
 
 
 ALL_RUNS = CONFIG.runs()
@@ -107,13 +105,11 @@ ALL_RUNS = CONFIG.runs()
 ROWS_SOLVED = paths.rows_solved(ALL_RUNS)
 # What is evaluated of a run: in the fewest sampling steps, and in more.
 SETS = paths.sets(CONFIG)
-BY_KEY = {key(run, RUN_AXES): run for run in ALL_RUNS}
 # What is made: the main comparison for `snakemake`, everything for `snakemake paper`.
 SCOPES = {"main": MAIN_RUNS, "paper": ALL_RUNS}
-DEFAULT_ODE = paths.default_ode(CONFIG)
-RUN = grid(ALL_RUNS, RUN_AXES).wildcard_pattern
-ODE = grid([DEFAULT_ODE, *ALL_RUNS], ODE_AXES).wildcard_pattern
-SETTING = grid(ALL_RUNS, SETTING_AXES).wildcard_pattern
+RUN = grid(ALL_RUNS).wildcard_pattern
+ODE = grid([CONFIG.ode]).wildcard_pattern
+SETTING = grid(run.setting for run in ALL_RUNS).wildcard_pattern
 
 
 wildcard_constraints:
@@ -204,19 +200,9 @@ def pinned(wildcards):
     return diffusers.content(CONFIG.teacher.diffusers, Path(OUT, "teacher"))
 
 
-def run_key(wildcards):
-    """The run's key, as the wildcards spell its axes."""
-    return ",".join(f"{n}~{getattr(wildcards, n)}" for n in RUN_AXES)
-
-
-def run_of(wildcards):
-    """The run whose axes the wildcards spell."""
-    return BY_KEY[run_key(wildcards)]
-
-
 @known
 def targets_of(wildcards):
-    pool = paths.pool_of(run_of(wildcards), ROWS_SOLVED)
+    pool = paths.pool_of(spelled_by(wildcards), ROWS_SOLVED)
     if not pool:
         return []
     shards_of_pool = range(paths.count(int(wildcards.pool), CONFIG.targets.shard))
@@ -246,7 +232,7 @@ def endpoints_of(ode):
 
 
 def refined_of(wildcards):
-    return endpoints_of(key(paths.refined(CONFIG, float(wildcards.w)), ODE_AXES))
+    return endpoints_of(paths.refined(CONFIG, float(wildcards.w)).key)
 
 
 def draw_of(ode, draw="reference"):
@@ -259,10 +245,6 @@ def draw_of(ode, draw="reference"):
 
 def noise_of(draw):
     return f"{OUT}/{'floor_noise' if draw == 'floor' else 'noise'}/manifest.json"
-
-
-def ode_of(wildcards):
-    return ",".join(f"{n}~{getattr(wildcards, n)}" for n in ODE_AXES)
 
 
 def evaluation():
@@ -297,9 +279,8 @@ def trained(wildcards):
 
 def sought(wildcards):
     """The features that the search of sampling times compares with."""
-    who = (
-        "data" if CONFIG.search.reference == "data" else f"teacher/{ode_of(wildcards)}"
-    )
+    data = CONFIG.search.reference == "data"
+    who = "data" if data else f"teacher/{spelled_by(wildcards, Ode).key}"
     name = METRICS[CONFIG.search_metric()].extractor
     return f"{OUT}/features/{name}/{who}/manifest.json"
 
@@ -313,13 +294,6 @@ def features_of(what):
     return [f"{OUT}/features/{name}/{what}/manifest.json" for name in NEEDED]
 
 
-def axes_of(wildcards, names):
-    whole = {"N", "batch_size", "pool", "steps", "seed"}
-    real = {"w", "lr"}
-    values = {n: getattr(wildcards, n) for n in names}
-    return json.dumps(
-        {
-            n: int(v) if n in whole else float(v) if n in real else v
-            for n, v in values.items()
-        }
-    )
+def axes_of(wildcards, kind=Run):
+    """The same as a verb's JSON."""
+    return json.dumps(spelled_by(wildcards, kind).axes())

@@ -60,7 +60,9 @@ use rule features_data as features_teacher with:
     input:
         data=f"{OUT}/data/manifest.json",
         noise=lambda wildcards: noise_of(wildcards.who),
-        samples=lambda wildcards: draw_of(ode_of(wildcards), DRAWS[wildcards.who]),
+        samples=lambda wildcards: draw_of(
+            spelled_by(wildcards, Ode).key, DRAWS[wildcards.who]
+        ),
         extractor=trained,
     output:
         f"{OUT}/features/{{extractor}}/{{who}}/{ODE}/manifest.json",
@@ -129,7 +131,7 @@ rule evaluate_teacher:
         code=code("metrics.evaluate"),
         settings=INTERVALS,
         metrics=CONFIG.metric_names(),
-        run=lambda wildcards: axes_of(wildcards, ODE_AXES),
+        run=lambda wildcards: axes_of(wildcards, Ode),
         seed=SEED,
     message:
         "evaluate: the teacher, {wildcards.solver}, N = {wildcards.N}, w = {wildcards.w}"
@@ -147,7 +149,7 @@ rule evaluate_floor:
         data=f"{OUT}/data/manifest.json",
         noise=f"{OUT}/floor_noise/manifest.json",
         reference_noise=f"{OUT}/noise/manifest.json",
-        samples=lambda wildcards: draw_of(ode_of(wildcards), "floor"),
+        samples=lambda wildcards: draw_of(spelled_by(wildcards, Ode).key, "floor"),
         features=features_of(f"floor/{ODE}"),
         data_features=features_of("data"),
         reference=draw_of(ODE),
@@ -168,7 +170,7 @@ rule evaluate_floor:
         code=code("metrics.evaluate"),
         settings=INTERVALS,
         metrics=CONFIG.floor_metrics(),
-        run=lambda wildcards: axes_of(wildcards, ODE_AXES),
+        run=lambda wildcards: axes_of(wildcards, Ode),
         seed=SEED,
     message:
         "evaluate: the teacher under another noise, {wildcards.solver}, N = {wildcards.N}, w = {wildcards.w}"
@@ -206,7 +208,7 @@ rule evaluate:
         code=code("metrics.evaluate"),
         settings=INTERVALS,
         metrics=CONFIG.metric_names(),
-        run=known(lambda wildcards: axes_of(wildcards, RUN_AXES)),
+        run=known(lambda wildcards: axes_of(wildcards)),
         seed=SEED,
     message:
         "evaluate: {wildcards.method} seed {wildcards.seed}"
@@ -223,7 +225,7 @@ rule error_by_time:
         student=f"{OUT}/students/{RUN}/manifest.json",
         teacher=f"{OUT}/teacher/manifest.json",
         latents=f"{OUT}/latents/manifest.json",
-        endpoints=lambda wildcards: endpoints_of(ode_of(wildcards)),
+        endpoints=lambda wildcards: endpoints_of(spelled_by(wildcards, Ode).key),
         refined=refined_of,
     output:
         f"{OUT}/errors/{RUN}/manifest.json",

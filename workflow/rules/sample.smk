@@ -55,7 +55,7 @@ rule sample:
         sets=known(
             lambda wildcards: [
                 f"{step}:{steps}"
-                for step, steps in SETS[run_key(wildcards)][bool(wildcards.more)]
+                for step, steps in SETS[spelled_by(wildcards)][bool(wildcards.more)]
             ]
         ),
         seed=SEED,

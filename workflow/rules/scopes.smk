@@ -22,11 +22,9 @@ def read_by_tables(students):
 def line_of(run):
     """A run as a line of `students` of its own."""
     return {
-        **{name: [run[name]] for name in RUN_AXES},
+        **{name: [value] for name, value in run.axes().items()},
         "snapshots": CONFIG.snapshots(run),
-        "sampling_steps": [
-            k for step, k in SETS[key(run, RUN_AXES)][0] if step == run["steps"]
-        ],
+        "sampling_steps": [k for step, k in SETS[run][0] if step == run.steps],
         "errors": False,
     }
 
@@ -40,34 +38,32 @@ TABLES = f"{OUT}/tables"
 FIGURES = f"{OUT}/figures"
 BY_SETTING = {}
 for _run in ALL_RUNS:
-    BY_SETTING.setdefault(key(_run, SETTING_AXES), []).append(key(_run, RUN_AXES))
+    BY_SETTING.setdefault(_run.setting, []).append(_run)
 
 
 # What claims compare across settings: setting → which other, and its runs.
 BESIDE = {}
 for _run, _twin, _other in ACROSS:
-    _found = BESIDE.setdefault(key(_run, SETTING_AXES), {})
-    _found.setdefault("{}:{}~{}".format(*_other), []).append(key(_twin, RUN_AXES))
-
-
-def setting_of(wildcards):
-    return ",".join(f"{n}~{getattr(wildcards, n)}" for n in SETTING_AXES)
+    _found = BESIDE.setdefault(_run.setting, {})
+    _found.setdefault("{}:{}~{}".format(*_other), []).append(_twin)
 
 
 def students_of(wildcards, pattern):
     """A path per student of a setting, and of those that it is compared with; in more sampling steps, where that is asked, too."""
-    setting = setting_of(wildcards)
+    setting = spelled_by(wildcards, Setting)
     others = BESIDE.get(setting, {}).values()
-    runs = paths.unique(
+    runs = dict.fromkeys(
         [*BY_SETTING[setting], *(run for runs in others for run in runs)]
     )
-    further = [f"{paths.MORE}{run}" for run in runs if wildcards.more and SETS[run][1]]
-    return [pattern.format(run) for run in [*runs, *further]]
+    further = [
+        f"{paths.MORE}{run.key}" for run in runs if wildcards.more and SETS[run][1]
+    ]
+    return [pattern.format(name) for name in [*(run.key for run in runs), *further]]
 
 
 def beyond(wildcards):
     """--beyond STEPS: in more sampling steps than the fewest, whose comparisons are a table of their own."""
-    runs = [SETS[run] for run in BY_SETTING[setting_of(wildcards)]]
+    runs = [SETS[run] for run in BY_SETTING[spelled_by(wildcards, Setting)]]
     least = min(k for plain, _ in runs for _, k in plain)
     return f"--beyond {least}" if wildcards.more else ""
 
@@ -76,7 +72,7 @@ def beside_of(wildcards):
     """--others METHOD:AXIS~VALUE …, where a claim is about two settings."""
     return (
         " ".join(["--others", *others])
-        if (others := BESIDE.get(setting_of(wildcards)))
+        if (others := BESIDE.get(spelled_by(wildcards, Setting)))
         else ""
     )
 
@@ -104,7 +100,7 @@ def named(names, found):
 # The first training seed of each method stands for it.
 FIRST = {}
 for _run in MAIN_RUNS:
-    FIRST.setdefault(METHODS[_run["method"]], key(_run, RUN_AXES))
+    FIRST.setdefault(METHODS[_run.method], _run.key)
 
 
 def rows_of(wildcards, input):
@@ -115,7 +111,7 @@ def rows_of(wildcards, input):
 
 
 # Figures over the grid: what differs from the main setting, read from the tidy tables. A rule has the tables it reads.
-MAIN_SETTING = json.dumps(main_setting(CONFIG))
+MAIN_SETTING = json.dumps(main_setting(CONFIG).axes())
 PAPER_SCALE = [m for m in CONFIG.metric_names() if same_scale(m, CONFIG)]
 
 
@@ -139,18 +135,20 @@ SWEEPS = {"N": "Figure 3, sweep over N", "w": "Figure 4, sweep over ω"}
 
 def along(adapters):
     """Whether a run with snapshots has one of these adapters."""
-    return any(CONFIG.snapshots(run) and run["adapter"] in adapters for run in ALL_RUNS)
+    return any(CONFIG.snapshots(run) and run.adapter in adapters for run in ALL_RUNS)
 
 
 def paired(axis):
     """The values of an axis that both of the paper's methods have, all else as in the main setting."""
-    runs = select_axis(ALL_RUNS, main_setting(CONFIG), axis)
-    both = [{run[axis] for run in runs if run["method"] == method} for method in PAIR]
+    runs = select_runs(ALL_RUNS, main_setting(CONFIG), axis)
+    both = [
+        {getattr(run, axis) for run in runs if run.method == method} for method in PAIR
+    ]
     return set.intersection(*both)
 
 
-ANY = {run["adapter"] for run in ALL_RUNS}
-OWN = {main_setting(CONFIG)["adapter"]}
+ANY = {run.adapter for run in ALL_RUNS}
+OWN = {main_setting(CONFIG).adapter}
 # Read from the whole grid; the others from the main comparison.
 OF_THE_GRID = ("table2", "table3", "table4")
 MAIN_TABLES = [name for name in available(CONFIG) if name not in OF_THE_GRID]

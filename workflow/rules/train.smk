@@ -33,7 +33,7 @@ rule train:
             )
         ),
         settings=TRAIN_REST,
-        snapshots=known(lambda wildcards: CONFIG.snapshots(run_of(wildcards))),
+        snapshots=known(lambda wildcards: CONFIG.snapshots(spelled_by(wildcards))),
         seed=SEED,
         targets=if_any("targets"),
         hparams=hparams_of,

@@ -31,9 +31,9 @@ from directcm.analysis.compare import Across, across
 from directcm.analysis.page import plain, write_page
 from directcm.analysis.selection import base_setting, describe, main_setting, sampling_numbers
 from directcm.analysis.table import latex
-from directcm.analysis.tidy import same
+from directcm.analysis.tidy import matches, value
 from directcm.artifacts import read_csv, write_csv, write_json, write_text
-from directcm.config import ODE_AXES, SETTING_AXES, Config, number, read_yaml
+from directcm.config import ODE_AXES, SETTING_AXES, Config, Run, Setting, number, read_yaml, spell
 from directcm.errors import UserError
 from directcm.specs import DISTANCES, METHODS, METRICS, SOLVERS
 
@@ -125,10 +125,10 @@ class Test(_Block):
                 f"unknown method {plain(str(self.method))[:40]!r}; there are {', '.join(METHODS.values())}"
             )
         known = {"solver": list(SOLVERS), "loss": list(DISTANCES)}.get(self.axis)
-        for value in (self.better, self.than):
-            if known is not None and value not in known:
-                raise ValueError(f"unknown {self.axis} {plain(str(value))[:40]!r}; there are {', '.join(known)}")
-        if same(self.better, self.than):
+        for given in (self.better, self.than):
+            if known is not None and given not in known:
+                raise ValueError(f"unknown {self.axis} {plain(str(given))[:40]!r}; there are {', '.join(known)}")
+        if spell(self.better) == spell(self.than):
             raise ValueError("better and than are two values of the axis")
         if self.axis in ODE_AXES and self.reference == "teacher":
             raise ValueError(
@@ -235,7 +235,7 @@ class Claim(_Block):
 
 def about(claims: Sequence[Claim], config: Config) -> list[Claim]:
     """The claims that a grid is about: of the other papers' those alone whose methods, and values of an axis, it has."""
-    there = {METHODS[run["method"]] for run in config.runs()}
+    there = {METHODS[run.method] for run in config.runs()}
     chosen = [claim for claim in claims if claim.source != "others" or set(claim.pair) <= there]
     return [claim for claim in chosen if claim.source != "others" or claim.axis is None or _twins(claim, config)]
 
@@ -275,18 +275,13 @@ def compared(claims: Sequence[Claim], config: Config) -> Compared:
     return Compared(tuple(dict.fromkeys(pairs)), methods(ALONG), methods(MORE), tuple(dict.fromkeys(claimed)))
 
 
-Run = dict[str, Any]
-
-
 def _twins(claim: Claim, config: Config) -> list[tuple[Run, Run]]:
     """The grid's pairs of runs that differ in the claim's axis alone: with the better value, and with the other."""
     assert claim.axis is not None
-    better, than = claim.tests[0].better, claim.tests[0].than
-    runs = [run for run in config.runs() if METHODS[run["method"]] == claim.pair[0]]
-    seconds = {tuple(v for k, v in run.items() if k != claim.axis): run for run in runs if same(run[claim.axis], than)}
-    firsts = [
-        (run, tuple(v for k, v in run.items() if k != claim.axis)) for run in runs if same(run[claim.axis], better)
-    ]
+    better, than = spell(claim.tests[0].better), spell(claim.tests[0].than)
+    runs = [run for run in config.runs() if METHODS[run.method] == claim.pair[0]]
+    seconds = {run.but(claim.axis): run for run in runs if run.spelled[claim.axis] == than}
+    firsts = [(run, run.but(claim.axis)) for run in runs if run.spelled[claim.axis] == better]
     return [(run, seconds[rest]) for run, rest in firsts if rest in seconds]
 
 
@@ -475,10 +470,10 @@ def _step(row: Mapping[str, str]) -> float:
         ) from None
 
 
-def _base(claim: Claim, config: Config) -> dict[str, Any]:
+def _base(claim: Claim, config: Config) -> Setting:
     """The setting that a claim's settings differ from in its own axes."""
     if claim.axis is not None:
-        return {**main_setting(config), claim.axis: claim.tests[0].better}
+        return main_setting(config).at(**{claim.axis: claim.tests[0].better})
     return base_setting(config, claim.over[0]) if claim.over in (["N"], ["w"]) else main_setting(config)
 
 
@@ -493,8 +488,8 @@ def _candidates(claim: Claim, rows: Sequence[Mapping[str, str]], config: Config)
         for row in rows
         if row["what"] == claim.what
         and (row["a"], row["b"]) == claim.pair
-        and all(axis in claim.free or same(row[axis], main[axis]) for axis in SETTING_AXES)
-        and (SAMPLING in claim.free or same(row["sampling_steps"], k))
+        and matches(row, main, claim.free)
+        and (SAMPLING in claim.free or value(row["sampling_steps"]) == k)
     ]
     if claim.axis is not None:
         return out
@@ -502,7 +497,8 @@ def _candidates(claim: Claim, rows: Sequence[Mapping[str, str]], config: Config)
         return [
             row
             for row in out
-            if same(row["a_step"], row["b_step"]) and (STEP in claim.free or same(row["a_step"], row["steps"]))
+            if value(row["a_step"]) == value(row["b_step"])
+            and (STEP in claim.free or value(row["a_step"]) == value(row["steps"]))
         ]
     if STEP in claim.free:
         return out
@@ -513,33 +509,25 @@ def _candidates(claim: Claim, rows: Sequence[Mapping[str, str]], config: Config)
     return [r for r in out if _step(r) == first[tuple(r[axis] for axis in (*SETTING_AXES, "sampling_steps"))]]
 
 
-def _expected(claim: Claim, config: Config) -> list[dict[str, Any]]:
+def _expected(claim: Claim, config: Config) -> list[Setting]:
     """The settings of the whole grid that a claim is about: those whose comparison the grid makes possible."""
     main = _base(claim, config)
-    seeds: dict[tuple[Any, ...], dict[str, set[int]]] = {}
+    seeds: dict[Setting, dict[str, set[int]]] = {}
     for run in config.runs() if claim.axis is None else [first for first, _ in _twins(claim, config)]:
         if claim.what == ALONG and not config.snapshots(run):
             continue
-        if claim.what == MORE and len({k for step, k in config.sets(run) if step == run["steps"]}) < 2:
+        if claim.what == MORE and len({k for step, k in config.sets(run) if step == run.steps}) < 2:
             continue
-        if all(axis in claim.free or same(run[axis], main[axis]) for axis in SETTING_AXES):
-            own = seeds.setdefault(tuple(run[axis] for axis in SETTING_AXES), {})
-            own.setdefault(METHODS[run["method"]], set()).add(run["seed"])
-    out = []
-    for setting, found in seeds.items():
-        if found.get(claim.pair[0], set()) & found.get(claim.pair[1], set()):
-            out.append(dict(zip(SETTING_AXES, setting, strict=True)))
-    return out
+        if run.setting.but(*claim.free) == main.but(*claim.free):
+            seeds.setdefault(run.setting, {}).setdefault(METHODS[run.method], set()).add(run.seed)
+    first, second = claim.pair
+    return [setting for setting, found in seeds.items() if found.get(first, set()) & found.get(second, set())]
 
 
-def _values(items: Iterable[Mapping[str, Any]], axis: str, what: str) -> list[str]:
+def _values(items: Iterable[Mapping[str, str]], axis: str, what: str) -> list[str]:
     """The different values of an axis among settings or lines, as text."""
     name = axis if axis != STEP else ("b_step" if what == ALONG else "a_step")
-    out: list[str] = []
-    for item in items:
-        if name in item and not any(same(item[name], other) for other in out):
-            out.append(_shown(axis, item[name]))
-    return out
+    return [_shown(axis, text) for text in dict.fromkeys(spell(item[name]) for item in items if name in item)]
 
 
 def _shown(axis: str, value: Any) -> str:
@@ -553,7 +541,7 @@ def _shown(axis: str, value: Any) -> str:
         return str(value)
 
 
-def _spelled(axis: str, value: Any) -> str:
+def _worded(axis: str, value: Any) -> str:
     names = {SAMPLING: "sampling steps", "lr": "learning rate", STEP: "step", "pool": "start points"}
     return f"{names.get(axis, axis)} {'' if axis in (STEP,) else '= '}{_shown(axis, value)}"
 
@@ -573,13 +561,14 @@ def _missing(claim: Claim, rows: Sequence[Mapping[str, str]], config: Config) ->
         )
         return f"no line of the grid has {kind} at this claim's settings; add one to students"
     for axis in claim.over:
-        if axis in SETTING_AXES and len(_values(expected, axis, claim.what)) < 2:
-            return f"the grid has one value of {axis} only ({_values(expected, axis, claim.what)[0]}); add others to students"
-    lacking = [e for e in expected if not any(all(same(e[a], row[a]) for a in SETTING_AXES) for row in rows)]
+        if axis in SETTING_AXES and len(_values([e.spelled for e in expected], axis, claim.what)) < 2:
+            return f"the grid has one value of {axis} only ({_shown(axis, expected[0].spelled[axis])}); add others to students"
+    lacking = [e for e in expected if not any(matches(row, e) for row in rows)]
     if lacking:
         main = main_setting(config)
-        axes = [axis for axis in SETTING_AXES if axis in claim.over or not same(lacking[0][axis], main[axis])]
-        first = ", ".join(_spelled(axis, lacking[0][axis]) for axis in axes) or "the main setting"
+        values = lacking[0].spelled
+        axes = [axis for axis in SETTING_AXES if axis in claim.over or values[axis] != main.spelled[axis]]
+        first = ", ".join(_worded(axis, values[axis]) for axis in axes) or "the main setting"
         more = ", …" if len(lacking) > 1 else ""
         return (
             f"{len(lacking)} of {len(expected)} settings {'are' if len(lacking) > 1 else 'is'} not in this run ({first}{more}); "
@@ -705,16 +694,16 @@ def _place(verdict: Verdict, line: Line, config: Config) -> str:
     claim, main = verdict.claim, main_setting(config)
     parts = []
     for axis in (*claim.over, *claim.also):
-        if axis in SETTING_AXES and (axis in claim.over or not same(line.row[axis], main[axis])):
-            parts.append(_spelled(axis, line.row[axis]))
+        if axis in SETTING_AXES and (axis in claim.over or spell(line.row[axis]) != main.spelled[axis]):
+            parts.append(_worded(axis, line.row[axis]))
         elif axis == SAMPLING:
-            parts.append(_spelled(axis, line.row["sampling_steps"]))
+            parts.append(_worded(axis, line.row["sampling_steps"]))
         elif axis == STEP and claim.what != ALONG:
-            parts.append(_spelled(axis, line.row["a_step"]))
+            parts.append(_worded(axis, line.row["a_step"]))
     if claim.what == ALONG:
         parts.append(f"step {line.row['b_step']} to {line.row['a_step']}")
     if claim.axis is not None:
-        parts.append(_spelled(claim.axis, line.row[claim.axis]) + f" against {_shown(claim.axis, claim.tests[0].than)}")
+        parts.append(_worded(claim.axis, line.row[claim.axis]) + f" against {_shown(claim.axis, claim.tests[0].than)}")
     if claim.what == MORE and SAMPLING not in claim.free:
         parts.append(f"{line.row['sampling_steps']} sampling steps against {sampling_numbers(config)[0]}")
     return ", ".join(plain(part) for part in parts)

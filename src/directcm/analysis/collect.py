@@ -10,7 +10,7 @@ import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from directcm.analysis.tidy import FLOOR, ROWS, TEACHER
 from directcm.artifacts import (
@@ -24,7 +24,7 @@ from directcm.artifacts import (
     read_json,
     write_csv,
 )
-from directcm.config import ODE_AXES, RUN_AXES, SETTING_AXES, number
+from directcm.config import RUN_AXES, SETTING_AXES, Axes, Ode, Run, spell
 from directcm.errors import UserError
 from directcm.registry import COUPLINGS, methods
 from directcm.specs import METHODS, METRICS
@@ -55,6 +55,7 @@ TABLES = {
 # Rows through the student's network per training pair.
 SPACES = ("latent", "pixel")
 SIZES = ("n", "n_reference", "dim")
+A = TypeVar("A", bound=Axes)
 _NUMERIC = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?")
 
 
@@ -63,15 +64,6 @@ def field(value: Any) -> Any:
     if isinstance(value, float):
         return float(f"{value:.10g}") if math.isfinite(value) else None
     return value
-
-
-def axis(value: Any) -> str:
-    """An axis value as paths spell it: 3.0 → 3, 1e-4 → 0.0001."""
-    return number(value) if isinstance(value, float) else str(value)
-
-
-def _axes(run: Mapping[str, Any], names: Sequence[str]) -> dict[str, str]:
-    return {name: axis(run[name]) for name in names}
 
 
 def _order(row: Mapping[str, Any], columns: Sequence[str]) -> tuple[Any, ...]:
@@ -96,15 +88,12 @@ def _order(row: Mapping[str, Any], columns: Sequence[str]) -> tuple[Any, ...]:
 # ----------------------------------------------------------------- metrics
 
 
-def _run_of(content: Any, path: Path, names: Sequence[str]) -> dict[str, Any]:
-    """The axes `names` of a file's "run"."""
+def _run_of(kind: type[A], content: Any, path: Path) -> A:
+    """The run, or the ODE, of a file's "run"."""
     run = content.get("run") if isinstance(content, dict) else None
     if not isinstance(run, dict):
         raise UserError(f"{path}: has no run; delete the folder and run again")
-    missing = [name for name in names if name not in run]
-    if missing:
-        raise UserError(f"{path}: its run lacks {', '.join(missing)}; delete the folder and run again")
-    return run
+    return kind.of(run, f"{path}: its run", "delete the folder and run again")
 
 
 def _metrics_of(artifact: Artifact) -> dict[str, Any]:
@@ -162,9 +151,9 @@ def metrics_rows(paths: Sequence[str | Path]) -> list[dict[str, Any]]:
         path, content = artifact.folder / "metrics.json", _metrics_of(artifact)
         row, steps = content["row"], content["steps"]
         teacher = row in (TEACHER, FLOOR)
-        run = _run_of(content, path, ODE_AXES if teacher else RUN_AXES)
-        if not teacher and METHODS.get(run["method"]) != row:
-            raise UserError(f"{path}: row is {row!r} but method {run['method']!r}; evaluate again")
+        run = _run_of(Ode if teacher else Run, content, path)
+        if isinstance(run, Run) and METHODS.get(run.method) != row:
+            raise UserError(f"{path}: row is {row!r} but method {run.method!r}; evaluate again")
         step = None
         if part is not None:
             step = part[0]
@@ -174,8 +163,7 @@ def metrics_rows(paths: Sequence[str | Path]) -> list[dict[str, Any]]:
                 )
         elif not teacher:
             raise UserError(f"{path}: is a set of {row} outside its run's collection; pass the collection's manifest")
-        axes = dict.fromkeys(RUN_AXES, "") | _axes(run, ODE_AXES if teacher else RUN_AXES)
-        base = {"row": row, **axes, "step": step, "sampling_steps": steps}
+        base = {"row": row, **dict.fromkeys(RUN_AXES, ""), **run.spelled, "step": step, "sampling_steps": steps}
         key = tuple(base.values())
         if key in given:
             raise UserError(f"{path}: the same set as {given[key]}; give each run once")
@@ -226,22 +214,21 @@ class _Targets:
 
     def __init__(self, paths: Sequence[str | Path]) -> None:
         self.shards = [open_artifact(path, "targets") for path in paths]
-        for shard in self.shards:
-            _run_of({"run": shard.settings}, shard.folder / MANIFEST, ODE_AXES)
+        self.odes = [_run_of(Ode, {"run": shard.settings}, shard.folder / MANIFEST) for shard in self.shards]
 
-    def of(self, student: Artifact, run: Mapping[str, Any]) -> list[Artifact]:
+    def of(self, student: Artifact, run: Run) -> list[Artifact]:
         """The shards whose fingerprints the student's manifest names, else all of its ODE and coupling."""
         wanted = {value for key, value in student.manifest["inputs"].items() if key.startswith("targets")}
         found = [shard for shard in self.shards if shard.fingerprint in wanted]
         if not found:
-            coupling = methods()[run["method"]].targets
-            own = [s for s in self.shards if s.settings.get("coupling", COUPLINGS[0]) == coupling]
-            found = [s for s in own if _axes(s.settings, ODE_AXES) == _axes(run, ODE_AXES)]
+            coupling = methods()[run.method].targets
+            own = [s for s, ode in zip(self.shards, self.odes, strict=True) if ode == run.ode]
+            found = [s for s in own if s.settings.get("coupling", COUPLINGS[0]) == coupling]
         if not found:
             raise UserError(f"{student.folder}: its targets' manifests were not given; pass all targets of its ODE")
         return found
 
-    def cost(self, student: Artifact, run: Mapping[str, Any]) -> tuple[float, float | None]:
+    def cost(self, student: Artifact, run: Run) -> tuple[float, float | None]:
         """(mean teacher forwards, mean seconds) per target; seconds are None where a shard's are not recorded."""
         shards = self.of(student, run)
         solved = sum(_count(shard, "targets") for shard in shards)
@@ -268,32 +255,30 @@ def students_rows(
     of the shards' provenance, else the whole processes'. A step is listed if the student's manifest or `evaluated` (rows of metrics.csv) names it.
     """
     solved = _Targets(targets)
-    steps_of: dict[tuple[str, ...], set[int]] = {}
+    steps_of: dict[Run, set[int]] = {}
     for line in evaluated:
         if line["step"] not in (None, ""):
-            steps_of.setdefault(tuple(str(line[name]) for name in RUN_AXES), set()).add(int(line["step"]))
+            steps_of.setdefault(Run.of(line, "metrics.csv: a line"), set()).add(int(line["step"]))
     out: list[dict[str, Any]] = []
-    given: dict[tuple[str, ...], Path] = {}
+    given: dict[Run, Path] = {}
     for path in students:
         student = open_artifact(path, "student")
         where = student.folder / MANIFEST
-        run = _run_of(student.settings, where, RUN_AXES)
-        if run["method"] not in methods():
-            raise UserError(f"{where}: unknown method {run['method']!r}; there are {', '.join(methods())}")
-        axes = _axes(run, RUN_AXES)
-        key = tuple(axes.values())
-        if key in given:
-            raise UserError(f"{where}: the same run as {given[key]}; give each run once")
-        given[key] = where
+        run = _run_of(Run, student.settings, where)
+        if run.method not in methods():
+            raise UserError(f"{where}: unknown method {run.method!r}; there are {', '.join(methods())}")
+        if run in given:
+            raise UserError(f"{where}: the same run as {given[run]}; give each run once")
+        given[run] = where
         drawn, about = _count(student, "pairs_drawn"), student.json("student.json")
         clocks = _provenance(student).get("seconds_at")
         clocks = clocks if isinstance(clocks, dict) else {}
-        declared = methods()[run["method"]]
+        declared = methods()[run.method]
         forwards, seconds = solved.cost(student, run) if declared.targets else (0.0, 0.0)
-        steps = {*steps_of.get(key, ()), *(student.settings.get("snapshots") or ()), run["steps"]}
+        steps = {*steps_of.get(run, ()), *(student.settings.get("snapshots") or ()), run.steps}
         for step in sorted(steps):
-            pairs = drawn * step // run["steps"]
-            distinct = min(pairs, run["pool"]) if declared.pool else pairs
+            pairs = drawn * step // run.steps
+            distinct = min(pairs, run.pool) if declared.pool else pairs
             made = about["forwards"].get(str(step))
             if made is None:
                 raise UserError(
@@ -301,7 +286,7 @@ def students_rows(
                 )
             out.append(
                 {
-                    **axes, "step": step, "trainable_parameters": _count(student, "trainable_parameters"), "pairs": pairs,
+                    **run.spelled, "step": step, "trainable_parameters": _count(student, "trainable_parameters"), "pairs": pairs,
                     "distinct_pairs": distinct, "student_forwards": made["student"],
                     "student_backwards": pairs, "teacher_forwards": made["teacher"],
                     "target_forwards": round(made["endpoints"] * forwards), "seconds": field(_seconds(clocks.get(str(step)))),
@@ -317,22 +302,21 @@ def students_rows(
 def errors_rows(paths: Sequence[str | Path]) -> list[dict[str, Any]]:
     """errors.csv from errors artefacts: mean squared errors by start time, n alike for all students."""
     out: list[dict[str, Any]] = []
-    given: dict[tuple[str, ...], Path] = {}
+    given: dict[Run, Path] = {}
     sizes: dict[tuple[str, str], tuple[str, Path]] = {}
     for path in paths:
         artifact = open_artifact(path, "errors")
         where = artifact.folder / "errors.csv"
         named = artifact.settings if "run" in artifact.settings else artifact.json("student_error.json")
-        axes = _axes(_run_of(named, artifact.folder / MANIFEST, RUN_AXES), RUN_AXES)
-        key = tuple(axes.values())
-        if key in given:
-            raise UserError(f"{where}: the same run as {given[key]}; give each run once")
-        given[key] = where
+        run = _run_of(Run, named, artifact.folder / MANIFEST)
+        if run in given:
+            raise UserError(f"{where}: the same run as {given[run]}; give each run once")
+        given[run] = where
         for line in artifact.csv("errors.csv"):
             _whole(line, ("time", "space", *ERROR_TERMS, "n"), where)
             if line["space"] not in SPACES:
                 raise UserError(f"{where}: space is {line['space']!r}, expected latent or pixel; measure it again")
-            what = (axis(_number(line["time"], where)), line["space"])
+            what = (spell(_number(line["time"], where)), line["space"])
             first, other = sizes.setdefault(what, (line["n"], where))
             if first != line["n"]:
                 raise UserError(
@@ -340,7 +324,7 @@ def errors_rows(paths: Sequence[str | Path]) -> list[dict[str, Any]]:
                     f"measure both alike"
                 )
             values = {name: field(_number(line[term], where)) for term, name in ERROR_TERMS.items()}
-            out.append({**axes, "time": what[0], "space": what[1], **values, "n": int(line["n"])})
+            out.append({**run.spelled, "time": what[0], "space": what[1], **values, "n": int(line["n"])})
     return _sorted(out, ERRORS_COLUMNS[: ERRORS_COLUMNS.index("student_error")], ERRORS_COLUMNS)
 
 
@@ -377,7 +361,7 @@ def comparisons_rows(paths: Sequence[str | Path]) -> list[dict[str, Any]]:
             row: dict[str, Any] = {}
             for name, text in line.items():
                 value = text if name in texts else _number(text, path)
-                row[name] = axis(value) if isinstance(value, float) and name in SETTING_AXES else field(value)
+                row[name] = spell(value) if isinstance(value, float) and name in SETTING_AXES else field(value)
                 if isinstance(row[name], float) and row[name].is_integer() and re.fullmatch(r"-?\d+", text):
                     row[name] = int(text)
             mark = tuple(row[name] for name in key)

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 from threadpoolctl import threadpool_limits
 
 from directcm.artifacts import Artifact, open_artifact, open_collection, write_csv
-from directcm.config import ODE_AXES, SETTING_AXES, Statistics, number
+from directcm.config import ODE_AXES, SETTING_AXES, Run, Setting, Statistics, spell
 from directcm.errors import UserError
 from directcm.registry import FIRST
 from directcm.specs import METHODS, METRICS
@@ -45,17 +45,9 @@ DISTANCES = {
 }  # fmt: skip
 
 
-def _same(a: object, b: object) -> bool:
-    """Whether two axis values are one, as numbers where both are: 3, 3.0 and "3"."""
-    try:
-        return float(str(a)) == float(str(b))
-    except ValueError:
-        return str(a) == str(b)
-
-
 def across(axis: str, value: object) -> str:
     """`what` of a line whose b is of another setting: that axis and its value there, spelled as in paths."""
-    return f"{axis}~{number(value) if isinstance(value, int | float) else value}"
+    return f"{axis}~{spell(value)}"
 
 
 class Features:
@@ -91,7 +83,7 @@ class Evaluation:
     step: int
     sampling_steps: int
     finished: bool
-    run: Mapping[str, Any]
+    run: Run
     values: Mapping[tuple[str, str], Mapping[str, Any]]
     fingerprints: Mapping[str, str]
     artifact: Artifact
@@ -133,18 +125,15 @@ class Evaluation:
         return own, [values[row] for row in own]
 
 
-def _other(run: Mapping[str, Any], setting: Mapping[str, Any], others: Sequence[Across]) -> Across | None:
+def _other(run: Run, setting: Setting, others: Sequence[Across]) -> Across | None:
     """Which of `others` a run of another setting is."""
     for method, axis, value in others:
-        wanted = {**setting, axis: value}
-        if run["method"] == method and all(_same(run[name], wanted[name]) for name in SETTING_AXES):
+        if run.method == method and run.setting == setting.at(**{axis: value}):
             return method, axis, value
     return None
 
 
-def _read(
-    artifact: Artifact, setting: Mapping[str, Any], others: Sequence[Across] = ()
-) -> tuple[Across | None, Evaluation]:
+def _read(artifact: Artifact, setting: Setting, others: Sequence[Across] = ()) -> tuple[Across | None, Evaluation]:
     """A metrics artefact of a student of this setting, or which of `others` it is; UserError where it is neither or not readable."""
     path = artifact.folder / "metrics.json"
     content = artifact.json("metrics.json")
@@ -154,23 +143,19 @@ def _read(
         raise UserError(f"{path}: lacks {', '.join(missing)}; delete the folder and evaluate again")
     if content["row"] not in METHODS.values():
         raise UserError(f"{path}: row is {content['row']!r}, expected one of {', '.join(METHODS.values())}")
-    run = content["run"]
-    lacking = [axis for axis in ("method", "seed", *SETTING_AXES) if axis not in run]
-    if lacking:
-        raise UserError(f"{path}: its run lacks {', '.join(lacking)}; evaluate it again")
+    run = Run.of(content["run"], f"{path}: its run", "evaluate it again")
     other = _other(run, setting, others)
-    for axis in SETTING_AXES:
-        if other is None and not _same(run[axis], setting[axis]):
+    for axis, own in run.setting.axes().items():
+        if other is None and own != getattr(setting, axis):
             raise UserError(
-                f"{path}: {axis} is {run[axis]}, but the setting compared has {setting[axis]}; pass the runs of one setting"
+                f"{path}: {axis} is {own}, but the setting compared has {getattr(setting, axis)}; pass the runs of one setting"
             )
     for item in content["metrics"]:
         spec = METRICS.get(item["metric"])
         if spec is None or item["reference"] not in spec.references:
             raise UserError(f"{path}: unknown metric {item['metric']!r} against {item['reference']!r}; evaluate again")
     return other, Evaluation(
-        content["row"], int(run["seed"]), int(content["step"]), int(content["steps"]),
-        _same(content["step"], run["steps"]), run,
+        content["row"], run.seed, int(content["step"]), int(content["steps"]), int(content["step"]) == run.steps, run,
         {(item["metric"], item["reference"]): item for item in content["metrics"]}, content["fingerprints"], artifact,
     )  # fmt: skip
 
@@ -373,10 +358,6 @@ def _significant(value: float | None) -> float | None:
     return None if value is None else float(f"{value:.10g}")
 
 
-def _axis(value: Any) -> Any:
-    return number(value) if isinstance(value, int | float) else value
-
-
 def _row(
     pairing: _Pairing, key: tuple[str, str], inputs: _Inputs, statistics: Statistics, seed: int
 ) -> dict[str, Any] | None:
@@ -417,7 +398,7 @@ def _row(
     whole = inference.crossed(per_seed, variance, n, statistics.level)
     run, first, second = pairing.a[0].run, pairing.a[0], pairing.b[0]
     return {
-        "what": pairing.what, "a": first.row, "b": second.row, **{axis: _axis(run[axis]) for axis in SETTING_AXES},
+        "what": pairing.what, "a": first.row, "b": second.row, **run.setting.spelled,
         "a_step": first.step, "b_step": second.step, "sampling_steps": first.sampling_steps,
         "metric": metric, "reference": reference,
         "mean_a": _significant(math.fsum(values_a) / len(values_a)),
@@ -431,7 +412,7 @@ def _row(
 
 
 def compare(
-    setting: Mapping[str, Any],
+    setting: Setting,
     metrics: Sequence[str | Path],
     features: Mapping[str, Sequence[str | Path]],
     teacher: Mapping[str, str | Path],
@@ -457,16 +438,13 @@ def compare(
     steps than this alone. `threads` changes no byte. `others` are settings that differ in one axis, of which finished
     students are compared with this setting's: there `what` is `across(axis, value)`, and the axes are a's.
 
-    `setting` holds the SETTING_AXES. `metrics` are the collections metrics/students/<run> of its runs and of the others', all
+    `metrics` are the collections metrics/students/<run> of the setting's runs and of the others', all
     methods and seeds; `features` by extractor the collections features/<extractor>/students/<run> of the same runs, `teacher` and `data`
     by extractor the reference's artefacts. Features are matched to metrics by fingerprint, so their order does not matter.
 
     Raises UserError for a run of another setting, other noise, other n or size, features or references that the metrics
     were not computed on, and values that their own features do not give.
     """
-    lacking = [axis for axis in SETTING_AXES if axis not in setting]
-    if lacking:
-        raise UserError(f"compare: the setting lacks {', '.join(lacking)}")
     if not metrics:
         raise UserError("compare: no metrics were given; evaluate the setting's students first")
     found = [_read(part, setting, others) for path in metrics for part in open_collection(path, "metrics").values()]

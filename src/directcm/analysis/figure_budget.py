@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
 from directcm.analysis import style, tidy
+from directcm.config import Setting
 from directcm.errors import UserError
 from directcm.registry import FIRST
 from directcm.specs import METHODS, METRICS
@@ -16,7 +17,7 @@ COLUMNS = ["metric", "reference", "adapter", "row", "steps", "pool", "step", *ti
 
 def draw(
     metrics_csv: str | Path,
-    main: Mapping[str, Any],
+    main: Setting,
     out_pdf: str | Path,
     out_png: str | Path,
     out_csv: str | Path,
@@ -26,7 +27,7 @@ def draw(
 ) -> None:
     """ODE error and the first FD to teacher (rows) against training steps, a column per adapter, smallest first.
 
-    Students that differ from the setting `main` (SETTING_AXES) in adapter, and along `tidy.path`, alone. Raises UserError
+    Students that differ from the setting `main` in adapter, and along `tidy.path`, alone. Raises UserError
     where no adapter was evaluated after two numbers of steps.
     `space`: what ODE errors are in, latent or pixel.
     """
@@ -35,7 +36,7 @@ def draw(
         [r for r in rows if r["row"] not in tidy.STUDENTS or tidy.matches(r, main, (*tidy.BUDGET_AXES, "adapter"))]
     )
     adapters = sorted({r["adapter"] for r in students}, key=tidy.adapter_order)
-    paths = {a: tidy.path(students, {**main, "adapter": a}) for a in adapters}
+    paths = {a: tidy.path(students, main.at(adapter=a)) for a in adapters}
     paths = {a: own for a, own in paths.items() if len({tidy.value(r["step"]) for r in own}) > 1}
     if not paths:
         raise UserError(

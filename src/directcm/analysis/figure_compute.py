@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from directcm.analysis import style, tidy
-from directcm.config import SETTING_AXES
+from directcm.config import SETTING_AXES, Setting
 from directcm.errors import UserError
 from directcm.registry import FIRST, methods
 from directcm.specs import METHODS, METRICS
@@ -39,7 +39,7 @@ def cost(student: tidy.Row, kind: str, targets: bool) -> float:
 def draw(
     metrics_csv: str | Path,
     students_csv: str | Path,
-    main: Mapping[str, Any],
+    main: Setting,
     out_pdf: str | Path,
     out_png: str | Path,
     out_csv: str | Path,
@@ -50,7 +50,7 @@ def draw(
     """ODE error, the first FD to teacher and the first CLIP metric (rows) against evaluations and wall time (columns).
 
     Lines: CM, Direct CM with its targets, Direct CM without, or with further methods each with its targets; students of the
-    setting `main` (SETTING_AXES) along `tidy.path`; x is the mean over seeds. Beside the lines, ringed: finished students of a
+    setting `main` along `tidy.path`; x is the mean over seeds. Beside the lines, ringed: finished students of a
     number of steps that no path has, such as those trained at equal compute. The wall-time column is left out where no time was
     recorded. Raises UserError for fewer than two steps.
     `space`: what ODE errors are in, latent or pixel.

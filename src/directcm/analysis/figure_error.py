@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Sequence
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 from directcm.analysis import style, tidy
-from directcm.config import SETTING_AXES
+from directcm.config import SETTING_AXES, Setting
 from directcm.errors import UserError
 from directcm.specs import METHODS
 
@@ -20,10 +20,8 @@ PARTS = ("student_error", "solver_error", "total_error", "cross_term")
 INPUT = ("method", *SETTING_AXES, "seed", "time", "space", *PARTS)
 
 
-def draw(
-    errors_csv: str | Path, main: Mapping[str, Any], out_pdf: str | Path, out_png: str | Path, out_csv: str | Path
-) -> None:
-    """Errors by start time (log), a column per N in the setting `main` (SETTING_AXES), latents above pixels; a log axis
+def draw(errors_csv: str | Path, main: Setting, out_pdf: str | Path, out_png: str | Path, out_csv: str | Path) -> None:
+    """Errors by start time (log), a column per N in the setting `main`, latents above pixels; a log axis
     of times where they are not spaced evenly.
 
     Student ‖f − own endpoint‖², solver ‖own endpoint − refined‖² (no student in it: one line), total ‖f − refined‖²

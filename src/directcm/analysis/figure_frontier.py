@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from directcm.analysis import style, tidy
+from directcm.config import Setting
 from directcm.errors import UserError
 from directcm.specs import METHODS, METRICS
 
@@ -43,7 +44,7 @@ def stops(errors: Mapping[tuple[int, float], float], values: Mapping[tuple[int, 
 
 def draw(
     metrics_csv: str | Path,
-    main: Mapping[str, Any],
+    main: Setting,
     out_pdf: str | Path,
     out_png: str | Path,
     out_csv: str | Path,
@@ -53,7 +54,7 @@ def draw(
 ) -> None:
     """One panel per quality metric: x the ODE error, y the metric, one path per method over its evaluated steps.
 
-    Students of the setting `main` (SETTING_AXES) and its adapter, along `tidy.path`. Bold: means over seeds, thin:
+    Students of the setting `main` and its adapter, along `tidy.path`. Bold: means over seeds, thin:
     seeds; steps stand at the ends and at some points between. Of more than MOST_LABELLED methods means alone, their marks the
     larger the later. Raises UserError for fewer than two steps.
     `space`: what ODE errors are in, latent or pixel.
@@ -108,7 +109,7 @@ def draw(
                 source = {tidy.value(r["step"]): r for r in path if r["row"] == name}
                 for stop in found:
                     where = {
-                        "metric": metric, "reference": reference, "row": name, "adapter": main["adapter"],
+                        "metric": metric, "reference": reference, "row": name, "adapter": main.adapter,
                         "steps": source[stop.step]["steps"], "pool": source[stop.step]["pool"], "step": int(stop.step),
                     }  # fmt: skip
                     own = {"ode_error": tidy.number(stop.x), "value": tidy.number(stop.y), "n_seeds": len(stop.seeds)}

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from directcm.analysis import style, tidy
+from directcm.config import Setting
 from directcm.errors import UserError
 from directcm.specs import METRICS
 
@@ -44,7 +45,7 @@ def inverted(ode: tidy.Row | None, distance: tidy.Row | None, alpha: float = tid
 
 def draw(
     comparisons_csv: str | Path,
-    main: Mapping[str, Any],
+    main: Setting,
     out_pdf: str | Path,
     out_png: str | Path,
     out_csv: str | Path,
@@ -53,7 +54,7 @@ def draw(
 ) -> None:
     """Heat maps of CM − Direct CM: FD to teacher above, ODE error below; training step × adapter, and over ω at the right.
 
-    Cells are settings that differ from `main` (SETTING_AXES) in adapter, and along `tidy.path`, or in w alone; > 0 means
+    Cells are settings that differ from the setting `main` in adapter, and along `tidy.path`, or in w alone; > 0 means
     that Direct CM is better. Hatched: p ≥ `alpha` (unadjusted) or not tested. Bold outline: the paper's inversion.
     Raises UserError where neither adapter nor training step nor ω takes two values.
     """
@@ -68,20 +69,20 @@ def draw(
     adapters = sorted({r["adapter"] for r in rows}, key=tidy.adapter_order)
     budget: list[tidy.Row] = []
     for adapter in adapters:
-        budget += tidy.path([r for r in rows if r["adapter"] == adapter], {**main, "adapter": adapter}, step="a_step")
+        budget += tidy.path([r for r in rows if r["adapter"] == adapter], main.at(adapter=adapter), step="a_step")
     guided = [r for r in tidy.finished(rows, "a_step") if tidy.matches(r, main, ("w",))]
     grids = [
         (
             "budget", "training steps", _table(budget, metrics, "a_step", alpha),
             sorted({r["adapter"] for r in budget}, key=tidy.adapter_order),
         ),
-        ("guidance", f"guidance scale ω, at {main['steps']} steps", _table(guided, metrics, "w", alpha), [main["adapter"]]),
+        ("guidance", f"guidance scale ω, at {main.steps} steps", _table(guided, metrics, "w", alpha), [main.adapter]),
     ]  # fmt: skip
     # A panel of one cell is no map.
     grids = [g for g in grids if len({(x, a) for _, x, a in g[2]}) > 1]
     if len(grids) == 2:
         # The row over ω stands level with its adapter's.
-        lines = sorted({*grids[0][3], main["adapter"]}, key=tidy.adapter_order)
+        lines = sorted({*grids[0][3], main.adapter}, key=tidy.adapter_order)
         grids = [(*g[:3], lines) for g in grids]
     if not grids:
         raise UserError(
@@ -162,7 +163,7 @@ def draw(
                     panel.set_xlabel(label)
                 elif g and m == 0:
                     panel.annotate(
-                        label, (-0.5, lines.index(main["adapter"]) - 0.5), xytext=(0, 3), textcoords="offset points",
+                        label, (-0.5, lines.index(main.adapter) - 0.5), xytext=(0, 3), textcoords="offset points",
                         annotation_clip=False,
                     )  # fmt: skip
                 if g == 0:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from directcm.analysis import style, tidy
-from directcm.config import number
+from directcm.config import Setting, number, spell
 from directcm.errors import UserError
 from directcm.specs import DISTANCES, METRICS
 
@@ -19,7 +19,7 @@ LOSSES = {d.name: d.title for d in DISTANCES.values()}
 
 def draw(
     comparisons_csv: str | Path,
-    main: Mapping[str, Any],
+    main: Setting,
     out_pdf: str | Path,
     out_png: str | Path,
     out_csv: str | Path,
@@ -30,14 +30,14 @@ def draw(
 ) -> None:
     """One panel per headline metric: the difference CM − Direct CM with its interval, main setting first.
 
-    Rows of the figure are settings that differ from `main` (SETTING_AXES) in one of `axes` alone, finished students;
+    Rows of the figure are settings that differ from the setting `main` in one of `axes` alone, finished students;
     open where p ≥ `alpha` (unadjusted). Raises UserError where no such setting was compared.
     `space`: what ODE errors are in, latent or pixel.
     """
     rows = tidy.finished(tidy.read(comparisons_csv, (*tidy.COMPARISON_COLUMNS, "level", "n")), "a_step")
     found: dict[tuple[str, str], list[tidy.Row]] = {("", ""): tidy.differences(rows, main)}
     for axis in axes:
-        varied = [r for r in tidy.differences(rows, main, (axis,)) if not tidy.same(r[axis], main[axis])]
+        varied = [r for r in tidy.differences(rows, main, (axis,)) if spell(r[axis]) != main.spelled[axis]]
         for text in sorted({r[axis] for r in varied}, key=lambda t: (tidy.value(t), t)):
             found[axis, text] = [r for r in varied if r[axis] == text]
     if len(found) < 2 or not found["", ""]:
@@ -115,13 +115,13 @@ def draw(
     tidy.write(out_csv, out, COLUMNS)
 
 
-def _label(axis: str, text: str, main: Mapping[str, Any], axes: Sequence[str]) -> str:
+def _label(axis: str, text: str, main: Setting, axes: Sequence[str]) -> str:
     """ "main: MSE, 0.0001"; "pseudo-Huber"; "learning rate 0.001"."""
 
-    def spell(name: str, value: object) -> str:
+    def shown(value: object) -> str:
         plain = tidy.value(str(value))
         return LOSSES.get(str(value), str(value)) if math.isnan(plain) else number(plain)
 
     if not axis:
-        return "main: " + ", ".join(spell(name, main[name]) for name in axes)
-    return NAMES.get(axis, f"{axis} ") + spell(axis, text)
+        return "main: " + ", ".join(shown(getattr(main, name)) for name in axes)
+    return NAMES.get(axis, f"{axis} ") + shown(text)

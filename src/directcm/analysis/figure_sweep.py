@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Mapping
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
 from directcm.analysis import style, tidy
+from directcm.config import Setting
 from directcm.errors import UserError
 from directcm.specs import METHODS, METRICS
 
@@ -20,7 +21,7 @@ def draw(
     metrics_csv: str | Path,
     comparisons_csv: str | Path,
     axis: str,
-    main: Mapping[str, Any],
+    main: Setting,
     out_pdf: str | Path,
     out_png: str | Path,
     out_csv: str | Path,
@@ -29,7 +30,7 @@ def draw(
     alpha: float = tidy.ALPHA,
     space: str = "latent",
 ) -> None:
-    """Draw finished students that differ from the setting `main` (SETTING_AXES) in `axis` ("N" or "w") alone.
+    """Draw finished students that differ from the setting `main` in `axis` ("N" or "w") alone.
 
     Markers are open where CM − Direct CM has p ≥ `alpha` (comparisons.csv, unadjusted) or was not tested. The teacher and
     its floor are drawn as they are at each value. `paper` names the metrics that are on the paper's scale.

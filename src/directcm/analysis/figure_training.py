@@ -6,11 +6,11 @@ Below, what a method that is built over another one changes: the difference from
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from directcm.analysis import style, tidy
+from directcm.config import Setting
 from directcm.errors import UserError
 from directcm.registry import methods
 from directcm.specs import METHODS, METRICS
@@ -27,7 +27,7 @@ def family(name: str) -> str:
 
 def draw(
     metrics_csv: str | Path,
-    main: Mapping[str, Any],
+    main: Setting,
     out_pdf: str | Path,
     out_png: str | Path,
     out_csv: str | Path,
@@ -35,7 +35,7 @@ def draw(
     """The first FD to data and the prompt accuracy, if there (rows), against training steps, a column per family of methods.
 
     Below these, for every method whose `tidy.base` is there too, its difference from that, paired by seed, with 95 % intervals
-    over seeds. Students of the setting `main` (SETTING_AXES), each method along its own `tidy.path`. Raises UserError where no
+    over seeds. Students of the setting `main`, each method along its own `tidy.path`. Raises UserError where no
     method was evaluated after two numbers of steps.
     """
     rows = tidy.read(metrics_csv, tidy.METRIC_COLUMNS)

@@ -23,7 +23,7 @@ from directcm.analysis.figure_map import inverted
 from directcm.analysis.selection import FLOOR, main_runs, main_setting, sampling_numbers, steps_label
 from directcm.analysis.table import fixed
 from directcm.artifacts import PROVENANCE, read_csv, read_json, write_bytes, write_csv, write_json, write_text
-from directcm.config import Config, load_config, number
+from directcm.config import Config, load_config, number, spell
 from directcm.errors import UserError
 from directcm.specs import METHODS, METRICS, SOLVERS
 
@@ -61,9 +61,9 @@ def relevant(config: Config) -> dict[str, Any]:
         },
     )  # fmt: skip
     runs = main_runs(config)
-    block["students"] = main_setting(config) | {
-        METHODS[name]: f"seeds {', '.join(str(run['seed']) for run in runs if run['method'] == name)}"
-        for name in dict.fromkeys(run["method"] for run in runs)
+    block["students"] = main_setting(config).axes() | {
+        METHODS[name]: f"seeds {', '.join(str(run.seed) for run in runs if run.method == name)}"
+        for name in dict.fromkeys(run.method for run in runs)
     }
     return dict(sorted(_flat(block)))
 
@@ -341,7 +341,7 @@ def _map(folder: Path, config: Config) -> list[dict[str, Any]]:
         }  # fmt: skip
 
     for adapter in sorted({row["adapter"] for row in found[fd]}, key=tidy.adapter_order):
-        own = tidy.path([r for r in found[fd] if r["adapter"] == adapter], {**main, "adapter": adapter}, step="a_step")
+        own = tidy.path([r for r in found[fd] if r["adapter"] == adapter], main.at(adapter=adapter), step="a_step")
         out += [line("budget", row, found["ode_error"]) for row in sorted(own, key=lambda r: float(r["a_step"]))]
     guided = [r for r in tidy.finished(found[fd], "a_step") if tidy.matches(r, main, ("w",))]
     out += [line("guidance", row, found["ode_error"]) for row in sorted(guided, key=lambda r: float(r["w"]))]
@@ -387,9 +387,9 @@ def _sweeps(folder: Path, config: Config) -> list[dict[str, Any]]:
             for metric in (fd, "ode_error")
         }
         for row in sorted(own[fd], key=lambda r: (tidy.value(r[axis]) if axis else 0.0, r.get(axis, ""))):
-            if axis and axis != "N" and tidy.same(row[axis], main[axis]):
+            if axis and axis != "N" and spell(row[axis]) == main.spelled[axis]:
                 continue
-            ode = next((r for r in own["ode_error"] if not axis or tidy.same(r[axis], row[axis])), None)
+            ode = next((r for r in own["ode_error"] if not axis or spell(r[axis]) == spell(row[axis])), None)
             out.append(
                 {
                     "setting": name(row), "metric": fd, "ode_cm": ode and ode["mean_a"], "ode_direct_cm": ode and ode["mean_b"],
@@ -397,8 +397,7 @@ def _sweeps(folder: Path, config: Config) -> list[dict[str, Any]]:
                 }
             )  # fmt: skip
 
-    own = number(main["N"])
-    lines("N", lambda row: f"N = {row['N']}" + (", the main comparison" if tidy.same(row["N"], own) else ""))
+    lines("N", lambda row: f"N = {row['N']}" + (", the main comparison" if row["N"] == main.spelled["N"] else ""))
     lines("solver", lambda row: SOLVERS[row["solver"]])
     lines("loss", lambda row: claims.DISTANCES[row["loss"]].title)
     lines("lr", lambda row: f"learning rate {row['lr']}")
@@ -432,10 +431,10 @@ def _errors(folder: Path, config: Config) -> list[dict[str, Any]]:
         line: dict[str, Any] = {"time": number(time)}
         for name, label in METHODS.items():
             if label in tidy.PAIR:
-                own = [row for row in rows if row["method"] == name and tidy.same(row["time"], time)]
+                own = [row for row in rows if row["method"] == name and tidy.value(row["time"]) == time]
                 for term in ("student_error", "total_error"):
                     line[f"{name}_{term}"] = tidy.mean_sd([tidy.value(row[term]) for row in own])[0]
-        solver = [tidy.value(row["solver_error"]) for row in rows if tidy.same(row["time"], time)]
+        solver = [tidy.value(row["solver_error"]) for row in rows if tidy.value(row["time"]) == time]
         out.append({**line, "solver_error": tidy.mean_sd(solver)[0]})
     return out
 

@@ -23,13 +23,13 @@ from directcm.analysis.selection import (
     main_setting,
     sampling_numbers,
     select_axis,
-    spell,
+    select_runs,
     steps_label,
     swept,
 )
-from directcm.analysis.tidy import finished, mean_sd, read, same, value
+from directcm.analysis.tidy import finished, mean_sd, read, value
 from directcm.artifacts import read_csv, write_csv, write_json, write_text
-from directcm.config import ODE_AXES, RUN_AXES, SETTING_AXES, Config, number
+from directcm.config import SETTING_AXES, Config, Ode, Run, Setting, spell
 from directcm.errors import UserError
 from directcm.registry import FIRST
 from directcm.specs import METHODS, METRICS, SOLVERS
@@ -94,16 +94,8 @@ def same_scale(metric: str, config: Config) -> bool:
 
 def _place(row: Mapping[str, Any], step: str) -> tuple[Any, ...]:
     """What a value and a comparison must share: setting, optimiser step, sampling steps, metric, reference."""
-    spelled = (_spelled(row[name]) for name in (*SETTING_AXES, step, "sampling_steps"))
+    spelled = (spell(row[name]) for name in (*SETTING_AXES, step, "sampling_steps"))
     return (*spelled, row["metric"], row["reference"])
-
-
-def _spelled(text: Any) -> str:
-    """A field as one spelling of its number: 1e-4 and 0.0001 are one learning rate."""
-    try:
-        return number(float(text))
-    except ValueError:
-        return str(text)
 
 
 def significant(comparison: Mapping[str, str], alpha: float) -> bool:
@@ -125,7 +117,7 @@ def _tests(comparisons: Sequence[Mapping[str, str]]) -> dict[tuple[Any, ...], Ma
     return {
         _place(row, "a_step"): row
         for row in comparisons
-        if row["what"] == "method" and (row["a"], row["b"]) == (A, B) and same(row["a_step"], row["b_step"])
+        if row["what"] == "method" and (row["a"], row["b"]) == (A, B) and value(row["a_step"]) == value(row["b_step"])
     }
 
 
@@ -684,23 +676,21 @@ class Out:
     json: Path | None = None
 
 
-def _require(
-    rows: Sequence[Mapping[str, str]], runs: Sequence[Mapping[str, Any]], numbers: Sequence[int], path: str | Path
-) -> None:
+def _require(rows: Sequence[Mapping[str, str]], runs: Sequence[Run], numbers: Sequence[int], path: str | Path) -> None:
     """UserError where a run of the grid, its teacher or its floor has no line in metrics.csv."""
-    have = {(r["row"], *(_spelled(r[n]) for n in RUN_AXES if n != "method"), r["sampling_steps"]) for r in rows}
-    teachers = {(r["row"], *(_spelled(r[n]) for n in ODE_AXES)) for r in rows}
+    have = {(Run.of(r, f"{path}: a line"), int(r["sampling_steps"])) for r in rows if r["method"]}
+    teachers = {(r["row"], Ode.of(r, f"{path}: a line")) for r in rows}
     for run in runs:
         for k in numbers:
-            if (METHODS[run["method"]], *(_spelled(run[n]) for n in RUN_AXES if n != "method"), str(k)) not in have:
+            if (run, k) not in have:
                 raise UserError(
-                    f"{path}: none of {METHODS[run['method']]} at {k} sampling step{'s' * (k > 1)} with {spell(run)}, "
-                    f"seed = {run['seed']}; evaluate this student and collect again"
+                    f"{path}: none of {METHODS[run.method]} at {k} sampling step{'s' * (k > 1)} with {run.setting.words}, "
+                    f"seed = {run.seed}; evaluate this student and collect again"
                 )
         # Of errors sample by sample alone neither has a line: the teacher has none to itself, another noise no counterpart.
         for row in (TEACHER, FLOOR) if any(r["metric"] != "ode_error" for r in rows) else ():
-            if (row, *(_spelled(run[n]) for n in ODE_AXES)) not in teachers:
-                raise UserError(f"{path}: none of “{row}” with {spell(run, ODE_AXES)}; evaluate it and collect again")
+            if (row, run.ode) not in teachers:
+                raise UserError(f"{path}: none of “{row}” with {run.ode.words}; evaluate it and collect again")
 
 
 def _headline(config: Config) -> list[str]:
@@ -713,7 +703,7 @@ def _others(config: Config) -> list[str]:
 
 def available(config: Config) -> list[str]:
     """The tables that the grid and the metrics of a configuration have something for, by name."""
-    both = {run["method"] for run in main_runs(config)} >= set(FIRST)
+    both = {run.method for run in main_runs(config)} >= set(FIRST)
     wanted = {
         "table1": bool(_headline(config)),
         "table2": bool(_headline(config)) and len(swept(config, "solver")) > 1,
@@ -742,7 +732,7 @@ def _chosen(
     rows = select_axis(read(metrics, METRICS_COLUMNS), main, axis)
     students = [row for row in finished([r for r in rows if r["step"]]) if int(row["sampling_steps"]) in numbers]
     chosen = sorted([*(row for row in rows if not row["step"]), *students], key=order)
-    _require(chosen, select_axis(config.runs(), main, axis), numbers, metrics)
+    _require(chosen, select_runs(config.runs(), main, axis), numbers, metrics)
     lines = _lines(chosen, group)
     tests = _tests(read_csv(comparisons))
     _fill(lines, names, tests, config.statistics.alpha, metrics)
@@ -927,7 +917,7 @@ def evaluations(student: Mapping[str, str]) -> float:
 
 
 def equal_compute(
-    students: Sequence[Mapping[str, str]], main: Mapping[str, Any], budget: float
+    students: Sequence[Mapping[str, str]], main: Setting, budget: float
 ) -> dict[str, tuple[tuple[str, ...], float]]:
     """Method → (steps, pool, step) whose cost is nearest to the budget, and its cost: of those within WITHIN of it.
 
@@ -951,7 +941,7 @@ def _table4(metrics: str | Path, config: Config, students: str | Path) -> tuple[
     if set(config_methods(config)) <= set(FIRST):
         raise UserError("students: method has cm and direct_cm alone, so Table 4 has nothing to add; name others too")
     costs = read(students, STUDENTS_COLUMNS)
-    own = {r["method"]: evaluations(r) for r in select_axis(costs, main) if same(r["step"], main["steps"])}
+    own = {r["method"]: evaluations(r) for r in select_axis(costs, main) if value(r["step"]) == main.steps}
     reference = FIRST[0] if FIRST[0] in own else next(iter(own))
     compute = equal_compute(costs, main, own[reference])
     rows = select_axis(read(metrics, METRICS_COLUMNS), main, ("steps", "pool"))
@@ -966,7 +956,7 @@ def _table4(metrics: str | Path, config: Config, students: str | Path) -> tuple[
             ],
         ),
     ]
-    _require(parts[0][1] + [r for r in rows if not r["step"]], select_axis(config.runs(), main), numbers, metrics)
+    _require(parts[0][1] + [r for r in rows if not r["step"]], select_runs(config.runs(), main), numbers, metrics)
     lines: list[_Line] = []
     names = {label: name for name, label in METHODS.items()}
     for part, found in parts:
@@ -978,7 +968,7 @@ def _table4(metrics: str | Path, config: Config, students: str | Path) -> tuple[
     absent = [METHODS[name] for name in own if name not in compute]
     notes = [
         "Students: mean ± sample standard deviation (n − 1) over training seeds. All from the same initial noise and prompts.",
-        f"{UPDATES}: {number(main['steps'])} steps of {number(main['batch_size'])}. {COMPUTE}: as many evaluations as {METHODS[reference]} "
+        f"{UPDATES}: {main.steps} steps of {main.batch_size}. {COMPUTE}: as many evaluations as {METHODS[reference]} "
         f"took there, within {WITHIN:.0%}; fewer or more steps, and for solved targets fewer start points too. An evaluation is a row "
         "through a U-Net: the student's forwards, its backwards as two each, the teacher's, and those that solved targets.",
         *(
@@ -1029,7 +1019,7 @@ def table4(metrics: str | Path, comparisons: str | Path, config: Config, out: Ou
 
 def config_methods(config: Config) -> list[str]:
     """The methods of a grid, in their own order."""
-    used = {run["method"] for run in config.runs()}
+    used = {run.method for run in config.runs()}
     return [name for name in METHODS if name in used]
 
 
@@ -1091,18 +1081,18 @@ def comparison_rows(metrics: str | Path, comparisons: str | Path, config: Config
 
     `floor` is the teacher's distance to its own samples from other noise.
     """
-    if not {run["method"] for run in main_runs(config)} >= set(FIRST):
+    if not {run.method for run in main_runs(config)} >= set(FIRST):
         raise UserError("students: method has only one of cm and direct_cm, so there is nothing to compare; name both")
     main, alpha, fewest = main_setting(config), config.statistics.alpha, sampling_numbers(config)[0]
     found = {
         (row["metric"], row["reference"]): row
         for row in _tests(select_axis(read(comparisons, COMPARISONS_COLUMNS), main)).values()
-        if same(row["a_step"], main["steps"]) and same(row["sampling_steps"], fewest)
+        if value(row["a_step"]) == main.steps and value(row["sampling_steps"]) == fewest
     }
     keys = [(m, r) for m in config.metric_names() for r in METRICS[m].references if (m, r) in found]
     if not keys:
         raise UserError(
-            f"{comparisons}: no comparison of CM and Direct CM with {spell(main)}; compare this setting and collect again"
+            f"{comparisons}: no comparison of CM and Direct CM with {main.words}; compare this setting and collect again"
         )
     floors = {
         (row["metric"], row["reference"]): value(row["value"])

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from directcm.artifacts import read_csv, write_csv
-from directcm.config import SETTING_AXES
+from directcm.config import ODE_AXES, SETTING_AXES, Setting, spell
 from directcm.errors import UserError
 from directcm.registry import FIRST
 from directcm.specs import METHODS, METRICS
@@ -64,19 +64,9 @@ def value(text: str | None) -> float:
     return number if math.isfinite(number) else math.nan
 
 
-def same(a: object, b: object) -> bool:
-    """Whether two axis values are one: as numbers where both are, else as text."""
-    try:
-        return float(str(a)) == float(str(b))
-    except ValueError:
-        return str(a) == str(b)
-
-
-def matches(
-    row: Row, setting: Mapping[str, Any], free: Collection[str] = (), names: Sequence[str] = SETTING_AXES
-) -> bool:
+def matches(row: Row, setting: Setting, free: Collection[str] = (), names: Sequence[str] = SETTING_AXES) -> bool:
     """Whether a row's axes are those of a setting, but for those in `free`."""
-    return all(name in free or same(row[name], setting[name]) for name in names)
+    return all(name in free or spell(row[name]) == setting.spelled[name] for name in names)
 
 
 def fewest(rows: Sequence[Row]) -> list[Row]:
@@ -88,11 +78,11 @@ def fewest(rows: Sequence[Row]) -> list[Row]:
 
 def finished(rows: Iterable[Row], step: str = "step") -> list[Row]:
     """Rows of finished students: no snapshots."""
-    return [row for row in rows if same(row[step], row["steps"])]
+    return [row for row in rows if value(row[step]) == value(row["steps"])]
 
 
 def differences(
-    rows: Iterable[Row], main: Mapping[str, Any], free: Collection[str] = (), sampling_steps: float | None = None
+    rows: Iterable[Row], main: Setting, free: Collection[str] = (), sampling_steps: float | None = None
 ) -> list[Row]:
     """CM − Direct CM at the same step of training, in settings that differ from `main` in `free` only.
 
@@ -103,7 +93,7 @@ def differences(
         for r in rows
         if r["what"] == "method"
         and (r["a"], r["b"]) == PAIR
-        and same(r["a_step"], r["b_step"])
+        and value(r["a_step"]) == value(r["b_step"])
         and matches(r, main, free)
     ]
     least = (
@@ -123,9 +113,9 @@ def layered(rows: Iterable[str]) -> list[str]:
     return sorted(rows, key=lambda row: base(row) is not None)
 
 
-def teacher(rows: Iterable[Row], setting: Mapping[str, Any], free: Collection[str] = ()) -> list[Row]:
+def teacher(rows: Iterable[Row], setting: Setting, free: Collection[str] = ()) -> list[Row]:
     """The rows of the teacher and of its floor at a setting's solver, N and w, but for those in `free`."""
-    return [r for r in rows if r["row"] in (TEACHER, FLOOR) and matches(r, setting, free, ("solver", "N", "w"))]
+    return [r for r in rows if r["row"] in (TEACHER, FLOOR) and matches(r, setting, free, ODE_AXES)]
 
 
 # ----------------------------------------------------------------- metrics
@@ -166,7 +156,7 @@ def title(metric: str, reference: str, space: str = "latent") -> str:
 
 
 def constants(
-    rows: Iterable[Row], main: Mapping[str, Any], metric: str, reference: str, paper: Collection[str]
+    rows: Iterable[Row], main: Setting, metric: str, reference: str, paper: Collection[str]
 ) -> dict[str, float]:
     """What a metric is read against in the setting `main`: row → value of the teacher, its floor, and "paper, <row>"."""
     found = {
@@ -266,7 +256,7 @@ def seeds(groups: Iterable[Sequence[Point]]) -> str:
 # ----------------------------------------------------------------- along training
 
 
-def path(rows: Sequence[Row], main: Mapping[str, Any], free: Collection[str] = (), step: str = "step") -> list[Row]:
+def path(rows: Sequence[Row], main: Setting, free: Collection[str] = (), step: str = "step") -> list[Row]:
     """Rows along training: of all settings that differ from `main` in steps, pool and `free` only, those of one path.
 
     One path is one setting with its snapshots: the one with most steps that were evaluated, or among equals the main one,
@@ -281,14 +271,14 @@ def path(rows: Sequence[Row], main: Mapping[str, Any], free: Collection[str] = (
         return []
 
     def rank(key: tuple[float, float]) -> tuple[int, bool, float, float]:
-        own = same(key[0], main["steps"]) and same(key[1], main["pool"])
+        own = key == (main.steps, main.pool)
         return len({value(r[step]) for r in groups[key]}), own, *key
 
     best = max(groups, key=rank)
     if rank(best)[0] > 1:
         return groups[best]
     chosen: dict[float, tuple[float, float]] = {}
-    for key in sorted(groups, key=lambda k: (same(k[1], main["pool"]), k[1])):
+    for key in sorted(groups, key=lambda k: (k[1] == main.pool, k[1])):
         chosen[key[0]] = key
     return [row for key in sorted(chosen.values()) for row in groups[key]]
 

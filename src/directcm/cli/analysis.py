@@ -53,7 +53,7 @@ def compare(
     for name, path in features:
         theirs.setdefault(name, []).append(path)
     compare.compare(
-        setting,
+        config.Setting.of(setting, "compare: the setting"),
         metrics,
         theirs,
         dict(teacher),
@@ -165,8 +165,7 @@ def figure(
     elif name == "curves":
         from directcm.analysis.figure_curves import mean_table, read_curve
 
-        found = [(student.json("student.json")["run"], student) for student in given("students")[0]]
-        curves = [read_curve(METHODS[run["method"]], run["seed"], s.file("curve.csv")) for run, s in found]
+        curves = [read_curve(METHODS[s.run.method], s.run.seed, s.file("curve.csv")) for s in given("students")[0]]
         draw(curves, *out)
         mean_table(curves, job.out.with_name("mean_curves.csv"))
     else:
@@ -184,7 +183,8 @@ def figure(
             "training": ("metrics", {}),
         }
         names, more = inputs[name]
-        draw(*given(*names.split(), "setting"), *out, **more)
+        *tables, main = given(*names.split(), "setting")
+        draw(*tables, config.Setting.of(main, f"figure {name}: --setting"), *out, **more)
 
 
 def _samples_of(items: Sequence[tuple[str, str]]) -> dict[str, list[Any]]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
@@ -33,7 +32,7 @@ def targets(
     job.prepare()
     from directcm import targets
 
-    what = (settings, ode.solver, ode.N, ode.w, shard, teacher, latents)
+    what = (settings, ode.value, shard, teacher, latents)
     targets.make(*what, job.seed, job.device, precision, job.scratch, job.out, start_points)
 
 
@@ -52,7 +51,7 @@ def endpoints(
     job.prepare()
     from directcm import endpoints
 
-    what = (settings, ode.solver, ode.N, ode.w, shard, batch_size, teacher, latents)
+    what = (settings, ode.value, shard, batch_size, teacher, latents)
     endpoints.make(*what, job.seed, job.device, precision, job.scratch, job.out)
 
 
@@ -63,7 +62,7 @@ def trajectories(
     job.prepare()
     from directcm import trajectories
 
-    what = (count, ode.solver, ode.N, ode.w, teacher, latents)
+    what = (count, ode.value, teacher, latents)
     trajectories.make(*what, job.seed, job.device, precision, job.out)
 
 
@@ -109,6 +108,6 @@ def train(
     from directcm import training
 
     sizes = {"lr": lr, "batch_size": batch_size, "pool": pool, "steps": steps, "seed": training_seed}
-    run = {"method": method, **asdict(ode), "adapter": adapter, "loss": loss, **sizes}
+    run = config.Run.of({"method": method, **ode.value.axes(), "adapter": adapter, "loss": loss, **sizes}, "train")
     what = (run, settings, snapshots, teacher, latents, targets)
     training.make(*what, job.seed, job.scratch, tensorboard, job.out, _hparams(hparams, method))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
 from directcm import config
@@ -42,11 +42,11 @@ def sample(
 
     what = sampling.Evaluated(settings, teacher, latents, noise, job.seed, job.device)
     if student is None:
-        sampling.sample_teacher(what, asdict(ode), shard, shards, job.scratch, job.out)
+        sampling.sample_teacher(what, ode.value, shard, shards, job.scratch, job.out)
     elif not sets:
         raise UserError("--sets is missing: what to sample of the student, as STEP:SAMPLING_STEPS …")
     else:
-        sampling.sample_students(what, asdict(ode), student, sets, job.scratch, job.out)
+        sampling.sample_students(what, ode.value, student, sets, job.scratch, job.out)
 
 
 def search(
@@ -107,7 +107,7 @@ def edit(
     job.prepare()
     from directcm import editing
 
-    what = (settings, ode.solver, ode.N, ode.w, batch_size, precision, teacher, latents, student, reference)
+    what = (settings, ode.value, batch_size, precision, teacher, latents, student, reference)
     editing.make(*what, job.seed, job.device, job.out)
 
 
@@ -211,7 +211,9 @@ def evaluate(
     def by_name(found: Sequence[o.Artifact]) -> dict[str, o.Artifact]:
         return {f.settings["extractor"]: f for f in found}
 
-    common: dict[str, Any] = {"metrics": metrics, "row": whose.label, "run": whose.run, "statistics": settings}
+    common: dict[str, Any] = {"metrics": metrics, "row": whose.label, "statistics": settings}
+    kind = config.Run if whose.label in METHODS.values() else config.Ode
+    common["run"] = kind.of(whose.run, "--run")
     common |= {"seed": job.seed, "out": job.out}
     data_by, reference_by = by_name(data_features), by_name(reference_features)
     if collection is not None:

@@ -9,8 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
+from directcm import config
 from directcm.cli.declare import QUOTED, Option
-from directcm.config import SETTING_AXES, Config
+from directcm.config import SETTING_AXES
 from directcm.specs import METHODS, METRICS, SOLVERS
 
 if TYPE_CHECKING:
@@ -104,11 +105,11 @@ def tidy(name: str) -> Option:
     return Option(f"the tidy table {name}.csv", metavar="CSV", filled="input.NAME")
 
 
-def runs_of(config: Config, scope: str) -> list[dict[str, Any]]:
+def runs_of(grid: config.Config, scope: str) -> list[config.Run]:
     """The runs of the main comparison, or of the whole grid."""
     from directcm.analysis.selection import main_runs
 
-    return main_runs(config) if scope == "main" else config.runs()
+    return main_runs(grid) if scope == "main" else grid.runs()
 
 
 def counted(name: str, unit: str) -> Callable[[int, int], None]:
@@ -156,6 +157,10 @@ class Ode:
     solver: Annotated[str, Option(choices=tuple(SOLVERS))]
     N: Annotated[Natural, "intervals"]
     w: Annotated[Scale, "guidance scale, 1 is unguided"]
+
+    @property
+    def value(self) -> config.Ode:
+        return config.Ode(solver=self.solver, N=self.N, w=self.w)
 
 
 @dataclass(frozen=True, kw_only=True)

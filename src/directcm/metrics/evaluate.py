@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from directcm.artifacts import Artifact, new_artifact, new_collection, write_csv, write_json
-from directcm.config import Statistics
+from directcm.config import Ode, Run, Statistics
 from directcm.errors import UserError
 from directcm.metrics.bootstrap import mean_interval
 from directcm.metrics.clip_score import cosine
@@ -219,7 +219,7 @@ def evaluate(
     metrics: Sequence[str],
     row: str,
     steps: int,
-    run: Mapping[str, Any],
+    run: Run | Ode,
     statistics: Statistics,
     seed: int,
     out: str | Path,
@@ -230,7 +230,7 @@ def evaluate(
 
     `samples` are the set's shards, which together hold every row of `noise`; `features`, `data_features` and
     `reference_features` are by extractor name. `reference` is the teacher's shards of the student's own ODE, None for
-    the teacher's row, which has no distance to itself. `run` is the set's axes, recorded as they are, `steps` its
+    the teacher's row, which has no distance to itself. `run` is the set's run, the teacher's its ODE; `steps` its
     number of sampling steps, `step` the optimiser step of its student (None for the teacher).
 
     The row `FLOOR` is the teacher's samples of a second noise, with the same prompts, against its samples of the first,
@@ -253,7 +253,7 @@ def evaluate_collection(
     *,
     metrics: Sequence[str],
     row: str,
-    run: Mapping[str, Any],
+    run: Run | Ode,
     statistics: Statistics,
     seed: int,
     out: str | Path,
@@ -280,8 +280,8 @@ def evaluate_collection(
             sides,
             [part],
             {extractor: parts[name] for extractor, parts in features.items()},
-            steps=_setting(part, "steps"),
-            step=_setting(part, "step"),
+            steps=_which(part, "steps"),
+            step=_which(part, "step"),
             run=run,
             statistics=statistics,
             seed=seed,
@@ -289,7 +289,7 @@ def evaluate_collection(
         )
     settings = {
         "row": row,
-        "run": dict(run),
+        "run": run.axes(),
         "metrics": list(metrics),
         "statistics": statistics.model_dump(mode="json"),
         "seed": seed,
@@ -298,7 +298,7 @@ def evaluate_collection(
     return contents
 
 
-def _setting(samples: Artifact, name: str) -> int:
+def _which(samples: Artifact, name: str) -> int:
     """A number that says which set of its run this is."""
     value = samples.settings.get(name)
     if not isinstance(value, int):
@@ -323,7 +323,7 @@ def _measure(
     *,
     steps: int,
     step: int | None,
-    run: Mapping[str, Any],
+    run: Run | Ode,
     statistics: Statistics,
     seed: int,
     out: str | Path,
@@ -421,7 +421,7 @@ def _measure(
             weak = held_out is None or held_out < TRUSTED
             add_mean(name, "prompt", values, flags=["weak_classifier"] if weak else [])
 
-    which = {"row": sides.row, "steps": steps, "step": step, "run": dict(run)}
+    which = {"row": sides.row, "steps": steps, "step": step, "run": run.axes()}
     content = {
         **which,
         "metrics": entries,

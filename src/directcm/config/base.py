@@ -1,0 +1,101 @@
+"""What every block of the configuration is made of: kinds of values, and how YAML's are taken."""
+
+from __future__ import annotations
+
+import json
+import re
+from datetime import date
+from decimal import Decimal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+
+from directcm.specs import DISTANCES, METHODS, SOLVERS
+
+_EXPONENT = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)[eE][+-]?[0-9]{1,3}")
+
+
+def _numbers(value: Any) -> Any:
+    """1e2 and 1e-3, which YAML 1.1 takes for text where they have no point, as the numbers they are; whole ones stay whole."""
+    if isinstance(value, str) and _EXPONENT.fullmatch(value):
+        exact = Decimal(value)
+        return int(exact) if exact == exact.to_integral_value() and abs(exact) < 10**18 else float(value)
+    if isinstance(value, list | tuple):
+        return [_numbers(one) for one in value]
+    if isinstance(value, dict):
+        return {key: _numbers(one) for key, one in value.items()}
+    return value
+
+
+# Strict: a whole number is not text, and not a number with a point.
+Positive = Annotated[int, Field(ge=1, strict=True)]
+Count = Annotated[int, Field(ge=0, strict=True)]
+Rate = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+Fraction = Annotated[float, Field(ge=0, lt=1)]
+Guidance = Annotated[float, Field(ge=0, le=100)]
+# An unquoted `no` is false to PyYAML and text to others; `dvc exp run --set-param` takes the quotes away.
+Precision = Annotated[Literal["no", "fp16", "bf16"], BeforeValidator(lambda value: "no" if value is False else value)]
+Solver = Literal["ddim", "euler", "heun", "edm_heun"]
+if TYPE_CHECKING:
+    Method = str
+else:
+    Method = Literal[tuple(METHODS)]
+Loss = Literal["mse", "pseudo_huber", "l1", "lpips"]
+ADAPTER = r"^(full|lora[1-9][0-9]*)$"
+Adapter = Annotated[str, Field(pattern=ADAPTER)]
+
+# Solvers are classes with torch beneath them: their names stand here, and this keeps the two from drifting.
+assert set(SOLVERS) == set(get_args(Solver))
+assert set(DISTANCES) == set(get_args(Loss))
+
+
+class Block(BaseModel):
+    """A block of settings: unknown keys are errors, values never change after validation."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=False)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _as_yaml_means(cls, data: Any) -> Any:
+        """No booleans in the place of numbers, and numbers with an exponent as numbers."""
+        if isinstance(data, dict):
+            texts = {key for key, info in cls.model_fields.items() if info.annotation in (str, str | None)}
+            # Blocks within do their own.
+            data = {
+                key: value if key in texts or (isinstance(value, dict) and key != "methods") else _numbers(value)
+                for key, value in data.items()
+            }
+            for key, value in data.items():
+                info = cls.model_fields.get(key)
+                inside = value if isinstance(value, list | tuple) else [value]
+                if value is False and info is not None and "no" in get_args(info.annotation):
+                    continue
+                if info is not None and info.annotation is not bool and any(isinstance(v, bool) for v in inside):
+                    value = next(v for v in inside if isinstance(v, bool))
+                    raise ValueError(
+                        f'{key} is {str(value).lower()}, expected a number or text (text in quotes: "no" and "on" are truth values to YAML)'
+                    )
+        return data
+
+
+def describe(error: ValidationError, where: str) -> str:
+    """One line for a validation error: where, key, what is wrong, what would be right."""
+    problems = error.errors(include_url=False)
+    first = problems[0]
+    key = ".".join(str(part) for part in first["loc"])
+    message = first["msg"].removeprefix("Value error, ")
+    if first["type"] == "extra_forbidden":
+        message = "unknown key; see config.yaml and docs/configuration.md for the keys there are"
+    elif first["type"] == "string_type" and isinstance(first["input"], date | int | float):
+        what = "date" if isinstance(first["input"], date) else "number"
+        message = f"is {first['input']}, a {what} to YAML; put it in quotes where it is meant as text"
+    elif first["type"] not in ("value_error", "missing"):
+        shown = (
+            str(first["input"])
+            if isinstance(first["input"], dict)
+            else json.dumps(first["input"], default=str, ensure_ascii=False)
+        )
+        message = f"is {shown[:80]}: {message[0].lower()}{message[1:]}"
+    more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
+    return f"{where}: {key + ': ' if key else ''}{message}{more}"

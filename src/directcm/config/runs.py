@@ -1,0 +1,155 @@
+"""What a run is: its ODE, its setting and itself, by the values that the paths of its results spell.
+
+Manifests hold the values (`axes`), paths and CSV rows their spelling (`key`, `spelled`); `parse` and `of` read them back.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from contextlib import suppress
+from decimal import Decimal
+from functools import cached_property
+from typing import Self
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from directcm.config.base import Adapter, Block, Count, Guidance, Loss, Positive, Rate, Solver, describe
+from directcm.errors import UserError
+
+
+def number(value: float | int) -> str:
+    """A number as paths spell it: 3.0 → 3, 0.0001 → 0.0001, never an exponent with a sign."""
+    text = format(Decimal(repr(float(value))), "f")
+    return text.rstrip("0").rstrip(".") if "." in text else text
+
+
+def spell(value: object) -> str:
+    """A value of an axis as paths spell it, a number or a number's text: 3.0 and "3" → 3, 1e-4 → 0.0001, lora4 → lora4."""
+    if isinstance(value, int):
+        return str(value)
+    try:
+        return number(float(value if isinstance(value, float) else str(value)))
+    except ValueError:
+        return str(value)
+
+
+def _read(value: object) -> object:
+    """The number that a text spells, or what is given."""
+    if isinstance(value, str):
+        for kind in (int, float):
+            with suppress(ValueError):
+                return kind(value)
+    return value
+
+
+class Axes(BaseModel):
+    """Values by the names of their axes; equal where all of them are."""
+
+    model_config = ConfigDict(frozen=True)
+
+    def axes(self) -> dict[str, str | int | float]:
+        """The values, as manifests hold them."""
+        return {name: getattr(self, name) for name in type(self).model_fields}
+
+    @cached_property
+    def spelled(self) -> Mapping[str, str]:
+        """The values, as paths and CSV rows spell them."""
+        return {name: spell(value) for name, value in self.axes().items()}
+
+    @cached_property
+    def key(self) -> str:
+        """The part of a path: name~value,name~value … as Snakemake's Paramspace spells it; numbers without exponents."""
+        return ",".join(f"{name}~{text}" for name, text in self.spelled.items())
+
+    @cached_property
+    def words(self) -> str:
+        """For a reader: "solver = ddim, N = 50 …"."""
+        return ", ".join(f"{name} = {text}" for name, text in self.spelled.items())
+
+    @classmethod
+    def parse(cls, key: str) -> Self:
+        """What a key spells; a UserError that names it where it spells none of these, or not as `key` does."""
+        try:
+            found = cls.of(dict(part.split("~", 1) for part in key.split(",")), "")
+        except (ValueError, UserError):
+            found = None
+        if found is None or found.key != key:
+            raise UserError(f"{key!r} is no {cls.__name__.lower()}, which is spelled {'~…,'.join(cls.model_fields)}~…")
+        return found
+
+    @classmethod
+    def of(cls, found: object, where: str, remedy: str = "") -> Self:
+        """From a mapping that has these axes, as values or as text, and perhaps more; a UserError says of what, and what is wrong."""
+        after = f"; {remedy}" if remedy else ""
+        if not isinstance(found, Mapping):
+            raise UserError(f"{where} is {found!r:.40}, expected {', '.join(cls.model_fields)} and their values{after}")
+        if missing := [name for name in cls.model_fields if name not in found]:
+            raise UserError(f"{where} lacks {', '.join(missing)}{after}")
+        try:
+            return cls.model_validate({name: _read(found[name]) for name in cls.model_fields})
+        except ValidationError as error:
+            raise UserError(f"{describe(error, where)}{after}") from None
+
+    def at(self, **other: object) -> Self:
+        """The same but for these axes."""
+        return self.of({**self.axes(), **other}, type(self).__name__.lower())
+
+    def but(self, *names: str) -> tuple[str | int | float, ...]:
+        """The values of all axes but these: equal for what differs in these alone."""
+        return tuple(value for name, value in self.axes().items() if name not in names)
+
+
+class Ode(Block, Axes):
+    """How the teacher's probability-flow ODE is solved unless a line of `students` says otherwise."""
+
+    solver: Solver = Field("ddim", description="ddim, euler, heun or edm_heun")
+    N: Positive = Field(50, description="intervals from pure noise to data; on vp it divides process.timesteps")
+    w: Guidance = Field(3.0, description="guidance scale, Imagen form: 1 is unguided")
+
+
+class Setting(Axes):
+    """A run without method and seed: what two methods are compared in."""
+
+    solver: Solver
+    N: Positive
+    w: Guidance
+    adapter: Adapter
+    loss: Loss
+    lr: Rate
+    batch_size: Positive
+    pool: Positive
+    steps: Positive
+
+    @cached_property
+    def ode(self) -> Ode:
+        """What the teacher solves in it."""
+        return Ode.model_construct(solver=self.solver, N=self.N, w=self.w)
+
+
+class Run(Axes):
+    """One student of the grid."""
+
+    method: str
+    solver: Solver
+    N: Positive
+    w: Guidance
+    adapter: Adapter
+    loss: Loss
+    lr: Rate
+    batch_size: Positive
+    pool: Positive
+    steps: Positive
+    seed: Count
+
+    @cached_property
+    def setting(self) -> Setting:
+        """What it shares with runs of other methods and seeds."""
+        return Setting(**{name: getattr(self, name) for name in Setting.model_fields})
+
+    @property
+    def ode(self) -> Ode:
+        """What its teacher solves, and its sampling times lie on."""
+        return self.setting.ode
+
+
+ODE_AXES, SETTING_AXES, RUN_AXES = (tuple(kind.model_fields) for kind in (Ode, Setting, Run))

@@ -1,0 +1,248 @@
+"""The blocks `process`, `teacher` and `encode`: the diffusion model that is distilled."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal, get_args
+
+from pydantic import Field, SerializerFunctionWrapHandler, field_validator, model_serializer, model_validator
+
+from directcm.config.base import Block, Count, Fraction, NonNegative, Positive, Rate
+from directcm.specs import TEACHERS
+
+
+class Karras(Block):
+    """The process of Karras et al.: data plus noise whose standard deviation is the time."""
+
+    sigma_min: Rate = Field(0.002, description="time of the ODE's end")
+    sigma_max: Rate = Field(80.0, description="time of pure noise")
+    rho: Rate = Field(7.0, description="bends the grid towards small times; 1 is even spacing")
+    sigma_data: Rate = Field(
+        0.5, description="standard deviation of the data, pixels in [-1, 1]; used as it stands here"
+    )
+
+    @model_validator(mode="after")
+    def _check(self) -> Karras:
+        if self.sigma_min >= self.sigma_max:
+            raise ValueError(f"sigma_min = {self.sigma_min} is not below sigma_max = {self.sigma_max}")
+        return self
+
+
+class Process(Block):
+    """The noise process of the teacher."""
+
+    kind: Literal["vp", "karras"] = Field(
+        "vp", description="vp: the discrete DDPM process of Stable Diffusion; karras: variance-exploding, as EDM's"
+    )
+    timesteps: Positive = Field(1000, description="vp: number of training time steps of the teacher")
+    time_input: Literal["zero_based", "one_based"] = Field(
+        "zero_based",
+        description="vp: what the U-Net is told at time s: s-1 (as diffusers trains it) or s (as the paper's release feeds it)",
+    )
+    karras: Karras = Karras()
+
+    @model_serializer(mode="wrap")
+    def _own(self, everything: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Of both kinds' keys those of this one: what is made under one kind does not depend on the other's."""
+        other = ("timesteps", "time_input") if self.kind == "karras" else ("karras",)
+        return {key: value for key, value in everything(self).items() if key not in other}
+
+    def divides(self, intervals: int) -> bool:
+        """Whether there is a grid of so many intervals: of the discrete process's steps it takes every so-manieth."""
+        return self.kind != "vp" or self.timesteps % intervals == 0
+
+
+def multiples_of_16(channels: tuple[int, ...]) -> tuple[int, ...]:
+    """Channels that the group norms of the small networks can divide; ValueError otherwise."""
+    if any(c % 16 for c in channels):
+        raise ValueError(f"channels are {list(channels)}, expected multiples of 16")
+    return channels
+
+
+class MicroVae(Block):
+    """The small VAE: each resolution after the first halves the side; 4 latent channels."""
+
+    channels: tuple[Positive, ...] = Field(
+        (32, 64), min_length=2, description="channels at full resolution, half of it, …, multiples of 16"
+    )
+    steps: Positive = Field(280, description="optimiser steps")
+    batch_size: Positive = Field(64, description="images a step")
+    lr: Rate = Field(3e-3, description="peak learning rate, cosine decay")
+    kl_weight: NonNegative = Field(1e-5, description="weight of the KL term against the MSE")
+
+    @property
+    def factor(self) -> int:
+        """Pixels per latent along a side."""
+        return 2 ** (len(self.channels) - 1)
+
+    @field_validator("channels")
+    @classmethod
+    def _check(cls, value: tuple[int, ...]) -> tuple[int, ...]:
+        return multiples_of_16(value)
+
+
+class MicroText(Block):
+    """The two small CLIP text encoders (SDXL has two) and their tokenizer."""
+
+    width: Positive = Field(32, description="hidden size of the first; the second has twice as much")
+    layers: Positive = Field(2, description="transformer layers of each")
+    heads: Positive = Field(2, description="attention heads of each")
+    vocabulary: Annotated[int, Field(ge=600)] = Field(
+        1024, description="largest size of the byte-level BPE vocabulary; 514 are bytes and marks"
+    )
+    length: Annotated[int, Field(ge=4)] = Field(16, description="tokens a caption is padded or cut to")
+
+    @model_validator(mode="after")
+    def _check(self) -> MicroText:
+        if self.width % self.heads:
+            raise ValueError(f"width = {self.width} is not a multiple of heads = {self.heads}")
+        return self
+
+
+class MicroUnet(Block):
+    """The small SDXL U-Net."""
+
+    channels: tuple[Positive, ...] = Field(
+        (32, 64), min_length=1, description="channels per resolution, multiples of 16"
+    )
+    layers_per_block: Positive = Field(1, description="residual blocks per resolution")
+    head_dim: Positive = Field(16, description="size of an attention head")
+    steps: Positive = Field(1050, description="optimiser steps of U-Net and text encoders together")
+    batch_size: Positive = Field(64, description="latents a step")
+    lr: Rate = Field(3e-3, description="peak learning rate, linear warm-up, cosine decay")
+    snr_gamma: Rate | None = Field(
+        5.0, description="γ of the min-SNR weighting of the ε loss (2303.09556); null: every time counts alike"
+    )
+    caption_dropout: Fraction = Field(
+        0.25,
+        description="share of captions replaced by the unconditional embedding, whose error guidance multiplies by w - 1",
+    )
+    ema: Fraction = Field(0.995, description="decay of the weight average that is saved")
+
+    @field_validator("channels")
+    @classmethod
+    def _check(cls, value: tuple[int, ...]) -> tuple[int, ...]:
+        return multiples_of_16(value)
+
+
+class MicroSdxl(Block):
+    """A small StableDiffusionXLPipeline, trained here."""
+
+    vae: MicroVae = MicroVae()
+    text: MicroText = MicroText()
+    unet: MicroUnet = MicroUnet()
+
+
+class Diffusers(Block):
+    """Any SDXL-type pipeline, by local path or by hub id and revision (read from the local hub cache)."""
+
+    path: str | None = Field(None, description="folder of a saved StableDiffusionXLPipeline; wins over id")
+    id: str | None = Field(None, description="hub repository")
+    revision: str | None = Field(None, pattern=r"^[0-9a-f]{40}$", description="full commit hash of the repository")
+    variant: str | None = Field(None, description="weight files' variant, e.g. fp16")
+    vae_path: str | None = Field(None, description="folder of a VAE that replaces the pipeline's; wins over vae_id")
+    vae_id: str | None = Field(None, description="hub repository of a VAE that replaces the pipeline's")
+    vae_revision: str | None = Field(
+        None, pattern=r"^[0-9a-f]{40}$", description="full commit hash of the VAE's repository"
+    )
+    # Left out of what is written where it is null: teachers that were pinned before it existed stay.
+    vae_variant: str | None = Field(
+        None, exclude_if=lambda value: value is None, description="weight files' variant of that VAE, e.g. fp16"
+    )
+
+
+class PixelUnet(Block):
+    """A small UNet2DModel on pixels, told the class of what it denoises."""
+
+    channels: tuple[Positive, ...] = Field(
+        (16, 32, 64), min_length=1, description="channels per resolution, multiples of 16"
+    )
+    layers_per_block: Positive = Field(1, description="residual blocks per resolution")
+    head_dim: Positive = Field(16, description="size of an attention head")
+    # Left out of what is written where it is null, as other keys below where they are as they stand here: what was made
+    # before they existed stays.
+    attention: tuple[Count, ...] | None = Field(
+        None,
+        exclude_if=lambda value: value is None,
+        description="resolutions with attention, 0 is the full one; null: the lowest alone",
+    )
+
+    @field_validator("channels")
+    @classmethod
+    def _check(cls, value: tuple[int, ...]) -> tuple[int, ...]:
+        return multiples_of_16(value)
+
+    @model_validator(mode="after")
+    def _check_attention(self) -> PixelUnet:
+        if max(self.attention or (0,)) >= len(self.channels):
+            raise ValueError(
+                f"attention names resolution {max(self.attention or (0,))}, channels has those from 0 to {len(self.channels) - 1}"
+            )
+        return self
+
+
+class Edm(Block):
+    """A class-conditional EDM on pixels, trained here."""
+
+    unet: PixelUnet = PixelUnet()
+    steps: Positive = Field(1100, description="optimiser steps")
+    batch_size: Positive = Field(128, description="images a step")
+    lr: Rate = Field(2e-3, description="peak learning rate, after a linear warm-up")
+    warm_up: Count = Field(50, exclude_if=lambda value: value == 50, description="optimiser steps of the warm-up")
+    schedule: Literal["cosine", "constant"] = Field("cosine", description="what the learning rate does from there on")
+    p_mean: float = Field(-1.2, allow_inf_nan=False, description="mean of ln(sigma) in training")
+    p_std: Rate = Field(1.2, description="standard deviation of ln(sigma) in training")
+    label_dropout: Fraction = Field(0.1, description="share of labels replaced by the class of guidance's no class")
+    dropout: Fraction = Field(
+        0.0,
+        exclude_if=lambda value: value == 0,
+        description="dropout of the U-Net's features while it is trained; students of it have none",
+    )
+    ema: Fraction = Field(0.995, description="decay of the weight average that is saved")
+
+
+class Mixture(Block):
+    """The exact teacher: every training image is the middle of a Gaussian, and nothing is learnt."""
+
+    scale: NonNegative = Field(0.0, description="standard deviation of each Gaussian, pixels in [-1, 1]; 0: the images")
+    student: PixelUnet = PixelUnet()
+
+
+class Teacher(Block):
+    """The diffusion model that is distilled."""
+
+    kind: Literal["micro_sdxl", "diffusers", "edm", "mixture"] = Field(
+        "micro_sdxl",
+        description="micro_sdxl: trained here; diffusers: an existing SDXL-type pipeline; edm: on pixels, trained here; "
+        "mixture: the exact score of the training images",
+    )
+    micro_sdxl: MicroSdxl = MicroSdxl()
+    diffusers: Diffusers = Diffusers()
+    # Left out of what is written where they are as they stand here, so that what was made before they existed stays.
+    edm: Edm = Field(default=Edm(), exclude_if=lambda value: value == Edm())
+    mixture: Mixture = Field(default=Mixture(), exclude_if=lambda value: value == Mixture())
+
+    @model_validator(mode="after")
+    def _check(self) -> Teacher:
+        d = self.diffusers
+        if self.kind == "diffusers" and not d.path and not (d.id and d.revision):
+            raise ValueError("diffusers needs a path, or an id with its revision (a full commit hash)")
+        if d.vae_id and not d.vae_revision:
+            raise ValueError("diffusers.vae_revision is missing: a hub id is used at a pinned commit only")
+        return self
+
+    @property
+    def pixel_unet(self) -> PixelUnet:
+        """The network on pixels that students are: the teacher's own, or the one given to a teacher that has none."""
+        return self.edm.unet if self.kind == "edm" else self.mixture.student
+
+
+class Encode(Block):
+    """Latents and prompt embeddings."""
+
+    batch_size: Positive = Field(128, description="images a forward")
+    posterior: Literal["sample", "mode"] = Field(
+        "sample", description="draw from the VAE's posterior (as SDXL is trained) or take its mode"
+    )
+
+
+assert set(TEACHERS) == set(get_args(Teacher.model_fields["kind"].annotation))
