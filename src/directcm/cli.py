@@ -448,16 +448,16 @@ def _evaluate(a: argparse.Namespace) -> None:
 def _table(a: argparse.Namespace) -> None:
     config = settings_argument(Config, a.settings)
     if a.name == "table_search":
-        from directcm.analysis.table_search import table_search
+        from directcm.analysis.tables.table_search import table_search
 
         table_search(_artifacts(a.searches, "search"), config, a.out)
         return
-    from directcm.analysis import table
+    from directcm.analysis.tables.index import table
 
     for name in ("metrics", "comparisons"):
         if getattr(a, name) is None:
             raise UserError(f"table {a.name}: --{name} is missing")
-    table.table(a.name, a.metrics, a.comparisons, config, a.out, a.students_table)
+    table(a.name, a.metrics, a.comparisons, config, a.out, a.students_table)
 
 
 def _compare(a: argparse.Namespace) -> None:
@@ -576,7 +576,7 @@ def _samples_of(items: Sequence[tuple[str, str]]) -> dict[str, list[Any]]:
 
 
 def _claims(a: argparse.Namespace) -> None:
-    from directcm.analysis import claims
+    from directcm.analysis.tables import claims
 
     others = [a.out.with_suffix(suffix) for suffix in (".tex", ".html", ".json")]
     claims.claims(a.claims, a.comparisons, settings_argument(Config, a.settings), a.out, *others)
@@ -620,14 +620,14 @@ def _costs(a: argparse.Namespace) -> None:
 
 
 def _show(a: argparse.Namespace) -> None:
-    from directcm.analysis import claims, table
+    from directcm.analysis.tables import claims, table1
     from directcm.artifacts import read_csv
 
     first = (read_csv(a.table) or [{}])[0]
     if "verdict" in first:
         print(claims.text(a.table))
     elif {"row", "metric", "mean"} <= first.keys():
-        print(table.text(a.table))
+        print(table1.text(a.table))
     else:
         raise UserError(f"{a.table}: neither Table 1 nor claims; show reads tables/table1.csv and claims/SCOPE.csv")
 

@@ -13,9 +13,13 @@ from html.parser import HTMLParser
 import numpy as np
 import pytest
 
-from directcm.analysis import table as module
 from directcm.analysis.selection import FLOOR, main_runs
-from directcm.analysis.table import COLUMNS, COMPARISON_COLUMNS, available, latex, paper_value, table, text
+from directcm.analysis.tables import sheet
+from directcm.analysis.tables.cells import COLUMNS, paper_value
+from directcm.analysis.tables.index import available, table
+from directcm.analysis.tables.sheet import latex
+from directcm.analysis.tables.table1 import text
+from directcm.analysis.tables.table_comparison import COMPARISON_COLUMNS, reading
 from directcm.errors import UserError
 
 HOSTILE = '<script>alert("x")</script> $5_a$ 100% & #1 ~^\\ {🎉} مرحبا \u202e'
@@ -370,10 +374,10 @@ def test_comparison(make, configure, tmp_path):
 
 def test_a_single_seeds_reading_says_so():
     row = {"metric": "fd_tiny", "difference": "-1", "p": "0.001", "p_prompts": "0.001", "n_seeds": "1"}
-    assert module.reading(row, 0.05) == "CM is better between these two students; nothing about other seeds"
-    assert module.reading({**row, "p": ""}, 0.05) == "not tested"
-    assert module.reading({**row, "difference": "0", "p": "1"}, 0.05) == "no difference shown"
-    assert module.reading({**row, "metric": "clip_tiny", "n_seeds": "3"}, 0.05) == "Direct CM is better"
+    assert reading(row, 0.05) == "CM is better between these two students; nothing about other seeds"
+    assert reading({**row, "p": ""}, 0.05) == "not tested"
+    assert reading({**row, "difference": "0", "p": "1"}, 0.05) == "no difference shown"
+    assert reading({**row, "metric": "clip_tiny", "n_seeds": "3"}, 0.05) == "Direct CM is better"
 
 
 def test_no_comparison_of_the_main_setting_is_an_error(make, configure, tmp_path):
@@ -412,11 +416,11 @@ def test_latex_escapes():
 
 
 def test_numbers_as_shown():
-    assert module.fixed(-0.00004, 4) == "0.0000"
-    assert module.fixed(-0.25, 2, True) == "−0.25"
-    assert module.fixed(0.25, 2, True) == "+0.25"
-    assert module.fixed(math.nan, 2) == "–"
-    assert [module.shown_p(p) for p in (0.0004, 0.0123, 1.0, math.nan)] == ["< 0.001", "0.012", "1.000", "–"]
+    assert sheet.fixed(-0.00004, 4) == "0.0000"
+    assert sheet.fixed(-0.25, 2, True) == "−0.25"
+    assert sheet.fixed(0.25, 2, True) == "+0.25"
+    assert sheet.fixed(math.nan, 2) == "–"
+    assert [sheet.shown_p(p) for p in (0.0004, 0.0123, 1.0, math.nan)] == ["< 0.001", "0.012", "1.000", "–"]
 
 
 def test_html_is_one_readable_page(make, configure, tmp_path):
@@ -478,6 +482,6 @@ def test_the_analysis_never_imports_torch():
         "for m in pkgutil.iter_modules(a.__path__, 'directcm.analysis.'): importlib.import_module(m.name)\n"
         "print(*sys.modules)"
     )
-    light = "import sys\nfrom directcm.analysis import claims, collect, gallery, provenance, selection, table\nprint(*sys.modules)"
+    light = "import sys\nfrom directcm.analysis import collect, gallery, provenance, selection\nfrom directcm.analysis.tables import claims, index, table1, table4\nprint(*sys.modules)"
     assert "torch" not in loaded(every)
     assert not loaded(light) & {"torch", "matplotlib", "pandas", "seaborn", "scipy"}

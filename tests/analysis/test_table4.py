@@ -10,16 +10,9 @@ import pytest
 
 from directcm.analysis import figure_training
 from directcm.analysis.collect import METRICS_COLUMNS, STUDENTS_COLUMNS
-from directcm.analysis.table import (
-    COMPUTE,
-    TABLE4_COLUMNS,
-    UPDATES,
-    available,
-    equal_compute,
-    evaluations,
-    table,
-    table4_rows,
-)
+from directcm.analysis.tables import table4
+from directcm.analysis.tables.index import available, table
+from directcm.analysis.tables.table4 import COMPUTE, TABLE4_COLUMNS, UPDATES, equal_compute, evaluations
 from directcm.artifacts import write_csv
 from directcm.config import RUN_AXES, SETTING_AXES, Config, parse
 from directcm.errors import UserError
@@ -82,7 +75,7 @@ def test_table4(tmp_path: Path) -> None:
     table("table4", metrics, comparisons, config, tmp_path / "table4.csv", students)
     # What is published is what the table's CSV has.
     published = [
-        {k: "" if v is None else str(v) for k, v in row.items()} for row in table4_rows(metrics, config, students)
+        {k: "" if v is None else str(v) for k, v in row.items()} for row in table4.rows(metrics, config, students)
     ]
     assert [{k: row[k] for k in TABLE4_COLUMNS} for row in published] == read(tmp_path / "table4.csv")
     rows = [r for r in read(tmp_path / "table4.csv") if (r["metric"], r["reference"]) == ("fd_tiny", "data")]
