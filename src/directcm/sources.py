@@ -10,6 +10,8 @@ PACKAGE_ROOT = Path(__file__).resolve().parents[2]
 
 # What these decide reaches a rule through its parameters or its command line, so editing them re-runs nothing by itself.
 NEUTRAL = ("cli", "config", "environment", "errors", "outside", "progress", "preflight", "sources")
+# What a module fills in lies beside it and bears its name: page.html, sheet.tex, sheet.table.html.
+TEMPLATES = (".html", ".tex")
 
 
 @functools.cache
@@ -24,7 +26,7 @@ def _graph() -> object:
 
 @functools.cache
 def sources(*modules: str, root: str) -> list[str]:
-    """Paths (relative to the repository, sorted) of modules and all that they import within the project.
+    """Paths (relative to the repository, sorted) of modules and all that they import within the project, and of their templates.
 
     `modules` are named without the package ("methods.cm"); a package's __init__ counts as imported by its modules.
     Raises ValueError for a module that does not exist.
@@ -47,8 +49,10 @@ def sources(*modules: str, root: str) -> list[str]:
         path = base / "__init__.py" if (Path(root) / base).is_dir() else base.with_suffix(".py")
         if not (Path(root) / path).is_file():
             raise ValueError(f"{path} is not a file of {root}")
-        paths.append(path.as_posix())
-    return paths
+        beside = (Path(root) / base).parent.glob(f"{base.name}.*")
+        found = [path, *(file.relative_to(root) for file in beside if file.suffix in TEMPLATES)]
+        paths += [file.as_posix() for file in found]
+    return sorted(paths)
 
 
 def digest(*modules: str, root: str | None = None) -> str:

@@ -150,13 +150,17 @@ def write_tex(path: str | Path, template: str = "tables/sheet.tex", **values: An
     write_text(path, _environment().get_template(template).render(**values))
 
 
+_GREEK = "alpha beta gamma delta epsilon zeta eta theta iota kappa lambda mu nu xi pi rho sigma tau upsilon phi chi psi omega"
 _LATEX = {
     "\\": r"\textbackslash{}", "{": r"\{", "}": r"\}", "$": r"\$", "&": r"\&", "#": r"\#", "_": r"\_", "%": r"\%",
     "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "<": r"\textless{}", ">": r"\textgreater{}", "|": r"\textbar{}",
     '"': "''", "−": r"$-$", "–": "--", "±": r"$\pm$", "×": r"$\times$", "…": r"\ldots{}", "“": "``",
     "”": "''", "’": "'", "↓": r"$\downarrow$", "↑": r"$\uparrow$", "∞": r"$\infty$", "≥": r"$\geq$", "≤": r"$\leq$",
-    "[": "{[}", "]": "{]}", "†": r"$^{\dagger}$",
+    "[": "{[}", "]": "{]}", "†": r"$^{\dagger}$", "«": r"$\ll$", "»": r"$\gg$", "ℓ": r"$\ell$",
+    **{letter: rf"$\{name}$" for letter, name in zip("αβγδεζηθικλμνξπρστυφχψω", _GREEK.split(), strict=True)},
 }  # fmt: skip
+# Of Latin-1, what the fonts of plain LaTeX lack.
+_LACKING = "\xadÐÞðþ"
 
 
 def latex(text: object) -> str:
@@ -167,7 +171,7 @@ def latex(text: object) -> str:
     for character in plain(text):
         if character in _LATEX:
             out.append(_LATEX[character])
-        elif ord(character) < 127 or (0xA1 <= ord(character) <= 0xFF and ord(character) != 0xAD):
+        elif ord(character) < 127 or (0xA1 <= ord(character) <= 0xFF and character not in _LACKING):
             out.append(character)
         else:
             out.append(f"{{[}}U+{ord(character):04X}{{]}}")
