@@ -14,12 +14,12 @@ import numpy as np
 import pytest
 
 from directcm.analysis.selection import FLOOR, main_runs
-from directcm.analysis.tables import sheet
 from directcm.analysis.tables.cells import COLUMNS, paper_value
 from directcm.analysis.tables.index import available, table
 from directcm.analysis.tables.sheet import latex
 from directcm.analysis.tables.table1 import text
 from directcm.analysis.tables.table_comparison import COMPARISON_COLUMNS, reading
+from directcm.analysis.tables.text import fixed, shown_p
 from directcm.errors import UserError
 
 HOSTILE = '<script>alert("x")</script> $5_a$ 100% & #1 ~^\\ {🎉} مرحبا \u202e'
@@ -416,11 +416,11 @@ def test_latex_escapes():
 
 
 def test_numbers_as_shown():
-    assert sheet.fixed(-0.00004, 4) == "0.0000"
-    assert sheet.fixed(-0.25, 2, True) == "−0.25"
-    assert sheet.fixed(0.25, 2, True) == "+0.25"
-    assert sheet.fixed(math.nan, 2) == "–"
-    assert [sheet.shown_p(p) for p in (0.0004, 0.0123, 1.0, math.nan)] == ["< 0.001", "0.012", "1.000", "–"]
+    assert fixed(-0.00004, 4) == "0.0000"
+    assert fixed(-0.25, 2, True) == "−0.25"
+    assert fixed(0.25, 2, True) == "+0.25"
+    assert fixed(math.nan, 2) == "–"
+    assert [shown_p(p) for p in (0.0004, 0.0123, 1.0, math.nan)] == ["< 0.001", "0.012", "1.000", "–"]
 
 
 def test_html_is_one_readable_page(make, configure, tmp_path):

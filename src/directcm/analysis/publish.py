@@ -23,7 +23,7 @@ from directcm.analysis.figure_map import inverted
 from directcm.analysis.selection import FLOOR, main_runs, main_setting, sampling_numbers, steps_label
 from directcm.analysis.tables import claims, table1, table4, table_comparison
 from directcm.analysis.tables.claim import METHOD, about, read_claims
-from directcm.analysis.tables.sheet import fixed, listed
+from directcm.analysis.tables.text import fixed, listed
 from directcm.analysis.tables.verdict import FAILS, HOLDS, NOT_RUN, Verdict, judge
 from directcm.artifacts import PROVENANCE, read_csv, read_json, write_bytes, write_csv, write_json, write_text
 from directcm.config import Config, load_config, number

@@ -14,7 +14,7 @@ from typing import Any, Literal, NamedTuple
 from directcm.analysis.publish import ABOUT, line_name, relevant, shown
 from directcm.analysis.tables import table1
 from directcm.analysis.tables.cells import COLUMNS
-from directcm.analysis.tables.sheet import fixed
+from directcm.analysis.tables.text import fixed
 from directcm.analysis.tidy import read, value
 from directcm.artifacts import read_json
 from directcm.config import Config

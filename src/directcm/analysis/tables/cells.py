@@ -14,7 +14,7 @@ from typing import Any
 
 from directcm.analysis.collect import METRICS_COLUMNS
 from directcm.analysis.selection import FLOOR, ROWS, TEACHER, main_setting, select_axis, spell, steps_label
-from directcm.analysis.tables.sheet import rounded
+from directcm.analysis.tables.text import rounded
 from directcm.analysis.tidy import Row, finished, mean_sd, read, same, value
 from directcm.artifacts import read_csv
 from directcm.config import ODE_AXES, RUN_AXES, SETTING_AXES, Config, number
@@ -202,11 +202,11 @@ def fill(
             line.values[metric, reference] = _value(line, rows)
     # The test pairs seeds, a mean has all of them: where they disagree on which is better, nothing is marked.
     pairs = {(line.row, line.group, line.steps, line.solver): line for line in lines if line.row in (A, B)}
-    for (row, *rest), line in pairs.items():
-        twin = pairs.get((B if row == A else A, *rest))  # type: ignore[arg-type]
+    for line in pairs.values():
+        twin = pairs.get((B if line.row == A else A, line.group, line.steps, line.solver))
         for key, own in line.values.items() if twin else ():
-            test, other = tests.get(own.place), twin.values.get(key)
-            if test and other and significant(test, alpha) and winner(test) == row and _better(own, other):
+            test, other = tests.get(own.place), twin and twin.values.get(key)
+            if test and other and significant(test, alpha) and winner(test) == line.row and _better(own, other):
                 line.values[key] = replace(own, best=True)
 
 

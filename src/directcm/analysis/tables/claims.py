@@ -11,7 +11,8 @@ from typing import Any
 from directcm.analysis.page import plain, write_page
 from directcm.analysis.selection import describe, main_setting, sampling_numbers
 from directcm.analysis.tables.claim import ALONG, MORE, SAMPLING, STEP
-from directcm.analysis.tables.sheet import rounded, write_tex
+from directcm.analysis.tables.sheet import write_tex
+from directcm.analysis.tables.text import rounded
 from directcm.analysis.tables.verdict import (
     FAILS,
     HOLDS,

@@ -2,27 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from functools import partial
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from directcm.analysis.page import plain
 from directcm.analysis.selection import FLOOR, describe
 from directcm.analysis.tables.cells import COLUMNS, A, B, Key, Line, Value, csv_rows, same_scale, select
-from directcm.analysis.tables.sheet import (
-    REFERENCE,
-    UNDER,
-    Cell,
-    Head,
-    Row,
-    Sheet,
-    Tex,
-    fixed,
-    listed,
-    write_html,
-    write_tex,
-)
+from directcm.analysis.tables.sheet import Cell, Head, Row, Sheet, Tex
+from directcm.analysis.tables.sheet import write as write_sheets
+from directcm.analysis.tables.text import REFERENCE, UNDER, fixed, listed
 from directcm.artifacts import write_csv
 from directcm.config import Config
 from directcm.specs import METRICS
@@ -56,18 +45,31 @@ def paper_tex(own: Value, comparable: bool) -> str:
     return f"[{METRICS[own.metric].paper_name} {_paper(own)}]{'' if comparable else '†'}"
 
 
-Paper = Callable[[Value, bool], str]
+class Form(NamedTuple):
+    """How much a table says: what its references are called, and what stands of the paper's number, comparable with ours or not."""
+
+    against: dict[str, str]
+    paper: Callable[[Value, bool], str]
+
+
+PAGE, TEX = Form(REFERENCE, paper_full), Form(UNDER, paper_tex)
+# Fields of a Sheet, from a table's lines.
+Shape = Callable[[Sequence[Line], Config, Form], dict[str, Any]]
 
 
 # ----------------------------------------------------------------- shapes
 
 
-def _cell(own: Value | None, paper: Paper, config: Config) -> Cell:
-    if own is None or own.mean is None:
-        return Cell(None)
-    decimals = METRICS[own.metric].decimals
-    note = "" if own.paper is None else paper(own, same_scale(own.metric, config))
-    return Cell(fixed(own.mean, decimals), own.best, "" if own.sd is None else fixed(own.sd, decimals), note)
+def _cells(values: Iterable[Value | None], config: Config, form: Form) -> list[Cell]:
+    out = []
+    for own in values:
+        if own is None or own.mean is None:
+            out.append(Cell(None))
+            continue
+        decimals = METRICS[own.metric].decimals
+        note = "" if own.paper is None else form.paper(own, same_scale(own.metric, config))
+        out.append(Cell(fixed(own.mean, decimals), own.best, "" if own.sd is None else fixed(own.sd, decimals), note))
+    return out
 
 
 def columns_of(lines: Sequence[Line]) -> list[Key]:
@@ -81,36 +83,31 @@ def metric_head(metric: str, **more: Any) -> Head:
     return Head(METRICS[metric].title, METRICS[metric].better, **more)
 
 
-def models_down(lines: Sequence[Line], against: dict[str, str], cell: Callable[[Value | None], Cell]) -> dict[str, Any]:
-    """One row per model, one column per metric: fields of a Sheet. `against`: what references are called."""
+def models_down(lines: Sequence[Line], config: Config, form: Form) -> dict[str, Any]:
+    """One row per model, one column per metric."""
     columns = columns_of(lines)
     names = [metric for metric, _ in columns]
     groups: dict[str, list[Row]] = {}
     for line in lines:
-        row = Row(Head(line.row, small=line.detail), [cell(line.values.get(key)) for key in columns])
-        groups.setdefault(line.group, []).append(row)
+        cells = _cells(map(line.values.get, columns), config, form)
+        groups.setdefault(line.group, []).append(Row(Head(line.row, small=line.detail), cells))
     return {
         "corner": "Model", "small": True, "groups": list(groups.items()),
         "over": [metric_head(m, span=names.count(m)) for m in dict.fromkeys(names)],
-        "heads": [Head(against[r], label=f"{metric_head(m).full} {REFERENCE[r]}".strip()) for m, r in columns],
+        "heads": [Head(form.against[r], label=f"{metric_head(m).full} {REFERENCE[r]}".strip()) for m, r in columns],
     }  # fmt: skip
 
 
-def metrics_down(
-    lines: Sequence[Line], against: dict[str, str], cell: Callable[[Value | None], Cell]
-) -> dict[str, Any]:
+def metrics_down(lines: Sequence[Line], config: Config, form: Form) -> dict[str, Any]:
     """One row per metric, one column per model."""
-    rows = [
-        Row(metric_head(m, small=against[r]), [cell(line.values.get((m, r))) for line in lines])
-        for m, r in columns_of(lines)
-    ]
+    rows = []
+    for metric, reference in columns_of(lines):
+        cells = _cells((line.values.get((metric, reference)) for line in lines), config, form)
+        rows.append(Row(metric_head(metric, small=form.against[reference]), cells))
     return {
         "corner": "Metric", "small": True, "groups": [("", rows)], "over": [Head(line.row) for line in lines],
         "heads": [Head(line.detail, label=line.row) for line in lines],
     }  # fmt: skip
-
-
-Shape = Callable[[Sequence[Line], dict[str, str], Callable[[Value | None], Cell]], dict[str, Any]]
 
 
 def write(
@@ -125,15 +122,14 @@ def write(
     shape: Shape = models_down,
 ) -> None:
     """Write lines as HTML and LaTeX beside the CSV `out`."""
-    about = {"name": out.stem, "title": title, "settings": plain(describe(config)), "notes": notes}
-    cell = partial(_cell, config=config)
-    full = shape(lines, REFERENCE, partial(cell, paper=paper_full))
-    caption = f"{caption} (↓ lower is better, ↑ higher is better)."
-    write_html(out.with_suffix(".html"), Sheet(**about, caption=caption, **full))
-    short = shape(lines, UNDER, partial(cell, paper=paper_tex))
+    about: dict[str, Any] = {"name": out.stem, "title": title, "settings": plain(describe(config)), "notes": notes}
+    full, short = shape(lines, config, PAGE), shape(lines, config, TEX)
     other = any("†" in cell.note for _, rows in short["groups"] for row in rows for cell in row.cells)
     marks = ["†The paper's number, on another scale: not to be compared with ours."] * other
-    write_tex(out.with_suffix(".tex"), sheet=Sheet(**about, caption=Tex(tex_caption), marks=marks, **short))
+    caption = f"{caption} (↓ lower is better, ↑ higher is better)."
+    write_sheets(
+        out, Sheet(**about, **full, caption=caption), Sheet(**about, **short, caption=Tex(tex_caption), marks=marks)
+    )
 
 
 def make(

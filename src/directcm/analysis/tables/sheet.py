@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import functools
 import itertools
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,9 +18,6 @@ from directcm.artifacts import write_text
 if TYPE_CHECKING:
     from jinja2 import Environment
 
-# What a metric is measured against: in full, and where there is little room.
-REFERENCE = {"teacher": "to teacher samples", "data": "to data images", "prompt": "with prompt", "none": ""}
-UNDER = {"teacher": "teacher", "data": "data", "prompt": "prompt", "none": ""}
 ARROWS = {"lower": "↓", "higher": "↑"}
 
 
@@ -105,48 +101,17 @@ class Sheet:
         return [f"{before + 1}-{end}" for head, before, end in found if head.text and head.span > 1]
 
 
-# ----------------------------------------------------------------- text of numbers
-
-
-def fixed(x: float | None, decimals: int, signed: bool = False) -> str:
-    """A number at fixed decimals with a true minus sign; no negative zero."""
-    if x is None or math.isnan(x):
-        return "–"
-    text = f"{x:{'+' if signed else ''}.{decimals}f}"
-    if float(text) == 0:
-        text = text.lstrip("+-")
-    return text.replace("-", "−")
-
-
-def shown_p(x: float | None) -> str:
-    """A p-value at three decimals: 0.012, < 0.001."""
-    if x is None or math.isnan(x):
-        return "–"
-    return "< 0.001" if x < 0.001 else f"{x:.3f}"
-
-
-def rounded(x: Any) -> Any:
-    """Ten significant digits of a float: what values carry, without the last bits' noise. None for NaN; else as it is."""
-    if not isinstance(x, float):
-        return x
-    return None if math.isnan(x) else float(f"{x:.10g}")
-
-
-def listed(names: Sequence[str]) -> str:
-    """ "a, b and c"."""
-    return names[0] if len(names) == 1 else ", ".join(names[:-1]) + " and " + names[-1]
-
-
 # ----------------------------------------------------------------- writers
 
 
-def write_html(path: str | Path, sheet: Sheet) -> None:
-    """Write a sheet as a page."""
-    write_page(path, "tables/sheet.html", title=sheet.title, sheet=sheet)
+def write(csv: Path, page: Sheet, tex: Sheet) -> None:
+    """Write a table as a page and as LaTeX beside its CSV."""
+    write_page(csv.with_suffix(".html"), "tables/sheet.html", title=page.title, sheet=page)
+    write_tex(csv.with_suffix(".tex"), "tables/sheet.tex", sheet=tex)
 
 
-def write_tex(path: str | Path, template: str = "tables/sheet.tex", **values: Any) -> None:
-    """Write LaTeX from a template (`sheet`, where it is sheet.tex); every value but `Tex` is escaped."""
+def write_tex(path: str | Path, template: str, **values: Any) -> None:
+    """Write LaTeX from a template, named from the folder of page.py; every value but `Tex` is escaped."""
     write_text(path, _environment().get_template(template).render(**values))
 
 

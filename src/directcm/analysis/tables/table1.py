@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 from directcm.analysis.selection import sampling_numbers
 from directcm.analysis.tables import grid
 from directcm.analysis.tables.cells import Value, csv_rows, headline, select
-from directcm.analysis.tables.sheet import REFERENCE, UNDER, Sheet, rounded
+from directcm.analysis.tables.sheet import Sheet
+from directcm.analysis.tables.text import REFERENCE, UNDER, rounded
 from directcm.artifacts import read_csv, write_json
 from directcm.config import Config
 from directcm.specs import METRICS
@@ -55,9 +55,9 @@ def brief(metrics: str | Path, comparisons: str | Path, config: Config) -> Sheet
         return None
     lines, tested = select(metrics, comparisons, config, **_selection(config))
     values = [own for line in lines for own in line.values.values()]
-    cell = partial(grid._cell, config=config, paper=grid.paper_brief)
     down = len(lines) > ABREAST
-    shape = grid.models_down(lines, UNDER, cell) if down else grid.metrics_down(lines, REFERENCE, cell)
+    shape: grid.Shape = grid.models_down if down else grid.metrics_down
+    fields = shape(lines, config, grid.Form(UNDER if down else REFERENCE, grid.paper_brief))
     bold = grid.UNTESTED
     if any(own.best for own in values):
         bold = "Bold: the better of CM and Direct CM where they differ significantly."
@@ -70,7 +70,7 @@ def brief(metrics: str | Path, comparisons: str | Path, config: Config) -> Sheet
         *grid.stand_ins(values),
         *grid.cautions(values),
     ]
-    return Sheet(name="table1", title="Table 1", caption="", settings="", notes=notes, **shape)
+    return Sheet(name="table1", title="Table 1", caption="", settings="", notes=notes, **fields)
 
 
 def text(table_csv: str | Path) -> str:

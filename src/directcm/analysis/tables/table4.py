@@ -11,7 +11,7 @@ from directcm.analysis.collect import METRICS_COLUMNS, STUDENTS_COLUMNS
 from directcm.analysis.selection import main_setting, sampling_numbers, select_axis
 from directcm.analysis.tables import grid
 from directcm.analysis.tables.cells import COLUMNS, Line, config_methods, csv_rows, fill, headline, lines_of, require
-from directcm.analysis.tables.sheet import listed
+from directcm.analysis.tables.text import listed
 from directcm.analysis.tidy import Row, finished, read, same, value
 from directcm.artifacts import write_csv
 from directcm.config import Config, number

@@ -11,20 +11,9 @@ from directcm.analysis.collect import COMPARISONS_COLUMNS, METRICS_COLUMNS
 from directcm.analysis.page import plain
 from directcm.analysis.selection import FLOOR, describe, main_runs, main_setting, sampling_numbers, select_axis, spell
 from directcm.analysis.tables.cells import A, B, significant, tests_of, winner
-from directcm.analysis.tables.sheet import (
-    REFERENCE,
-    UNDER,
-    Cell,
-    Head,
-    Row,
-    Sheet,
-    Tex,
-    fixed,
-    listed,
-    shown_p,
-    write_html,
-    write_tex,
-)  # fmt: skip
+from directcm.analysis.tables.sheet import Cell, Head, Row, Sheet, Tex
+from directcm.analysis.tables.sheet import write as write_sheets
+from directcm.analysis.tables.text import REFERENCE, UNDER, fixed, listed, shown_p
 from directcm.analysis.tidy import read, same, value
 from directcm.artifacts import write_csv
 from directcm.config import Config
@@ -121,9 +110,8 @@ def write(metrics: str | Path, comparisons: str | Path, config: Config, out: Pat
         return Sheet(**about, caption=caption, heads=heads, groups=[("", shown)])
 
     caption = f"CM − Direct CM, {what}, per metric (↓ lower is better, ↑ higher is better), with {level} % intervals."
-    write_html(out.with_suffix(".html"), sheet(caption, REFERENCE))
     brief = Tex(rf"CM minus Direct CM, {what}, with {level}\,\% intervals.")
-    write_tex(out.with_suffix(".tex"), sheet=sheet(brief, UNDER, READING))
+    write_sheets(out, sheet(caption, REFERENCE), sheet(brief, UNDER, READING))
     return found
 
 

@@ -8,21 +8,8 @@ from typing import Any
 
 from directcm.analysis.page import plain
 from directcm.analysis.selection import describe, steps_label
-from directcm.analysis.tables.sheet import (
-    REFERENCE,
-    UNDER,
-    Cell,
-    Head,
-    Row,
-    Sheet,
-    Tex,
-    fixed,
-    latex,
-    rounded,
-    shown_p,
-    write_html,
-    write_tex,
-)  # fmt: skip
+from directcm.analysis.tables.sheet import Cell, Head, Row, Sheet, Tex, latex, write
+from directcm.analysis.tables.text import REFERENCE, UNDER, fixed, rounded, shown_p
 from directcm.artifacts import Artifact, write_csv
 from directcm.config import Config
 from directcm.errors import UserError
@@ -66,8 +53,7 @@ def table_search(searches: Sequence[Artifact], config: Config, out_csv: str | Pa
         for result in content["results"]
     ]  # fmt: skip
     write_csv(out_csv, [{c: rounded(row[c]) for c in COLUMNS} for row in rows], COLUMNS)
-    write_html(Path(out_csv).with_suffix(".html"), _sheet(rows, config))
-    write_tex(Path(out_csv).with_suffix(".tex"), sheet=_sheet(rows, config, narrow=True))
+    write(Path(out_csv), _sheet(rows, config), _sheet(rows, config, narrow=True))
     return rows
 
 
