@@ -526,7 +526,7 @@ def test_shipped_claims_follow_the_signs(desk):
         ({"colour": "red"}, "colour: unknown key; a claim has id"),
         ({"tests": []}, "claim 'c': tests"),
         ({"source": "rumour"}, "claim 'c': source"),
-        ({"over": ["hue"]}, "unknown axis 'hue'"),
+        ({"over": ["hue"]}, "over and also: unknown axis 'hue'"),
         ({"over": ["N"], "also": ["N"]}, "an axis twice"),
         ({"quantifier": "most"}, "claim 'c': quantifier"),
         ({"tests": [{"metric": "fd", "reference": "teacher", "better": "CM"}]}, "unknown metric 'fd'"),

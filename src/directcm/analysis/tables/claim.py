@@ -5,7 +5,7 @@ A claim is one or more tests that must all succeed, in every or in some of a set
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -24,6 +24,12 @@ NAMES = {label: name for name, label in METHODS.items()}
 STEP, SAMPLING = "step", "sampling_steps"
 AXES = (*SETTING_AXES, STEP, SAMPLING)
 METHOD, ALONG, MORE = "method", "along", "sampling"
+
+
+def _known(kind: str, value: Any, names: Iterable[str], where: str = "") -> None:
+    """ValueError where a value is none of these names."""
+    if value not in (names := list(names)):
+        raise ValueError(f"{where}unknown {kind} {plain(str(value))[:40]!r}; there are {', '.join(names)}")
 
 
 class _Block(BaseModel):
@@ -56,43 +62,36 @@ class Test(_Block):
     @model_validator(mode="after")
     def _check(self) -> Test:
         for name in self.metric:
-            if name not in METRICS:
-                raise ValueError(f"unknown metric {name!r}; there are {', '.join(METRICS)}")
+            _known("metric", name, METRICS)
             if self.reference not in METRICS[name].references:
                 allowed = ", ".join(METRICS[name].references)
                 raise ValueError(f"{name} has no reference {self.reference!r}; it has {allowed}")
         if self.axis is not None:
-            return self._check_axis()
+            return self._check_axis(self.axis)
         if (self.better is None) == (self.method is None) or (self.method is None) != (self.direction is None):
             raise ValueError("a test has either better, or method and direction, or method, axis, better and than")
         for label in (self.better, self.than, self.method):
-            if label is not None and label not in METHODS.values():
-                raise ValueError(f"unknown method {plain(str(label))[:40]!r}; there are {', '.join(METHODS.values())}")
+            if label is not None:
+                _known("method", label, METHODS.values())
         if self.better is not None and self.than is None and self.better not in (CM, DIRECT):
             raise ValueError(f"better: {self.better} needs than, the method that it is compared with")
         if self.than is not None and (self.better is None or self.than == self.better):
             raise ValueError("than goes with better, and is another method")
         return self
 
-    def _check_axis(self) -> Test:
-        assert self.axis is not None
-        if self.axis not in SETTING_AXES:
-            raise ValueError(f"unknown axis {plain(self.axis)[:40]!r}; there are {', '.join(SETTING_AXES)}")
+    def _check_axis(self, axis: str) -> Test:
+        _known("axis", axis, SETTING_AXES)
         if None in (self.method, self.better, self.than) or self.direction is not None:
             raise ValueError("a test with axis has method, better and than, and no direction")
-        if self.method not in METHODS.values():
-            raise ValueError(
-                f"unknown method {plain(str(self.method))[:40]!r}; there are {', '.join(METHODS.values())}"
-            )
-        known = {"solver": list(SOLVERS), "loss": list(DISTANCES)}.get(self.axis)
-        for value in (self.better, self.than):
-            if known is not None and value not in known:
-                raise ValueError(f"unknown {self.axis} {plain(str(value))[:40]!r}; there are {', '.join(known)}")
+        _known("method", self.method, METHODS.values())
+        values: dict[str, Iterable[str]] = {"solver": SOLVERS, "loss": DISTANCES}
+        for value in (self.better, self.than) if axis in values else ():
+            _known(axis, value, values[axis])
         if same(self.better, self.than):
             raise ValueError("better and than are two values of the axis")
-        if self.axis in ODE_AXES and self.reference == "teacher":
+        if axis in ODE_AXES and self.reference == "teacher":
             raise ValueError(
-                f"two values of {self.axis} are two ODEs, and each student is measured against its own: choose another reference"
+                f"two values of {axis} are two ODEs, and each student is measured against its own: choose another reference"
             )
         return self
 
@@ -149,8 +148,7 @@ class Claim(_Block):
             raise ValueError(f"says has {len(self.says)} characters, expected one sentence of 1 to 300")
         axes = [*self.over, *self.also]
         for axis in axes:
-            if axis not in AXES:
-                raise ValueError(f"over and also: unknown axis {plain(axis)[:40]!r}; there are {', '.join(AXES)}")
+            _known("axis", axis, AXES, "over and also: ")
         if len(set(axes)) != len(axes):
             raise ValueError("over and also name an axis twice")
         if len({test.what for test in self.tests}) > 1:
@@ -243,11 +241,10 @@ def twins(claim: Claim, config: Config) -> list[tuple[Run, Run]]:
     assert claim.axis is not None
     better, than = claim.tests[0].better, claim.tests[0].than
     runs = [run for run in config.runs() if METHODS[run["method"]] == claim.pair[0]]
-    seconds = {tuple(v for k, v in run.items() if k != claim.axis): run for run in runs if same(run[claim.axis], than)}
-    firsts = [
-        (run, tuple(v for k, v in run.items() if k != claim.axis)) for run in runs if same(run[claim.axis], better)
-    ]
-    return [(run, seconds[rest]) for run, rest in firsts if rest in seconds]
+    rest = [tuple(v for k, v in run.items() if k != claim.axis) for run in runs]
+    seconds = {own: run for own, run in zip(rest, runs, strict=True) if same(run[claim.axis], than)}
+    firsts = [(own, run) for own, run in zip(rest, runs, strict=True) if same(run[claim.axis], better)]
+    return [(run, seconds[own]) for own, run in firsts if own in seconds]
 
 
 def beside(claims: Sequence[Claim], config: Config) -> list[tuple[Run, Run, Across]]:

@@ -130,35 +130,37 @@ def _effect(line: Line) -> str:
     )
 
 
+def _replaced(verdicts: Sequence[Verdict]) -> dict[str, str]:
+    """Title of a metric that was tested → that of the one that it stands in for."""
+    pairs = [pair for v in verdicts for pair in zip(v.metrics, v.claim.tests, strict=False)]
+    return {METRICS[m].title: real for m, test in pairs if (real := stand_in_for(m, test.metric))}
+
+
 def words(verdict: Verdict, config: Config) -> Words:
     """A verdict in words. One on a stand-in metric says on which, and is never put in the real one's name."""
     claim, line = verdict.claim, verdict.decisive
-    pairs = list(zip(verdict.metrics, claim.tests, strict=False))
-    replaced = {METRICS[m].title: stand_in_for(m, test.metric) for m, test in pairs if stand_in_for(m, test.metric)}
+    replaced = _replaced([verdict])
     tested = verdict.verdict in (HOLDS, FAILS, UNDECIDED)
     text = verdict.verdict
     if tested and replaced:
         text += " for " + " and ".join(dict.fromkeys(METRICS[m].title for m in verdict.metrics))
-    stand_in = (
-        "; ".join(f"{own} stands in for {real}, which it is not" for own, real in replaced.items()) if tested else ""
-    )
+    named = [f"{own} stands in for {real}, which it is not" for own, real in replaced.items() if tested]
     effects: list[str] = [] if line else [verdict.reason]
     place = sizes = ""
     if line is not None:
         effects = [_effect(x) for x in verdict.lines if x.setting == line.setting]
-        where = _place(verdict, line, config)
-        place = where
+        place = _place(verdict, line, config)
         if verdict.settings > 1:
             contrary = (verdict.p_against or 0) < (verdict.p_for or 0)
             kind = _KINDS[claim.quantifier, contrary]
-            place = f"{kind} of {verdict.settings} settings: {where}; sign as claimed in {verdict.agree}"
+            place = f"{kind} of {verdict.settings} settings: {place}; sign as claimed in {verdict.agree}"
         seeds = [int(x.values["n_seeds"]) for x in verdict.lines]
         count = f"{min(seeds)}" if min(seeds) == max(seeds) else f"{min(seeds)} to {max(seeds)}"
         sizes = f"{int(min(x.values['n'] for x in verdict.lines)):,} prompts, {count} seed{'s' * (max(seeds) > 1)}"
         if min(seeds) == 1:
             sizes += ": nothing about other seeds"
     return Words(
-        verdict.verdict, SYMBOLS[verdict.verdict], text, claim.says, claim.where, stand_in, tuple(effects), place, sizes,
+        verdict.verdict, SYMBOLS[verdict.verdict], text, claim.says, claim.where, "; ".join(named), tuple(effects), place, sizes,
         _p(verdict.p_holm),
     )  # fmt: skip
 
@@ -181,12 +183,7 @@ def _counts(verdicts: Sequence[Verdict]) -> str:
 
 def stand_ins(verdicts: Sequence[Verdict]) -> list[str]:
     """Which metrics stand in for which, where any do."""
-    replaced = {
-        METRICS[m].title: stand_in_for(m, test.metric)
-        for v in verdicts
-        for m, test in zip(v.metrics, v.claim.tests, strict=False)
-        if stand_in_for(m, test.metric)
-    }
+    replaced = _replaced(verdicts)
     named = ", ".join(f"{own} for {real}" for own, real in replaced.items())
     sentence = f"Metrics on a small network trained on this run's own images stand in for the paper's: {named}. They are not these."
     return [sentence] if replaced else []

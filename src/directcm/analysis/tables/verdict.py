@@ -117,12 +117,10 @@ def stand_in_for(metric: str, wanted: Sequence[str]) -> str:
 
 def _number(row: Row, name: str, path: str | Path) -> float:
     """A field as a number, NaN where it is empty."""
-    text = row[name]
     try:
-        value = float(text) if text else math.nan
+        return float(row[name]) if row[name] else math.nan
     except ValueError:
-        raise UserError(f"{path}: {name} is {plain(text)[:40]!r}, expected a number; make it again") from None
-    return value
+        raise UserError(f"{path}: {name} is {plain(row[name])[:40]!r}, expected a number; make it again") from None
 
 
 def _one_sided(p: float, difference: float, sign: int) -> tuple[float, float]:
@@ -206,11 +204,12 @@ def _candidates(claim: Claim, rows: Sequence[Row], config: Config) -> list[Row]:
         ]
     if STEP in claim.free:
         return out
-    first: dict[tuple[str, ...], float] = {}
-    for row in out:
-        own = tuple(row[axis] for axis in (*SETTING_AXES, "sampling_steps"))
-        first[own] = min(first.get(own, math.inf), _step(row))
-    return [r for r in out if _step(r) == first[tuple(r[axis] for axis in (*SETTING_AXES, "sampling_steps"))]]
+    # From the first snapshot alone.
+    steps: dict[tuple[str, ...], list[float]] = {}
+    own = [tuple(row[axis] for axis in (*SETTING_AXES, SAMPLING)) for row in out]
+    for row, setting in zip(out, own, strict=True):
+        steps.setdefault(setting, []).append(_step(row))
+    return [row for row, setting in zip(out, own, strict=True) if _step(row) == min(steps[setting])]
 
 
 def _expected(claim: Claim, config: Config) -> list[dict[str, Any]]:
@@ -225,11 +224,9 @@ def _expected(claim: Claim, config: Config) -> list[dict[str, Any]]:
         if all(axis in claim.free or same(run[axis], main[axis]) for axis in SETTING_AXES):
             own = seeds.setdefault(tuple(run[axis] for axis in SETTING_AXES), {})
             own.setdefault(METHODS[run["method"]], set()).add(run["seed"])
-    out = []
-    for setting, found in seeds.items():
-        if found.get(claim.pair[0], set()) & found.get(claim.pair[1], set()):
-            out.append(dict(zip(SETTING_AXES, setting, strict=True)))
-    return out
+    first, second = claim.pair
+    both = [setting for setting, own in seeds.items() if own.get(first, set()) & own.get(second, set())]
+    return [dict(zip(SETTING_AXES, setting, strict=True)) for setting in both]
 
 
 def _values(items: Iterable[Mapping[str, Any]], axis: str, what: str) -> list[str]:
@@ -307,16 +304,13 @@ def _combined(claim: Claim, lines: Sequence[Line]) -> tuple[float, float, Line]:
         )
         for group in groups.values()
     ]
-    k = len(own)
-    if claim.quantifier == "every":
-        p_for, p_against = max(o[0] for o in own), min(1.0, k * min(o[1] for o in own))
-        weakest = max(own, key=lambda o: (o[0], -o[2].effect))[2]
-        contrary = min(own, key=lambda o: (o[1], o[3].effect))[3]
-    else:
-        p_for, p_against = min(1.0, k * min(o[0] for o in own)), max(o[1] for o in own)
-        weakest = min(own, key=lambda o: (o[0], -o[2].effect))[2]
-        contrary = max(own, key=lambda o: (o[1], o[3].effect))[3]
-    return p_for, p_against, contrary if p_against < p_for else weakest
+    # Of k settings the hardest counts where all must hold, k times the easiest where one will do.
+    every = claim.quantifier == "every"
+    weakest = (max if every else min)(own, key=lambda o: (o[0], -o[2].effect))
+    contrary = (min if every else max)(own, key=lambda o: (o[1], o[3].effect))
+    p_for = min(1.0, weakest[0] * (1 if every else len(own)))
+    p_against = min(1.0, contrary[1] * (len(own) if every else 1))
+    return p_for, p_against, contrary[3] if p_against < p_for else weakest[2]
 
 
 def judge(claims: Sequence[Claim], rows: Sequence[Row], config: Config, path: str | Path) -> list[Verdict]:
@@ -345,25 +339,19 @@ def judge(claims: Sequence[Claim], rows: Sequence[Row], config: Config, path: st
         verdict = Verdict(claim, UNDECIDED, "", metrics)
         settings = {_setting_of(row) for row in candidates}
         for place, (test, metric) in enumerate(zip(claim.tests, metrics, strict=True), 1):
-            found: dict[tuple[str, ...], Line] = {}
-            for row in candidates:
-                if (row["metric"], row["reference"]) != (metric, test.reference):
-                    continue
-                line = _line(row, place, metric, test, path)
-                if line is not None and line.setting in found:
-                    raise UserError(
-                        f"{path}: {metric} against {test.reference} is there twice for one setting; make it again"
-                    )
-                if line is not None:
-                    found[line.setting] = line
-            verdict.lines += found.values()
-            if len(found) < len(settings):
-                title = METRICS[metric].title
-                lacking = len(settings) - len(found)
+            own = [row for row in candidates if (row["metric"], row["reference"]) == (metric, test.reference)]
+            lines = [line for row in own if (line := _line(row, place, metric, test, path)) is not None]
+            lacking = len(settings) - len({line.setting for line in lines})
+            if len(settings) - lacking < len(lines):
+                raise UserError(
+                    f"{path}: {metric} against {test.reference} is there twice for one setting; make it again"
+                )
+            verdict.lines += lines
+            if lacking:
                 verdict.verdict = UNTESTABLE
                 verdict.reason = (
-                    f"{title} has no p-value in {lacking} of {len(settings)} setting{'s' * (len(settings) > 1)}: it is not "
-                    "defined there, or one seed says nothing"
+                    f"{METRICS[metric].title} has no p-value in {lacking} of {len(settings)} setting{'s' * (len(settings) > 1)}: "
+                    "it is not defined there, or one seed says nothing"
                 )
         if verdict.verdict == UNTESTABLE:
             verdict.lines = []
