@@ -509,7 +509,7 @@ def test_the_analysis_never_imports_torch():
 
     every = (
         "import sys, pkgutil, importlib, directcm.analysis as a\n"
-        "for m in pkgutil.iter_modules(a.__path__, 'directcm.analysis.'): importlib.import_module(m.name)\n"
+        "for m in pkgutil.walk_packages(a.__path__, 'directcm.analysis.'): importlib.import_module(m.name)\n"
         "print(*sys.modules)"
     )
     light = "import sys\nfrom directcm.analysis import collect, gallery, provenance, selection\nfrom directcm.analysis.tables import claims, index, table1, table4\nprint(*sys.modules)"
