@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from directcm import sources as sources_module
-from directcm.sources import KEPT, NEUTRAL, canonical, sources
+from directcm.sources import KEPT, NEUTRAL, TEMPLATES, canonical, sources
 
 ROOT = str(Path(__file__).parents[1])
 
@@ -72,8 +72,30 @@ def test_the_package_counts_and_the_neutral_ones_do_not() -> None:
 
 
 def test_analysis_does_not_depend_on_models() -> None:
-    found = names("analysis.table")
+    found = names("analysis.tables.table1")
     assert not any(f.startswith(("teachers/", "methods/")) for f in found) and "training.py" not in found
+
+
+def test_a_verbs_templates_are_its_own() -> None:
+    assert {"analysis/page.html", "analysis/tables/sheet.html", "analysis/tables/sheet.table.html"} <= names(
+        "analysis.opening"
+    )
+    table, claims = names("analysis.tables.table1"), names("analysis.tables.claims")
+    assert "analysis/tables/sheet.tex" in table and "analysis/tables/claims.tex" in claims - table
+    assert not any(f.endswith((".html", ".tex")) for f in names("analysis.figure_results") | names("sampling"))
+
+
+def test_every_template_is_beside_the_module_that_fills_it() -> None:
+    """And takes in no other than of modules that this one imports: else a verb's digest would lack it."""
+    package = Path(ROOT) / "src/directcm"
+    found = [path for suffix in TEMPLATES for path in package.rglob(f"*{suffix}")]
+    assert len(found) > 8
+    for path in found:
+        module = path.with_name(path.name.partition(".")[0])
+        assert module.with_suffix(".py").is_file(), path
+        taken = re.findall(r'[{<]% *(?:extends|from|include|import) "([^"]+)"', path.read_text(encoding="utf-8"))
+        own = names(".".join(module.relative_to(package).parts))
+        assert {f"analysis/{name}" for name in taken} <= own, path
 
 
 def test_an_unknown_module() -> None:
@@ -280,3 +302,17 @@ def test_a_stamp_names_the_modules() -> None:
     found = sources_module.stamp("training", "methods.cm")
     assert found == f"training methods.cm @{sources_module.digest('training', 'methods.cm')}"
     assert re.fullmatch(r"[0-9a-f]{16}", found.partition("@")[2])
+
+
+def test_the_digest_follows_the_templates(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    shutil.copytree(sources_module.PACKAGE_ROOT / "src" / "directcm", tmp_path / "src" / "directcm")
+    monkeypatch.setattr(sources_module, "PACKAGE_ROOT", tmp_path)
+    verbs = ("analysis.tables.table1", "analysis.tables.claims")
+    before = [sources_module.digest(verb) for verb in verbs]
+    path = tmp_path / "src/directcm/analysis/tables/sheet.table.html"
+    path.write_text(path.read_text() + "{# edited #}")
+    after = [sources_module.digest(verb) for verb in verbs]
+    assert all(a != b for a, b in zip(before, after, strict=True))
+    path = tmp_path / "src/directcm/analysis/tables/claims.html"
+    path.write_text(path.read_text() + "{# edited #}")
+    assert sources_module.digest(verbs[0]) == after[0] and sources_module.digest(verbs[1]) != after[1]

@@ -19,6 +19,8 @@ DIGITS = 16
 
 # What these decide reaches a rule through its parameters or its command line, so editing them re-runs nothing by itself.
 NEUTRAL = ("cli", "config", "environment", "errors", "outside", "progress", "preflight", "sources", "unchanged")
+# What a module fills in lies beside it and bears its name: page.html, sheet.tex, sheet.table.html.
+TEMPLATES = (".html", ".tex")
 
 
 @functools.cache
@@ -34,7 +36,7 @@ def _graph() -> object:
 
 @functools.cache
 def sources(*modules: str, root: str) -> list[str]:
-    """Paths (relative to the repository, sorted) of modules and all that they import within the project.
+    """Paths (relative to the repository, sorted) of modules and all that they import within the project, and of their templates.
 
     `modules` are named without the package ("methods.cm"); a package's __init__ counts as imported by its modules.
     Raises ValueError for a module that does not exist.
@@ -57,14 +59,17 @@ def sources(*modules: str, root: str) -> list[str]:
         path = base / "__init__.py" if (Path(root) / base).is_dir() else base.with_suffix(".py")
         if not (Path(root) / path).is_file():
             raise ValueError(f"{path} is not a file of {root}")
-        paths.append(path.as_posix())
-    return paths
+        beside = (Path(root) / base).parent.glob(f"{base.name}.*")
+        found = [path, *(file.relative_to(root) for file in beside if file.suffix in TEMPLATES)]
+        paths += [file.as_posix() for file in found]
+    return sorted(paths)
 
 
 def digest(*modules: str, root: str | None = None) -> str:
     """16 hex digits (64 bits of a SHA-256) over the meaning of the files of `sources`: what other code than this has made is stale.
 
-    Comments, docstrings and formatting do not count. All versions of Python that can read a file give it the same digest.
+    Comments, docstrings and formatting do not count, but in templates, of which every byte does. All versions of Python that can
+    read a file give it the same digest.
     """
     top = str(PACKAGE_ROOT) if root is None else root
     meanings = _Meanings(Path(top, KEPT))
@@ -137,7 +142,7 @@ def _joined(parts: list[Any]) -> list[Any]:
 
 
 class _Meanings:
-    """SHA-256 of files' `canonical` texts, those of known bytes from a file: parsing everything takes half a second."""
+    """SHA-256 of modules' `canonical` texts and of templates; texts of known bytes from a file: parsing everything takes half a second."""
 
     def __init__(self, kept: Path) -> None:
         self.kept = kept
@@ -147,6 +152,8 @@ class _Meanings:
     def of(self, path: Path) -> str:
         source = path.read_bytes()
         raw = hashlib.sha256(source).hexdigest()
+        if path.suffix in TEMPLATES:
+            return raw
         if raw not in self.known:
             self.known[raw] = self.fresh[raw] = hashlib.sha256(canonical(source).encode()).hexdigest()
         return self.known[raw]

@@ -13,9 +13,10 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from directcm.analysis import claims as module
-from directcm.analysis.claims import COLUMNS, FAILS, HOLDS, NOT_RUN, UNDECIDED, UNTESTABLE, Claim, claims, read_claims
 from directcm.analysis.compare import COLUMNS as COMPARISONS
+from directcm.analysis.tables import claims as module
+from directcm.analysis.tables.claim import Claim, Compared, about, beside, compared, read_claims
+from directcm.analysis.tables.claims import COLUMNS, FAILS, HOLDS, NOT_RUN, UNDECIDED, UNTESTABLE, claims
 from directcm.artifacts import read_csv, write_csv
 from directcm.config import Config, load_config, parse
 from directcm.errors import UserError
@@ -518,7 +519,7 @@ def test_shipped_claims_follow_the_signs(desk):
         ({"colour": "red"}, "colour: unknown key; a claim has id"),
         ({"tests": []}, "claim 'c': tests"),
         ({"source": "rumour"}, "claim 'c': source"),
-        ({"over": ["hue"]}, "unknown axis 'hue'"),
+        ({"over": ["hue"]}, "over and also: unknown axis 'hue'"),
         ({"over": ["N"], "also": ["N"]}, "an axis twice"),
         ({"quantifier": "most"}, "claim 'c': quantifier"),
         ({"tests": [{"metric": "fd", "reference": "teacher", "better": "CM"}]}, "unknown metric 'fd'"),
@@ -668,8 +669,8 @@ def test_claims_of_other_papers(tmp_path: Path) -> None:
     assert "more steps" in own.text("html")
     found = own.judge(OTHERS, lines(config, -0.3, 0.3), config)
     assert (found["gc"].verdict, found["steps"].verdict) == (module.FAILS, module.FAILS)
-    read = module.read_claims(tmp_path / "claims.yaml")
-    assert module.compared(read, config) == module.Compared(("ct:gc_ct",), (), ("ct",), ("fd_tiny:data",))
+    read = read_claims(tmp_path / "claims.yaml")
+    assert compared(read, config) == Compared(("ct:gc_ct",), (), ("ct",), ("fd_tiny:data",))
 
 
 @pytest.mark.parametrize(("better", "sign"), [("CM", 1), ("Direct CM", -1)])
@@ -729,18 +730,18 @@ def test_which_runs_a_claim_about_an_axis_needs(tmp_path: Path) -> None:
     config = parse(Config, {**TWO, "students": students})
     path = tmp_path / "claims.yaml"
     path.write_text(yaml.safe_dump({"claims": [SOLVER]}))
-    pairs = module.beside(module.read_claims(path), config)
+    pairs = beside(read_claims(path), config)
     assert [(a.solver, b.solver, a.seed, b.seed, other) for a, b, other in pairs] == [
         ("heun", "euler", seed, seed, ("ct", "solver", "euler")) for seed in (0, 1)
     ]
     assert all(a.at(solver="euler") == b for a, b, _ in pairs)
     # Another's claim about what a grid has not is none of its claims.
     one = parse(Config, {**TWO, "students": [{"method": ["ct"], "seed": [0]}]})
-    assert module.about(module.read_claims(path), one) == [] and module.beside(module.read_claims(path), one) == []
+    assert about(read_claims(path), one) == [] and beside(read_claims(path), one) == []
 
 
 def test_every_claim_s_pair_is_of_methods_there_are() -> None:
-    read = module.read_claims(Path(__file__).parents[2] / "workflow/claims.yaml")
+    read = read_claims(Path(__file__).parents[2] / "workflow/claims.yaml")
     assert {claim.source for claim in read} == {"paper", "ours", "others"}
     assert all(claim.pair[0] in METHODS.values() and claim.pair[1] in METHODS.values() for claim in read)
 
@@ -769,4 +770,4 @@ def test_mistakes_in_a_pair(tmp_path: Path, test: dict[str, Any], words: str) ->
     }
     path.write_text(yaml.safe_dump({"claims": [item]}))
     with pytest.raises(UserError, match=words):
-        module.read_claims(path)
+        read_claims(path)

@@ -13,7 +13,8 @@ import pytest
 import yaml
 from PIL import Image
 
-from directcm.analysis import claims, opening, table
+from directcm.analysis import opening
+from directcm.analysis.tables import cells, claims, index
 from directcm.artifacts import read_csv, write_csv
 from directcm.errors import UserError
 from directcm.specs import METHODS, METRICS
@@ -41,7 +42,7 @@ def page(make, config, tmp_path, captions=("a digit", "another"), side=16, claim
 
     metrics, comparisons = make.tidy(config)
     rows = list(range(len(captions)))
-    models = ["Teacher", *(METHODS[m] for m in table.config_methods(config))]
+    models = ["Teacher", *(METHODS[m] for m in cells.config_methods(config))]
     samples = {name: [make.samples(f"s{i}", rows, side)] for i, name in enumerate(models)}
     figure_samples.draw(make.noise(list(captions)), samples, columns, *outputs(tmp_path, "samples"))
     out = tmp_path / "opening.html"
@@ -57,7 +58,7 @@ def test_the_numbers_are_those_of_table_1(make, configure, tmp_path):
     config = configure(students=SMALL)
     html, _ = page(make, config, tmp_path)
     metrics, comparisons = make.tidy(config)
-    table.table("table1", metrics, comparisons, config, tmp_path / "table1.csv")
+    index.table("table1", metrics, comparisons, config, tmp_path / "table1.csv")
     values = {f"{float(r['mean']):.{METRICS[r['metric']].decimals}f}" for r in read_csv(tmp_path / "table1.csv")}
     own = section(html, "table1")
     assert set(re.findall(r'class="value">(?:<strong>)?([0-9.]+)', own)) == values

@@ -13,7 +13,8 @@ import pytest
 from directcm import cli
 from directcm.analysis.publish import relevant
 from directcm.analysis.reproduced import judge, reproduced
-from directcm.analysis.table import COLUMNS, table
+from directcm.analysis.tables.cells import COLUMNS
+from directcm.analysis.tables.index import table
 from directcm.artifacts import write_csv, write_json
 from directcm.config import Config, load_config, parse
 from directcm.errors import UserError

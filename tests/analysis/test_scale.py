@@ -7,7 +7,7 @@ import json
 import pytest
 
 from directcm.analysis.selection import describe
-from directcm.analysis.table import same_scale
+from directcm.analysis.tables.cells import same_scale
 from directcm.config import Config, parse
 
 SDXL = {

@@ -13,9 +13,13 @@ from html.parser import HTMLParser
 import numpy as np
 import pytest
 
-from directcm.analysis import table as module
 from directcm.analysis.selection import FLOOR, main_runs
-from directcm.analysis.table import COLUMNS, COMPARISON_COLUMNS, available, latex, paper_value, table, text
+from directcm.analysis.tables.cells import COLUMNS, paper_value
+from directcm.analysis.tables.index import available, table
+from directcm.analysis.tables.sheet import latex
+from directcm.analysis.tables.table1 import text
+from directcm.analysis.tables.table_comparison import COMPARISON_COLUMNS, reading
+from directcm.analysis.tables.text import fixed, shown_p
 from directcm.errors import UserError
 
 HOSTILE = '<script>alert("x")</script> $5_a$ 100% & #1 ~^\\ {🎉} مرحبا \u202e'
@@ -136,6 +140,36 @@ def test_table3_puts_the_methods_side_by_side_at_each_number_of_steps(make, conf
     assert float(cell["mean"]) == pytest.approx(0.2 * 1.015 / 2**0.25)
     # Table 1 is of the fewest steps alone.
     assert {r["steps"] for r in rows_of(run(make, config, tmp_path)["csv"])} == {"1", "50"}
+
+
+UNEVEN = [
+    {"method": ["cm", "direct_cm"], "seed": [0, 1], "sampling_steps": [1, 2]},
+    {"method": ["cd"], "seed": [0]},
+    {"method": ["cd"], "seed": [1], "sampling_steps": [1, 2, 4]},
+]
+
+
+def test_table3_has_of_each_run_the_sampling_steps_that_the_grid_has(make, configure, tmp_path):
+    config = configure(students=UNEVEN, evaluation={"steps": [1]})
+    rows = rows_of(run(make, config, tmp_path, "table3")["csv"])
+    found = {(r["row"], r["steps"]): r["n_seeds"] for r in rows if r["steps"] != "50"}
+    both = {(row, k): "2" for row in ("CM", "Direct CM") for k in ("1", "2")}
+    assert found == {**both, ("CD", "1"): "2", ("CD", "2"): "1", ("CD", "4"): "1"}
+
+    def place(row):
+        return row["row"], row.get("seed"), row["sampling_steps"]
+
+    def more(metrics, comparisons):
+        metrics += [m | {"sampling_steps": 2} for m in metrics if place(m) == ("CD", "0", 1)]
+
+    # What an older grid has left is not the grid's.
+    assert rows_of(run(make, config, tmp_path, "table3", change=more)["csv"]) == rows
+
+    def less(metrics, comparisons):
+        metrics[:] = [m for m in metrics if place(m) != ("CD", "1", 2)]
+
+    with pytest.raises(UserError, match=r"none of CD at 2 sampling steps with .*seed = 1; evaluate this student"):
+        run(make, config, tmp_path, "table3", change=less)
 
 
 def test_other_metrics_have_a_line_each(make, configure, tmp_path):
@@ -370,10 +404,10 @@ def test_comparison(make, configure, tmp_path):
 
 def test_a_single_seeds_reading_says_so():
     row = {"metric": "fd_tiny", "difference": "-1", "p": "0.001", "p_prompts": "0.001", "n_seeds": "1"}
-    assert module.reading(row, 0.05) == "CM is better between these two students; nothing about other seeds"
-    assert module.reading({**row, "p": ""}, 0.05) == "not tested"
-    assert module.reading({**row, "difference": "0", "p": "1"}, 0.05) == "no difference shown"
-    assert module.reading({**row, "metric": "clip_tiny", "n_seeds": "3"}, 0.05) == "Direct CM is better"
+    assert reading(row, 0.05) == "CM is better between these two students; nothing about other seeds"
+    assert reading({**row, "p": ""}, 0.05) == "not tested"
+    assert reading({**row, "difference": "0", "p": "1"}, 0.05) == "no difference shown"
+    assert reading({**row, "metric": "clip_tiny", "n_seeds": "3"}, 0.05) == "Direct CM is better"
 
 
 def test_no_comparison_of_the_main_setting_is_an_error(make, configure, tmp_path):
@@ -412,11 +446,11 @@ def test_latex_escapes():
 
 
 def test_numbers_as_shown():
-    assert module.fixed(-0.00004, 4) == "0.0000"
-    assert module.fixed(-0.25, 2, True) == "−0.25"
-    assert module.fixed(0.25, 2, True) == "+0.25"
-    assert module.fixed(math.nan, 2) == "–"
-    assert [module.shown_p(p) for p in (0.0004, 0.0123, 1.0, math.nan)] == ["< 0.001", "0.012", "1.000", "–"]
+    assert fixed(-0.00004, 4) == "0.0000"
+    assert fixed(-0.25, 2, True) == "−0.25"
+    assert fixed(0.25, 2, True) == "+0.25"
+    assert fixed(math.nan, 2) == "–"
+    assert [shown_p(p) for p in (0.0004, 0.0123, 1.0, math.nan)] == ["< 0.001", "0.012", "1.000", "–"]
 
 
 def test_html_is_one_readable_page(make, configure, tmp_path):
@@ -475,9 +509,9 @@ def test_the_analysis_never_imports_torch():
 
     every = (
         "import sys, pkgutil, importlib, directcm.analysis as a\n"
-        "for m in pkgutil.iter_modules(a.__path__, 'directcm.analysis.'): importlib.import_module(m.name)\n"
+        "for m in pkgutil.walk_packages(a.__path__, 'directcm.analysis.'): importlib.import_module(m.name)\n"
         "print(*sys.modules)"
     )
-    light = "import sys\nfrom directcm.analysis import claims, collect, gallery, provenance, selection, table\nprint(*sys.modules)"
+    light = "import sys\nfrom directcm.analysis import collect, gallery, provenance, selection\nfrom directcm.analysis.tables import claims, index, table1, table4\nprint(*sys.modules)"
     assert "torch" not in loaded(every)
     assert not loaded(light) & {"torch", "matplotlib", "pandas", "seaborn", "scipy"}

@@ -10,16 +10,9 @@ import pytest
 
 from directcm.analysis import figure_training
 from directcm.analysis.collect import METRICS_COLUMNS, STUDENTS_COLUMNS
-from directcm.analysis.table import (
-    COMPUTE,
-    TABLE4_COLUMNS,
-    UPDATES,
-    available,
-    equal_compute,
-    evaluations,
-    table,
-    table4_rows,
-)
+from directcm.analysis.tables import table4
+from directcm.analysis.tables.index import available, table
+from directcm.analysis.tables.table4 import COMPUTE, TABLE4_COLUMNS, UPDATES, equal_compute, evaluations
 from directcm.artifacts import write_csv
 from directcm.config import Config, parse
 from directcm.errors import UserError
@@ -75,6 +68,25 @@ def read(path: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
+def test_table4_has_of_each_run_the_sampling_steps_that_the_grid_has(tmp_path: Path) -> None:
+    first, longer = CONTENT["students"]
+    students = [
+        {**first, "method": ["cm", "ect"]},
+        *({**line, "method": ["ct"], "sampling_steps": [1]} for line in (first, longer)),
+    ]
+    config = parse(Config, {**CONTENT, "students": students})
+    metrics, _, costs = tables(config, tmp_path)
+    found = {(r["part"], r["row"], r["steps"]) for r in table4.rows(metrics, config, costs)}
+    assert {(row, k) for part, row, k in found if part == UPDATES} == {
+        ("CM", 1), ("CM", 2), ("ECT", 1), ("ECT", 2), ("CT", 1)
+    }  # fmt: skip
+    assert {k for part, row, k in found if (part, row) == (COMPUTE, "CT")} == {1}
+    kept = [r for r in read(metrics) if (r["row"], r["seed"], r["sampling_steps"]) != ("ECT", "1", "2")]
+    write_csv(metrics, kept, METRICS_COLUMNS)
+    with pytest.raises(UserError, match=r"none of ECT at 2 sampling steps with .*seed = 1; evaluate this student"):
+        table4.rows(metrics, config, costs)
+
+
 def test_table4(tmp_path: Path) -> None:
     config = parse(Config, CONTENT)
     assert "table4" in available(config)
@@ -82,7 +94,7 @@ def test_table4(tmp_path: Path) -> None:
     table("table4", metrics, comparisons, config, tmp_path / "table4.csv", students)
     # What is published is what the table's CSV has.
     published = [
-        {k: "" if v is None else str(v) for k, v in row.items()} for row in table4_rows(metrics, config, students)
+        {k: "" if v is None else str(v) for k, v in row.items()} for row in table4.rows(metrics, config, students)
     ]
     assert [{k: row[k] for k in TABLE4_COLUMNS} for row in published] == read(tmp_path / "table4.csv")
     rows = [r for r in read(tmp_path / "table4.csv") if (r["metric"], r["reference"]) == ("fd_tiny", "data")]

@@ -7,7 +7,7 @@ import re
 
 import pytest
 
-from directcm.analysis.table_search import COLUMNS, table_search, times
+from directcm.analysis.tables.table_search import COLUMNS, table_search, times
 from directcm.artifacts import new_artifact, open_artifact, write_json
 from directcm.config import Config
 from directcm.errors import UserError

@@ -166,7 +166,7 @@ rule table1:
         "../../envs/directcm.yaml"
     threads: 1
     params:
-        code=code("analysis.table"),
+        code=code("analysis.tables.table1"),
         name="table1",
         settings=literal(READ["main"]),
     message:
@@ -199,7 +199,7 @@ use rule table1 as table2 with:
     benchmark:
         f"{OUT}/benchmarks/table2.tsv"
     params:
-        code=code("analysis.table"),
+        code=code("analysis.tables.table2"),
         name="table2",
         settings=literal(READ["paper"]),
 
@@ -227,7 +227,7 @@ use rule table1 as table3 with:
     benchmark:
         f"{OUT}/benchmarks/table3.tsv"
     params:
-        code=code("analysis.table"),
+        code=code("analysis.tables.table3"),
         name="table3",
         settings=literal(READ["paper"]),
 
@@ -259,7 +259,7 @@ rule table4:
         "../../envs/directcm.yaml"
     threads: 1
     params:
-        code=code("analysis.table"),
+        code=code("analysis.tables.table4"),
         settings=literal(READ["paper"]),
     message:
         "table: table4"
@@ -291,7 +291,7 @@ use rule table1 as table_metrics with:
     benchmark:
         f"{OUT}/benchmarks/table_metrics.tsv"
     params:
-        code=code("analysis.table"),
+        code=code("analysis.tables.table_metrics"),
         name="table_metrics",
         settings=literal(READ["main"]),
 
@@ -319,7 +319,7 @@ use rule table1 as table_comparison with:
     benchmark:
         f"{OUT}/benchmarks/table_comparison.tsv"
     params:
-        code=code("analysis.table"),
+        code=code("analysis.tables.table_comparison"),
         name="table_comparison",
         settings=literal(READ["main"]),
 
@@ -352,7 +352,7 @@ rule table_search:
         "../../envs/directcm.yaml"
     threads: 1
     params:
-        code=code("analysis.table_search"),
+        code=code("analysis.tables.table_search"),
         settings=literal(READ["main"]),
     message:
         "table: sampling times, even and found"
@@ -388,7 +388,7 @@ rule claims:
         "../../envs/directcm.yaml"
     threads: 1
     params:
-        code=code("analysis.claims"),
+        code=code("analysis.tables.claims"),
         settings=literal(READ["paper"]),
     message:
         "claims: verdicts, scope {wildcards.scope}"

@@ -12,7 +12,7 @@ import pandas as pd
 from snakemake.utils import Paramspace
 
 from directcm import datasets, paths, preflight, warm
-from directcm.analysis.claims import beside, compared, read_claims
+from directcm.analysis.tables.claim import beside, compared, read_claims
 from directcm.analysis.selection import (
     base_setting,
     main_runs,
@@ -20,7 +20,8 @@ from directcm.analysis.selection import (
     select_runs,
     swept,
 )
-from directcm.analysis.table import available, same_scale
+from directcm.analysis.tables.cells import same_scale
+from directcm.analysis.tables.index import available
 from directcm.cli.rules import command as verb
 from directcm.config import RUN_AXES, Config, Ode, Run, Setting, number
 from directcm.config import parse as validated

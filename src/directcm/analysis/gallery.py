@@ -60,42 +60,6 @@ def read_items(text: str) -> list[Picture]:
 
 # A checkbox per picture holds whether it is enlarged. It is hidden from sight alone, so that it takes the focus and the
 # space bar; the picture is its label. Enlarged, the label covers the window and scrolls; the button bar is the label too.
-BODY = """
-<style>
-.pictures { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(100%, 26rem), 1fr)); gap: 1.5rem; }
-figure { margin: 0; min-width: 0; }
-figcaption { margin-top: .4rem; font-size: .9rem; }
-figcaption strong { display: block; }
-.zoom { display: block; cursor: zoom-in; border: 1px solid var(--line); background: #fff; padding: .3rem; }
-.zoom img { display: block; width: 100%; height: auto; max-width: 100%; margin: 0 auto; }
-.zoom .close { display: none; }
-.toggle { position: absolute; width: 1px; height: 1px; margin: 0; overflow: hidden; clip-path: inset(50%); }
-.toggle:focus-visible + .zoom { outline: 3px solid #004c8c; outline-offset: 2px; }
-.toggle:checked + .zoom { position: fixed; inset: 0; z-index: 1; overflow: auto; cursor: zoom-out; padding: 0 .5rem .5rem;
-  border: 0; outline-offset: -3px; }
-.toggle:checked + .zoom img { width: max(min(100%, 1.6 * var(--natural)), min(var(--natural), 60rem)); max-width: none; }
-.toggle:checked + .zoom .close { display: block; position: sticky; top: 0; left: 0; width: max-content; margin-left: auto;
-  padding: .4rem .7rem; background: var(--ink); color: #fff; font-size: .9rem; }
-body:has(.toggle:checked) { overflow: hidden; }
-@media print { .pictures { display: block; } figure { break-inside: avoid; margin-bottom: 1rem; } }
-</style>
-<p>{{ count }}. Click a picture, or go to it with the Tab key and press the space bar, to enlarge it; the same again to close it.</p>
-{% for section in sections %}
-{% if section.name %}
-<h2>{{ section.name }}</h2>
-{% endif %}
-<div class="pictures">
-{% for picture in section.pictures %}
-<figure>
-<input class="toggle" type="checkbox" id="zoom{{ picture.number }}" aria-label="Enlarge: {{ picture.title }}">
-<label class="zoom" for="zoom{{ picture.number }}" style="--natural: {{ picture.width }}px"><span class="close" aria-hidden="true">✕ close</span>
-<img src="{{ picture.source }}" width="{{ picture.width }}" height="{{ picture.height }}" alt="{{ picture.title }}"></label>
-<figcaption><strong>{{ picture.title }}</strong>{% for paragraph in picture.caption %}<span>{{ paragraph }}</span>{% if not loop.last %}<br>{% endif %}{% endfor %}</figcaption>
-</figure>
-{% endfor %}
-</div>
-{% endfor %}
-"""
 
 
 def gallery(items: Sequence[Picture], out_html: str | Path, title: str) -> None:
@@ -117,6 +81,6 @@ def gallery(items: Sequence[Picture], out_html: str | Path, title: str) -> None:
             }
         )  # fmt: skip
     write_page(
-        out_html, BODY, title=plain(title), count=f"{len(items)} picture{'s' * (len(items) != 1)}",
+        out_html, "gallery.html", title=plain(title), count=f"{len(items)} picture{'s' * (len(items) != 1)}",
         sections=[{"name": name, "pictures": pictures} for name, pictures in sections.items()],
     )  # fmt: skip

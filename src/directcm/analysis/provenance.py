@@ -215,41 +215,6 @@ def _show(value: float | None, decimals: int = 0) -> str:
 
 # ----------------------------------------------------------------- costs
 
-COSTS = """
-<p>What the results of the preset <code>{{ preset }}</code> cost: jobs, time, memory, and the teacher's network evaluations.</p>
-<table role="table">
-<caption>Seconds are summed over a step's jobs, which may have run side by side. A teacher forward is one network evaluation of
-one row; guidance takes two. The minimum is what the method needs if nothing is computed twice, and the ratio the first over the second.</caption>
-<thead role="rowgroup"><tr role="row">
-<th scope="col" role="columnheader">Step</th>
-{% for head in heads %}
-<th scope="col" role="columnheader" class="n">{{ head }}</th>
-{% endfor %}
-</tr></thead>
-{% for part in (costs[:-1], costs[-1:]) %}
-<tbody role="rowgroup">
-{% for row in part %}
-<tr role="row"><th scope="row" role="rowheader">{{ row.step }}</th>
-{% for label, value in row.cells %}
-<td role="cell" class="n" data-label="{{ label }}"><span>{{ value }}</span></td>
-{% endfor %}
-</tr>
-{% endfor %}
-</tbody>
-{% endfor %}
-</table>
-<h2>How to read it</h2>
-<ul>
-<li>Seconds and memory are Snakemake's measurement of each job, start-up included; where there is none, because a step's outputs
-came from a cache, the seconds are those that the step itself recorded when it ran.</li>
-<li>One run on one machine: n = 1, without an sd. Jobs that ran at the same time slowed each other down.</li>
-{% for machine in machines %}
-<li>Machine: <bdi>{{ machine }}</bdi>.</li>
-{% endfor %}
-<li>“–”: not measured, or not a step that evaluates the teacher.</li>
-</ul>
-"""
-
 
 def _ratio(cost: Cost) -> float | None:
     made, least = cost.teacher_forwards, cost.teacher_forwards_minimum
@@ -305,57 +270,13 @@ def costs_page(
         ", ".join((*facts.get("Machine", []), *facts.get("System", []), *(f"{n} CPUs" for n in facts.get("CPUs", []))))
     ]
     write_page(
-        out_html, COSTS, title="Costs", preset=config.preset, costs=rows, heads=[label for label, _ in rows[0]["cells"]],
+        out_html, "provenance.costs.html", title="Costs", preset=config.preset, costs=rows, heads=[label for label, _ in rows[0]["cells"]],
         machines=[m for m in machines if m],
     )  # fmt: skip
     return table
 
 
 # ----------------------------------------------------------------- provenance
-
-BODY = """
-<p>What made the results of the preset <code>{{ preset }}</code>: code, machine, artefacts, settings. What it cost stands on the
-page “Costs”.</p>
-{% for warning in warnings %}
-<p><strong>{{ warning }}</strong></p>
-{% endfor %}
-<h2>Code and machine</h2>
-<table role="table">
-<caption>As recorded beside the artefacts; several values mean that steps ran apart.</caption>
-<thead role="rowgroup"><tr role="row"><th scope="col" role="columnheader">What</th><th scope="col" role="columnheader">Recorded</th></tr></thead>
-<tbody role="rowgroup">
-{% for name, found in facts %}
-<tr role="row"><th scope="row" role="rowheader">{{ name }}</th><td role="cell" class="wide" data-label="">
-<span>{% for value in found %}<bdi>{{ value }}</bdi>{% if not loop.last %}; {% endif %}{% endfor %}</span></td></tr>
-{% endfor %}
-</tbody>
-</table>
-<h2>Artefacts</h2>
-<p>{{ "{:,}".format(count) }} folders by the step that made them; a collection holds one artefact per evaluated set of a run. The
-fingerprint is the SHA-256 over the checksums of the folder's files.</p>
-{% for group in groups %}
-<details>
-<summary>{{ group.step }}: {{ group.summary }}</summary>
-<table role="table">
-<thead role="rowgroup"><tr role="row">
-<th scope="col" role="columnheader">Folder</th><th scope="col" role="columnheader">Fingerprint</th>
-<th scope="col" role="columnheader" class="n">Seconds</th><th scope="col" role="columnheader">Log</th>
-</tr></thead>
-<tbody role="rowgroup">
-{% for a in group.artefacts %}
-<tr role="row"><th scope="row" role="rowheader"><code><bdi>{{ a.folder }}</bdi></code></th>
-<td role="cell" data-label="Fingerprint"><code>{{ a.fingerprint }}</code></td>
-<td role="cell" class="n" data-label="Seconds"><span>{{ a.seconds }}</span></td>
-<td role="cell" data-label="Log"><bdi>{{ a.log }}</bdi></td></tr>
-{% endfor %}
-</tbody>
-</table>
-</details>
-{% endfor %}
-<h2>Configuration</h2>
-<p>As validated, with every default filled in.</p>
-<pre tabindex="0" role="region" aria-label="Resolved configuration">{{ yaml }}</pre>
-"""
 
 
 def _bytes(size: int) -> str:
@@ -413,7 +334,7 @@ def provenance_page(config: Config, artifacts: Sequence[str | Path], out_html: s
     if any(r.provenance.get("dirty") for r in records):
         warnings.append("Some results were made with uncommitted changes to the code.")
     write_page(
-        out_html, BODY, title="Provenance", preset=config.preset, warnings=warnings, facts=_facts(records),
+        out_html, "provenance.html", title="Provenance", preset=config.preset, warnings=warnings, facts=_facts(records),
         groups=_groups(records), count=len(records),
         yaml=yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, allow_unicode=True, width=100, default_flow_style=None),
     )  # fmt: skip

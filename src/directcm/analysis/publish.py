@@ -16,16 +16,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from directcm.analysis import claims, table, tidy
+from directcm.analysis import tidy
 from directcm.analysis.collect import COMPARISONS_COLUMNS, ERRORS_COLUMNS
 from directcm.analysis.collect import TABLES as COLLECTED
 from directcm.analysis.figure_map import inverted
 from directcm.analysis.selection import FLOOR, main_runs, main_setting, sampling_numbers, steps_label
-from directcm.analysis.table import fixed
+from directcm.analysis.tables import claims, table1, table4, table_comparison
+from directcm.analysis.tables.claim import METHOD, about, read_claims
+from directcm.analysis.tables.text import fixed, listed
+from directcm.analysis.tables.verdict import FAILS, HOLDS, NOT_RUN, Verdict, judge
 from directcm.artifacts import PROVENANCE, read_csv, read_json, write_bytes, write_csv, write_json, write_text
 from directcm.config import Config, load_config, number, spell
 from directcm.errors import UserError
-from directcm.specs import METHODS, METRICS, SOLVERS
+from directcm.specs import DISTANCES, METHODS, METRICS, SOLVERS
 
 DOCUMENTS = ("README.md", "docs/results.md")
 DATA = Path("docs/data")
@@ -144,7 +147,7 @@ def matching(folder: Path, config: Config, headline: bool = False) -> None:
         more, lacking = sorted(found - wanted), sorted(wanted - found)
         parts = [f"lacks {', '.join(lacking)}"] * bool(lacking) + [f"has {', '.join(more)} besides"] * bool(more)
         raise UserError(f"{metrics}: {' and '.join(parts)}, against the configuration's metrics; make the run again")
-    table.table1_rows(metrics, folder / "comparisons.csv", config)
+    table1.rows(metrics, folder / "comparisons.csv", config)
 
 
 def configuration(preset: str, root: Path) -> Config:
@@ -195,7 +198,7 @@ def _p(text: Any) -> str:
 
 
 def _table1(folder: Path, config: Config) -> list[dict[str, Any]]:
-    return table.table1_rows(folder / "metrics.csv", folder / "comparisons.csv", config)
+    return table1.rows(folder / "metrics.csv", folder / "comparisons.csv", config)
 
 
 def _table1_text(rows: Sequence[Row]) -> str:
@@ -223,7 +226,7 @@ def _table1_text(rows: Sequence[Row]) -> str:
 
 
 def _comparison(folder: Path, config: Config) -> list[dict[str, Any]]:
-    return table.comparison_rows(folder / "metrics.csv", folder / "comparisons.csv", config)
+    return table_comparison.rows(folder / "metrics.csv", folder / "comparisons.csv", config)
 
 
 def _comparison_text(rows: Sequence[Row]) -> str:
@@ -247,10 +250,10 @@ def _comparison_text(rows: Sequence[Row]) -> str:
 # ----------------------------------------------------------------- verdicts
 
 
-def _judged(folder: Path, config: Config, root: Path) -> list[claims.Verdict]:
-    own = claims.about(claims.read_claims(root / "workflow/claims.yaml"), config)
+def _judged(folder: Path, config: Config, root: Path) -> list[Verdict]:
+    own = about(read_claims(root / "workflow/claims.yaml"), config)
     path = folder / "comparisons.csv"
-    return claims.judge(own, tidy.read(path, COMPARISONS_COLUMNS), config, path)
+    return judge(own, tidy.read(path, COMPARISONS_COLUMNS), config, path)
 
 
 def _verdicts(folder: Path, config: Config, root: Path) -> list[dict[str, Any]]:
@@ -267,7 +270,7 @@ def _verdicts(folder: Path, config: Config, root: Path) -> list[dict[str, Any]]:
 
 
 def _verdicts_text(rows: Sequence[Row]) -> str:
-    run = [row for row in rows if row["verdict"] != claims.NOT_RUN]
+    run = [row for row in rows if row["verdict"] != NOT_RUN]
     body = [[row["says"], row["source"], f"**{row['verdict']}**", row["effect"], _p(row["p"])] for row in run]
     text = markdown(["claim", "source", "verdict", "what decides it", "p (Holm)"], body)
     if absent := len(rows) - len(run):
@@ -275,35 +278,26 @@ def _verdicts_text(rows: Sequence[Row]) -> str:
     return text
 
 
-def _listed(names: Sequence[str]) -> str:
-    return names[0] if len(names) == 1 else ", ".join(names[:-1]) + " and " + names[-1]
-
-
 def _reading(folder: Path, config: Config, root: Path) -> str:
     """The claims about the main comparison in one sentence: who is ahead in what, by Holm's adjusted p."""
     ahead: dict[str, list[str]] = {DIRECT: [], CM: [], "": []}
     for verdict in _judged(folder, config, root):
         line = verdict.decisive
-        if (
-            verdict.claim.what != claims.METHOD
-            or verdict.claim.pair != tidy.PAIR
-            or line is None
-            or verdict.settings > 1
-        ):
+        if verdict.claim.what != METHOD or verdict.claim.pair != tidy.PAIR or line is None or verdict.settings > 1:
             continue
         if verdict.claim.over or len(verdict.claim.tests) > 1:
             continue
         row = line.row
-        who = {claims.HOLDS: row["a"], claims.FAILS: row["b"]}.get(verdict.verdict, "")
+        who = {HOLDS: row["a"], FAILS: row["b"]}.get(verdict.verdict, "")
         ahead[who].append(line_name(line.metric, row["reference"])[:-2].replace("to teacher samples", "to the teacher"))
     # The ODE error has one reference; the sentence need not say it.
     parts = {
         who: [name.removesuffix(" to the teacher") if name.startswith("ODE") else name for name in names]
         for who, names in ahead.items()
     }
-    text = " and ".join(f"{who} is ahead in {_listed(parts[who])}" for who in (DIRECT, CM) if parts[who])
+    text = " and ".join(f"{who} is ahead in {listed(parts[who])}" for who in (DIRECT, CM) if parts[who])
     text = text or "neither method is ahead in anything"
-    return text + (f"; undecided: {_listed(parts[''])}" if parts[""] else "")
+    return text + (f"; undecided: {listed(parts[''])}" if parts[""] else "")
 
 
 # ----------------------------------------------------------------- the grid: map, sweeps, errors
@@ -399,7 +393,7 @@ def _sweeps(folder: Path, config: Config) -> list[dict[str, Any]]:
 
     lines("N", lambda row: f"N = {row['N']}" + (", the main comparison" if row["N"] == main.spelled["N"] else ""))
     lines("solver", lambda row: SOLVERS[row["solver"]])
-    lines("loss", lambda row: claims.DISTANCES[row["loss"]].title)
+    lines("loss", lambda row: DISTANCES[row["loss"]].title)
     lines("lr", lambda row: f"learning rate {row['lr']}")
     for k in sampling_numbers(config)[1:]:
         lines("", lambda row, k=k: f"{k} sampling steps", k)  # type: ignore[misc]
@@ -449,7 +443,7 @@ def _errors_text(rows: Sequence[Row]) -> str:
 
 
 def _table4(folder: Path, config: Config) -> list[dict[str, Any]]:
-    return table.table4_rows(folder / "metrics.csv", config, folder / "students.csv")
+    return table4.rows(folder / "metrics.csv", config, folder / "students.csv")
 
 
 def _table4_text(rows: Sequence[Row]) -> str:

@@ -12,7 +12,9 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 from directcm.analysis.publish import ABOUT, line_name, relevant, shown
-from directcm.analysis.table import COLUMNS, fixed, table1_rows
+from directcm.analysis.tables import table1
+from directcm.analysis.tables.cells import COLUMNS
+from directcm.analysis.tables.text import fixed
 from directcm.analysis.tidy import read, value
 from directcm.artifacts import read_json
 from directcm.config import Config
@@ -99,7 +101,7 @@ def reproduced(config: Config, results: Path, data: Path) -> str:
     if other := _other(about["configuration"], relevant(config)):
         more = f" and {len(other) - 3} more" if len(other) > 3 else ""
         return f"Table 1: not compared with the published one {name}, for this is another configuration: {'; '.join(other[:3])}{more}"
-    published = table1_rows(folder / "metrics.csv", folder / "comparisons.csv", config)
+    published = table1.rows(folder / "metrics.csv", folder / "comparisons.csv", config)
     cells = judge(published, here)
     if not cells:
         raise UserError(f"{results}/tables/table1.csv: has no cell of the published table; make it again")

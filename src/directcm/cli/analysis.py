@@ -96,22 +96,22 @@ def table(
 ) -> None:
     """Write a table as CSV, LaTeX and HTML; Table 1 as JSON too."""
     if name == "table_search":
-        from directcm.analysis.table_search import table_search
+        from directcm.analysis.tables.table_search import table_search
 
         table_search(searches, settings, job.out)
         return
-    from directcm.analysis import table
+    from directcm.analysis.tables.index import table as write
 
     if metrics is None or comparisons is None:
         raise UserError(f"table {name}: --{'comparisons' if metrics else 'metrics'} is missing")
-    table.table(name, metrics, comparisons, settings, job.out, students_table)
+    write(name, metrics, comparisons, settings, job.out, students_table)
 
 
 def claims(
     *, claims: Claims, settings: Settings, comparisons: Annotated[Path, o.tidy("comparisons")], job: o.Job
 ) -> None:
     """Turn claims into verdicts: CSV, LaTeX, HTML and JSON."""
-    from directcm.analysis.claims import claims as write
+    from directcm.analysis.tables.claims import claims as write
 
     write(claims, comparisons, settings, job.out, *(job.out.with_suffix(end) for end in (".tex", ".html", ".json")))
 

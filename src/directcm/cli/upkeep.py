@@ -20,15 +20,14 @@ Folder = Annotated[Path | None, "default: results/<preset>"]
 
 def show(table: Annotated[Path, "tables/table1.csv or claims/SCOPE.csv"], /) -> None:
     """Print Table 1, or the verdicts."""
-    from directcm.analysis import claims
-    from directcm.analysis import table as tables
+    from directcm.analysis.tables import claims, table1
     from directcm.artifacts import read_csv
 
     first = (read_csv(table) or [{}])[0]
     if "verdict" in first:
         print(claims.text(table))
     elif {"row", "metric", "mean"} <= first.keys():
-        print(tables.text(table))
+        print(table1.text(table))
     else:
         raise UserError(f"{table}: neither Table 1 nor claims; show reads tables/table1.csv and claims/SCOPE.csv")
 

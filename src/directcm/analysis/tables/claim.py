@@ -1,0 +1,282 @@
+"""Claims as data: what workflow/claims.yaml says, and what a grid has to compare for them.
+
+A claim is one or more tests that must all succeed, in every or in some of a set of settings.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from directcm.analysis.compare import Across, across
+from directcm.analysis.page import plain
+from directcm.config import ODE_AXES, SETTING_AXES, Config, Run, read_yaml, spell
+from directcm.errors import UserError
+from directcm.specs import DISTANCES, METHODS, METRICS, SOLVERS
+
+CM, DIRECT = METHODS["cm"], METHODS["direct_cm"]
+NAMES = {label: name for name, label in METHODS.items()}
+STEP, SAMPLING = "step", "sampling_steps"
+AXES = (*SETTING_AXES, STEP, SAMPLING)
+METHOD, ALONG, MORE = "method", "along", "sampling"
+
+
+def _known(kind: str, value: Any, names: Iterable[str], where: str = "") -> None:
+    """ValueError where a value is none of these names."""
+    if value not in (names := list(names)):
+        raise ValueError(f"{where}unknown {kind} {plain(str(value))[:40]!r}; there are {', '.join(names)}")
+
+
+class _Block(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+
+class Test(_Block):
+    """One test: a metric against a reference, and either the better method, or a method whose metric falls or rises, or a method
+    and an axis whose better value is better than another, all else equal.
+
+    `than` may be left out where the better one is CM or Direct CM: it is the other.
+    """
+
+    __test__ = False  # not pytest's
+
+    metric: list[str] = Field(min_length=1)
+    reference: Literal["teacher", "data", "prompt", "none"]
+    better: str | int | float | None = None
+    than: str | int | float | None = None
+    method: str | None = None
+    axis: str | None = None
+    direction: Literal["falls", "rises"] | None = None
+    along: Literal["training", "sampling_steps"] = "training"
+
+    @field_validator("metric", mode="before")
+    @classmethod
+    def _one(cls, value: Any) -> Any:
+        return [value] if isinstance(value, str) else value
+
+    @model_validator(mode="after")
+    def _check(self) -> Test:
+        for name in self.metric:
+            _known("metric", name, METRICS)
+            if self.reference not in METRICS[name].references:
+                allowed = ", ".join(METRICS[name].references)
+                raise ValueError(f"{name} has no reference {self.reference!r}; it has {allowed}")
+        if self.axis is not None:
+            return self._check_axis(self.axis)
+        if (self.better is None) == (self.method is None) or (self.method is None) != (self.direction is None):
+            raise ValueError("a test has either better, or method and direction, or method, axis, better and than")
+        for label in (self.better, self.than, self.method):
+            if label is not None:
+                _known("method", label, METHODS.values())
+        if self.better is not None and self.than is None and self.better not in (CM, DIRECT):
+            raise ValueError(f"better: {self.better} needs than, the method that it is compared with")
+        if self.than is not None and (self.better is None or self.than == self.better):
+            raise ValueError("than goes with better, and is another method")
+        return self
+
+    def _check_axis(self, axis: str) -> Test:
+        _known("axis", axis, SETTING_AXES)
+        if None in (self.method, self.better, self.than) or self.direction is not None:
+            raise ValueError("a test with axis has method, better and than, and no direction")
+        _known("method", self.method, METHODS.values())
+        values: dict[str, Iterable[str]] = {"solver": SOLVERS, "loss": DISTANCES}
+        for value in (self.better, self.than) if axis in values else ():
+            _known(axis, value, values[axis])
+        if spell(self.better) == spell(self.than):
+            raise ValueError("better and than are two values of the axis")
+        if axis in ODE_AXES and self.reference == "teacher":
+            raise ValueError(
+                f"two values of {axis} are two ODEs, and each student is measured against its own: choose another reference"
+            )
+        return self
+
+    @property
+    def what(self) -> str:
+        """Which lines of comparisons.csv it reads."""
+        if self.axis is not None:
+            return across(self.axis, self.than)
+        if self.better is not None:
+            return METHOD
+        return ALONG if self.along == "training" else MORE
+
+    @property
+    def pair(self) -> tuple[str, str]:
+        """The lines' a and b: two methods in their own order, or one twice."""
+        if self.method is not None:
+            return self.method, self.method
+        other = self.than or (DIRECT if self.better == CM else CM)
+        first, second = (label for label in METHODS.values() if label in (self.better, other))
+        return first, second
+
+    @property
+    def turned(self) -> bool:
+        """Whether comparisons.csv has the two methods the other way round: `better` is its b."""
+        return self.axis is None and self.better is not None and self.better != self.pair[0]
+
+    def sign(self, metric: str) -> int:
+        """The sign that the claim gives to its difference: `better` − the other, later − earlier, more steps − fewest."""
+        if self.direction is not None:
+            return -1 if self.direction == "falls" else 1
+        return -1 if METRICS[metric].better == "lower" else 1
+
+
+class Claim(_Block):
+    """One claim; the fields are explained in workflow/claims.yaml."""
+
+    id: str = Field(pattern=r"^[a-z0-9]+(-[a-z0-9]+)*$", max_length=40)
+    says: str
+    source: Literal["paper", "ours", "others"]
+    where: str = ""
+    tests: list[Test] = Field(min_length=1, max_length=4)
+    over: list[str] = []
+    also: list[str] = []
+    quantifier: Literal["every", "some"] = "every"
+
+    @field_validator("says", "where")
+    @classmethod
+    def _text(cls, value: str) -> str:
+        return plain(value)
+
+    @model_validator(mode="after")
+    def _check(self) -> Claim:
+        if not 1 <= len(self.says) <= 300:
+            raise ValueError(f"says has {len(self.says)} characters, expected one sentence of 1 to 300")
+        axes = [*self.over, *self.also]
+        for axis in axes:
+            _known("axis", axis, AXES, "over and also: ")
+        if len(set(axes)) != len(axes):
+            raise ValueError("over and also name an axis twice")
+        if len({test.what for test in self.tests}) > 1:
+            raise ValueError("tests are of one kind: all with better, or all with method and direction along the same")
+        if len({test.pair for test in self.tests}) > 1:
+            raise ValueError("tests are of one pair of methods, or along training and sampling steps of one method")
+        if len({(test.axis, test.better) for test in self.tests if test.axis}) > 1:
+            raise ValueError("tests of two values of an axis are all of the same two")
+        if self.axis in axes or (self.axis is not None and STEP in axes):
+            raise ValueError(
+                f"over and also: {self.axis} is what the tests compare, and finished students alone are compared in it"
+            )
+        return self
+
+    @property
+    def what(self) -> str:
+        """Which lines of comparisons.csv it reads."""
+        return self.tests[0].what
+
+    @property
+    def pair(self) -> tuple[str, str]:
+        """The methods that it is about, twice the same where it is about one."""
+        return self.tests[0].pair
+
+    @property
+    def axis(self) -> str | None:
+        """The axis two values of which it compares."""
+        return self.tests[0].axis
+
+    @property
+    def other(self) -> Across | None:
+        """(method, axis, value) of the setting that the claim's own is compared with."""
+        if self.axis is None:
+            return None
+        return NAMES[self.pair[0]], self.axis, self.what.removeprefix(f"{self.axis}~")
+
+    @property
+    def free(self) -> set[str]:
+        """The axes in which its settings may differ from the main one."""
+        return {*self.over, *self.also}
+
+
+def about(claims: Sequence[Claim], config: Config) -> list[Claim]:
+    """The claims that a grid is about: of the other papers' those alone whose methods, and values of an axis, it has."""
+    there = {METHODS[run.method] for run in config.runs()}
+    chosen = [claim for claim in claims if claim.source != "others" or set(claim.pair) <= there]
+    return [claim for claim in chosen if claim.source != "others" or claim.axis is None or twins(claim, config)]
+
+
+@dataclass(frozen=True)
+class Compared:
+    """What `compare` has to compare for a grid's claims, by methods' names.
+
+    pairs      "first:second" of the pairs of methods
+    along      the methods along their training
+    stepwise   the methods in more sampling steps
+    claimed    "metric:reference" of what is not about the paper's two methods
+    """
+
+    pairs: tuple[str, ...]
+    along: tuple[str, ...]
+    stepwise: tuple[str, ...]
+    claimed: tuple[str, ...]
+
+
+def evaluated(test: Test, config: Config) -> str | None:
+    """The first of a test's metrics that a run evaluates."""
+    return next((metric for metric in test.metric if metric in config.metric_names()), None)
+
+
+def compared(claims: Sequence[Claim], config: Config) -> Compared:
+    """What a grid's claims need compared within a setting."""
+    own = about(claims, config)
+
+    def methods(what: str) -> tuple[str, ...]:
+        return tuple(dict.fromkeys(NAMES[claim.pair[0]] for claim in own if claim.what == what))
+
+    pairs = [":".join(NAMES[label] for label in claim.pair) for claim in own if claim.what == METHOD]
+    others = [claim for claim in own if claim.what != ALONG and (claim.what, claim.pair) != (METHOD, (CM, DIRECT))]
+    tests = [(evaluated(test, config), test.reference) for claim in others for test in claim.tests]
+    claimed = [f"{metric}:{reference}" for metric, reference in tests if metric is not None]
+    return Compared(tuple(dict.fromkeys(pairs)), methods(ALONG), methods(MORE), tuple(dict.fromkeys(claimed)))
+
+
+def twins(claim: Claim, config: Config) -> list[tuple[Run, Run]]:
+    """The grid's pairs of runs that differ in the claim's axis alone: with the better value, and with the other."""
+    assert claim.axis is not None
+    better, than = spell(claim.tests[0].better), spell(claim.tests[0].than)
+    runs = [run for run in config.runs() if METHODS[run.method] == claim.pair[0]]
+    seconds = {run.but(claim.axis): run for run in runs if run.spelled[claim.axis] == than}
+    firsts = [(run, run.but(claim.axis)) for run in runs if run.spelled[claim.axis] == better]
+    return [(run, seconds[rest]) for run, rest in firsts if rest in seconds]
+
+
+def beside(claims: Sequence[Claim], config: Config) -> list[tuple[Run, Run, Across]]:
+    """What a grid's claims need compared across settings: each a run, the one of another setting, and which that is."""
+    own = [claim for claim in about(claims, config) if claim.axis is not None]
+    return [(*pair, claim.other) for claim in own if claim.other is not None for pair in twins(claim, config)]
+
+
+def _problem(error: ValidationError) -> str:
+    """The first problem of a claim, in words."""
+    first = error.errors(include_url=False)[0]
+    key = plain(".".join(str(part) for part in first["loc"]))[:80]
+    message = first["msg"].removeprefix("Value error, ")
+    if first["type"] == "extra_forbidden":
+        return f"{key}: unknown key; a claim has {', '.join(Claim.model_fields)}, a test {', '.join(Test.model_fields)}"
+    if first["type"] not in ("value_error", "missing"):
+        message = f"is {plain(str(first['input']))[:60]!r}: {message[0].lower()}{message[1:]}"
+    return f"{key + ': ' if key else ''}{plain(message)}"
+
+
+def read_claims(path: str | Path) -> list[Claim]:
+    """The claims of a YAML file; the first mistake becomes a UserError of one line that names the claim."""
+    content = read_yaml(path)
+    items = content.get("claims")
+    if set(content) != {"claims"} or not isinstance(items, list) or not items:
+        raise UserError(f"{path}: expected the one key claims, with a list of claims")
+    out: list[Claim] = []
+    for place, item in enumerate(items, 1):
+        if not isinstance(item, dict):
+            raise UserError(f"{path}: claim {place}: expected keys and values, found a {type(item).__name__}")
+        name = item.get("id")
+        where = f"claim {plain(name)[:40]!r}" if isinstance(name, str) else f"claim {place}"
+        try:
+            claim = Claim.model_validate(item)
+        except ValidationError as error:
+            raise UserError(f"{path}: {where}: {_problem(error)}") from None
+        if any(claim.id == other.id for other in out):
+            raise UserError(f"{path}: {where}: the id is there twice; give each claim its own")
+        out.append(claim)
+    return out

@@ -1,0 +1,306 @@
+"""The verb `claims`: the verdicts on the claims in words, as CSV, LaTeX, a page and JSON."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from directcm.analysis.page import plain, write_page
+from directcm.analysis.selection import describe, main_setting, sampling_numbers
+from directcm.analysis.tables.claim import ALONG, MORE, SAMPLING, STEP
+from directcm.analysis.tables.sheet import write_tex
+from directcm.analysis.tables.text import rounded
+from directcm.analysis.tables.verdict import (
+    FAILS,
+    HOLDS,
+    NOT_RUN,
+    UNDECIDED,
+    UNTESTABLE,
+    Line,
+    Verdict,
+    shown,
+    stand_in_for,
+    verdicts_of,
+    worded,
+)  # fmt: skip
+from directcm.artifacts import read_csv, write_csv, write_json
+from directcm.config import SETTING_AXES, Config, spell
+from directcm.specs import METRICS
+
+SYMBOLS = {HOLDS: "✓", FAILS: "✗", UNDECIDED: "?", UNTESTABLE: "–", NOT_RUN: "○"}
+GROUPS = {"paper": "The paper's claims", "ours": "Our own", "others": "Claims of other papers"}
+COLUMNS = [
+    "id", "source", "where", "says", "verdict", "reason", "quantifier", "p_for", "p_against", "p", "p_holm", "alpha",
+    "n_settings", "settings_agree", "test", "metric", "stands_in_for", "reference", "claimed_sign", "what", "a", "b",
+    *SETTING_AXES, "a_step", "b_step", "sampling_steps", "mean_a", "mean_b", "difference", "low", "high", "level",
+    "relative_percent", "n", "n_seeds", "p_crossed", "p_cautious", "p_prompts", "p_test_for", "p_test_against", "decisive",
+]  # fmt: skip
+
+
+# ----------------------------------------------------------------- in words
+
+
+def _digits(value: float, metric: str, signed: bool = False) -> str:
+    """A value at its metric's decimals, with a true minus; one that would be rounded away at two significant digits."""
+    decimals = METRICS[metric].decimals
+    text = f"{value:{'+' if signed else ''}.{decimals}f}"
+    if value and abs(value) < 5 * 10**-decimals:
+        text = f"{value:{'+' if signed else ''}.1e}"
+    return text.replace("-", "−")
+
+
+def _p(value: float | None) -> str:
+    if value is None:
+        return ""
+    return "< 0.001" if value < 0.001 else f"{value:.3f}" if value < 0.1 else f"{value:.2f}"
+
+
+def _place(verdict: Verdict, line: Line, config: Config) -> str:
+    """Which setting a line is of, in the axes that its claim varies."""
+    claim, main = verdict.claim, main_setting(config)
+    parts = []
+    for axis in (*claim.over, *claim.also):
+        if axis in SETTING_AXES and (axis in claim.over or spell(line.row[axis]) != main.spelled[axis]):
+            parts.append(worded(axis, line.row[axis]))
+        elif axis == SAMPLING:
+            parts.append(worded(axis, line.row["sampling_steps"]))
+        elif axis == STEP and claim.what != ALONG:
+            parts.append(worded(axis, line.row["a_step"]))
+    if claim.what == ALONG:
+        parts.append(f"step {line.row['b_step']} to {line.row['a_step']}")
+    if claim.axis is not None:
+        parts.append(worded(claim.axis, line.row[claim.axis]) + f" against {shown(claim.axis, claim.tests[0].than)}")
+    if claim.what == MORE and SAMPLING not in claim.free:
+        parts.append(f"{line.row['sampling_steps']} sampling steps against {sampling_numbers(config)[0]}")
+    return ", ".join(plain(part) for part in parts)
+
+
+@dataclass(frozen=True)
+class Words:
+    """A verdict in words, as every page shows it: plain text, to be escaped by each."""
+
+    verdict: str
+    symbol: str
+    text: str
+    says: str
+    where: str
+    stand_in: str
+    effects: tuple[str, ...]
+    place: str
+    sizes: str
+    p: str
+
+    @property
+    def basis(self) -> tuple[str, ...]:
+        """What the verdict rests on, line by line."""
+        return tuple(text for text in (*self.effects, self.place, self.sizes) if text)
+
+
+_KINDS = {
+    ("every", False): "weakest", ("every", True): "most contrary", ("some", False): "clearest", ("some", True): "least contrary",
+}  # fmt: skip
+
+
+def _sides(row: Mapping[str, str]) -> tuple[str, str]:
+    """What a line's a and b are called: two methods, two values of an axis, or two ends of one method."""
+    axis, _, other = row["what"].partition("~")
+    if other:
+        return shown(axis, row[axis]), shown(axis, other)
+    names = {ALONG: ("later", "earlier"), MORE: ("more steps", "fewest")}
+    return names.get(row["what"], (row["a"], row["b"]))
+
+
+def _effect(line: Line) -> str:
+    """Both values of a test, their difference with its interval and what it is of, and the difference in per cent."""
+    v, metric = line.values, line.metric
+    first, second = _sides(line.row)
+    side = {"teacher": " to the teacher", "data": " to the data"}
+    against = side.get(line.row["reference"], "") if len(METRICS[metric].references) > 1 else ""
+    interval = ""
+    if not (math.isnan(v["low"]) or math.isnan(v["high"])):
+        interval = f" [{_digits(v['low'], metric, True)}, {_digits(v['high'], metric, True)}]"
+    relative = "" if math.isnan(line.relative) else f" ({line.relative:+.0f} %)".replace("-", "−")
+    return (
+        f"{METRICS[metric].title}{against}: {first} {_digits(v['mean_a'], metric)}, {second} {_digits(v['mean_b'], metric)}; "
+        f"{first} − {second}: {_digits(v['difference'], metric, True)}{interval}{relative}"
+    )
+
+
+def _replaced(verdicts: Sequence[Verdict]) -> dict[str, str]:
+    """Title of a metric that was tested → that of the one that it stands in for."""
+    pairs = [pair for v in verdicts for pair in zip(v.metrics, v.claim.tests, strict=False)]
+    return {METRICS[m].title: real for m, test in pairs if (real := stand_in_for(m, test.metric))}
+
+
+def words(verdict: Verdict, config: Config) -> Words:
+    """A verdict in words. One on a stand-in metric says on which, and is never put in the real one's name."""
+    claim, line = verdict.claim, verdict.decisive
+    replaced = _replaced([verdict])
+    tested = verdict.verdict in (HOLDS, FAILS, UNDECIDED)
+    text = verdict.verdict
+    if tested and replaced:
+        text += " for " + " and ".join(dict.fromkeys(METRICS[m].title for m in verdict.metrics))
+    named = [f"{own} stands in for {real}, which it is not" for own, real in replaced.items() if tested]
+    effects: list[str] = [] if line else [verdict.reason]
+    place = sizes = ""
+    if line is not None:
+        effects = [_effect(x) for x in verdict.lines if x.setting == line.setting]
+        place = _place(verdict, line, config)
+        if verdict.settings > 1:
+            contrary = (verdict.p_against or 0) < (verdict.p_for or 0)
+            kind = _KINDS[claim.quantifier, contrary]
+            place = f"{kind} of {verdict.settings} settings: {place}; sign as claimed in {verdict.agree}"
+        seeds = [int(x.values["n_seeds"]) for x in verdict.lines]
+        count = f"{min(seeds)}" if min(seeds) == max(seeds) else f"{min(seeds)} to {max(seeds)}"
+        sizes = f"{int(min(x.values['n'] for x in verdict.lines)):,} prompts, {count} seed{'s' * (max(seeds) > 1)}"
+        if min(seeds) == 1:
+            sizes += ": nothing about other seeds"
+    return Words(
+        verdict.verdict, SYMBOLS[verdict.verdict], text, claim.says, claim.where, "; ".join(named), tuple(effects), place, sizes,
+        _p(verdict.p_holm),
+    )  # fmt: skip
+
+
+def scale(config: Config) -> str:
+    """The sentence that stands above all verdicts: what "here" is."""
+    small = ", and none says anything about SDXL" if config.teacher.kind != "diffusers" else ""
+    return (
+        f"“Here” is this run alone ({plain(describe(config))}): no verdict reaches beyond its data set, its teacher and its "
+        f"image size{small}."
+    )
+
+
+def _counts(verdicts: Sequence[Verdict]) -> str:
+    found = {name: sum(v.verdict == name for v in verdicts) for name in SYMBOLS}
+    plural = {HOLDS: "hold here", FAILS: "do not hold here", UNTESTABLE: "cannot be tested at this scale"}
+    parts = [f"{n} {plural.get(name, name) if n > 1 else name}" for name, n in found.items() if n]
+    return f"{len(verdicts)} claim{'s' * (len(verdicts) != 1)}: " + ", ".join(parts)
+
+
+def stand_ins(verdicts: Sequence[Verdict]) -> list[str]:
+    """Which metrics stand in for which, where any do."""
+    replaced = _replaced(verdicts)
+    named = ", ".join(f"{own} for {real}" for own, real in replaced.items())
+    sentence = f"Metrics on a small network trained on this run's own images stand in for the paper's: {named}. They are not these."
+    return [sentence] if replaced else []
+
+
+def notes(verdicts: Sequence[Verdict], config: Config) -> list[str]:
+    """What a reader must know to read the verdicts, as plain text."""
+    alpha, level = config.statistics.alpha, 100 * config.statistics.level
+    tested = sum(v.p is not None for v in verdicts)
+    out = [
+        (
+            f"A claim holds here, or does not, where its p, adjusted by Holm's method over the {tested} claims tested, is at "
+            f"most {alpha:g}: the chance of any wrong verdict among them is at most {100 * alpha:g} %. Undecided says that these "
+            "seeds and prompts do not settle it; it is no sign of equality."
+        ),
+        (
+            "p is the largest of those over training seeds and prompts together (Satterthwaite's, and the Behrens–Fisher one, which "
+            "holds at small levels too) and over prompts given these trained students (paired bootstrap, or permutation for "
+            "distances between sets). A claim must survive other seeds and other prompts."
+        ),
+        (
+            "A claim about every setting holds where it holds in each, and does not where it is contradicted in one; a claim "
+            "about some setting the other way round. Claims with several tests need all of them. Numbers are those of the "
+            "setting that decides."
+        ),
+        (
+            f"In brackets: {level:g} % interval of this one difference over seeds and prompts, not adjusted for the number of "
+            "claims. In per cent: of the second value's size. Differences are what the claim names as better − the other, later − "
+            "earlier in training, or more sampling steps − the fewest: where less of a metric is better, one below 0 speaks for a "
+            "method that is claimed to be better, and where more is, one above 0."
+        ),
+    ]  # fmt: skip
+    out += stand_ins(verdicts)
+    if any(line.values["n_seeds"] == 1 for v in verdicts for line in v.lines):
+        out.append(
+            "Where there is one seed, the verdict is about these trained students and says nothing about other seeds."
+        )
+    out.append("Every number behind a verdict, setting by setting, is in the CSV file of the same name.")
+    return out
+
+
+def in_groups(verdicts: Sequence[Verdict], config: Config) -> list[dict[str, Any]]:
+    """The verdicts in words, by whose claims they are on: title, counts and rows."""
+    groups = [(title, [v for v in verdicts if v.claim.source == source]) for source, title in GROUPS.items()]
+    return [
+        {"title": title, "counts": _counts(group), "rows": [words(v, config) for v in group]}
+        for title, group in groups
+        if group
+    ]
+
+
+# ----------------------------------------------------------------- files
+
+
+def _rows(verdict: Verdict, alpha: float) -> list[dict[str, Any]]:
+    """A claim's lines of claims.csv: one per test and setting, or one alone where it was not tested."""
+    claim = verdict.claim
+    whole = {
+        "id": claim.id, "source": claim.source, "where": claim.where, "says": claim.says, "verdict": verdict.verdict,
+        "reason": verdict.reason, "quantifier": claim.quantifier, "p_for": rounded(verdict.p_for),
+        "p_against": rounded(verdict.p_against), "p": rounded(verdict.p), "p_holm": rounded(verdict.p_holm), "alpha": alpha,
+        "n_settings": verdict.settings or None, "settings_agree": verdict.agree if verdict.lines else None,
+    }  # fmt: skip
+    if not verdict.lines:
+        return [dict.fromkeys(COLUMNS) | whole]
+    out = []
+    for line in verdict.lines:
+        test = claim.tests[line.test - 1]
+        kept = ("what", "a", "b", *SETTING_AXES, "a_step", "b_step", "sampling_steps", "reference", "level")
+        numbers = ("mean_a", "mean_b", "difference", "low", "high", "p_prompts")
+        out.append(
+            {
+                **whole, "test": line.test, "metric": line.metric, "stands_in_for": stand_in_for(line.metric, test.metric),
+                "claimed_sign": "+" if line.sign > 0 else "-", **{name: line.row[name] for name in kept},
+                **{name: rounded(line.values[name]) for name in numbers}, "relative_percent": rounded(line.relative),
+                "n": int(line.values["n"]), "n_seeds": int(line.values["n_seeds"]), "p_crossed": rounded(line.values["p"]),
+                "p_cautious": rounded(line.p_cautious), "p_test_for": rounded(line.p_for), "p_test_against": rounded(line.p_against),
+                "decisive": "yes" if line is verdict.decisive else "no",
+            }
+        )  # fmt: skip
+    return out
+
+
+def claims(
+    claims_yaml: str | Path,
+    comparisons_csv: str | Path,
+    config: Config,
+    out_csv: str | Path,
+    out_tex: str | Path,
+    out_html: str | Path,
+    out_json: str | Path,
+) -> list[Verdict]:
+    """Write the verdicts: every number as CSV (COLUMNS), LaTeX, a page, and {id: verdict} as JSON. Errors: `verdicts_of`."""
+    verdicts = verdicts_of(claims_yaml, comparisons_csv, config)
+    groups, sentence, remarks = in_groups(verdicts, config), scale(config), notes(verdicts, config)
+    write_csv(out_csv, [row for v in verdicts for row in _rows(v, config.statistics.alpha)], COLUMNS)
+    write_tex(out_tex, "tables/claims.tex", groups=groups, scale=sentence, notes=remarks)
+    title = "The claims, and what holds here"
+    write_page(out_html, "tables/claims.html", title=title, scale=sentence, groups=groups, notes=remarks)
+    write_json(out_json, {v.claim.id: v.verdict for v in verdicts})
+    return verdicts
+
+
+def text(claims_csv: str | Path) -> str:
+    """The verdicts for a terminal: one line per claim, with the effect that decided it."""
+    lines = []
+    seen: set[str] = set()
+    for row in read_csv(claims_csv):
+        if row["id"] in seen or row["decisive"] not in ("yes", ""):
+            continue
+        seen.add(row["id"])
+        effect = ""
+        if row["difference"]:
+            spec = METRICS[row["metric"]]
+            numbers = (float(row[name]) for name in ("difference", "low", "high"))
+            a, low, high = (f"{x:+.{spec.decimals}f}" for x in numbers if math.isfinite(x))
+            first, second = _sides(row)
+            count = f"{row['n_seeds']} seed{'s' * (row['n_seeds'] != '1')}"
+            effect = f"  ({spec.title}, {first} − {second}: {a} [{low}, {high}], {count})"
+        lines.append(f"{row['verdict']:<30}  {row['says']}{effect}")
+    return "\n".join(lines)

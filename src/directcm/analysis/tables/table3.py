@@ -1,0 +1,36 @@
+"""Table 3, the number of student sampling steps, of the main comparison."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from directcm.analysis.selection import sampling_numbers
+from directcm.analysis.tables import grid
+from directcm.analysis.tables.cells import Value, headline
+from directcm.analysis.tidy import Row
+from directcm.config import Config
+from directcm.errors import UserError
+
+
+def write(metrics: str | Path, comparisons: str | Path, config: Config, out: Path) -> list[Value]:
+    """Write it as CSV (cells.COLUMNS), LaTeX and HTML; UserError where there is one number of steps."""
+    numbers = sampling_numbers(config)
+    if len(numbers) < 2:
+        raise UserError(
+            f"students: sampling_steps of the main comparison is {numbers[0]} alone, so Table 3 has nothing to compare; "
+            "add sampling_steps: [1, 2, 4, 8] to its line"
+        )
+
+    def group(row: Row) -> str:
+        k = int(row["sampling_steps"])
+        return f"{k} sampling step{'s' * (k != 1)}" if row["step"] else "The teacher"
+
+    def order(row: Row) -> int:
+        return int(row["sampling_steps"]) if row["step"] else 0
+
+    selection = {"numbers": numbers, "names": headline(config), "group": group, "order": order}
+    return grid.make(
+        metrics, comparisons, config, out, selection, title="Table 3. Sampling steps of the students",
+        caption="One row per number of student steps and model, one column per metric",
+        tex_caption=r"Sampling steps of the students: mean $\pm$ sd over $n$ training seeds.",
+    )  # fmt: skip

@@ -1,0 +1,127 @@
+"""Table 4, every method in each number of sampling steps: after as many updates, and for as much compute."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from directcm.analysis.collect import METRICS_COLUMNS, STUDENTS_COLUMNS
+from directcm.analysis.selection import main_setting, sampling_numbers, select_axis
+from directcm.analysis.tables import grid
+from directcm.analysis.tables.cells import (
+    COLUMNS,
+    Line,
+    config_methods,
+    csv_rows,
+    fill,
+    headline,
+    lines_of,
+    require,
+    set_of,
+    sets_of,
+)
+from directcm.analysis.tables.text import listed
+from directcm.analysis.tidy import Row, finished, read, value
+from directcm.artifacts import write_csv
+from directcm.config import Config, Setting
+from directcm.errors import UserError
+from directcm.registry import FIRST
+from directcm.specs import METHODS
+
+UPDATES, COMPUTE = "At equal student updates", "At equal compute"
+# How far from the common budget a training may end and still be called equal.
+WITHIN = 0.1
+VALUES = [name for name in COLUMNS if name != "paper"]
+TABLE4_COLUMNS = ["part", *VALUES, "evaluations"]
+
+
+def evaluations(student: Row) -> float:
+    """Rows through a U-Net that a student had cost at a step (a line of students.csv): its own forwards, backwards as two
+    forwards each, the teacher's in training, and those that solved its targets.
+    """
+    parts = [value(student[name]) for name in ("student_forwards", "teacher_forwards", "target_forwards")]
+    return math.fsum(parts) + 2 * value(student["student_backwards"])
+
+
+def equal_compute(students: Sequence[Row], main: Setting, budget: float) -> dict[str, tuple[tuple[str, ...], float]]:
+    """Method → (steps, pool, step) whose cost is nearest to the budget, and its cost: of those within WITHIN of it.
+
+    `students` are lines of students.csv that differ from the main setting in steps and pool alone. Seeds cost the same.
+    """
+    found: dict[str, tuple[tuple[str, ...], float]] = {}
+    for row in select_axis(students, main, ("steps", "pool")):
+        cost, place = evaluations(row), (row["steps"], row["pool"], row["step"])
+        best = found.get(row["method"])
+        if abs(cost / budget - 1) <= WITHIN and (best is None or abs(cost - budget) < abs(best[1] - budget)):
+            found[row["method"]] = (place, cost)
+    return found
+
+
+def _lines(metrics: str | Path, config: Config, students: str | Path) -> tuple[list[Line], list[str]]:
+    """Its lines with their values, each line's part its group, and the notes."""
+    main, numbers = main_setting(config), sampling_numbers(config)
+    if set(config_methods(config)) <= set(FIRST):
+        raise UserError("students: method has cm and direct_cm alone, so Table 4 has nothing to add; name others too")
+    costs = read(students, STUDENTS_COLUMNS)
+    own = {r["method"]: evaluations(r) for r in select_axis(costs, main) if value(r["step"]) == main.steps}
+    reference = FIRST[0] if FIRST[0] in own else next(iter(own))
+    compute = equal_compute(costs, main, own[reference])
+    rows = select_axis(read(metrics, METRICS_COLUMNS), main, ("steps", "pool"))
+    sets = sets_of(config, numbers, ("steps", "pool"))
+    trained = [row for row in rows if row["step"] and set_of(row, metrics) in sets]
+    updates = finished(select_axis(trained, main))
+    require(updates + [r for r in rows if not r["step"]], sets_of(config, numbers), metrics)
+    equal = [r for r in trained if compute.get(r["method"], ((),))[0] == (r["steps"], r["pool"], r["step"])]
+    cost = {UPDATES: own, COMPUTE: {name: cost for name, (_, cost) in compute.items()}}
+    lines: list[Line] = []
+    for part, found in ((UPDATES, updates), (COMPUTE, equal)):
+        lines += lines_of([{**r, "part": part} for r in found], _part)
+    for line in lines:
+        line.cost = cost[line.group][line.rows[0]["method"]]
+    fill(lines, headline(config), {}, config.statistics.alpha, metrics)
+    absent = [METHODS[name] for name in own if name not in compute]
+    notes = [
+        "Students: mean ± sample standard deviation (n − 1) over training seeds. All from the same initial noise and prompts.",
+        f"{UPDATES}: {main.steps} steps of {main.batch_size}. {COMPUTE}: as many evaluations as {METHODS[reference]} "
+        f"took there, within {WITHIN:.0%}; fewer or more steps, and for solved targets fewer start points too. An evaluation is a row "
+        "through a U-Net: the student's forwards, its backwards as two each, the teacher's, and those that solved targets.",
+        "Nothing is bold: more than two methods are compared, and the tests of some pairs stand in the claims.",
+        "Methods that ask no teacher learn from the data, without guidance; the others learn the guided teacher.",
+    ]
+    if absent:
+        notes.insert(2, f"No training of {listed(absent)} cost as much; a line of students with other steps would.")
+    return lines, notes
+
+
+def _part(row: Row) -> str:
+    return row["part"]
+
+
+def _csv(lines: Sequence[Line]) -> list[dict[str, Any]]:
+    return [
+        {**row, "part": line.group, "evaluations": round(line.cost or 0)}
+        for line in lines
+        for row in csv_rows([line], VALUES)
+    ]
+
+
+def rows(metrics: str | Path, config: Config, students: str | Path) -> list[dict[str, Any]]:
+    """The lines of its CSV (TABLE4_COLUMNS), from the tidy tables; nothing is written."""
+    return _csv(_lines(metrics, config, students)[0])
+
+
+def write(metrics: str | Path, comparisons: str | Path, config: Config, out: Path, students: str | Path) -> None:
+    """Write it as CSV (TABLE4_COLUMNS), LaTeX and HTML; `students` is students.csv.
+
+    The first part holds the finished students of the main setting; the second those that differ from it in steps and pool and
+    whose cost (`evaluations`) is nearest to CM's in the first part. Raises UserError where there are no methods but CM and Direct CM.
+    """
+    lines, notes = _lines(metrics, config, students)
+    write_csv(out, _csv(lines), TABLE4_COLUMNS)
+    grid.write(
+        out, lines, notes, config, title="Table 4. Every method",
+        caption="One row per method and number of steps, one column per metric",
+        tex_caption=r"Every method: mean $\pm$ sd over training seeds.",
+    )  # fmt: skip
