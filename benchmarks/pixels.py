@@ -65,7 +65,7 @@ def step_of(name: str, plain: bool, a: argparse.Namespace, device: str) -> Calla
     optimizer = torch.optim.AdamW(parameters, lr=4e-4, **options)
     method = methods.load(name)
     own = dict(registry.methods()[name].settings)
-    setting = methods.Setting(frozen if method.TEACHER else None, make_solver("heun"), W, methods.mse, 18, own, average)
+    context = methods.Context(frozen if method.TEACHER else None, make_solver("heun"), W, methods.mse, 18, own, average)
     half = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(a.precision)
     shape = (a.batch_size, 3, a.side, a.side)
     x0, eps = torch.rand(shape, device=device) * 2 - 1, torch.randn(shape, device=device)
@@ -79,13 +79,13 @@ def step_of(name: str, plain: bool, a: argparse.Namespace, device: str) -> Calla
 
     def step() -> None:
         with contextlib.nullcontext() if plain or half is None else torch.autocast(device, half):
-            loss = method.loss(student, batch, setting).float().mean()
+            loss = method.loss(student, batch, context).float().mean()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(parameters, 1.0, foreach=not plain)
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
         if hasattr(method, "decay"):
-            keep = method.decay(batch.step, batch.steps, setting)
+            keep = method.decay(batch.step, batch.steps, context)
             with torch.no_grad():
                 if plain:
                     for target, p in zip(following, parameters, strict=True):

@@ -23,7 +23,7 @@ from directcm.distances import norm_huber
 from directcm.encode import Latents
 from directcm.methods import (
     Batch,
-    Setting,
+    Context,
     cd,
     cm,
     cmt,
@@ -81,10 +81,10 @@ def data_batch(rows: int = 4, d: int = 3, **changes: Any) -> Batch:
     return Batch(none, none, none, None, None, **{**made, **changes})
 
 
-def setting(name: str, **changes: Any) -> Setting:
-    """A method's setting with its file's own numbers."""
+def context(name: str, **changes: Any) -> Context:
+    """A method's context with its file's own numbers."""
     made: dict[str, Any] = {"w": 1.0, "distance": methods.mse, "intervals": 8, "own": dict(registered()[name].settings)}
-    return Setting(changes.pop("teacher", None), make_solver("heun"), **{**made, **changes})
+    return Context(changes.pop("teacher", None), make_solver("heun"), **{**made, **changes})
 
 
 # ----------------------------------------------------------------- what they share
@@ -96,10 +96,10 @@ STEPS = 12
 W = 3.0
 
 
-def of_training(name: str, teacher: object, average: object, **changes: Any) -> Setting:
-    """A setting with a teacher and an average where training would give them, and nowhere else."""
+def of_training(name: str, teacher: object, average: object, **changes: Any) -> Context:
+    """A context with a teacher and an average where training would give them, and nowhere else."""
     own = {"teacher": teacher if registered()[name].teacher else None, **changes}
-    return setting(name, w=W, average=average if hasattr(methods.load(name), "decay") else None, **own)
+    return context(name, w=W, average=average if hasattr(methods.load(name), "decay") else None, **own)
 
 
 @pytest.mark.parametrize(("name", "kind"), EVERY)
@@ -206,7 +206,7 @@ def from_data(name: str, step: int) -> int:
     batch = Batch(x, t, t, None, None, base.x0, base.eps, None, base.u, base.v, step, 100)
     student, average = Toy(2.0, process), Toy(3.0, process)
     try:
-        methods.load(name).loss(student, batch, setting(name, average=average))
+        methods.load(name).loss(student, batch, context(name, average=average))
     except AssertionError:
         return 0
     return len(student.asked + average.asked)
@@ -262,7 +262,7 @@ def at_the_exact_map(name: str, kind: str, step: int, width: float, off: float =
     x, k, x0, eps, u, end = start_points(kind, declared.targets, intervals, width)
     v = torch.full_like(u, float(generated))
     batch = Batch(x, grid[k], grid[k + 1], None, end, x0, eps, None, u, v, step, 100)
-    own = Setting(teacher, solver, 1.0, methods.mse, intervals, dict(declared.settings), Given(before, process))  # type: ignore[arg-type]
+    own = Context(teacher, solver, 1.0, methods.mse, intervals, dict(declared.settings), Given(before, process))  # type: ignore[arg-type]
     return float(methods.load(name).loss(student, batch, own).mean())
 
 
@@ -312,7 +312,7 @@ def test_what_pairs_of_one_image_and_noise_leave_at_the_exact_map(name: str, ste
         none = torch.zeros(0)
         batch = Batch(none, none, none, None, None, MEAN + width * y, z, None, u, v, step, 100)
         made.clear()
-        losses = module.loss(student, batch, setting(name, average=average))
+        losses = module.loss(student, batch, context(name, average=average))
         # The pair's forwards are the last two; before them comes a generator's.
         (r, aim), (t, found) = made[-2:]
         generated = len(made) == 3 and share == 1.0
@@ -341,7 +341,7 @@ def test_on_a_fine_grid_that_is_the_trace_of_theory() -> None:
     made: list[tuple[Tensor, Tensor]] = []
     flow = Given(lambda x, t, cond: teacher.flow(x, t, torch.full_like(t, KARRAS.end)), KARRAS, made)
     y, z, u = all_signs()
-    own = setting("ct", own={"s0": 2, "s1": 10_000, "mu0": 0.9}, average=flow)
+    own = context("ct", own={"s0": 2, "s1": 10_000, "mu0": 0.9}, average=flow)
     none = torch.zeros(0)
     losses = ct.loss(flow, Batch(none, none, none, None, None, MEAN + width * y, z, None, u, None, 9999, 10_000), own)
     (r, _), (t, _) = made
@@ -407,7 +407,7 @@ def test_start_points_keep_the_conditioning_that_they_were_solved_under(
     module, batches = methods.load(name), []
     real = module.loss
 
-    def loss(student: Any, batch: Batch, own: Setting) -> Tensor:
+    def loss(student: Any, batch: Batch, own: Context) -> Tensor:
         batches.append(batch)
         return real(student, batch, own)
 
@@ -444,7 +444,7 @@ def test_cd_by_hand() -> None:
 
     x = torch.tensor([[1.0, 3.0], [2.0, -2.0]], dtype=torch.float64)
     t = torch.tensor([20.0, 10.0])
-    own = Setting(object(), Half(), 1.0, methods.mse, 8, {"mu": 0.95}, Toy(3.0))  # type: ignore[arg-type]
+    own = Context(object(), Half(), 1.0, methods.mse, 8, {"mu": 0.95}, Toy(3.0))  # type: ignore[arg-type]
     losses = cd.loss(Toy(2.0), Batch(x, t, t / 2, None, None), own)
     torch.testing.assert_close(losses.detach(), torch.tensor([1.25, 1.0], dtype=torch.float64))
     assert cd.decay(0, 100, own) == 0.95
@@ -458,7 +458,7 @@ def test_cts_schedules_are_the_published() -> None:
     k = 800_000
     n = [ct.intervals(step, k, 2, 150) for step in (0, k // 4, k // 2, k)]
     assert n == [1, 75, 106, 150]
-    own = setting("ct")
+    own = context("ct")
     assert ct.decay(0, k, own) == pytest.approx(0.81)
     assert ct.decay(k, k, own) == pytest.approx(0.9 ** (2 / 150))
     grown = [ct.intervals(step, 300, 2, 150) for step in range(300)]
@@ -469,7 +469,7 @@ def test_ct_by_hand() -> None:
     """On the first step's grid of two times, T and ε, the pair is x + T z and x + ε z."""
     batch = data_batch(3)
     student, average = Toy(2.0), Toy(3.0)
-    losses = ct.loss(student, batch, setting("ct", average=average))
+    losses = ct.loss(student, batch, context("ct", average=average))
     assert torch.equal(student.asked[0][1], torch.full((3,), 80.0).double())
     assert torch.equal(average.asked[0][1], torch.full((3,), 0.002, dtype=torch.float64))
     delta = 2 * (batch.x0 + 80 * batch.eps) - 3 * (batch.x0 + 0.002 * batch.eps)
@@ -478,7 +478,7 @@ def test_ct_by_hand() -> None:
 
 def test_cts_pairs_are_neighbours_and_all_as_likely() -> None:
     batch = data_batch(4000, 1, step=99, u=(torch.arange(4000) + 0.5).double() / 4000)
-    own = setting("ct", own={"s0": 2, "s1": 20, "mu0": 0.9})
+    own = context("ct", own={"s0": 2, "s1": 20, "mu0": 0.9})
     t, r = ct.times(Toy(), batch, own)
     n = ct.intervals(99, 100, 2, 20)
     grid = KARRAS.grid(n)
@@ -520,7 +520,7 @@ def test_icts_pairs_have_the_mass_of_their_normal() -> None:
 def test_ict_by_hand() -> None:
     batch = data_batch(5, 12)
     student = Toy(2.0)
-    losses = ict.loss(student, batch, setting("ict"))
+    losses = ict.loss(student, batch, context("ict"))
     (x_r, r), (x_t, t) = student.asked
     assert bool((t > r).all())
     torch.testing.assert_close(x_t - x_r, (t - r)[:, None] * batch.eps)
@@ -545,8 +545,8 @@ def test_with_the_standard_coupling_alone_it_is_its_base(gc: Any, base: Any) -> 
     name = gc.__name__.rpartition(".")[2]
     own = {**registered()[name].settings, "p": 1.0}
     batch = data_batch(6, step=40)
-    want = base.loss(Toy(2.0), batch, setting(name, own=own, average=Toy(3.0)))
-    got = gc.loss(Toy(2.0), batch, setting(name, own=own, average=Toy(3.0)))
+    want = base.loss(Toy(2.0), batch, context(name, own=own, average=Toy(3.0)))
+    got = gc.loss(Toy(2.0), batch, context(name, own=own, average=Toy(3.0)))
     torch.testing.assert_close(got, want)
 
 
@@ -555,7 +555,7 @@ def test_the_pair_is_of_what_the_generator_makes_with_the_same_noise(gc: Any) ->
     name = gc.__name__.rpartition(".")[2]
     batch = data_batch(6, step=40, v=torch.tensor([0.1, 0.9, 0.4, 0.6, 0.51, 0.49]).double())
     student, generator = Toy(2.0), Toy(3.0)
-    gc.loss(student, batch, setting(name, average=generator))
+    gc.loss(student, batch, context(name, average=generator))
     x_r, r = generator.asked[0]
     torch.testing.assert_close(x_r, batch.x0 + r[:, None] * batch.eps)
     x_t, t = student.asked[-1]
@@ -584,7 +584,7 @@ def test_ects_times() -> None:
 def test_ect_by_hand() -> None:
     batch = data_batch(5, step=99)
     student = Toy(2.0)
-    losses = ect.loss(student, batch, setting("ect"))
+    losses = ect.loss(student, batch, context("ect"))
     (_, r), (_, t) = student.asked
     # δ = 2 (t − r) z, so that what is left is 2 ‖z‖.
     torch.testing.assert_close(losses.detach(), 2 * batch.eps.norm(dim=1), rtol=1e-4, atol=0)
@@ -599,7 +599,7 @@ def test_cmt_is_direct_then_ect_from_its_first_stage() -> None:
     def at(step: int) -> tuple[Tensor, Toy]:
         student = Toy(2.0)
         batch = Batch(x, t, t / 2, None, end, base.x0, base.eps, None, base.u, base.v, step, 100)
-        return cmt.loss(student, batch, setting("cmt")).detach(), student
+        return cmt.loss(student, batch, context("cmt")).detach(), student
 
     losses, _ = at(49)
     torch.testing.assert_close(losses, torch.full((4,), 169.0).double())
@@ -617,7 +617,7 @@ def test_a_share_of_all_or_nothing_is_the_other_method(name: str, share: str, fi
     t = torch.full((4,), 5.0).double()
     teacher = Gaussian(KARRAS, torch.zeros(3).double(), 0.5)
     for value, part in ((1.0, first), (0.0, rest)):
-        own = setting(name, teacher=teacher, own={**registered()[name].settings, share: value})
+        own = context(name, teacher=teacher, own={**registered()[name].settings, share: value})
         for step in (0, 1, 2):
             batch = Batch(base.x0, t, t / 2, None, base.eps, base.x0, base.eps, None, base.u, base.v, step, 3)
             got, want = (module.loss(Toy(2.0), batch, own).detach() for module in (methods.load(name), part))
@@ -628,7 +628,7 @@ def test_a_share_of_all_or_nothing_is_the_other_method(name: str, share: str, fi
 
 
 def test_pd_halves_and_becomes_its_own_teacher() -> None:
-    own = setting("pd", intervals=8)
+    own = context("pd", intervals=8)
     stages = [pd.stage_of(step, 90, 8) for step in range(90)]
     assert [stages.count(s) for s in range(3)] == [30, 30, 30] and stages == sorted(stages)
     copies = [step for step in range(90) if pd.decay(step, 90, own) == 0]
@@ -660,7 +660,7 @@ def test_pds_first_stage_takes_two_steps_of_the_guided_teacher() -> None:
 
     batch = data_batch(1, u=torch.tensor([0.99]).double())
     student = Toy(2.0)
-    losses = pd.loss(student, batch, Setting(object(), Spy(), 3.0, methods.mse, 8, {}, Toy(3.0)))  # type: ignore[arg-type]
+    losses = pd.loss(student, batch, Context(object(), Spy(), 3.0, methods.mse, 8, {}, Toy(3.0)))  # type: ignore[arg-type]
     *_, t, middle, end = KARRAS.grid(8).tolist()
     assert steps == [(t, middle, 3.0), (middle, end, 3.0)]
     x = batch.x0 + t * batch.eps
@@ -673,7 +673,7 @@ def test_pds_first_stage_takes_two_steps_of_the_guided_teacher() -> None:
 def test_pds_later_stages_ask_the_student_before() -> None:
     batch = data_batch(2, step=99, u=torch.zeros(2).double())
     student, before = Toy(2.0), Toy(3.0)
-    losses = pd.loss(student, batch, Setting(object(), object(), 1.0, methods.mse, 8, {}, before))  # type: ignore[arg-type]
+    losses = pd.loss(student, batch, Context(object(), object(), 1.0, methods.mse, 8, {}, before))  # type: ignore[arg-type]
     grid = KARRAS.grid(2)
     assert [float(t[0]) for _, t in before.asked] == [80.0, float(grid[1])]
     x = 80 * batch.eps + batch.x0
@@ -694,7 +694,7 @@ def test_direct_then_cm_is_one_and_then_the_other() -> None:
     x, end = torch.full((4, 3), 7.0).double(), torch.ones(4, 3).double()
     t = torch.full((4,), 5.0).double()
     teacher = Gaussian(KARRAS, torch.zeros(3).double(), 0.5)
-    own = setting("direct_then_cm", teacher=teacher)
+    own = context("direct_then_cm", teacher=teacher)
     for step, part in ((49, direct_cm), (50, cm)):
         batch = Batch(x, t, t / 2, None, end, step=step, steps=100)
         torch.testing.assert_close(

@@ -81,7 +81,7 @@ def make(
             module.p = float(own.get("dropout", 0))
     decay = getattr(method, "decay", None)
     average = students.Student(student.teacher.twin()) if decay else None
-    setting = methods.Setting(
+    context = methods.Context(
         frozen if method.TEACHER and not (stored and solved is not None) else None,
         make_solver(run.solver),
         run.w,
@@ -125,7 +125,7 @@ def make(
         )
         if drops:
             rng.seed_torch(run.seed, "dropout", step, accelerator.process_index)
-        return method.loss(student, batch, setting)
+        return method.loss(student, batch, context)
 
     key = {
         "code": digest("training", loader(teacher), f"methods.{run.method}"),
@@ -157,7 +157,7 @@ def make(
             tensorboard=tensorboard,
             snapshots=kept,
             smooth=settings.ema,
-            ema=None if decay is None else lambda step: decay(step, run.steps, setting),
+            ema=None if decay is None else lambda step: decay(step, run.steps, context),
             average=None if average is None else _free(average, unet),
         ),
         accelerator,
@@ -186,7 +186,7 @@ def make(
         write_csv(art / "curve.csv", fitted.curve, CURVE)
         trained = [p.numel() for p in unet.parameters() if p.requires_grad]
         drawn = run.steps * run.batch_size
-        forwards = _forwards(method, setting, frozen, run, [*snapshots, run.steps])
+        forwards = _forwards(method, context, frozen, run, [*snapshots, run.steps])
         write_json(
             art / "student.json",
             {"run": run.axes(), "trainable_parameters": sum(trained), "snapshots": kept, "forwards": forwards},
@@ -216,7 +216,7 @@ def _put(parameters: Mapping[str, Tensor], weights: Mapping[str, Tensor]) -> Non
 
 
 def _forwards(
-    method: Any, setting: methods.Setting, teacher: Teacher, run: Run, steps: Sequence[int]
+    method: Any, context: methods.Context, teacher: Teacher, run: Run, steps: Sequence[int]
 ) -> dict[str, dict[str, int]]:
     """Rows through the student's and the teacher's network up to each of these steps, and solved endpoints that were used.
 
@@ -226,9 +226,9 @@ def _forwards(
     own = getattr(method, "student_forwards", lambda *_: method.FORWARDS)
     asked = getattr(method, "teacher_steps", lambda *_: int(method.TEACHER))
     solved = getattr(method, "endpoints", lambda *_: bool(method.TARGETS))
-    rows = setting.solver.evaluations_per_step * teacher.rows_per_prediction(run.w)
+    rows = context.solver.evaluations_per_step * teacher.rows_per_prediction(run.w)
     student, solver, used = (
-        np.cumsum([each(step, total, setting) for step in range(total)]) * size for each in (own, asked, solved)
+        np.cumsum([each(step, total, context) for step in range(total)]) * size for each in (own, asked, solved)
     )
     return {
         str(n): {

@@ -52,7 +52,7 @@ Row = Mapping[str, Any]
 def relevant(config: Config) -> dict[str, Any]:
     """What Table 1 depends on in a configuration, as dotted key → value: not sizes of jobs, nor what other tables need.
 
-    A key that is left out where it has its default (config.py) is not among them.
+    A key that is left out where it has its default (config/) is not among them.
     """
     kind = config.teacher.kind
     block = config.model_dump(

@@ -6,7 +6,7 @@ one line and leaves nothing invalid behind. What a run of the grid is stands in 
 """
 
 # ruff: noqa: F401
-from directcm.config.base import ADAPTER, Block, describe
+from directcm.config.base import ADAPTER, Block
 from directcm.config.data import Data, embedded_images
 from directcm.config.evaluation import (
     FRECHET,
@@ -16,9 +16,6 @@ from directcm.config.evaluation import (
     Editing,
     Errors,
     Evaluation,
-    Extractors,
-    Figures,
-    Refined,
     Search,
     Statistics,
 )
@@ -42,11 +39,9 @@ from directcm.config.teacher import (
     Karras,
     MicroSdxl,
     MicroText,
-    MicroUnet,
     MicroVae,
     Mixture,
     PixelUnet,
     Process,
-    Teacher,
 )
 from directcm.config.whole import Config

@@ -10,7 +10,7 @@ import math
 import torch
 from torch import Tensor
 
-from directcm.methods import Batch, Setting, scale, training_pair
+from directcm.methods import Batch, Context, scale, training_pair
 from directcm.processes import Process
 from directcm.students import Student
 
@@ -40,10 +40,10 @@ def earlier(process: Process, t: Tensor, stage: int, q: float, k: float) -> Tens
     return (t * ratio).clamp(min=process.end)
 
 
-def loss(student: Student, batch: Batch, setting: Setting) -> Tensor:
+def loss(student: Student, batch: Batch, context: Context) -> Tensor:
     """Per-sample losses (B,)."""
     assert batch.x0 is not None and batch.eps is not None and batch.u is not None
-    own, process = setting.own, student.process
+    own, process = context.own, student.process
     stage = math.floor(batch.step * own["stages"] / batch.steps)
     t = start_times(process, batch.u, own["p_mean"], own["p_std"])
     r = earlier(process, t, stage, own["q"], own["k"])
