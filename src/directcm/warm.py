@@ -30,10 +30,16 @@ from typing import Any
 HELPER = "DIRECTCM_WARM"
 # In a fork: its artefacts' provenance says so.
 FORKED = "DIRECTCM_FORKED"
-# Verbs that import torch or its like, and whose artefacts record their own memory: Snakemake's benchmark sees the caller's alone.
+# Verbs that are worth a helper: they import torch or its like. Their artefacts record their memory, as Snakemake's benchmark sees the
+# caller's alone.
 VERBS = "encode|noise|targets|endpoints|trajectories|train|sample|search|error_by_time|edit|extractor|features|evaluate|convergence"
-# Third-party modules that most of them need; none of ours, so that an edited module is read anew by the next job.
-MODULES = "torch scipy.linalg peft.tuners.lora open_clip.model diffusers.pipelines.stable_diffusion_xl.pipeline_stable_diffusion_xl"
+# A verb that uses a helper which others are worth: matplotlib and seaborn are two seconds.
+ALSO = "figure"
+# Third-party modules that several of them need; none of ours, so that an edited module is read anew by the next job.
+MODULES = (
+    "torch scipy.linalg scipy.stats scipy.ndimage scipy.spatial.distance sklearn.svm peft.tuners.lora open_clip.model"
+    " diffusers.pipelines.stable_diffusion_xl.pipeline_stable_diffusion_xl seaborn matplotlib.backends.backend_pdf"
+)
 # Variables that libraries read while they are imported begin so: with other values a verb starts by itself.
 READ_EARLY = re.compile(
     "OMP_|GOMP_|KMP_|MKL_|GOTO_|OPENBLAS_|VECLIB_|NUMEXPR_|LD_|PYTHON|VIRTUAL_ENV|HOME|XDG_|TORCH|PYTORCH|CUDA|CUBLAS|"
@@ -68,7 +74,7 @@ def ask(argv: Sequence[str]) -> int | None:
     """Have the helper run a verb; its exit status, or None where there is no helper that may."""
     # Taken out: it is for this verb alone, and its key for no provenance.
     key, _, address = os.environ.pop(HELPER, "").partition(":")
-    if not address or not argv or not re.fullmatch(VERBS, argv[0]):
+    if not address or not argv or not re.fullmatch(f"{VERBS}|{ALSO}", argv[0]):
         return None
     os.umask(mask := os.umask(0))
     try:

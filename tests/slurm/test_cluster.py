@@ -104,13 +104,13 @@ def test_metrics_are_one_job_together(slurm: Cluster, smoke: Path, tmp_path: Pat
     assert partition == "cpu" and "gpu" not in tres
 
 
-EVERY = 20
+EVERY = 10
 
 
 class Training:
     """One student of the smoke preset, trained long enough to be disturbed, in a copy where all before it is there."""
 
-    def __init__(self, smoke: Path, to: Path, steps: int = 160) -> None:
+    def __init__(self, smoke: Path, to: Path, steps: int = 100) -> None:
         self.folder = copied(smoke, to, "data", "teacher", "latents", "targets")
         overlay = (self.folder / "workflow/presets/smoke.yaml").read_text()
         overlay = overlay.replace("steps: 6, checkpoint_every: 3", f"steps: {steps}, checkpoint_every: {EVERY}")

@@ -152,7 +152,9 @@ def costs(records: Sequence[Record], benchmarks: Iterable[str | Path]) -> list[C
             cost = out.setdefault(step, Cost(step))
             cost.jobs = len(jobs)
             cost.seconds = _total(job["seconds"] for job in jobs)
-            cost.max_rss_mb = max((j["max_rss_mb"] for j in jobs if j["max_rss_mb"] is not None), default=None)
+            # A figure may have been drawn in a fork (directcm.warm), and records no memory of its own.
+            if not step.startswith("figure"):
+                cost.max_rss_mb = max((j["max_rss_mb"] for j in jobs if j["max_rss_mb"] is not None), default=None)
     for step, found in own.items():
         if not measured.get(step):
             out[step].jobs = len(found)
