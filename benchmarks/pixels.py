@@ -56,16 +56,18 @@ def step_of(name: str, plain: bool, a: argparse.Namespace, device: str) -> Calla
     frozen = kind(copy.deepcopy(unet).requires_grad_(False).eval(), process)
     student = Student(kind(unet, process))
     follower = copy.deepcopy(unet).requires_grad_(False)
-    average = Student(kind(follower, process))
+    ema_target = Student(kind(follower, process))
     if a.compile and not plain:
-        for owner in (frozen, student.teacher, average.teacher):
+        for owner in (frozen, student.teacher, ema_target.teacher):
             owner.network = torch.compile(owner.network)
     parameters, following = list(unet.parameters()), list(follower.parameters())
     options: dict[str, Any] = {"foreach": False} if plain else {"fused": True}
     optimizer = torch.optim.AdamW(parameters, lr=4e-4, **options)
     method = methods.load(name)
-    own = dict(registry.methods()[name].settings)
-    setting = methods.Setting(frozen if method.TEACHER else None, make_solver("heun"), W, methods.mse, 18, own, average)
+    hparams = dict(registry.methods()[name].settings)
+    context = methods.Context(
+        frozen if method.TEACHER else None, make_solver("heun"), W, methods.mse, 18, hparams, ema_target
+    )
     half = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(a.precision)
     shape = (a.batch_size, 3, a.side, a.side)
     x0, eps = torch.rand(shape, device=device) * 2 - 1, torch.randn(shape, device=device)
@@ -79,13 +81,13 @@ def step_of(name: str, plain: bool, a: argparse.Namespace, device: str) -> Calla
 
     def step() -> None:
         with contextlib.nullcontext() if plain or half is None else torch.autocast(device, half):
-            loss = method.loss(student, batch, setting).float().mean()
+            loss = method.loss(student, batch, context).float().mean()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(parameters, 1.0, foreach=not plain)
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
         if hasattr(method, "decay"):
-            keep = method.decay(batch.step, batch.steps, setting)
+            keep = method.decay(batch.step, batch.steps, context)
             with torch.no_grad():
                 if plain:
                     for target, p in zip(following, parameters, strict=True):

@@ -80,12 +80,12 @@ def main() -> None:
     rows = slice(0, a.batch_size)
     end = (starts.grid[k + 1])[rows].to(device)
     some = methods.Batch(x[rows], t[rows], end, cond.rows(torch.arange(a.batch_size)), x[rows].clone())
-    setting = methods.Setting(teacher, make_solver("ddim"), 3.0, methods.mse)
+    context = methods.Context(teacher, make_solver("ddim"), 3.0, methods.mse)
     for name in ("cm", "direct_cm"):
         method = methods.load(name)
 
         def step(method: object = method) -> None:
-            method.loss(student, some, setting).mean().backward()  # type: ignore[attr-defined]
+            method.loss(student, some, context).mean().backward()  # type: ignore[attr-defined]
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
 

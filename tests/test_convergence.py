@@ -14,7 +14,7 @@ from torch import Tensor
 from directcm import convergence, rng
 from directcm.artifacts import open_artifact
 from directcm.config import Convergence
-from directcm.methods import Batch, Setting, cm, mse
+from directcm.methods import Batch, Context, cm, mse
 from directcm.processes import Process, VarianceExploding, VariancePreserving
 from directcm.solvers import make_solver
 
@@ -77,12 +77,12 @@ def test_the_affine_student_makes_the_loss_of_cm_zero(name: str, solver: str) ->
         def __call__(self, x: Tensor, t: Tensor, cond: Any) -> Tensor:
             return students[int((grid == t[0]).nonzero())](x) + self.shift * t[0]
 
-    setting = Setting(teacher, method, 1.0, mse)
+    context = Context(teacher, method, 1.0, mse)
     for k in range(10):
         t, s = at(process, 10, k, 8)
         batch = Batch(test(grid[k]), t, s, None, None)
-        assert float(cm.loss(Whole(0.0), batch, setting).max()) < 1e-12  # type: ignore[arg-type]
-        assert float(cm.loss(Whole(0.01), batch, setting).min()) > 1e-8  # type: ignore[arg-type]
+        assert float(cm.loss(Whole(0.0), batch, context).max()) < 1e-12  # type: ignore[arg-type]
+        assert float(cm.loss(Whole(0.01), batch, context).min()) > 1e-8  # type: ignore[arg-type]
 
 
 def test_the_tables_student_goes_where_the_solver_goes() -> None:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from directcm import methods, registry, rng
-from directcm.methods import Batch, Setting, cm, direct_cm
+from directcm.methods import Batch, Context, cm, direct_cm
 from directcm.processes import VariancePreserving
 from directcm.solvers import make_solver
 from directcm.teachers import Gaussian
@@ -42,7 +42,7 @@ X, T, S = torch.tensor([[1.0, 3.0], [2.0, -2.0]]), torch.tensor([20.0, 10.0]), t
 def test_cm_by_hand() -> None:
     student, solver = Scale(), Half()
     batch = Batch(X, T, S, None, None)
-    losses = cm.loss(student, batch, Setting(object(), solver, 3.0, methods.mse))
+    losses = cm.loss(student, batch, Context(object(), solver, 3.0, methods.mse))
     # f(x, t) − f(x/2, s) = 2x + 0.1t − x − 0.1s = x + 1: row 0: (2, 4), row 1: (3, −1).
     torch.testing.assert_close(losses.detach(), torch.tensor([10.0, 5.0]))
     assert solver.seen == (batch.t, batch.t_next, None, 3.0)
@@ -60,33 +60,33 @@ def test_cms_target_is_the_online_network_without_gradient() -> None:
         seen.update(a=a, b=b)
         return methods.mse(a, b)
 
-    cm.loss(student, Batch(X, T, S, None, None), Setting(object(), Half(), 1.0, distance))
+    cm.loss(student, Batch(X, T, S, None, None), Context(object(), Half(), 1.0, distance))
     assert seen["a"].requires_grad and not seen["b"].requires_grad
     torch.testing.assert_close(seen["b"], 2.0 * X / 2 + 0.1 * S.reshape(-1, 1))
     with torch.no_grad():
         student.a.fill_(5.0)
-    cm.loss(student, Batch(X, T, S, None, None), Setting(object(), Half(), 1.0, distance))
+    cm.loss(student, Batch(X, T, S, None, None), Context(object(), Half(), 1.0, distance))
     torch.testing.assert_close(seen["b"], 5.0 * X / 2 + 0.1 * S.reshape(-1, 1))
 
 
 @pytest.mark.parametrize("name", [name for name, method in registry.methods().items() if method.stored])
 def test_a_stored_step_stands_for_the_teachers(name: str) -> None:
     """The loss with the step at hand, and the teacher's solver is not asked."""
-    method, own = methods.load(name), {**registry.methods()[name].settings}
+    method, hparams = methods.load(name), {**registry.methods()[name].settings}
     student, solver = Scale(), Half()
-    setting = Setting(object(), solver, 3.0, methods.mse, own=own, average=student)
+    context = Context(object(), solver, 3.0, methods.mse, hparams=hparams, ema_target=student)
     batch = Batch(X, T, S, None, X / 3, step=9, steps=10)
-    asked = method.loss(student, batch, setting)
+    asked = method.loss(student, batch, context)
     assert solver.seen
     stored = dataclasses.replace(batch, x_next=X / 2)
-    none = Setting(None, Half(), 3.0, methods.mse, own=own, average=student)
+    none = Context(None, Half(), 3.0, methods.mse, hparams=hparams, ema_target=student)
     torch.testing.assert_close(method.loss(student, stored, none), asked)
 
 
 def test_direct_cm_by_hand() -> None:
     student = Scale()
     endpoint = torch.tensor([[4.0, 7.0], [5.0, -4.0]])
-    losses = direct_cm.loss(student, Batch(X, T, S, None, endpoint), Setting(None, Half(), 3.0, methods.mse))
+    losses = direct_cm.loss(student, Batch(X, T, S, None, endpoint), Context(None, Half(), 3.0, methods.mse))
     # f(x, t) = (4, 8) and (5, −3).
     torch.testing.assert_close(losses.detach(), torch.tensor([0.5, 0.5]))
     assert len(student.asked) == 1 and torch.equal(student.asked[0][1], T)
@@ -121,10 +121,10 @@ def test_a_wrong_student_shows_in_both_losses() -> None:
     x = rng.normal(0, "x", range(16), (3,))
     t, s = torch.full((16,), 500.0), torch.full((16,), 480.0)
     batch = Batch(x, t, s, None, teacher.flow(x, t, torch.zeros(16)))
-    setting = Setting(teacher, make_solver("ddim"), 1.0, methods.mse)
+    context = Context(teacher, make_solver("ddim"), 1.0, methods.mse)
 
     def sign(x: Tensor, t: Tensor, cond: object) -> Tensor:
         return x * (1 + t.reshape(-1, 1).to(x) / 100)
 
-    assert float(cm.loss(sign, batch, setting).mean()) > 1e-2
-    assert float(direct_cm.loss(sign, batch, setting).mean()) > 1e-2
+    assert float(cm.loss(sign, batch, context).mean()) > 1e-2
+    assert float(direct_cm.loss(sign, batch, context).mean()) > 1e-2

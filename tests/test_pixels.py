@@ -374,7 +374,7 @@ def on_edm(data: Artifact, tmp_path_factory: pytest.TempPathFactory) -> Callable
     latents = open_artifact(root / "latents", "latents")
     sized = Targets(shard=8, block=8, batch_size=4)
     solved: dict[str, list[Artifact]] = {"": []}
-    for coupling in registry.COUPLINGS:
+    for coupling in registry.START_POINTS:
         targets.make(
             sized, ODE, 0, teacher, latents, SEED, "cpu", "no", root / f"s-{coupling}",
             root / coupling, coupling,

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from directcm import sampling
 from directcm.config import Config, parse
 from directcm.errors import UserError
-from directcm.methods import Setting, pd
+from directcm.methods import Context, pd
 from directcm.processes import VarianceExploding
 
 KARRAS = VarianceExploding()
@@ -29,8 +29,8 @@ def test_each_number_of_steps_has_its_stage() -> None:
 def test_a_stage_is_over_where_the_average_becomes_the_student(halvings: int, more: int) -> None:
     intervals = 2**halvings
     steps = halvings + more
-    setting = Setting(None, None, 1.0, None, intervals)  # type: ignore[arg-type]
-    ends = [step + 1 for step in range(steps) if pd.decay(step, steps, setting) == 0]
+    context = Context(None, None, 1.0, None, intervals)  # type: ignore[arg-type]
+    ends = [step + 1 for step in range(steps) if pd.decay(step, steps, context) == 0]
     assert [pd.ready(intervals >> j, steps, intervals) for j in range(1, halvings)] == ends
     assert pd.ready(1, steps, intervals) == steps and pd.ready(intervals, steps, intervals) == 0
 
@@ -90,8 +90,4 @@ def test_other_numbers_of_steps_are_refused(wrong: int) -> None:
 
 def test_it_has_no_times_to_search_and_edits_no_image() -> None:
     config = parse(Config, {**GRID, "students": [{"method": ["cm", "pd", "direct_cm"]}]})
-    assert (
-        [run["method"] for run in config.searched()]
-        == [run["method"] for run in config.edited()]
-        == ["cm", "direct_cm"]
-    )
+    assert [run.method for run in config.searched()] == [run.method for run in config.edited()] == ["cm", "direct_cm"]

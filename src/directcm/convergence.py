@@ -310,7 +310,7 @@ def gaps(student: Fixed, x: Tensor, t: Tensor, s: Tensor) -> dict[str, Tensor]:
     flat, later = y.flatten(0, 1), s.repeat_interleave(y.shape[1])
     here = student(x, t)
     cd, ct = here - student(there, s), here[:, None] - student(flat, later).reshape(y.shape)
-    own = student.features(x, t)
+    features = student.features(x, t)
     their, cts = student.features(there, s), student.features(flat, later).reshape(n, y.shape[1], FEATURES)
     scaled = (weights / h**2)[..., None]
     # Σ = Cov(x_s | x_t)/h².
@@ -321,14 +321,14 @@ def gaps(student: Fixed, x: Tensor, t: Tensor, s: Tensor) -> dict[str, Tensor]:
         return torch.einsum("nf,nd->fd", features, residual) / n
 
     squared = {
-        "frozen": (gradient(own, 2 * (scaled * ct).sum(1)), gradient(own, 2 * cd / h**2)),
+        "frozen": (gradient(features, 2 * (scaled * ct).sum(1)), gradient(features, 2 * cd / h**2)),
         "both": (
-            gradient(own, 2 * (scaled * ct).sum(1)) - 2 * torch.einsum("nqf,nqd->fd", scaled * cts, ct) / n,
-            gradient(own - their, 2 * cd / h**2),
+            gradient(features, 2 * (scaled * ct).sum(1)) - 2 * torch.einsum("nqf,nqd->fd", scaled * cts, ct) / n,
+            gradient(features - their, 2 * cd / h**2),
         ),
         "norm": (
-            gradient(own, (weights[..., None] * ct / ct.norm(dim=2, keepdim=True)).sum(1)),
-            gradient(own, cd / cd.norm(dim=1, keepdim=True)),
+            gradient(features, (weights[..., None] * ct / ct.norm(dim=2, keepdim=True)).sum(1)),
+            gradient(features, cd / cd.norm(dim=1, keepdim=True)),
         ),
     }
     losses = (scaled * ct**2).sum((1, 2)), (cd**2 / h**2).sum(1)

@@ -318,9 +318,9 @@ def make(
     def note(
         name: str, level: float, steps: int, known: float | None, mine: Tensor | None, raw: Tensor, plain: Tensor
     ) -> None:
-        own = {"rmse": None, "se": None} if mine is None else summary(mine)
+        error = {"rmse": None, "se": None} if mine is None else summary(mine)
         both = {"input": summary(raw), "mean": summary(plain)}
-        numbers.append({"edit": name, "level": level, "steps": steps, "n": n, "known_error": known, **own, **both})
+        numbers.append({"edit": name, "level": level, "steps": steps, "n": n, "known_error": known, **error, **both})
         for i, image in enumerate(ids.tolist()):
             values = (None if mine is None else float(mine[i]), float(raw[i]), float(plain[i]))
             rows.append({"image": image, "edit": name, **dict(zip(COLUMNS[2:], values, strict=True))})

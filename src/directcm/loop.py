@@ -60,7 +60,7 @@ class Job:
     `loss(step, rows)`: per-row losses (B,) for the batch positions `rows` (B,) int64 of this process;
     position p = step·batch_size + offset counts through the whole training.
     `ema`: how much of the weight average stays after a step, a number or a function of the step; `average`: tensors by the
-    weights' names ("module.weight") that hold the average while it forms, for a loss that reads it. `smooth`: how much of a
+    weights' names ("module.weight") that hold the average while it forms, for a loss that reads it. `ema_eval`: how much of a
     second average stays after a step, which snapshots and the end hold in the weights' place.
     """
 
@@ -73,8 +73,8 @@ class Job:
     weight_decay: float = 0.0
     grad_clip: float = math.inf
     ema: float | Callable[[int], float] | None = None
-    average: Mapping[str, Tensor] | None = None
-    smooth: float | None = None
+    ema_target: Mapping[str, Tensor] | None = None
+    ema_eval: float | None = None
     checkpoint_every: int = 200
     scratch: Path | None = None
     key: Mapping[str, Any] = field(default_factory=dict)
@@ -85,14 +85,14 @@ class Job:
 class Fitted(NamedTuple):
     """What training gave.
 
-    `curve`: one row per step (step, loss, grad_norm, lr). `average`: the weight average by name, empty without `ema`; `smooth`
-    the second one, empty without it. `snapshots`: optimiser step → the trained weights by name, or `smooth`, as they were after it. `seconds`: wall seconds of training
+    `curve`: one row per step (step, loss, grad_norm, lr). `average`: the weight average by name, empty without `ema`; `ema_eval`
+    the second one, empty without it. `snapshots`: optimiser step → the trained weights by name, or `ema_eval`, as they were after it. `seconds`: wall seconds of training
     up to each snapshot and to the end; of an attempt that was stopped, up to its last checkpoint.
     """
 
     curve: list[dict[str, float]]
-    average: dict[str, Tensor]
-    smooth: dict[str, Tensor]
+    ema: dict[str, Tensor]
+    ema_eval: dict[str, Tensor]
     snapshots: dict[int, dict[str, Tensor]]
     seconds: dict[int, float]
 
@@ -190,10 +190,10 @@ def fit(job: Job, accelerator: Any) -> Fitted:
     parameters = list(names.values())
     # One kernel for all weights: of a small network's step the plain optimiser is a twelfth.
     optimizer = torch.optim.AdamW(parameters, lr=job.lr(0), weight_decay=job.weight_decay, fused=True)
-    average: dict[str, Tensor] = {}
+    ema: dict[str, Tensor] = {}
     if job.ema is not None:
-        average = {k: p.detach().clone() if job.average is None else job.average[k] for k, p in names.items()}
-    smooth = {} if job.smooth is None else {k: p.detach().clone() for k, p in names.items()}
+        ema = {k: p.detach().clone() if job.ema_target is None else job.ema_target[k] for k, p in names.items()}
+    ema_eval = {} if job.ema_eval is None else {k: p.detach().clone() for k, p in names.items()}
     curve: list[dict[str, float]] = []
     before = 0.0
     kept: dict[int, dict[str, Tensor]] = {}
@@ -207,10 +207,10 @@ def fit(job: Job, accelerator: Any) -> Fitted:
         with torch.no_grad():
             for name, p in names.items():
                 p.copy_(state[f"model.{name}"])
-                if average:
-                    average[name].copy_(state[f"ema.{name}"])
-                if smooth:
-                    smooth[name].copy_(state[f"smooth.{name}"])
+                if ema:
+                    ema[name].copy_(state[f"ema.{name}"])
+                if ema_eval:
+                    ema_eval[name].copy_(state[f"smooth.{name}"])
         # Keyed by position, as torch's own state_dict is; a weight that never had a gradient has no state (SDXL reads the
         # text encoders' last layer but one).
         slots = {
@@ -270,11 +270,11 @@ def fit(job: Job, accelerator: Any) -> Fitted:
                 )
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
-            if average:
+            if ema:
                 keep = job.ema(step) if callable(job.ema) else float(job.ema or 0.0)
-                _towards(average, parameters, keep)
-            if job.smooth is not None:
-                _towards(smooth, parameters, job.smooth)
+                _towards(ema, parameters, keep)
+            if job.ema_eval is not None:
+                _towards(ema_eval, parameters, job.ema_eval)
             curve.append({"step": step, "loss": value, "grad_norm": norm, "lr": lr})
             progress.update(1, f"loss {value:.4g}")
             if writer is not None:
@@ -285,13 +285,13 @@ def fit(job: Job, accelerator: Any) -> Fitted:
             if done in job.snapshots and accelerator.is_main_process:
                 assert job.scratch is not None
                 with new_artifact(job.scratch / f"snapshot-{done:08d}", "snapshot", settings=job.key) as art:
-                    save_tensors(art / "weights.safetensors", smooth or names)
+                    save_tensors(art / "weights.safetensors", ema_eval or names)
                     save_tensors(art / "seconds.safetensors", {"seconds": torch.tensor(spent, dtype=torch.float64)})
             if done == job.steps:
                 break
             if stopping or done % job.checkpoint_every == 0:
                 if job.scratch is not None and accelerator.is_main_process:
-                    _save(job, done, names, average, smooth, optimizer, scaler, curve, spent)
+                    _save(job, done, names, ema, ema_eval, optimizer, scaler, curve, spent)
                 if stopping:
                     accelerator.wait_for_everyone()
                     kept_in = f"with a checkpoint of step {done} in {job.scratch}" if job.scratch else ""
@@ -308,15 +308,15 @@ def fit(job: Job, accelerator: Any) -> Fitted:
         seconds[step] = float(snapshot.tensors("seconds.safetensors")["seconds"])
     # What was read is removed by whoever writes the student: not before every process has it.
     accelerator.wait_for_everyone()
-    return Fitted(curve, average, smooth, kept, dict(sorted(seconds.items())))
+    return Fitted(curve, ema, ema_eval, kept, dict(sorted(seconds.items())))
 
 
 def _save(
     job: Job,
     step: int,
     names: dict[str, nn.Parameter],
-    average: dict[str, Tensor],
-    smooth: dict[str, Tensor],
+    ema: dict[str, Tensor],
+    ema_eval: dict[str, Tensor],
     optimizer: Any,
     scaler: Any,
     curve: list[dict[str, float]],
@@ -324,7 +324,7 @@ def _save(
 ) -> None:
     assert job.scratch is not None
     state: dict[str, Tensor] = {f"model.{k}": p for k, p in names.items()}
-    state |= {f"ema.{k}": v for k, v in average.items()} | {f"smooth.{k}": v for k, v in smooth.items()}
+    state |= {f"ema.{k}": v for k, v in ema.items()} | {f"smooth.{k}": v for k, v in ema_eval.items()}
     for i, slot in optimizer.state_dict()["state"].items():
         state |= {f"optimizer.{i}.{k}": torch.as_tensor(v) for k, v in slot.items()}
     state["seconds"] = torch.tensor(seconds, dtype=torch.float64)

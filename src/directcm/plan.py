@@ -71,15 +71,15 @@ def jobs(config: Config, runs: Sequence[Run], scope: str = "paper") -> list[Job]
         job = Job(kind, folder)
         if kind in ("reference", "floor", "targets", "endpoints"):
             name, shard = rest.split("/shard~")
-            solved, _, coupling = name.partition(",coupling~")
+            solved, _, start_points = name.partition(",coupling~")
             ode = Ode.parse(solved)
             each = rows_per_step(ode)
             if kind == "targets":
                 # From noised images, from pure noise, and N start points of one trajectory for N steps.
-                mean = {"forward": (ode.N + 1) / 2, "prior": ode.N, "trajectory": 1}[coupling or "forward"]
+                mean = {"forward": (ode.N + 1) / 2, "prior": ode.N, "trajectory": 1}[start_points or "forward"]
                 steps = config.targets.shard * mean
                 # The endpoint and the point one step on; of trajectories the start point too.
-                job.latents = config.targets.shard * (3 if coupling == "trajectory" else 2)
+                job.latents = config.targets.shard * (3 if start_points == "trajectory" else 2)
             elif kind == "endpoints":
                 size = config.errors.shard
                 points = min(size, total - int(shard) * size)
@@ -102,9 +102,9 @@ def jobs(config: Config, runs: Sequence[Run], scope: str = "paper") -> list[Job]
                 share = 2 / math.log2(run.N) if method.halves else 1
                 job.forwards = job.pairs * share * rows_per_step(run.ode)
         elif kind == "samples":
-            own = sets[by_key[rest.removeprefix(paths.MORE)]][rest.startswith(paths.MORE)]
-            job.drawn = float(config.evaluation.samples * sum(k for _, k in own))
-            job.latents = job.images = config.evaluation.samples * len(own)
+            chosen = sets[by_key[rest.removeprefix(paths.MORE)]][rest.startswith(paths.MORE)]
+            job.drawn = float(config.evaluation.samples * sum(k for _, k in chosen))
+            job.latents = job.images = config.evaluation.samples * len(chosen)
         elif kind == "edits":
             who, name = rest.split("/")
             ode = Ode.parse(name) if who == "teacher" else by_key[name].ode

@@ -33,7 +33,7 @@ from typing import Any
 FOLDER = Path(__file__).resolve().parent / "methods"
 # The paper's own two come first, wherever methods stand in a row.
 FIRST = ("cm", "direct_cm")
-COUPLINGS = ("forward", "prior", "trajectory")
+START_POINTS = ("forward", "prior", "trajectory")
 
 
 @dataclass(frozen=True)
@@ -54,15 +54,15 @@ class Declared:
         """What is wrong with numbers of a method's own in the place of its defaults, and what would be right; of the first that is."""
         for key in given:
             if key not in self.settings:
-                own_ones = f"; it has {', '.join(self.settings)}" if self.settings else ", which has none of its own"
-                return f"unknown setting {key!r}{own_ones}"
-        own = {**self.settings, **given}
+                known = f"; it has {', '.join(self.settings)}" if self.settings else ", which has none of its own"
+                return f"unknown setting {key!r}{known}"
+        hparams = {**self.settings, **given}
         for key, default in self.settings.items():
-            if isinstance(default, int) and not float(own[key]).is_integer():
-                return f"{key} = {own[key]:g}, expected a whole number"
+            if isinstance(default, int) and not float(hparams[key]).is_integer():
+                return f"{key} = {hparams[key]:g}, expected a whole number"
         for condition in self.ranges:
-            if not holds(condition, own):
-                values = " and ".join(f"{key} = {own[key]:g}" for key in own if key in named(condition))
+            if not holds(condition, hparams):
+                values = " and ".join(f"{key} = {hparams[key]:g}" for key in hparams if key in named(condition))
                 return f"{values}, expected {condition.replace('<=', '≤')}"
         return None
 
@@ -94,10 +94,10 @@ def named(condition: str) -> set[str]:
     return {node.id for node in ast.walk(ast.parse(condition)) if isinstance(node, ast.Name)}
 
 
-def holds(condition: str, own: Mapping[str, float]) -> bool:
+def holds(condition: str, hparams: Mapping[str, float]) -> bool:
     """Whether numbers keep a condition; not, where it has no value for them."""
     try:
-        return bool(eval(condition, {"__builtins__": {}}, {key: float(value) for key, value in own.items()}))
+        return bool(eval(condition, {"__builtins__": {}}, {key: float(value) for key, value in hparams.items()}))
     except (ArithmeticError, TypeError):
         # A power of 0, beyond all floats, or of no real value.
         return False
@@ -122,17 +122,19 @@ def declared(path: Path) -> Declared:
         return isinstance(value, int | float) and not isinstance(value, bool)
 
     def kept(ranges: object) -> bool:
-        own = found["SETTINGS"]
+        hparams = found["SETTINGS"]
         try:
             parts = conditions(str(ranges))
         except ValueError:
             return False
-        return {name for part in parts for name in named(part)} == set(own) and all(holds(part, own) for part in parts)
+        return {name for part in parts for name in named(part)} == set(hparams) and all(
+            holds(part, hparams) for part in parts
+        )
 
     checks = {
         "LABEL": ("text", lambda v: isinstance(v, str)),
         "TEACHER": ("True or False", lambda v: isinstance(v, bool)),
-        "TARGETS": (f'"" or one of {", ".join(COUPLINGS)}', lambda v: v in ("", *COUPLINGS)),
+        "TARGETS": (f'"" or one of {", ".join(START_POINTS)}', lambda v: v in ("", *START_POINTS)),
         "FORWARDS": ("a number", number),
         "PROCESSES": ("names of processes", lambda v: isinstance(v, tuple) and set(v) <= {"vp", "karras"}),
         "HALVES": ("True or False", lambda v: isinstance(v, bool)),

@@ -104,8 +104,8 @@ def greedy(intervals: int, numbers: Iterable[int], measure: Callable[[Times], fl
         last = intervals - 1 - follow
         if ternary(placed[-1] + 1, intervals - 1, lambda index: at((*placed, index))) > last:
             at((*placed, last))
-        own = {t: v for t, v in probed.items() if t[:-1] == placed and t[-1] <= last}
-        return least(own)
+        fits = {t: v for t, v in probed.items() if t[:-1] == placed and t[-1] <= last}
+        return least(fits)
 
     for steps in sorted(numbers):
         at(tuple(step_indices(intervals, steps)))
@@ -321,7 +321,7 @@ def _test(
     """(difference of the distances of a and b, p of its permutation within rows), all features (n, D)."""
     one, other, count = a[None], b[None], statistics.permutations
     if metric in config.FRECHET:
-        own = frechet_difference_test(one, other, reference, count, seed)
+        test = frechet_difference_test(one, other, reference, count, seed)
     else:
-        own = kernel_difference_test(one, other, reference, metric.split("_")[0], count, seed)
-    return own.difference, own.p
+        test = kernel_difference_test(one, other, reference, metric.split("_")[0], count, seed)
+    return test.difference, test.p

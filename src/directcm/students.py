@@ -48,8 +48,8 @@ class Student:
 
     def __call__(self, x: Tensor, t: Tensor, cond: Conditioning | None) -> Tensor:
         """f at x (B, …), times t (B,), float32 (B, …)."""
-        own, clean = self.process.student(t)
-        return expand(own, x) * x + expand(clean, x) * self.teacher.predict(x, t, cond, 1.0).x0
+        a, b = self.process.student(t)
+        return expand(a, x) * x + expand(b, x) * self.teacher.predict(x, t, cond, 1.0).x0
 
 
 def _reads_lora(unet: Any) -> bool:
@@ -65,8 +65,8 @@ def merged(unet: Any) -> Any:
     for name, module in list(whole.named_modules()):
         if isinstance(module, BaseTunerLayer):
             module.merge()
-            parent, _, own = name.rpartition(".")
-            setattr(whole.get_submodule(parent), own, module.get_base_layer())
+            parent, _, child = name.rpartition(".")
+            setattr(whole.get_submodule(parent), child, module.get_base_layer())
     return whole
 
 

@@ -108,13 +108,13 @@ def follow(
     states[0] = x
     with torch.no_grad():
         for first in range(0, len(numbers), batch_size):
-            own = slice(first, first + batch_size)
-            cond = starts.latents.conditioning(ids[own]).to(model.device)
-            state = x[own].to(model.device)
+            part = slice(first, first + batch_size)
+            cond = starts.latents.conditioning(ids[part]).to(model.device)
+            state = x[part].to(model.device)
             for step in range(starts.intervals):
                 t, s = (grid[i].expand(len(state)) for i in (step, step + 1))
                 state = solver.step(model, state, t, s, cond, w).float()
-                states[step + 1, own] = state.cpu()
+                states[step + 1, part] = state.cpu()
                 progress(len(state))
     k = starts.grid_index(rows)
     which = torch.tensor([place[number] for number in starts.trajectories(rows)])
@@ -227,20 +227,20 @@ def make(
     precision: str,
     scratch: Path,
     out: Path,
-    coupling: str = "forward",
+    start_points: str = "forward",
 ) -> None:
     """Solve one shard's targets: start points shard·size … (shard + 1)·size − 1 of a coupling's endless pool (STARTS)."""
     model = load(teacher, device, precision)
     # Of noised images, the default, artefacts say what they always said.
-    own = {} if coupling == "forward" else {"coupling": coupling}
+    other = {} if start_points == "forward" else {"coupling": start_points}
     solve_starts(
         "targets",
-        STARTS[coupling](Latents(latents), model.process, ode.N, seed),
+        STARTS[start_points](Latents(latents), model.process, ode.N, seed),
         Shard(blocks_of(shard, settings.shard, settings.block), f"shard {shard}"),
         ode,
         model,
         settings.batch_size,
-        {"block": settings.block, "seed": seed, "precision": precision, **own},
+        {"block": settings.block, "seed": seed, "precision": precision, **other},
         {"teacher": teacher, "latents": latents},
         scratch,
         out,

@@ -219,17 +219,17 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from directcm.methods import Batch, Setting
+from directcm.methods import Batch, Context
 from directcm.students import Student
 
 LABEL = "Denoiser"
 TEACHER, TARGETS, FORWARDS = False, "", 1
 
 
-def loss(student: Student, batch: Batch, setting: Setting) -> Tensor:
+def loss(student: Student, batch: Batch, context: Context) -> Tensor:
     """Per-sample losses (B,)."""
     assert batch.x0 is not None
-    return setting.distance(student(batch.x, batch.t, batch.cond), batch.x0)
+    return context.distance(student(batch.x, batch.t, batch.cond), batch.x0)
 '''
 
 

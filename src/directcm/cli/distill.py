@@ -20,8 +20,8 @@ def targets(
     settings: Annotated[config.Targets, o.block("targets")],
     ode: o.Ode,
     start_points: Annotated[
-        str, o.Option("where start points come from", choices=registry.COUPLINGS, was="--coupling")
-    ] = registry.COUPLINGS[0],
+        str, o.Option("where start points come from", choices=registry.START_POINTS, was="--coupling")
+    ] = registry.START_POINTS[0],
     shard: o.Index,
     precision: o.Precision = "no",
     teacher: o.Teacher,

@@ -258,9 +258,9 @@ class Config(Block):
 
     def method_settings(self, name: str) -> dict[str, float]:
         """A method's own numbers: its file's, with those of `methods` in their place; whole ones stay whole."""
-        own = {**methods()[name].settings, **self.methods.get(name, {})}
+        hparams = {**methods()[name].settings, **self.methods.get(name, {})}
         return {
-            k: int(v) if v == int(v) and isinstance(methods()[name].settings[k], int) else v for k, v in own.items()
+            k: int(v) if v == int(v) and isinstance(methods()[name].settings[k], int) else v for k, v in hparams.items()
         }
 
     def _check_search(self) -> None:

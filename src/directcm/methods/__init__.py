@@ -1,13 +1,13 @@
-"""Methods: one file per algorithm, each with what it needs (directcm.registry) and `loss(student, batch, setting)`.
+"""Methods: one file per algorithm, each with what it needs (directcm.registry) and `loss(student, batch, context)`.
 
 A method returns per-sample losses (B,). Everything random has been drawn before it is called. It may also have
 
-    decay(step, steps, setting)          how much of the weight average stays after a step: 1 all of it, 0 a copy of the
-                                         student. A method that has it finds the student on that average as setting.average
-    teacher_steps(step, steps, setting)     solver steps of the teacher for one row of a step, where that is not always one
-    student_forwards(step, steps, setting)  rows through the student's network for one row of a step, where that is not always
+    decay(step, steps, context)          how much of the weight average stays after a step: 1 all of it, 0 a copy of the
+                                         student. A method that has it finds the student on that average as context.ema_target
+    teacher_steps(step, steps, context)     solver steps of the teacher for one row of a step, where that is not always one
+    student_forwards(step, steps, context)  rows through the student's network for one row of a step, where that is not always
                                          FORWARDS
-    endpoints(step, steps, setting)         whether a step learns from solved endpoints, where TARGETS has some and not all steps do
+    endpoints(step, steps, context)         whether a step learns from solved endpoints, where TARGETS has some and not all steps do
     jump(process, x, end, t, s)          where sampling goes on to time s, having found `end` from x at t, if not by fresh noise
     ready(sampling_steps, steps, intervals)  after which step the student that is sampled in so many steps was finished, where
                                          that is not always the last
@@ -59,10 +59,10 @@ class Batch:
 
 
 @dataclass(frozen=True)
-class Setting:
+class Context:
     """What stays the same over a training: the frozen teacher (where the method needs it), its solver, guidance, N.
 
-    `own`: the method's SETTINGS. `average`: the student on the average of its weights, where the method has a `decay`.
+    `hparams`: the method's SETTINGS. `ema_target`: the student on the average of its weights, where the method has a `decay`.
     """
 
     teacher: Teacher | None
@@ -70,8 +70,8 @@ class Setting:
     w: float
     distance: Distance
     intervals: int = 1
-    own: Mapping[str, float] = field(default_factory=dict)
-    average: Student | None = None
+    hparams: Mapping[str, float] = field(default_factory=dict)
+    ema_target: Student | None = None
 
 
 def load(name: str) -> ModuleType:
@@ -80,12 +80,12 @@ def load(name: str) -> ModuleType:
 
 
 @torch.no_grad()
-def next_point(batch: Batch, setting: Setting) -> Tensor:
+def next_point(batch: Batch, context: Context) -> Tensor:
     """x̂_n (B, …): one guided solver step of the teacher from (x_s, s), as it was stored, or else made here."""
     if batch.x_next is not None:
         return batch.x_next
-    assert setting.teacher is not None
-    return setting.solver.step(setting.teacher, batch.x, batch.t, batch.t_next, batch.cond, setting.w)
+    assert context.teacher is not None
+    return context.solver.step(context.teacher, batch.x, batch.t, batch.t_next, batch.cond, context.w)
 
 
 def training_pair(

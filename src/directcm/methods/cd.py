@@ -9,7 +9,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from directcm.methods import Batch, Setting, next_point
+from directcm.methods import Batch, Context, next_point
 from directcm.students import Student
 
 LABEL = "CD"
@@ -20,14 +20,14 @@ SETTINGS = {"mu": 0.95}
 RANGES = "0 <= mu <= 1"
 
 
-def decay(step: int, steps: int, setting: Setting) -> float:
+def decay(step: int, steps: int, context: Context) -> float:
     """μ."""
-    return setting.own["mu"]
+    return context.hparams["mu"]
 
 
-def loss(student: Student, batch: Batch, setting: Setting) -> Tensor:
+def loss(student: Student, batch: Batch, context: Context) -> Tensor:
     """Per-sample losses (B,)."""
-    assert setting.average is not None
+    assert context.ema_target is not None
     with torch.no_grad():
-        target = setting.average(next_point(batch, setting), batch.t_next, batch.cond)
-    return setting.distance(student(batch.x, batch.t, batch.cond), target)
+        target = context.ema_target(next_point(batch, context), batch.t_next, batch.cond)
+    return context.distance(student(batch.x, batch.t, batch.cond), target)

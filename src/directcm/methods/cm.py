@@ -10,7 +10,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from directcm.methods import Batch, Setting, next_point
+from directcm.methods import Batch, Context, next_point
 from directcm.students import Student
 
 LABEL = "CM"
@@ -18,8 +18,8 @@ TEACHER, TARGETS, FORWARDS = True, "", 2
 STORED = True
 
 
-def loss(student: Student, batch: Batch, setting: Setting) -> Tensor:
+def loss(student: Student, batch: Batch, context: Context) -> Tensor:
     """Per-sample losses (B,)."""
     with torch.no_grad():
-        target = student(next_point(batch, setting), batch.t_next, batch.cond)
-    return setting.distance(student(batch.x, batch.t, batch.cond), target)
+        target = student(next_point(batch, context), batch.t_next, batch.cond)
+    return context.distance(student(batch.x, batch.t, batch.cond), target)

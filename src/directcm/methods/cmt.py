@@ -10,7 +10,7 @@ import dataclasses
 
 from torch import Tensor
 
-from directcm.methods import Batch, Setting, direct_cm_trajectory, ect
+from directcm.methods import Batch, Context, direct_cm_trajectory, ect
 from directcm.students import Student
 
 LABEL = "CMT + ECT"
@@ -21,25 +21,25 @@ SETTINGS = {"mid": 0.5, "p_mean": -1.1, "p_std": 2.0, "q": 2.0, "k": 8.0, "stage
 RANGES = "0 <= mid <= 1, -6 <= p_mean <= 4, 0 < p_std <= 100, 1 < q, 0 <= k <= 1000, 1 <= stages, q**stages <= 1e6, 0 <= dropout < 1"
 
 
-def before(steps: int, setting: Setting) -> int:
+def before(steps: int, context: Context) -> int:
     """Steps of mid-training."""
-    return round(setting.own["mid"] * steps)
+    return round(context.hparams["mid"] * steps)
 
 
-def student_forwards(step: int, steps: int, setting: Setting) -> int:
+def student_forwards(step: int, steps: int, context: Context) -> int:
     """Mid-training has one, ECT two."""
-    return direct_cm_trajectory.FORWARDS if step < before(steps, setting) else ect.FORWARDS
+    return direct_cm_trajectory.FORWARDS if step < before(steps, context) else ect.FORWARDS
 
 
-def endpoints(step: int, steps: int, setting: Setting) -> bool:
+def endpoints(step: int, steps: int, context: Context) -> bool:
     """Mid-training alone learns from them."""
-    return step < before(steps, setting)
+    return step < before(steps, context)
 
 
-def loss(student: Student, batch: Batch, setting: Setting) -> Tensor:
+def loss(student: Student, batch: Batch, context: Context) -> Tensor:
     """Per-sample losses (B,)."""
-    middle = before(batch.steps, setting)
+    middle = before(batch.steps, context)
     if batch.step < middle:
-        return direct_cm_trajectory.loss(student, batch, setting)
+        return direct_cm_trajectory.loss(student, batch, context)
     rest = dataclasses.replace(batch, step=batch.step - middle, steps=batch.steps - middle)
-    return ect.loss(student, rest, setting)
+    return ect.loss(student, rest, context)

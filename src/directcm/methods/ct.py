@@ -9,7 +9,7 @@ import math
 
 from torch import Tensor
 
-from directcm.methods import Batch, Setting, training_pair
+from directcm.methods import Batch, Context, training_pair
 from directcm.students import Student
 
 LABEL = "CT"
@@ -26,23 +26,23 @@ def intervals(step: int, steps: int, s0: float, s1: float) -> int:
     return max(math.ceil(math.sqrt(step / steps * ((s1 + 1) ** 2 - s0**2) + s0**2) - 1), 1)
 
 
-def decay(step: int, steps: int, setting: Setting) -> float:
+def decay(step: int, steps: int, context: Context) -> float:
     """μ(k) = exp(s₀ ln μ₀/n(k)) (Song et al., Appendix C)."""
-    own = setting.own
-    return math.exp(own["s0"] * math.log(own["mu0"]) / intervals(step, steps, own["s0"], own["s1"]))
+    hparams = context.hparams
+    return math.exp(hparams["s0"] * math.log(hparams["mu0"]) / intervals(step, steps, hparams["s0"], hparams["s1"]))
 
 
-def times(student: Student, batch: Batch, setting: Setting) -> tuple[Tensor, Tensor]:
+def times(student: Student, batch: Batch, context: Context) -> tuple[Tensor, Tensor]:
     """Neighbouring times t > r (B,) of the step's grid, all pairs as likely."""
     assert batch.u is not None
-    n = intervals(batch.step, batch.steps, setting.own["s0"], setting.own["s1"])
+    n = intervals(batch.step, batch.steps, context.hparams["s0"], context.hparams["s1"])
     grid = student.process.grid(n).to(batch.u.device)
     index = (batch.u * n).long()
     return grid[index], grid[index + 1]
 
 
-def loss(student: Student, batch: Batch, setting: Setting) -> Tensor:
+def loss(student: Student, batch: Batch, context: Context) -> Tensor:
     """Per-sample losses (B,)."""
-    assert batch.x0 is not None and batch.eps is not None and setting.average is not None
-    t, r = times(student, batch, setting)
-    return setting.distance(*training_pair(student, setting.average, batch.x0, batch.eps, t, r, batch.data_cond))
+    assert batch.x0 is not None and batch.eps is not None and context.ema_target is not None
+    t, r = times(student, batch, context)
+    return context.distance(*training_pair(student, context.ema_target, batch.x0, batch.eps, t, r, batch.data_cond))

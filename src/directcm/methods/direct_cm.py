@@ -7,14 +7,14 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from directcm.methods import Batch, Setting
+from directcm.methods import Batch, Context
 from directcm.students import Student
 
 LABEL = "Direct CM"
 TEACHER, TARGETS, FORWARDS = False, "forward", 1
 
 
-def loss(student: Student, batch: Batch, setting: Setting) -> Tensor:
+def loss(student: Student, batch: Batch, context: Context) -> Tensor:
     """Per-sample losses (B,)."""
     assert batch.endpoint is not None
-    return setting.distance(student(batch.x, batch.t, batch.cond), batch.endpoint)
+    return context.distance(student(batch.x, batch.t, batch.cond), batch.endpoint)

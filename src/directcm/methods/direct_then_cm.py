@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from directcm.methods import Batch, Setting, cm, direct_cm
+from directcm.methods import Batch, Context, cm, direct_cm
 from directcm.students import Student
 
 LABEL = "Direct CM, then CM"
@@ -19,26 +19,26 @@ SETTINGS = {"direct": 0.5}
 RANGES = "0 <= direct <= 1"
 
 
-def first(step: int, steps: int, setting: Setting) -> bool:
+def first(step: int, steps: int, context: Context) -> bool:
     """Whether a step is of the first part."""
-    return step < round(setting.own["direct"] * steps)
+    return step < round(context.hparams["direct"] * steps)
 
 
-def teacher_steps(step: int, steps: int, setting: Setting) -> int:
+def teacher_steps(step: int, steps: int, context: Context) -> int:
     """The second part's alone ask the teacher."""
-    return 0 if first(step, steps, setting) else 1
+    return 0 if first(step, steps, context) else 1
 
 
 # The first part alone learns from endpoints.
 endpoints = first
 
 
-def student_forwards(step: int, steps: int, setting: Setting) -> int:
+def student_forwards(step: int, steps: int, context: Context) -> int:
     """Direct CM has one, CM two."""
-    return direct_cm.FORWARDS if first(step, steps, setting) else cm.FORWARDS
+    return direct_cm.FORWARDS if first(step, steps, context) else cm.FORWARDS
 
 
-def loss(student: Student, batch: Batch, setting: Setting) -> Tensor:
+def loss(student: Student, batch: Batch, context: Context) -> Tensor:
     """Per-sample losses (B,)."""
-    part = direct_cm if first(batch.step, batch.steps, setting) else cm
-    return part.loss(student, batch, setting)
+    part = direct_cm if first(batch.step, batch.steps, context) else cm
+    return part.loss(student, batch, context)

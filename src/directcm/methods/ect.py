@@ -10,7 +10,7 @@ import math
 import torch
 from torch import Tensor
 
-from directcm.methods import Batch, Setting, scale, training_pair
+from directcm.methods import Batch, Context, scale, training_pair
 from directcm.processes import Process
 from directcm.students import Student
 
@@ -40,13 +40,13 @@ def earlier(process: Process, t: Tensor, stage: int, q: float, k: float) -> Tens
     return (t * ratio).clamp(min=process.end)
 
 
-def loss(student: Student, batch: Batch, setting: Setting) -> Tensor:
+def loss(student: Student, batch: Batch, context: Context) -> Tensor:
     """Per-sample losses (B,)."""
     assert batch.x0 is not None and batch.eps is not None and batch.u is not None
-    own, process = setting.own, student.process
-    stage = math.floor(batch.step * own["stages"] / batch.steps)
-    t = start_times(process, batch.u, own["p_mean"], own["p_std"])
-    r = earlier(process, t, stage, own["q"], own["k"])
+    hparams, process = context.hparams, student.process
+    stage = math.floor(batch.step * hparams["stages"] / batch.steps)
+    t = start_times(process, batch.u, hparams["p_mean"], hparams["p_std"])
+    r = earlier(process, t, stage, hparams["q"], hparams["k"])
     made, aim = training_pair(student, student, batch.x0, batch.eps, t, r, batch.data_cond)
     norm = (((made - aim) ** 2).flatten(1).sum(1) + TINY**2).sqrt() - TINY
     return scale(1 / (t - r), norm)

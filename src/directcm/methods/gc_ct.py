@@ -8,7 +8,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from directcm.methods import Batch, Setting, ct, training_pair
+from directcm.methods import Batch, Context, ct, training_pair
 from directcm.processes import expand
 from directcm.students import Student
 
@@ -30,9 +30,9 @@ def augmented(generator: Student, batch: Batch, r: Tensor, p: float) -> Tensor:
     return torch.where(expand((batch.v < p).double(), made).bool(), batch.x0, made)
 
 
-def loss(student: Student, batch: Batch, setting: Setting) -> Tensor:
+def loss(student: Student, batch: Batch, context: Context) -> Tensor:
     """Per-sample losses (B,)."""
-    assert batch.eps is not None and setting.average is not None
-    t, r = ct.times(student, batch, setting)
-    images = augmented(setting.average, batch, r, setting.own["p"])
-    return setting.distance(*training_pair(student, setting.average, images, batch.eps, t, r, batch.data_cond))
+    assert batch.eps is not None and context.ema_target is not None
+    t, r = ct.times(student, batch, context)
+    images = augmented(context.ema_target, batch, r, context.hparams["p"])
+    return context.distance(*training_pair(student, context.ema_target, images, batch.eps, t, r, batch.data_cond))

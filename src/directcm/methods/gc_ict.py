@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from directcm.methods import Batch, Setting, gc_ct, ict, training_pair
+from directcm.methods import Batch, Context, gc_ct, ict, training_pair
 from directcm.students import Student
 
 LABEL = "GC (iCT)"
@@ -18,16 +18,16 @@ SETTINGS = {"p": 0.5, "ema": 0.99, "s0": 10, "s1": 1280, "p_mean": -1.1, "p_std"
 RANGES = "0 <= p <= 1, 0 <= ema <= 1, 1 <= s0 <= s1 <= 10000, -6 <= p_mean <= 4, 0 < p_std <= 100, 1e-6 <= huber <= 1, 0 <= dropout < 1"
 
 
-def decay(step: int, steps: int, setting: Setting) -> float:
+def decay(step: int, steps: int, context: Context) -> float:
     """The generator's."""
-    return setting.own["ema"]
+    return context.hparams["ema"]
 
 
-def loss(student: Student, batch: Batch, setting: Setting) -> Tensor:
+def loss(student: Student, batch: Batch, context: Context) -> Tensor:
     """Per-sample losses (B,)."""
-    assert batch.eps is not None and setting.average is not None
-    t, r = ict.times(student, batch, setting)
-    images = gc_ct.augmented(setting.average, batch, r, setting.own["p"])
+    assert batch.eps is not None and context.ema_target is not None
+    t, r = ict.times(student, batch, context)
+    images = gc_ct.augmented(context.ema_target, batch, r, context.hparams["p"])
     return ict.weighted(
-        student, setting, t, r, training_pair(student, student, images, batch.eps, t, r, batch.data_cond)
+        student, context, t, r, training_pair(student, student, images, batch.eps, t, r, batch.data_cond)
     )

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from directcm.distances import norm_huber
-from directcm.methods import Batch, Setting, noise_levels, scale, training_pair
+from directcm.methods import Batch, Context, noise_levels, scale, training_pair
 from directcm.students import Student
 
 LABEL = "iCT"
@@ -36,24 +36,24 @@ def probabilities(levels: Tensor, mean: float, std: float) -> Tensor:
     return between / between.sum()
 
 
-def times(student: Student, batch: Batch, setting: Setting) -> tuple[Tensor, Tensor]:
+def times(student: Student, batch: Batch, context: Context) -> tuple[Tensor, Tensor]:
     """Neighbouring times t > r (B,) of the step's grid."""
     assert batch.u is not None
-    own = setting.own
-    grid = student.process.grid(intervals(batch.step, batch.steps, own["s0"], own["s1"])).to(batch.u.device)
-    chance = probabilities(noise_levels(student.process, grid), own["p_mean"], own["p_std"])
+    hparams = context.hparams
+    grid = student.process.grid(intervals(batch.step, batch.steps, hparams["s0"], hparams["s1"])).to(batch.u.device)
+    chance = probabilities(noise_levels(student.process, grid), hparams["p_mean"], hparams["p_std"])
     index = torch.searchsorted(chance.cumsum(0), batch.u.contiguous(), right=True).clamp(max=len(chance) - 1)
     return grid[index], grid[index + 1]
 
 
-def weighted(student: Student, setting: Setting, t: Tensor, r: Tensor, pair: tuple[Tensor, Tensor]) -> Tensor:
+def weighted(student: Student, context: Context, t: Tensor, r: Tensor, pair: tuple[Tensor, Tensor]) -> Tensor:
     """The pair's distance times λ, (B,)."""
     gap = noise_levels(student.process, t) - noise_levels(student.process, r)
-    return scale(1 / gap, norm_huber(setting.own["huber"])(*pair))
+    return scale(1 / gap, norm_huber(context.hparams["huber"])(*pair))
 
 
-def loss(student: Student, batch: Batch, setting: Setting) -> Tensor:
+def loss(student: Student, batch: Batch, context: Context) -> Tensor:
     """Per-sample losses (B,)."""
     assert batch.x0 is not None and batch.eps is not None
-    t, r = times(student, batch, setting)
-    return weighted(student, setting, t, r, training_pair(student, student, batch.x0, batch.eps, t, r, batch.data_cond))
+    t, r = times(student, batch, context)
+    return weighted(student, context, t, r, training_pair(student, student, batch.x0, batch.eps, t, r, batch.data_cond))

@@ -12,7 +12,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from directcm.methods import Batch, Setting, scale
+from directcm.methods import Batch, Context, scale
 from directcm.processes import Process, expand
 from directcm.students import Student
 
@@ -27,9 +27,9 @@ def stage_of(step: int, steps: int, intervals: int) -> int:
     return min(step, steps - 1) * (intervals.bit_length() - 1) // steps
 
 
-def decay(step: int, steps: int, setting: Setting) -> float:
+def decay(step: int, steps: int, context: Context) -> float:
     """0 at the end of a stage, where the student becomes the next one's teacher."""
-    ends = stage_of(step + 1, steps, setting.intervals) != stage_of(step, steps, setting.intervals)
+    ends = stage_of(step + 1, steps, context.intervals) != stage_of(step, steps, context.intervals)
     return 0.0 if ends else 1.0
 
 
@@ -39,14 +39,14 @@ def ready(sampling_steps: int, steps: int, intervals: int) -> int:
     return -(-halvings * steps // (intervals.bit_length() - 1))
 
 
-def student_forwards(step: int, steps: int, setting: Setting) -> int:
+def student_forwards(step: int, steps: int, context: Context) -> int:
     """The student as it was makes two steps for its own one; in the first stage the teacher does."""
-    return 1 if stage_of(step, steps, setting.intervals) == 0 else FORWARDS
+    return 1 if stage_of(step, steps, context.intervals) == 0 else FORWARDS
 
 
-def teacher_steps(step: int, steps: int, setting: Setting) -> int:
+def teacher_steps(step: int, steps: int, context: Context) -> int:
     """The first stage's alone ask the teacher."""
-    return 2 if stage_of(step, steps, setting.intervals) == 0 else 0
+    return 2 if stage_of(step, steps, context.intervals) == 0 else 0
 
 
 def jump(process: Process, x: Tensor, end: Tensor, t: Tensor, s: Tensor) -> Tensor:
@@ -61,24 +61,24 @@ def aim(process: Process, x: Tensor, there: Tensor, t: Tensor, s: Tensor) -> Ten
     return (there - expand(ratio, x) * x) / expand(process.alpha(s) - ratio * process.alpha(t), x)
 
 
-def loss(student: Student, batch: Batch, setting: Setting) -> Tensor:
+def loss(student: Student, batch: Batch, context: Context) -> Tensor:
     """Per-sample losses (B,)."""
     assert batch.x0 is not None and batch.eps is not None and batch.u is not None
-    assert setting.teacher is not None and setting.average is not None
+    assert context.teacher is not None and context.ema_target is not None
     process, cond = student.process, batch.data_cond
-    stage = stage_of(batch.step, batch.steps, setting.intervals)
-    intervals = setting.intervals >> stage
+    stage = stage_of(batch.step, batch.steps, context.intervals)
+    intervals = context.intervals >> stage
     grid = process.grid(intervals).to(batch.u.device)
     first = 2 * (batch.u * (intervals // 2)).long()
     t, middle, last = grid[first], grid[first + 1], grid[first + 2]
     x = process.diffuse(batch.x0, batch.eps, t)
     with torch.no_grad():
         if stage == 0:
-            half = setting.solver.step(setting.teacher, x, t, middle, cond, setting.w)
-            there = setting.solver.step(setting.teacher, half, middle, last, cond, setting.w)
+            half = context.solver.step(context.teacher, x, t, middle, cond, context.w)
+            there = context.solver.step(context.teacher, half, middle, last, cond, context.w)
         else:
-            half = jump(process, x, setting.average(x, t, cond), t, middle)
-            there = jump(process, half, setting.average(half, middle, cond), middle, last)
+            half = jump(process, x, context.ema_target(x, t, cond), t, middle)
+            there = jump(process, half, context.ema_target(half, middle, cond), middle, last)
         target = aim(process, x, there.to(x), t, last)
     weight = ((process.alpha(t) / process.sigma(t)) ** 2).clamp(min=1)
-    return scale(weight, setting.distance(student(x, t, cond), target))
+    return scale(weight, context.distance(student(x, t, cond), target))
