@@ -1,7 +1,7 @@
-"""The verb `error_by_time`: where a student's error is: by start time, in latents and pixels (where the teacher diffuses pixels, in these alone and as they are, unclamped), against its own ODE and a refined one.
+"""The verb `error_by_time`: a student's error by start time, against its own ODE and a refined one, in latents and pixels.
 
-With f the student, e its own ODE's endpoint and r the refined one: E‖f − r‖² = E‖f − e‖² + E‖e − r‖² + 2 E⟨f − e, e − r⟩:
-total = student error + solver error + a cross term, which says whether the two point the same way.
+If the teacher diffuses pixels, only in these, unclamped. With f the student, e its own ODE's endpoint and r the refined one,
+E‖f − r‖² = E‖f − e‖² + E‖e − r‖² + 2 E⟨f − e, e − r⟩: total = student error + solver error + cross term.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ COLUMNS = ["time", "space", "student", "solver", "total", "cross", "n"]
 
 
 def split(f: Tensor, end: Tensor, refined: Tensor) -> Tensor:
-    """(student, solver, total) mean squared differences per row, float64 (n, 3), of tensors (n, …)."""
+    """(student, solver, total): mean squared differences per row, float64 (n, 3), of tensors (n, …)."""
     pairs = ((f, end), (end, refined), (f, refined))
     return torch.stack([((a.double() - b.double()) ** 2).flatten(1).mean(1) for a, b in pairs], 1)
 

@@ -33,8 +33,9 @@ def trained_extractors(config: Config) -> list[str]:
 
 
 def solved(run: Run) -> str:
-    """Where the targets that a run's method learns from lie below targets/: its ODE, and the coupling where it is not that of
-    noised images; or "", where it learns from none.
+    """The folder below targets/ of the targets that a run needs: its ODE, and its start points unless these are noised images.
+
+    "" if its method needs none.
     """
     start_points = methods()[run.method].targets
     if not start_points:

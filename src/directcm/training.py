@@ -1,4 +1,4 @@
-"""The verb `train`: distil a teacher into a one-step student with a method of directcm.methods."""
+"""The verb `train`: distil a teacher into a student with a method of directcm.methods."""
 
 from __future__ import annotations
 
@@ -39,9 +39,10 @@ def make(
 ) -> None:
     """Train one student.
 
-    `run` is which one, `settings` what all of a grid share; `hparams` are the method's SETTINGS where they differ from its file's. `snapshots` are the optimiser steps after which the student is kept as well, in snapshots/step~<step>. `seed` draws the
-    pool, run.seed its order, the LoRA's start, and the pairs of image and noise of methods that learn from data alone: for those
-    no pair comes twice. Writes the weights, `curve.csv` and `student.json`. Checkpoints stay in `scratch`; only a run of the same settings, inputs and code resumes from one.
+    `run` says which one; `settings` is shared by all runs. `hparams` replaces values of the method's SETTINGS. The student is also
+    kept after each optimiser step in `snapshots`, in snapshots/step~<step>. `seed` draws the pool; run.seed draws its order, the
+    initial LoRA and, for methods that learn from data alone, fresh pairs of image and noise, none twice. Writes the weights,
+    `curve.csv` and `student.json`. Checkpoints stay in `scratch`; a run resumes only from those of the same settings, inputs and code.
     """
     method, pool = methods.load(run.method), run.pool
     snapshots = sorted(set(snapshots))
@@ -103,11 +104,8 @@ def make(
             assert rows_solved is not None
             x, cond_x = rows_solved["x"], data.conditioning(rows_solved["id"]).to(device)
         else:
-            x = (
-                frozen.process.prior(eps)
-                if start_points == "prior"
-                else frozen.process.diffuse(x0, eps, starts.grid[k])
-            )
+            process = frozen.process
+            x = process.prior(eps) if start_points == "prior" else process.diffuse(x0, eps, starts.grid[k])
             cond_x = cond
         draws = rng.generator(run.seed, "method_draws", step).random((run.batch_size, 2))
         u, v = torch.from_numpy(draws[rows - step * run.batch_size]).to(device).unbind(1)
@@ -202,7 +200,7 @@ def make(
             "distinct_pairs": min(drawn, pool) if pooled else drawn,
             "trainable_parameters": sum(trained),
             "student_forwards": last["student"],
-            # Steps that were read from targets are that verb's; `student.json` has them as what the method costs.
+            # Solver steps read from stored targets were counted by `targets`. As a cost of the method they are in `student.json`.
             "teacher_forwards": made,
             "teacher_forwards_minimum": made,
         }
@@ -214,7 +212,7 @@ def make(
 
 @torch.no_grad()
 def _put(parameters: Mapping[str, Tensor], weights: Mapping[str, Tensor]) -> None:
-    """Give parameters the values that the loop has of them under its names."""
+    """Copy weights, under the loop's names, into the parameters."""
     for name, value in weights.items():
         parameters[name.removeprefix("unet.")].copy_(value)
 
@@ -222,9 +220,10 @@ def _put(parameters: Mapping[str, Tensor], weights: Mapping[str, Tensor]) -> Non
 def _forwards(
     method: Any, context: methods.Context, teacher: Teacher, run: Run, steps: Sequence[int]
 ) -> dict[str, dict[str, int]]:
-    """Rows through the student's and the teacher's network up to each of these steps, and solved endpoints that were used.
+    """Up to each of these steps: rows through the student's and the teacher's network, and the solved endpoints used.
 
-    A teacher's step counts whether it was made here or read from targets: it is what the method asks for. By count, not by counter: a resumed run has not made the forwards before its checkpoint itself.
+    These are the method's costs: a teacher's step counts even if it was read from targets. They are computed, not counted, because a
+    resumed run has not made the forwards before its checkpoint.
     """
     total, size = run.steps, run.batch_size
     passed = getattr(method, "student_forwards", lambda *_: method.FORWARDS)
@@ -245,7 +244,7 @@ def _forwards(
 
 
 def _free(ema_target: students.Student, unet: Any) -> dict[str, Tensor]:
-    """The weights of the EMA target by the names of the trained ones that they follow; none of them has a gradient."""
+    """The EMA target's weights, without gradients, under the names of the trained weights that they follow."""
     twin = ema_target.teacher.network
     twin.requires_grad_(False)
     twin.train()

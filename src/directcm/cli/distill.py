@@ -67,7 +67,7 @@ def trajectories(
 
 
 def _hparams(text: str | None, method: str) -> dict[str, float]:
-    """A method's hyperparameters from --hparams. Raises UserError where it has not such ones, or not in that range."""
+    """A method's hyperparameters from --hparams. Raises UserError for an unknown one or one out of range."""
     try:
         found = json.loads(text or "{}")
     except json.JSONDecodeError:
