@@ -64,7 +64,7 @@ def step_of(name: str, plain: bool, a: argparse.Namespace, device: str) -> Calla
     options: dict[str, Any] = {"foreach": False} if plain else {"fused": True}
     optimizer = torch.optim.AdamW(parameters, lr=4e-4, **options)
     method = methods.load(name)
-    hparams = dict(registry.methods()[name].settings)
+    hparams = dict(registry.methods()[name].hparams)
     context = methods.Context(
         frozen if method.TEACHER else None, make_solver("heun"), W, methods.mse, 18, hparams, ema_target
     )

@@ -83,7 +83,7 @@ def data_batch(rows: int = 4, d: int = 3, **changes: Any) -> Batch:
 
 def context_of(name: str, **changes: Any) -> Context:
     """A method's context with its file's hyperparameters."""
-    made: dict[str, Any] = {"w": 1.0, "distance": methods.mse, "intervals": 8, "hparams": registered()[name].settings}
+    made: dict[str, Any] = {"w": 1.0, "distance": methods.mse, "intervals": 8, "hparams": registered()[name].hparams}
     return Context(changes.pop("teacher", None), make_solver("heun"), **{**made, **changes})
 
 
@@ -264,7 +264,7 @@ def at_the_exact_map(name: str, kind: str, step: int, width: float, off: float =
     x, k, x0, eps, u, end = start_points(kind, declared.targets, intervals, width)
     v = torch.full_like(u, float(generated))
     batch = Batch(x, grid[k], grid[k + 1], None, end, x0, eps, None, u, v, step, 100)
-    context = Context(teacher, solver, 1.0, methods.mse, intervals, dict(declared.settings), Given(before, process))  # type: ignore[arg-type]
+    context = Context(teacher, solver, 1.0, methods.mse, intervals, dict(declared.hparams), Given(before, process))  # type: ignore[arg-type]
     return float(methods.load(name).loss(student, batch, context).mean())
 
 
@@ -364,13 +364,13 @@ def test_both_forwards_of_a_pair_drop_the_same() -> None:
     assert not torch.equal(made, again)
 
 
-@pytest.mark.parametrize("name", [name for name in registered() if registered()[name].settings])
+@pytest.mark.parametrize("name", [name for name in registered() if registered()[name].hparams])
 @settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much])
 @given(data=st.data())
 def test_numbers_that_are_accepted_train(name: str, data: st.DataObject) -> None:
     """Two of a method's hyperparameters anywhere in their ranges: losses and gradients are finite from the first step to the last."""
     declared, module = registered()[name], methods.load(name)
-    hparams = dict(declared.settings)
+    hparams = dict(declared.hparams)
     numbers = st.one_of(
         *(st.floats(*ends, exclude_min=True) for ends in ((0, 1), (-10, 10), (1, 1e4))), st.integers(0, 10_000)
     )
@@ -507,7 +507,7 @@ def test_icts_schedule_is_the_published() -> None:
 
 def test_icts_noise_levels_have_the_median_of_their_normal() -> None:
     """exp(−1.1) = 0.33; with the sign of the released schedule wrong it would be 3.0."""
-    grid, hparams = KARRAS.grid(1280), registered()["ict"].settings
+    grid, hparams = KARRAS.grid(1280), registered()["ict"].hparams
     chance = ict.probabilities(grid, hparams["p_mean"], hparams["p_std"])
     assert float(chance.sum()) == pytest.approx(1) and bool((chance > 0).all())
     middle = int(torch.searchsorted(chance.cumsum(0), torch.tensor(0.5, dtype=torch.float64)))
@@ -548,7 +548,7 @@ def test_the_constant_of_pseudo_huber_is_the_published_at_cifars_size() -> None:
 @pytest.mark.parametrize(("gc", "base"), [(gc_ct, ct), (gc_ict, ict)])
 def test_with_the_standard_coupling_alone_it_is_its_base(gc: Any, base: Any) -> None:
     name = gc.__name__.rpartition(".")[2]
-    hparams = {**registered()[name].settings, "p": 1.0}
+    hparams = {**registered()[name].hparams, "p": 1.0}
     batch = data_batch(6, step=40)
     want = base.loss(Toy(2.0), batch, context_of(name, hparams=hparams, ema_target=Toy(3.0)))
     got = gc.loss(Toy(2.0), batch, context_of(name, hparams=hparams, ema_target=Toy(3.0)))
@@ -622,7 +622,7 @@ def test_a_share_of_all_or_nothing_is_the_other_method(name: str, share: str, fi
     t = torch.full((4,), 5.0).double()
     teacher = Gaussian(KARRAS, torch.zeros(3).double(), 0.5)
     for value, part in ((1.0, first), (0.0, rest)):
-        context = context_of(name, teacher=teacher, hparams={**registered()[name].settings, share: value})
+        context = context_of(name, teacher=teacher, hparams={**registered()[name].hparams, share: value})
         for step in (0, 1, 2):
             batch = Batch(base.x0, t, t / 2, None, base.eps, base.x0, base.eps, None, base.u, base.v, step, 3)
             got, want = (module.loss(Toy(2.0), batch, context).detach() for module in (methods.load(name), part))

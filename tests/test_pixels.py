@@ -418,7 +418,7 @@ def test_every_method_trains_and_goes_on_where_it_was_stopped(
     forwards = {"cm": 24 * 4, "cd": 24 * 4, "pd": 12 * 2 * 4, "direct_then_cm": 12 * 4}.get(method, 0)
     assert whole.json("student.json")["forwards"]["6"]["teacher"] == forwards and bool(forwards) == declared.teacher
     assert whole.counts["teacher_forwards"] == (0 if declared.stored and declared.targets else forwards)
-    assert whole.settings.get("own", {}) == declared.settings
+    assert whole.settings.get("own", {}) == declared.hparams
 
 
 @pytest.mark.parametrize(

@@ -19,8 +19,8 @@ def make(samples: int, purpose: str, data: Artifact, latents: Artifact, seed: in
     """Row i: standard normal noise (c, h, w), and the caption of the (i mod n_train)-th shuffled training image.
 
     Teacher and students start from this tensor; the images of these prompts are the data reference. Purpose "floor" is other noise
-    for the same prompts: between the teacher's two sets of samples lies the floor of any distance to it. Purpose "search" is other
-    noise and another order of the prompts, so that nothing is tuned on the evaluation's.
+    for the same prompts: the distance between the teacher's two sets of samples is the floor of any distance to it. Purpose "search" is
+    other noise and another order of the prompts, so that nothing is tuned on the evaluation's.
     """
     rows = data.csv("images.csv")
     train = [r for r in rows if r["split"] == "train"]

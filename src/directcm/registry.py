@@ -47,17 +47,17 @@ class Declared:
     processes: tuple[str, ...] = ("vp", "karras")
     halves: bool = False
     stored: bool = False
-    settings: Mapping[str, float] = field(default_factory=dict)
+    hparams: Mapping[str, float] = field(default_factory=dict)
     ranges: tuple[str, ...] = ()
 
     def refused(self, given: Mapping[str, float]) -> str | None:
         """The first error in hyperparameters that replace defaults, with what is expected; None if all are valid."""
         for key in given:
-            if key not in self.settings:
-                known = f"; it has {', '.join(self.settings)}" if self.settings else ", which has none of its own"
+            if key not in self.hparams:
+                known = f"; it has {', '.join(self.hparams)}" if self.hparams else ", which has none of its own"
                 return f"unknown setting {key!r}{known}"
-        hparams = {**self.settings, **given}
-        for key, default in self.settings.items():
+        hparams = {**self.hparams, **given}
+        for key, default in self.hparams.items():
             if isinstance(default, int) and not float(hparams[key]).is_integer():
                 return f"{key} = {hparams[key]:g}, expected a whole number"
         for condition in self.ranges:

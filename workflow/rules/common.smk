@@ -213,7 +213,7 @@ def targets_of(wildcards):
 @known
 def hparams_of(wildcards):
     """--hparams JSON, where the configuration changes some of a method's hyperparameters."""
-    hparams = CONFIG.method_settings(wildcards.method)
+    hparams = CONFIG.hparams(wildcards.method)
     return f"--hparams '{json.dumps(hparams, sort_keys=True)}'" if hparams else ""
 
 

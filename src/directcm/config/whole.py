@@ -256,11 +256,11 @@ class Config(Block):
                         f"students: method {run.method} halves N = {run.N}, so that its sampling_steps are powers of 2 below it, not {k}"
                     )
 
-    def method_settings(self, name: str) -> dict[str, float]:
+    def hparams(self, name: str) -> dict[str, float]:
         """A method's hyperparameters: its defaults with those of `methods`; whole numbers stay integers."""
-        hparams = {**methods()[name].settings, **self.methods.get(name, {})}
+        hparams = {**methods()[name].hparams, **self.methods.get(name, {})}
         return {
-            k: int(v) if v == int(v) and isinstance(methods()[name].settings[k], int) else v for k, v in hparams.items()
+            k: int(v) if v == int(v) and isinstance(methods()[name].hparams[k], int) else v for k, v in hparams.items()
         }
 
     def _check_search(self) -> None:
