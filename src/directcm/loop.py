@@ -175,9 +175,9 @@ def _agreed(loss: Tensor, accelerator: Any) -> tuple[float, bool]:
 
 
 @torch.no_grad()
-def _towards(average: Mapping[str, Tensor], parameters: Sequence[Tensor], keep: float) -> None:
-    """average ← keep·average + (1 − keep)·parameters, in place."""
-    torch._foreach_lerp_(list(average.values()), [p.detach() for p in parameters], 1 - keep)
+def _towards(ema: Mapping[str, Tensor], parameters: Sequence[Tensor], keep: float) -> None:
+    """ema ← keep·ema + (1 − keep)·parameters, in place."""
+    torch._foreach_lerp_(list(ema.values()), [p.detach() for p in parameters], 1 - keep)
 
 
 def fit(job: Job, accelerator: Any) -> Fitted:
