@@ -33,10 +33,7 @@ def trained_extractors(config: Config) -> list[str]:
 
 
 def solved(run: Run) -> str:
-    """The folder below targets/ of the targets that a run needs: its ODE, and its start points unless these are noised images.
-
-    "" if its method needs none.
-    """
+    """The folder below targets/ that a run needs: its ODE, and its start points if not noised images; "" if none."""
     start_points = methods()[run.method].targets
     if not start_points:
         return ""

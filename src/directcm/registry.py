@@ -127,8 +127,7 @@ def declared(path: Path) -> Declared:
             parts = conditions(str(ranges))
         except ValueError:
             return False
-        names = {name for part in parts for name in named(part)}
-        return names == set(hparams) and all(holds(part, hparams) for part in parts)
+        return {n for part in parts for n in named(part)} == set(hparams) and all(holds(p, hparams) for p in parts)
 
     checks = {
         "LABEL": ("text", lambda v: isinstance(v, str)),
