@@ -56,16 +56,18 @@ def step_of(name: str, plain: bool, a: argparse.Namespace, device: str) -> Calla
     frozen = kind(copy.deepcopy(unet).requires_grad_(False).eval(), process)
     student = Student(kind(unet, process))
     follower = copy.deepcopy(unet).requires_grad_(False)
-    average = Student(kind(follower, process))
+    ema_target = Student(kind(follower, process))
     if a.compile and not plain:
-        for owner in (frozen, student.teacher, average.teacher):
+        for owner in (frozen, student.teacher, ema_target.teacher):
             owner.network = torch.compile(owner.network)
     parameters, following = list(unet.parameters()), list(follower.parameters())
     options: dict[str, Any] = {"foreach": False} if plain else {"fused": True}
     optimizer = torch.optim.AdamW(parameters, lr=4e-4, **options)
     method = methods.load(name)
-    own = dict(registry.methods()[name].settings)
-    context = methods.Context(frozen if method.TEACHER else None, make_solver("heun"), W, methods.mse, 18, own, average)
+    hparams = dict(registry.methods()[name].hparams)
+    context = methods.Context(
+        frozen if method.TEACHER else None, make_solver("heun"), W, methods.mse, 18, hparams, ema_target
+    )
     half = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(a.precision)
     shape = (a.batch_size, 3, a.side, a.side)
     x0, eps = torch.rand(shape, device=device) * 2 - 1, torch.randn(shape, device=device)

@@ -142,8 +142,8 @@ def test_the_preset_has_the_published_numbers() -> None:
     song = {r.method for r in runs if (r.lr, r.batch_size, r.steps, r.loss) == (4e-4, 512, 800_000, "lpips")}
     assert {"cd", "ct", "cm", "direct_cm", "straight"} <= song
     assert {(r.solver, r.N) for r in runs} == {("heun", 18 - 1)}
-    assert c.method_settings("cd") == {"mu": 0} and c.train.ema == 0.9999
-    assert c.method_settings("ct") == {"s0": 2, "s1": 150, "mu0": 0.9}
+    assert c.hparams("cd") == {"mu": 0} and c.train.ema == 0.9999
+    assert c.hparams("ct") == {"s0": 2, "s1": 150, "mu0": 0.9}
     # Their ablation of the metric: CD's own, one value changed.
     assert {r.loss for r in runs if r.method == "cd" and r.lr == 4e-4} == {"lpips", "mse", "l1"}
     # Song & Dhariwal; GC's release; easy consistency tuning.
@@ -151,11 +151,11 @@ def test_the_preset_has_the_published_numbers() -> None:
     assert trained == {
         ("ict", 1e-4, 1024, 400_000), ("ict", 1e-4, 512, 100_000), ("gc_ict", 1e-4, 512, 100_000), ("ect", 1e-4, 128, 400_000),
     }  # fmt: skip
-    assert {n: c.method_settings(n)["dropout"] for n in ("ict", "gc_ict", "ect")} == {
+    assert {n: c.hparams(n)["dropout"] for n in ("ict", "gc_ict", "ect")} == {
         "ict": 0.3,
         "gc_ict": 0.3,
         "ect": 0.2,
     }
-    assert c.method_settings("gc_ict")["ema"] == 0.9999 and c.method_settings("ict")["s1"] == 1280
+    assert c.hparams("gc_ict")["ema"] == 0.9999 and c.hparams("ict")["s1"] == 1280
     assert c.process.karras.sigma_data == 0.5 and c.train.weight_decay == 0 and c.ode.w == 1
     assert c.data.sha256 == "c4a38c50a1bc5f3a1c5537f2155ab9d68f9f25eb1ed8d9ddda3db29a59bca1dd"

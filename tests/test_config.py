@@ -804,25 +804,25 @@ def test_what_a_method_cannot(content: dict[str, Any], words: str, one_line: Any
 
 @given(data=st.data())
 def test_any_number_of_a_methods_own_is_accepted_or_refused_in_one_line(data: st.DataObject) -> None:
-    name = data.draw(st.sampled_from([name for name, method in registry.methods().items() if method.settings]))
+    name = data.draw(st.sampled_from([name for name, method in registry.methods().items() if method.hparams]))
     method = registry.methods()[name]
     anything = st.one_of(st.integers(), st.floats(), st.floats(0, 1), st.integers(0, 200))
-    own = data.draw(st.dictionaries(st.sampled_from(sorted(method.settings)), anything, min_size=1))
+    own = data.draw(st.dictionaries(st.sampled_from(sorted(method.hparams)), anything, min_size=1))
     try:
         config = parse(Config, of_methods("cd", methods={name: own}))
     except UserError as error:
         text = str(error)
         assert len(text.splitlines()) == 1 and f"methods.{name}" in text and any(key in text for key in own)
     else:
-        now = config.method_settings(name)
-        assert now == {**method.settings, **own} and method.refused(now) is None
+        now = config.hparams(name)
+        assert now == {**method.hparams, **own} and method.refused(now) is None
 
 
 def test_a_methods_own_numbers() -> None:
     config = parse(Config, of_methods("ct", "cd", methods={"ct": {"s1": 40, "mu0": 1}}))
-    assert config.method_settings("ct") == {"s0": 2, "s1": 40, "mu0": 1.0}
-    assert [type(v) for v in config.method_settings("ct").values()] == [int, int, float]
-    assert config.method_settings("cd") == {"mu": 0.95} and config.method_settings("cm") == {}
+    assert config.hparams("ct") == {"s0": 2, "s1": 40, "mu0": 1.0}
+    assert [type(v) for v in config.hparams("ct").values()] == [int, int, float]
+    assert config.hparams("cd") == {"mu": 0.95} and config.hparams("cm") == {}
     # A configuration that changes none says nothing of them: what was made before stays.
     assert "methods" not in Config().model_dump(mode="json")
     assert config.model_dump(mode="json")["methods"] == {"ct": {"s1": 40, "mu0": 1}}

@@ -138,15 +138,15 @@ def test_average() -> None:
 
 def test_the_second_average_is_an_average_too_and_what_snapshots_hold(tmp_path: Path) -> None:
     """Beside one of another decay, killed in between, it is what the first is with its own; the weights are trained as without."""
-    options = {"ema": 0.5, "smooth": 0.9, "scratch": tmp_path, "snapshots": [4]}
+    options = {"ema": 0.5, "ema_eval": 0.9, "scratch": tmp_path, "snapshots": [4]}
     with pytest.raises(Killed):
         fit(problem(stop=7, **options), make_accelerator())
     job = problem(**options)
     fitted = fit(job, make_accelerator())
-    same(train(problem(ema=0.9)), (fitted.curve, fitted.smooth, dict(job.modules["net"].state_dict())))
-    same_tensors(fitted.average, train(problem(ema=0.5))[1])
+    same(train(problem(ema=0.9)), (fitted.curve, fitted.ema_eval, dict(job.modules["net"].state_dict())))
+    same_tensors(fitted.ema, train(problem(ema=0.5))[1])
     same_tensors(fitted.snapshots[4], train(problem(steps=4, ema=0.9))[1])
-    assert fit(problem(), make_accelerator()).smooth == {}
+    assert fit(problem(), make_accelerator()).ema_eval == {}
 
 
 @pytest.mark.parametrize("stop", [0, 1, 2, 5, 8])
@@ -217,7 +217,7 @@ def test_snapshots_are_the_weights_after_their_step(tmp_path: Path) -> None:
         same_tensors(fitted.snapshots[step], expected)
     # What is kept does not change what is trained.
     plain = train(problem(ema=0.9))
-    same(plain, (fitted.curve, fitted.average, dict(job.modules["net"].state_dict())))
+    same(plain, (fitted.curve, fitted.ema, dict(job.modules["net"].state_dict())))
     assert not torch.equal(fitted.snapshots[3]["net.0.weight"], fitted.snapshots[4]["net.0.weight"])
     assert list(fitted.seconds) == [3, 4, 9]
     assert 0 < fitted.seconds[3] < fitted.seconds[4] < fitted.seconds[9]
@@ -234,7 +234,7 @@ def test_stopped_after_a_snapshot_all_are_kept(tmp_path: Path, stop: int) -> Non
     assert len(rows) == 9 - stop // 2 * 2
     for step, expected in whole_snapshots().items():
         same_tensors(fitted.snapshots[step], expected)
-    same(train(problem()), (fitted.curve, fitted.average, dict(job.modules["net"].state_dict())))
+    same(train(problem()), (fitted.curve, fitted.ema, dict(job.modules["net"].state_dict())))
     assert list(fitted.seconds) == [3, 4, 9] and list(fitted.seconds.values()) == sorted(fitted.seconds.values())
 
 

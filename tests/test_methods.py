@@ -72,14 +72,14 @@ def test_cms_target_is_the_online_network_without_gradient() -> None:
 @pytest.mark.parametrize("name", [name for name, method in registry.methods().items() if method.stored])
 def test_a_stored_step_stands_for_the_teachers(name: str) -> None:
     """The loss with the step at hand, and the teacher's solver is not asked."""
-    method, own = methods.load(name), {**registry.methods()[name].settings}
+    method, hparams = methods.load(name), {**registry.methods()[name].hparams}
     student, solver = Scale(), Half()
-    context = Context(object(), solver, 3.0, methods.mse, own=own, average=student)
+    context = Context(object(), solver, 3.0, methods.mse, hparams=hparams, ema_target=student)
     batch = Batch(X, T, S, None, X / 3, step=9, steps=10)
     asked = method.loss(student, batch, context)
     assert solver.seen
     stored = dataclasses.replace(batch, x_next=X / 2)
-    none = Context(None, Half(), 3.0, methods.mse, own=own, average=student)
+    none = Context(None, Half(), 3.0, methods.mse, hparams=hparams, ema_target=student)
     torch.testing.assert_close(method.loss(student, stored, none), asked)
 
 

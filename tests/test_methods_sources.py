@@ -73,7 +73,7 @@ class Given:
 
 
 def data_batch(rows: int = 4, d: int = 3, **changes: Any) -> Batch:
-    """Images, noises and numbers of a method's own; no start points."""
+    """Images, noises and a method's draws; no start points."""
     x0, eps = (rng.normal(0, n, range(rows), (d,)).double() for n in ("x0", "eps"))
     u, v = (torch.from_numpy(rng.uniform(0, n, range(rows))) for n in ("u", "v"))
     none = torch.zeros(0)
@@ -81,9 +81,9 @@ def data_batch(rows: int = 4, d: int = 3, **changes: Any) -> Batch:
     return Batch(none, none, none, None, None, **{**made, **changes})
 
 
-def context(name: str, **changes: Any) -> Context:
-    """A method's context with its file's own numbers."""
-    made: dict[str, Any] = {"w": 1.0, "distance": methods.mse, "intervals": 8, "own": dict(registered()[name].settings)}
+def context_of(name: str, **changes: Any) -> Context:
+    """A method's context with its file's hyperparameters."""
+    made: dict[str, Any] = {"w": 1.0, "distance": methods.mse, "intervals": 8, "hparams": registered()[name].hparams}
     return Context(changes.pop("teacher", None), make_solver("heun"), **{**made, **changes})
 
 
@@ -97,9 +97,9 @@ W = 3.0
 
 
 def of_training(name: str, teacher: object, average: object, **changes: Any) -> Context:
-    """A context with a teacher and an average where training would give them, and nowhere else."""
-    own = {"teacher": teacher if registered()[name].teacher else None, **changes}
-    return context(name, w=W, average=average if hasattr(methods.load(name), "decay") else None, **own)
+    """A context with a teacher and an EMA target where training would give them, and nowhere else."""
+    given = {"teacher": teacher if registered()[name].teacher else None, **changes}
+    return context_of(name, w=W, ema_target=average if hasattr(methods.load(name), "decay") else None, **given)
 
 
 @pytest.mark.parametrize(("name", "kind"), EVERY)
@@ -131,16 +131,16 @@ def test_every_forward_is_of_all_rows_under_their_own_conditioning(name: str, ki
     grid = process.grid(8)
     k = torch.arange(rows)
     u, v = (torch.from_numpy(rng.uniform(0, n, range(rows))) for n in ("u", "v"))
-    own = of_training(name, Watched(process, torch.zeros(2 * rows).double(), 0.5), Network("average", 0.6))
+    context = of_training(name, Watched(process, torch.zeros(2 * rows).double(), 0.5), Network("average", 0.6))
     # A step that says that it learns from no endpoints is given none.
     solved = getattr(module, "endpoints", lambda *_: bool(module.TARGETS))
     images, points = (Conditioning({"row": part}) for part in numbers.split(rows))
     for step in range(STEPS):
         seen = {"student": [], "average": [], "teacher": []}
-        end = 5 * unit[rows:] if solved(step, STEPS, own) else None
+        end = 5 * unit[rows:] if solved(step, STEPS, context) else None
         x0, eps = size * unit[:rows], unit[:rows]
         batch = Batch(7 * unit[rows:], grid[k], grid[k + 1], points, end, x0, eps, images, u, v, step, STEPS)
-        module.loss(Network("student", 0.5), batch, own)
+        module.loss(Network("student", 0.5), batch, context)
         for who, x, cond in ((who, *each) for who, asked in seen.items() for each in asked):
             made_from = x.abs().argmax(1)
             assert cond is not None, f"{who}'s conditioning is dropped in step {step}"
@@ -149,8 +149,8 @@ def test_every_forward_is_of_all_rows_under_their_own_conditioning(name: str, ki
         # And there are as many as planning and costs count.
         forwards = getattr(module, "student_forwards", lambda *_: module.FORWARDS)
         asked_steps = getattr(module, "teacher_steps", lambda *_: int(module.TEACHER))
-        assert len(seen["student"] + seen["average"]) == forwards(step, STEPS, own)
-        assert len(seen["teacher"]) == own.solver.evaluations_per_step * asked_steps(step, STEPS, own)
+        assert len(seen["student"] + seen["average"]) == forwards(step, STEPS, context)
+        assert len(seen["teacher"]) == context.solver.evaluations_per_step * asked_steps(step, STEPS, context)
 
 
 class Twofold(Toy):
@@ -178,14 +178,16 @@ def test_the_average_and_the_targets_get_no_gradient(name: str, kind: str) -> No
     x = process.diffuse(base.x0, base.eps, grid[2:6])
     for step in range(STEPS):
         average, teacher = Toy(1.5, process), Gaussian(process, torch.zeros(3).double().requires_grad_(), 0.5)
-        own = of_training(name, teacher, average)
+        context = of_training(name, teacher, average)
         batch = Batch(x, grid[2:6], grid[3:7], None, x / 3, base.x0, base.eps, None, base.u, base.v, step, STEPS)
         first = Toy(2.0, process)
-        loss(first, batch, own)
+        loss(first, batch, context)
         trained = max(range(len(first.asked)), key=lambda i: float(first.asked[i][1].sum()))
         student = Twofold(2.0, trained, process)
-        loss(student, batch, own).sum().backward()
-        up, down = (float(loss(Twofold(2.0 + h, trained, process), batch, own).detach().sum()) for h in (1e-5, -1e-5))
+        loss(student, batch, context).sum().backward()
+        up, down = (
+            float(loss(Twofold(2.0 + h, trained, process), batch, context).detach().sum()) for h in (1e-5, -1e-5)
+        )
         assert student.a.grad is not None and abs(float(student.a.grad)) > 0
         assert float(student.a.grad) == pytest.approx((up - down) / 2e-5, rel=1e-5)
         assert student.b.grad is None, f"of the student's own target, in step {step}"
@@ -206,7 +208,7 @@ def from_data(name: str, step: int) -> int:
     batch = Batch(x, t, t, None, None, base.x0, base.eps, None, base.u, base.v, step, 100)
     student, average = Toy(2.0, process), Toy(3.0, process)
     try:
-        methods.load(name).loss(student, batch, context(name, average=average))
+        methods.load(name).loss(student, batch, context_of(name, ema_target=average))
     except AssertionError:
         return 0
     return len(student.asked + average.asked)
@@ -262,8 +264,8 @@ def at_the_exact_map(name: str, kind: str, step: int, width: float, off: float =
     x, k, x0, eps, u, end = start_points(kind, declared.targets, intervals, width)
     v = torch.full_like(u, float(generated))
     batch = Batch(x, grid[k], grid[k + 1], None, end, x0, eps, None, u, v, step, 100)
-    own = Context(teacher, solver, 1.0, methods.mse, intervals, dict(declared.settings), Given(before, process))  # type: ignore[arg-type]
-    return float(methods.load(name).loss(student, batch, own).mean())
+    context = Context(teacher, solver, 1.0, methods.mse, intervals, dict(declared.hparams), Given(before, process))  # type: ignore[arg-type]
+    return float(methods.load(name).loss(student, batch, context).mean())
 
 
 @pytest.mark.parametrize("step", PARTS)
@@ -312,7 +314,7 @@ def test_what_pairs_of_one_image_and_noise_leave_at_the_exact_map(name: str, ste
         none = torch.zeros(0)
         batch = Batch(none, none, none, None, None, MEAN + width * y, z, None, u, v, step, 100)
         made.clear()
-        losses = module.loss(student, batch, context(name, average=average))
+        losses = module.loss(student, batch, context_of(name, ema_target=average))
         # The pair's forwards are the last two; before them comes a generator's.
         (r, aim), (t, found) = made[-2:]
         generated = len(made) == 3 and share == 1.0
@@ -341,9 +343,10 @@ def test_on_a_fine_grid_that_is_the_trace_of_theory() -> None:
     made: list[tuple[Tensor, Tensor]] = []
     flow = Given(lambda x, t, cond: teacher.flow(x, t, torch.full_like(t, KARRAS.end)), KARRAS, made)
     y, z, u = all_signs()
-    own = context("ct", own={"s0": 2, "s1": 10_000, "mu0": 0.9}, average=flow)
+    context = context_of("ct", hparams={"s0": 2, "s1": 10_000, "mu0": 0.9}, ema_target=flow)
     none = torch.zeros(0)
-    losses = ct.loss(flow, Batch(none, none, none, None, None, MEAN + width * y, z, None, u, None, 9999, 10_000), own)
+    batch = Batch(none, none, none, None, None, MEAN + width * y, z, None, u, None, 9999, 10_000)
+    losses = ct.loss(flow, batch, context)
     (r, _), (t, _) = made
     predicted = (KARRAS.end**2 + width**2) * (width * (t - r) / (width**2 + t**2)) ** 2
     torch.testing.assert_close(losses.reshape(-1, 4).mean(1), predicted[::4], rtol=0.02, atol=0)
@@ -361,18 +364,20 @@ def test_both_forwards_of_a_pair_drop_the_same() -> None:
     assert not torch.equal(made, again)
 
 
-@pytest.mark.parametrize("name", [name for name in registered() if registered()[name].settings])
+@pytest.mark.parametrize("name", [name for name in registered() if registered()[name].hparams])
 @settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much])
 @given(data=st.data())
 def test_numbers_that_are_accepted_train(name: str, data: st.DataObject) -> None:
-    """Two of a method's own numbers anywhere in their ranges: losses and gradients are finite from the first step to the last."""
+    """Two of a method's hyperparameters anywhere in their ranges: losses and gradients are finite from the first step to the last."""
     declared, module = registered()[name], methods.load(name)
-    own = dict(declared.settings)
+    hparams = dict(declared.hparams)
     numbers = st.one_of(
         *(st.floats(*ends, exclude_min=True) for ends in ((0, 1), (-10, 10), (1, 1e4))), st.integers(0, 10_000)
     )
-    for key in data.draw(st.lists(st.sampled_from(sorted(own)), min_size=1, max_size=2, unique=True)):
-        own[key] = data.draw(numbers.filter(lambda value, key=key: declared.refused({**own, key: value}) is None))
+    for key in data.draw(st.lists(st.sampled_from(sorted(hparams)), min_size=1, max_size=2, unique=True)):
+        hparams[key] = data.draw(
+            numbers.filter(lambda value, key=key: declared.refused({**hparams, key: value}) is None)
+        )
     process = PROCESSES[declared.processes[-1]]
     base, grid = data_batch(), process.grid(8)
     # As in training: times in double precision, images in single.
@@ -382,12 +387,12 @@ def test_numbers_that_are_accepted_train(name: str, data: st.DataObject) -> None
     for step in (0, STEPS // 2 - 1, STEPS // 2, STEPS - 1):
         student, average = Toy(0.5, process), Toy(0.6, process)
         batch = Batch(x, grid[2:6], grid[3:7], None, x / 3, x0, eps, None, base.u, base.v, step, STEPS)
-        given_own = of_training(name, teacher, average, own=own)
-        losses = module.loss(student, batch, given_own)
+        context = of_training(name, teacher, average, hparams=hparams)
+        losses = module.loss(student, batch, context)
         losses.sum().backward()
         assert bool(torch.isfinite(losses).all()) and bool((losses >= 0).all())
         assert student.a.grad is not None and math.isfinite(float(student.a.grad))
-        assert not hasattr(module, "decay") or 0 <= module.decay(step, STEPS, given_own) <= 1
+        assert not hasattr(module, "decay") or 0 <= module.decay(step, STEPS, context) <= 1
 
 
 @pytest.mark.slow
@@ -407,9 +412,9 @@ def test_start_points_keep_the_conditioning_that_they_were_solved_under(
     module, batches = methods.load(name), []
     real = module.loss
 
-    def loss(student: Any, batch: Batch, own: Context) -> Tensor:
+    def loss(student: Any, batch: Batch, context: Context) -> Tensor:
         batches.append(batch)
-        return real(student, batch, own)
+        return real(student, batch, context)
 
     monkeypatch.setattr(module, "loss", loss)
     tiny.train(tmp_path / "student", name, targets=[shard])
@@ -444,10 +449,10 @@ def test_cd_by_hand() -> None:
 
     x = torch.tensor([[1.0, 3.0], [2.0, -2.0]], dtype=torch.float64)
     t = torch.tensor([20.0, 10.0])
-    own = Context(object(), Half(), 1.0, methods.mse, 8, {"mu": 0.95}, Toy(3.0))  # type: ignore[arg-type]
-    losses = cd.loss(Toy(2.0), Batch(x, t, t / 2, None, None), own)
+    context = Context(object(), Half(), 1.0, methods.mse, 8, {"mu": 0.95}, Toy(3.0))  # type: ignore[arg-type]
+    losses = cd.loss(Toy(2.0), Batch(x, t, t / 2, None, None), context)
     torch.testing.assert_close(losses.detach(), torch.tensor([1.25, 1.0], dtype=torch.float64))
-    assert cd.decay(0, 100, own) == 0.95
+    assert cd.decay(0, 100, context) == 0.95
 
 
 # ----------------------------------------------------------------- consistency training
@@ -458,9 +463,9 @@ def test_cts_schedules_are_the_published() -> None:
     k = 800_000
     n = [ct.intervals(step, k, 2, 150) for step in (0, k // 4, k // 2, k)]
     assert n == [1, 75, 106, 150]
-    own = context("ct")
-    assert ct.decay(0, k, own) == pytest.approx(0.81)
-    assert ct.decay(k, k, own) == pytest.approx(0.9 ** (2 / 150))
+    context = context_of("ct")
+    assert ct.decay(0, k, context) == pytest.approx(0.81)
+    assert ct.decay(k, k, context) == pytest.approx(0.9 ** (2 / 150))
     grown = [ct.intervals(step, 300, 2, 150) for step in range(300)]
     assert grown == sorted(grown) and grown[-1] <= 150
 
@@ -469,7 +474,7 @@ def test_ct_by_hand() -> None:
     """On the first step's grid of two times, T and ε, the pair is x + T z and x + ε z."""
     batch = data_batch(3)
     student, average = Toy(2.0), Toy(3.0)
-    losses = ct.loss(student, batch, context("ct", average=average))
+    losses = ct.loss(student, batch, context_of("ct", ema_target=average))
     assert torch.equal(student.asked[0][1], torch.full((3,), 80.0).double())
     assert torch.equal(average.asked[0][1], torch.full((3,), 0.002, dtype=torch.float64))
     delta = 2 * (batch.x0 + 80 * batch.eps) - 3 * (batch.x0 + 0.002 * batch.eps)
@@ -478,8 +483,8 @@ def test_ct_by_hand() -> None:
 
 def test_cts_pairs_are_neighbours_and_all_as_likely() -> None:
     batch = data_batch(4000, 1, step=99, u=(torch.arange(4000) + 0.5).double() / 4000)
-    own = context("ct", own={"s0": 2, "s1": 20, "mu0": 0.9})
-    t, r = ct.times(Toy(), batch, own)
+    context = context_of("ct", hparams={"s0": 2, "s1": 20, "mu0": 0.9})
+    t, r = ct.times(Toy(), batch, context)
     n = ct.intervals(99, 100, 2, 20)
     grid = KARRAS.grid(n)
     assert torch.equal(t.unique(), grid[:-1].sort().values) and torch.equal(r.unique(), grid[1:].sort().values)
@@ -502,8 +507,8 @@ def test_icts_schedule_is_the_published() -> None:
 
 def test_icts_noise_levels_have_the_median_of_their_normal() -> None:
     """exp(−1.1) = 0.33; with the sign of the released schedule wrong it would be 3.0."""
-    grid, own = KARRAS.grid(1280), registered()["ict"].settings
-    chance = ict.probabilities(grid, own["p_mean"], own["p_std"])
+    grid, hparams = KARRAS.grid(1280), registered()["ict"].hparams
+    chance = ict.probabilities(grid, hparams["p_mean"], hparams["p_std"])
     assert float(chance.sum()) == pytest.approx(1) and bool((chance > 0).all())
     middle = int(torch.searchsorted(chance.cumsum(0), torch.tensor(0.5, dtype=torch.float64)))
     assert float(grid[middle]) == pytest.approx(math.exp(-1.1), rel=0.03)
@@ -520,7 +525,7 @@ def test_icts_pairs_have_the_mass_of_their_normal() -> None:
 def test_ict_by_hand() -> None:
     batch = data_batch(5, 12)
     student = Toy(2.0)
-    losses = ict.loss(student, batch, context("ict"))
+    losses = ict.loss(student, batch, context_of("ict"))
     (x_r, r), (x_t, t) = student.asked
     assert bool((t > r).all())
     torch.testing.assert_close(x_t - x_r, (t - r)[:, None] * batch.eps)
@@ -543,10 +548,10 @@ def test_the_constant_of_pseudo_huber_is_the_published_at_cifars_size() -> None:
 @pytest.mark.parametrize(("gc", "base"), [(gc_ct, ct), (gc_ict, ict)])
 def test_with_the_standard_coupling_alone_it_is_its_base(gc: Any, base: Any) -> None:
     name = gc.__name__.rpartition(".")[2]
-    own = {**registered()[name].settings, "p": 1.0}
+    hparams = {**registered()[name].hparams, "p": 1.0}
     batch = data_batch(6, step=40)
-    want = base.loss(Toy(2.0), batch, context(name, own=own, average=Toy(3.0)))
-    got = gc.loss(Toy(2.0), batch, context(name, own=own, average=Toy(3.0)))
+    want = base.loss(Toy(2.0), batch, context_of(name, hparams=hparams, ema_target=Toy(3.0)))
+    got = gc.loss(Toy(2.0), batch, context_of(name, hparams=hparams, ema_target=Toy(3.0)))
     torch.testing.assert_close(got, want)
 
 
@@ -555,7 +560,7 @@ def test_the_pair_is_of_what_the_generator_makes_with_the_same_noise(gc: Any) ->
     name = gc.__name__.rpartition(".")[2]
     batch = data_batch(6, step=40, v=torch.tensor([0.1, 0.9, 0.4, 0.6, 0.51, 0.49]).double())
     student, generator = Toy(2.0), Toy(3.0)
-    gc.loss(student, batch, context(name, average=generator))
+    gc.loss(student, batch, context_of(name, ema_target=generator))
     x_r, r = generator.asked[0]
     torch.testing.assert_close(x_r, batch.x0 + r[:, None] * batch.eps)
     x_t, t = student.asked[-1]
@@ -584,7 +589,7 @@ def test_ects_times() -> None:
 def test_ect_by_hand() -> None:
     batch = data_batch(5, step=99)
     student = Toy(2.0)
-    losses = ect.loss(student, batch, context("ect"))
+    losses = ect.loss(student, batch, context_of("ect"))
     (_, r), (_, t) = student.asked
     # δ = 2 (t − r) z, so that what is left is 2 ‖z‖.
     torch.testing.assert_close(losses.detach(), 2 * batch.eps.norm(dim=1), rtol=1e-4, atol=0)
@@ -599,7 +604,7 @@ def test_cmt_is_direct_then_ect_from_its_first_stage() -> None:
     def at(step: int) -> tuple[Tensor, Toy]:
         student = Toy(2.0)
         batch = Batch(x, t, t / 2, None, end, base.x0, base.eps, None, base.u, base.v, step, 100)
-        return cmt.loss(student, batch, context("cmt")).detach(), student
+        return cmt.loss(student, batch, context_of("cmt")).detach(), student
 
     losses, _ = at(49)
     torch.testing.assert_close(losses, torch.full((4,), 169.0).double())
@@ -617,10 +622,10 @@ def test_a_share_of_all_or_nothing_is_the_other_method(name: str, share: str, fi
     t = torch.full((4,), 5.0).double()
     teacher = Gaussian(KARRAS, torch.zeros(3).double(), 0.5)
     for value, part in ((1.0, first), (0.0, rest)):
-        own = context(name, teacher=teacher, own={**registered()[name].settings, share: value})
+        context = context_of(name, teacher=teacher, hparams={**registered()[name].hparams, share: value})
         for step in (0, 1, 2):
             batch = Batch(base.x0, t, t / 2, None, base.eps, base.x0, base.eps, None, base.u, base.v, step, 3)
-            got, want = (module.loss(Toy(2.0), batch, own).detach() for module in (methods.load(name), part))
+            got, want = (module.loss(Toy(2.0), batch, context).detach() for module in (methods.load(name), part))
             assert torch.equal(got, want)
 
 
@@ -628,12 +633,12 @@ def test_a_share_of_all_or_nothing_is_the_other_method(name: str, share: str, fi
 
 
 def test_pd_halves_and_becomes_its_own_teacher() -> None:
-    own = context("pd", intervals=8)
+    context = context_of("pd", intervals=8)
     stages = [pd.stage_of(step, 90, 8) for step in range(90)]
     assert [stages.count(s) for s in range(3)] == [30, 30, 30] and stages == sorted(stages)
-    copies = [step for step in range(90) if pd.decay(step, 90, own) == 0]
-    assert copies == [29, 59] and all(pd.decay(s, 90, own) in (0.0, 1.0) for s in range(90))
-    assert [pd.teacher_steps(s, 90, own) for s in (0, 29, 30, 89)] == [2, 2, 0, 0]
+    copies = [step for step in range(90) if pd.decay(step, 90, context) == 0]
+    assert copies == [29, 59] and all(pd.decay(s, 90, context) in (0.0, 1.0) for s in range(90))
+    assert [pd.teacher_steps(s, 90, context) for s in (0, 29, 30, 89)] == [2, 2, 0, 0]
 
 
 def test_pds_target_is_the_published() -> None:
@@ -694,10 +699,10 @@ def test_direct_then_cm_is_one_and_then_the_other() -> None:
     x, end = torch.full((4, 3), 7.0).double(), torch.ones(4, 3).double()
     t = torch.full((4,), 5.0).double()
     teacher = Gaussian(KARRAS, torch.zeros(3).double(), 0.5)
-    own = context("direct_then_cm", teacher=teacher)
+    context = context_of("direct_then_cm", teacher=teacher)
     for step, part in ((49, direct_cm), (50, cm)):
         batch = Batch(x, t, t / 2, None, end, step=step, steps=100)
         torch.testing.assert_close(
-            direct_then_cm.loss(Toy(2.0), batch, own).detach(), part.loss(Toy(2.0), batch, own).detach()
+            direct_then_cm.loss(Toy(2.0), batch, context).detach(), part.loss(Toy(2.0), batch, context).detach()
         )
-    assert [direct_then_cm.teacher_steps(step, 100, own) for step in (0, 49, 50, 99)] == [0, 0, 1, 1]
+    assert [direct_then_cm.teacher_steps(step, 100, context) for step in (0, 49, 50, 99)] == [0, 0, 1, 1]

@@ -374,7 +374,7 @@ def on_edm(data: Artifact, tmp_path_factory: pytest.TempPathFactory) -> Callable
     latents = open_artifact(root / "latents", "latents")
     sized = Targets(shard=8, block=8, batch_size=4)
     solved: dict[str, list[Artifact]] = {"": []}
-    for coupling in registry.COUPLINGS:
+    for coupling in registry.START_POINTS:
         targets.make(
             sized, ODE, 0, teacher, latents, SEED, "cpu", "no", root / f"s-{coupling}",
             root / coupling, coupling,
@@ -418,7 +418,7 @@ def test_every_method_trains_and_goes_on_where_it_was_stopped(
     forwards = {"cm": 24 * 4, "cd": 24 * 4, "pd": 12 * 2 * 4, "direct_then_cm": 12 * 4}.get(method, 0)
     assert whole.json("student.json")["forwards"]["6"]["teacher"] == forwards and bool(forwards) == declared.teacher
     assert whole.counts["teacher_forwards"] == (0 if declared.stored and declared.targets else forwards)
-    assert whole.settings.get("own", {}) == declared.settings
+    assert whole.settings.get("own", {}) == declared.hparams
 
 
 @pytest.mark.parametrize(

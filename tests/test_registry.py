@@ -110,27 +110,27 @@ def test_ranges_are_read_as_they_are_written() -> None:
 )
 def test_what_is_wrong_with_a_number(name: str, change: dict[str, float], wrong: str | None) -> None:
     method = methods()[name]
-    assert method.refused({**method.settings, **change}) == wrong
+    assert method.refused({**method.hparams, **change}) == wrong
 
 
 @pytest.mark.parametrize("name", methods())
 def test_the_papers_numbers_are_within_their_ranges(name: str) -> None:
-    assert methods()[name].refused(methods()[name].settings) is None
+    assert methods()[name].refused(methods()[name].hparams) is None
 
 
 @pytest.mark.parametrize(("name", "base"), [("gc_ct", "ct"), ("gc_ict", "ict"), ("cmt", "ect")])
 def test_what_is_built_on_a_method_has_its_numbers(name: str, base: str) -> None:
     on, under = methods()[name], methods()[base]
-    assert under.settings.items() <= on.settings.items() and set(under.ranges) <= set(on.ranges)
+    assert under.hparams.items() <= on.hparams.items() and set(under.ranges) <= set(on.ranges)
 
 
 @given(data=st.data())
 def test_no_number_is_beyond_all_bounds(data: st.DataObject) -> None:
     """None of a method's own numbers is free: each is refused where it is far off, and where it is no number."""
-    name = data.draw(st.sampled_from([name for name, method in methods().items() if method.settings]))
-    key = data.draw(st.sampled_from(sorted(methods()[name].settings)))
+    name = data.draw(st.sampled_from([name for name, method in methods().items() if method.hparams]))
+    key = data.draw(st.sampled_from(sorted(methods()[name].hparams)))
     far = data.draw(st.sampled_from([math.nan, math.inf, -math.inf, 1e300, -1e300]))
-    wrong = methods()[name].refused({**methods()[name].settings, key: far})
+    wrong = methods()[name].refused({**methods()[name].hparams, key: far})
     assert wrong is not None and f"{key} = {far:g}" in wrong and len(wrong.splitlines()) == 1
 
 
@@ -144,6 +144,6 @@ def test_the_page_of_the_methods_says_what_the_files_say() -> None:
         text = (registry.FOLDER / f"{name}.py").read_text(encoding="utf-8")
         assert int(lines) == len(text.splitlines()), name
         assert tuple(processes.partition(";")[0].split(", ")) == method.processes, name
-        for key, value in method.settings.items():
+        for key, value in method.hparams.items():
             shared = any(f"and {base}'s" in own for base in ("CT", "iCT", "ECT"))
             assert f"`{key}` {value:g}".replace("-", "−") in own or shared, (name, key)

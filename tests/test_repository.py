@@ -1,4 +1,4 @@
-"""What stands twice in the repository agrees: the version, what lint runs, what CI runs."""
+"""What stands twice in the repository agrees: the version, what lint and CI run, the code that CONTRIBUTING walks through."""
 
 from __future__ import annotations
 
@@ -117,3 +117,17 @@ def test_the_public_ci_runs_what_ours_does() -> None:
     pythons = [jobs["all"]["steps"][1]["with"]["python-version"], *jobs["quick"]["strategy"]["matrix"]["python"]]
     assert pythons == [f"3.{n}" for n in range(30) if f"3.{n}" in SpecifierSet(PROJECT["requires-python"])]
     assert "://" not in text
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# the walk of one value
+
+
+def test_the_walk_names_functions_that_are_there() -> None:
+    """Every FILE:NAME of CONTRIBUTING's walk is a function or class of that file: who moves one moves the walk too."""
+    walk = read("CONTRIBUTING.md").partition("**The walk of one value**")[2].partition("\n**")[0]
+    steps = re.findall(r"`([\w/]+\.py):(\w+)`", walk)
+    defined = {
+        file: re.findall(r"^ *(?:def|class) (\w+)", read(f"src/directcm/{file}"), re.MULTILINE) for file, _ in steps
+    }
+    assert len(steps) > 15 and not [f"{file}:{name}" for file, name in steps if name not in defined[file]]

@@ -142,9 +142,9 @@ def watch(monkeypatch: pytest.MonkeyPatch, module: Any) -> list[Batch]:
     seen: list[Batch] = []
     real = module.loss
 
-    def loss(student: Any, batch: Batch, setting: Any) -> Any:
+    def loss(student: Any, batch: Batch, context: Any) -> Any:
         seen.append(batch)
-        return real(student, batch, setting)
+        return real(student, batch, context)
 
     monkeypatch.setattr(module, "loss", loss)
     return seen

@@ -1,4 +1,4 @@
-"""Long per-row work in blocks that survive a kill: each finished block is a file, found again by the next run."""
+"""Long per-row work in resumable blocks: each finished block is a file that the next run finds."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ from directcm.unchanged import continued, older
 
 
 def block_ranges(total: int, block: int, shard: int, shards: int) -> list[range]:
-    """The blocks of rows that shard `shard` of `shards` works on: whole blocks, dealt out in contiguous runs.
+    """The blocks of rows of shard `shard` of `shards`: whole, contiguous blocks.
 
-    A block's content does not depend on the shard it falls into, so neither does a byte of the result.
+    A block does not depend on its shard, so the number of shards changes no byte of the result.
     """
     count = -(-total // block)
     if not 0 <= shard < shards <= count:
@@ -32,7 +32,7 @@ def block_ranges(total: int, block: int, shard: int, shards: int) -> list[range]
 
 
 def clear(scratch: Path) -> None:
-    """Forget finished blocks, once the artefact that holds them is in place."""
+    """Delete finished blocks, after the artefact that holds them is written."""
     shutil.rmtree(scratch, ignore_errors=True)
 
 
@@ -41,7 +41,7 @@ def _digest(key: Mapping[str, Any]) -> str:
 
 
 def _begun(marker: Path, key: Mapping[str, Any]) -> list[str] | None:
-    """Digests of older code that has made blocks beside a marker; None where they are of another key."""
+    """Digests of the older code that made the blocks beside a marker; None if they have another key."""
     found = read_json(marker) if marker.is_file() else {}
     if found.get("key") == _digest(key):
         return found.get("continued", [])
@@ -58,11 +58,10 @@ def work(
     make: Callable[[range], Mapping[str, Tensor]],
     found: Callable[[range], None] | None = None,
 ) -> dict[str, Tensor]:
-    """Make every block that `scratch` does not hold already; returns the blocks' tensors joined along dimension 0.
+    """Make the blocks that are not in `scratch` yet; returns all blocks' tensors joined along dimension 0.
 
-    `key` says all that the rows depend on: blocks of another key are thrown away, unless it differs in a `code` that is declared
-    the same (directcm.unchanged). Damaged ones are made again.
-    `found` hears of blocks that were there already.
+    `key` holds everything that the rows depend on. Blocks with another key are deleted, unless only its `code` differs and is
+    declared unchanged (directcm.unchanged). Damaged blocks are made again. `found` is called for blocks that were there.
     """
     marker = scratch / "key.json"
     begun = _begun(marker, key) if scratch.exists() else []

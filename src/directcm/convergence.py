@@ -1,33 +1,33 @@
-"""The verb `convergence`: what theory predicts as N → ∞, measured where the answer is known.
+"""The verb `convergence`: theory's predictions for N → ∞, measured on exact teachers whose flow is known.
 
 h = t − s is a step of the grid, h ~ 1/N; Φ the flow map of the probability-flow ODE to the process's end; slopes are
-d log(value)/d log N. All expectations over x₀ given x_t are integrals, not draws, so that no noise hides a slope.
+d log(value)/d log N. Expectations over x₀ given x_t are integrals, not samples, so that no noise hides a slope.
 
-1. Solvers. The endpoint's error of a method of order p is O(hᵖ): slope −p. Two things are in the way on the discrete VP process.
-   Its Σβ is −log ᾱ up to O(1/K), so that Euler's and Heun's limit is not Φ but the flow of that β: a floor that K = 1000
-   steps show. And u = σ/α rises as √t from 0, so that DDIM's error, Σ(Δu)², is O(log N/N): a slope a little above −1.
+1. Solvers. The endpoint error of a solver of order p is O(hᵖ): slope −p. The discrete VP process differs in two ways. Its Σβ is
+   −log ᾱ up to O(1/K), so that Euler and Heun converge not to Φ but to the flow of that β: an error floor at K = 1000 steps.
+   And u = σ/α rises as √t from 0, so that DDIM's error, Σ(Δu)², is O(log N/N): a slope slightly above −1.
 
-2. CM (Song et al. 2303.01469, Theorem 1). If f makes the loss of consistency distillation zero, then f(x, t_n) =
-   f(x̂_{n+1}, t_{n+1}) all the way down to f(x, end) = x: f is the composition of solver steps, and sup‖f − Φ‖ = O(hᵖ). Here f is
-   fitted to that loss, from the end upwards, each time against a frozen target: least squares over diffused samples of an affine
-   f for one Gaussian, whose steps are affine; for a mixture a table with cubic interpolation, whose samples are its nodes.
+2. CM (Song et al. 2303.01469, Theorem 1). If f makes the consistency distillation loss zero, then f(x, t_n) =
+   f(x̂_{n+1}, t_{n+1}) down to f(x, end) = x: f is the composition of solver steps, and sup‖f − Φ‖ = O(hᵖ). Here f is fitted to
+   that loss time by time, from the end upwards, against a frozen target. For one Gaussian, whose steps are affine, f is affine, by
+   least squares over diffused samples; for a mixture it is a table with cubic interpolation, whose samples are its nodes.
 
-3. CT against CD. With x̂_s = x_t − h ε̂(x_t) the teacher's step of Euler, CT's point is x_s = x_t − h ε, ε given x_t: its mean is x̂_s
-   exactly. Let ξ = ε − ε̂, Σ = Cov(ε | x_t), J and H the first and second derivatives of f(·, s) in x, D = f(x_t, t) − f(x̂_s, s) = O(h).
+3. CT against CD. With x̂_s = x_t − h ε̂(x_t), the teacher's Euler step, CT's point is x_s = x_t − h ε, ε given x_t; its mean is x̂_s.
+   Let ξ = ε − ε̂, Σ = Cov(ε | x_t), J and H the first and second derivatives of f(·, s) in x, D = f(x_t, t) − f(x̂_s, s) = O(h).
 
      f(x_s, s) = f(x̂_s, s) − h Jξ + ½h² H[ξ, ξ] + O(h³)                                                               (*)
      E‖D + h Jξ − …‖² − E‖D‖² = h² E tr(J Σ Jᵀ) + O(h³),
 
-   - The loss. E‖D‖² is O(h²) itself (O(h⁴) at f = Φ), so that the losses' gap does not vanish beside it: slope 0.
-   - Its gradient through both arms is h² ∇E tr(J Σ Jᵀ) apart, which is as large as CD's own: slope 0. A penalty on J is what
-     remains as N → ∞; that a gap remains is the claim of Issenhuth et al. (2406.09570), whose own term we have not compared.
-   - With a frozen target, as all methods here train, the squared loss's gradient is linear in f(x_s, s): by (*) CT's and CD's are
-     h² E⟨∂f/∂θ, tr(H Σ)⟩ apart, and CD's is O(h). Relative to it the gap vanishes: slope −1.
-   - So does what training ends in: the squared loss's minimiser is the conditional mean, ½h² tr(H Σ) a step, N steps, beside Euler's own
-     error: the fitted CT student goes to Φ with slope −1.
-   - Not so for the norm ‖·‖, the limit of pseudo-Huber at c ≪ h: its gradient averages directions, (D + h Jξ)/‖D + h Jξ‖, and those of
-     D and of ξ are of one order: slope 0. Its minimiser is the geometric median, which is O(h) from the mean at every step where ξ
-     is skew: the student goes elsewhere than to Φ. (At c ≫ h pseudo-Huber is a squared loss.)
+   - The loss. E‖D‖² is O(h²) itself (O(h⁴) at f = Φ), so the relative gap of the losses does not vanish: slope 0.
+   - The gradient through both f. The gap is h² ∇E tr(J Σ Jᵀ), of the order of CD's gradient: slope 0. A penalty on J remains as
+     N → ∞. Issenhuth et al. (2406.09570) claim that a gap remains; we have not compared their term with ours.
+   - The gradient with a frozen target, as in all trainings here. For the squared loss it is linear in f(x_s, s): by (*) the gap is
+     h² E⟨∂f/∂θ, tr(H Σ)⟩, and CD's gradient is O(h). The relative gap vanishes: slope −1.
+   - The trained student. The squared loss's minimiser is the conditional mean: an error of ½h² tr(H Σ) a step, over N steps, beside
+     Euler's own. The fitted CT student converges to Φ with slope −1.
+   - The norm ‖·‖, the limit of pseudo-Huber at c ≪ h. Its gradient averages directions, (D + h Jξ)/‖D + h Jξ‖, and D and h Jξ are of
+     the same order: slope 0. Its minimiser is the geometric median, which is O(h) from the mean at every step where ξ is skew: the
+     student does not converge to Φ. (At c ≫ h pseudo-Huber is a squared loss.)
 """
 
 from __future__ import annotations
@@ -58,14 +58,14 @@ SERIES = ["part", "teacher", "process", "solver", "quantity"]
 SLOPES = [*SERIES, "predicted", "slope", "low", "high", "n", "N_low", "N_high"]
 # Start times that all grids share, as shares of their N intervals.
 SHARES = (0.0, 0.2, 0.4, 0.6, 0.8)
-# A VP process so fine that its β integrate to its ᾱ far below the errors that are measured.
+# So many steps of VP that Σβ and −log ᾱ differ by far less than the measured errors.
 FINE = 6_400_000
-# The table's nodes, along a side, and how many standard deviations of x_t it reaches.
+# The table's nodes along a side, and its half width in standard deviations of x_t.
 NODES, CT_NODES, MEDIAN_NODES, REACH = 97, 49, 33, 6.0
-# Gauss and Hermite's nodes along a side, for each component of x₀ given x_t.
+# Gauss–Hermite nodes per dimension, for each component of x₀ given x_t: for smooth integrands, and for the norm.
 SMOOTH, KINKED = 3, 6
 FEATURES = 32
-# The flow map of a mixture is Heun's on a grid so many times as fine as the finest.
+# A mixture's flow map is computed with Heun's method on a grid this many times finer than the finest.
 REFINED = 10
 
 ERROR = "error to the flow map"
@@ -73,12 +73,12 @@ ENDPOINT = "endpoint error"
 SAME = "distance to the solver's endpoints"
 APART = "distance to CD's student"
 GAP, CD, LEADING = "CT's loss less CD's, over h²", "CD's loss, over h²", "E tr(J Σ Jᵀ)"
-# Of CT and CD at a student as it stands, in shares of CD's.
+# CT against CD at one fixed student, relative to CD.
 RELATIVE = "relative gap of the loss"
 BOTH = "relative gap of the gradient, both arms"
 FROZEN = "relative gap of the gradient, frozen target"
 NORM = "relative gap of the gradient, frozen target, norm"
-# In the place of a solver: the loss of consistency training.
+# In place of a solver's name: the losses of consistency training.
 CT, CT_NORM = "ct", "ct_norm"
 
 Map = Callable[[Tensor], Tensor]
@@ -86,7 +86,7 @@ Row = dict[str, Any]
 
 
 class _Double(Teacher):
-    """A teacher without the contract's float32, so that rounding does not hide an order."""
+    """A teacher in float64, where the contract has float32, so that rounding does not hide an order."""
 
     def predict(self, x: Tensor, t: Tensor, cond: Conditioning | None, guidance: float = 1.0) -> Prediction:
         eps = self.noise(x, t, cond)
@@ -107,7 +107,7 @@ def gaussian(process: Process) -> ExactGaussian:
 
 
 def mixture(process: Process) -> ExactMixture:
-    """Three Gaussians in the plane that overlap: the flow is not affine, and smooth enough for a table."""
+    """Three overlapping Gaussians in the plane: their flow is not affine, but smooth enough for a table."""
     means = torch.tensor([[0.0, 1.0], [0.9, -0.5], [-0.8, -0.6]], dtype=torch.float64)
     return ExactMixture(
         process, means, torch.tensor([0.6, 0.55, 0.5], dtype=torch.float64), torch.tensor([0.4, 0.35, 0.25])
@@ -135,7 +135,7 @@ def draw(teacher: Gaussian | Mixture, count: int, seed: int, purpose: str) -> Ca
 
 
 def walk(teacher: Teacher, solver: Solver, x: Tensor, times: Tensor) -> Tensor:
-    """x (n, d) taken by solver steps through the times (k,)."""
+    """x (n, d) after solver steps through the times (k,)."""
     for t, s in itertools.pairwise(times):
         x = solver.step(teacher, x, t.expand(len(x)), s.expand(len(x)), None, 1.0)
     return x
@@ -147,7 +147,7 @@ def rms(a: Tensor, b: Tensor) -> float:
 
 
 def slope(sizes: Sequence[float], values: Sequence[float], level: float = 0.95) -> tuple[float, float, float]:
-    """(slope, low, high) of log value over log N by least squares, with Student's interval, of 3 sizes or more."""
+    """(slope, low, high) of log value over log N by least squares with Student's t interval; 3 sizes or more."""
     fit = linregress(np.log(sizes), np.log(values))
     wide = float(student_t.ppf(0.5 + level / 2, len(sizes) - 2)) * float(fit.stderr)
     return float(fit.slope), float(fit.slope) - wide, float(fit.slope) + wide
@@ -157,7 +157,7 @@ def slope(sizes: Sequence[float], values: Sequence[float], level: float = 0.95) 
 
 
 def affine(x: Tensor, target: Tensor) -> Map:
-    """The affine map that least squares fits to targets (n, d) at samples (n, d)."""
+    """The affine map fitted by least squares to targets (n, d) at samples (n, d)."""
 
     def features(points: Tensor) -> Tensor:
         return torch.cat([points, torch.ones_like(points[:, :1])], 1)
@@ -167,7 +167,7 @@ def affine(x: Tensor, target: Tensor) -> Map:
 
 
 class Table:
-    """A map of the plane by its values at a square's nodes, in standard deviations of x_t, cubic between them."""
+    """A map of the plane: bicubic interpolation of values on a square grid, in standard deviations of x_t."""
 
     def __init__(self, teacher: Mixture, t: Tensor, nodes: int) -> None:
         process, time = teacher.process, t[None]
@@ -180,22 +180,22 @@ class Table:
         self.parts: list[RectBivariateSpline] = []
 
     def fit(self, target: Tensor) -> Table:
-        """Take the values (nodes², 2) at the nodes: no other student of this kind has a smaller loss there."""
+        """Set the values (nodes², 2) at the nodes, which makes the loss on the nodes minimal."""
         side = len(self.axis)
         values = target.numpy().reshape(side, side, 2)
         self.parts = [RectBivariateSpline(self.axis, self.axis, values[..., i]) for i in range(2)]
         return self
 
     def __call__(self, x: Tensor) -> Tensor:
-        """The map at x (n, 2); beyond the square that of its nearest edge."""
+        """The map at x (n, 2); outside the square its value at the nearest point of the edge."""
         y = ((x - self.mean) / self.scale).clamp(-REACH, REACH).numpy()
         return torch.from_numpy(np.stack([part.ev(y[:, 0], y[:, 1]) for part in self.parts], 1))
 
 
 def distilled(teacher: Teacher, solver: Solver, intervals: int, fit: Callable[[Tensor, Map], Map]) -> list[Map]:
-    """The students at the times of a grid, (N + 1,), that minimise CM's loss against their frozen successors.
+    """The students at the times of a grid, (N + 1,), each minimising CM's loss against the frozen student at the next time.
 
-    `fit(t, target)` is the student at time t () that is fitted to `target`, a map from x_t to f(x̂_s, s).
+    `fit(t, target)` returns the student at time t (), fitted to `target`, a map from x_t to f(x̂_s, s).
     """
     grid = teacher.process.grid(intervals)
     students: list[Map] = [lambda x: x]
@@ -213,9 +213,9 @@ def distilled(teacher: Teacher, solver: Solver, intervals: int, fit: Callable[[T
 
 
 def posterior(teacher: Gaussian | Mixture, x: Tensor, t: Tensor, side: int) -> tuple[Tensor, Tensor]:
-    """Nodes (n, q, d) and weights (n, q) that integrate over x₀ given x_t = x (n, d) at times t (n,).
+    """Quadrature nodes (n, q, d) and weights (n, q) for x₀ given x_t = x (n, d) at times t (n,).
 
-    Gauss and Hermite's `side` nodes a dimension, for each component: exact for polynomials of degree 2·side − 1.
+    Gauss–Hermite with `side` nodes per dimension for each component: exact for polynomials of degree 2·side − 1.
     """
     if isinstance(teacher, Gaussian):
         means, scales = teacher.mean[None], torch.tensor([teacher.scale], dtype=torch.float64)
@@ -236,7 +236,7 @@ def posterior(teacher: Gaussian | Mixture, x: Tensor, t: Tensor, side: int) -> t
 
 
 def neighbours(process: Process, x: Tensor, x0: Tensor, t: Tensor, s: Tensor) -> Tensor:
-    """CT's x_s (n, q, d): the same x₀ (n, q, d) and the same noise as in x_t = x (n, d), times (n,)."""
+    """CT's x_s (n, q, d): with x₀ (n, q, d) and the noise that it has in x_t = x (n, d); times (n,)."""
     noise = (x[:, None] - expand(process.alpha(t), x0) * x0) / expand(process.sigma(t), x0)
     return process.diffuse(x0, noise, s)
 
@@ -251,7 +251,7 @@ def median(y: Tensor, weights: Tensor, steps: int = 30) -> Tensor:
 
 
 def trained(teacher: ExactMixture, intervals: int, nodes: int, side: int, norm: bool) -> list[Map]:
-    """The students at the times of a grid, (N + 1,), that minimise CT's loss, squared or the norm, against their frozen successors."""
+    """As `distilled`, for CT's loss on a mixture: the squared one or the norm."""
     grid = teacher.process.grid(intervals)
     students: list[Map] = [lambda x: x]
     for s, t in itertools.pairwise(grid.flip(0)):
@@ -264,11 +264,11 @@ def trained(teacher: ExactMixture, intervals: int, nodes: int, side: int, norm: 
     return students[::-1]
 
 
-# ----------------------------------------------------------------- a student as it stands
+# ----------------------------------------------------------------- one fixed student
 
 
 class Fixed:
-    """f(x, t) = a·x + b·(x̂₀ + Wᵀφ), at W = 0 the teacher's twin that students start as; φ (FEATURES,) are smooth and drawn once."""
+    """f(x, t) = a·x + b·(x̂₀ + Wᵀφ) at W = 0, the initial student; φ (FEATURES,) are random smooth features."""
 
     def __init__(self, teacher: Gaussian | Mixture, seed: int) -> None:
         self.teacher, self.process = teacher, teacher.process
@@ -296,10 +296,10 @@ class Fixed:
 
 
 def gaps(student: Fixed, x: Tensor, t: Tensor, s: Tensor) -> dict[str, Tensor]:
-    """What CT and CD make of one student at x_t = x (n, d), times t > s (n,): means over rows, of the squared loss divided by h².
+    """CT against CD at one student, x_t = x (n, d), times t > s (n,): means over rows, squared losses divided by h².
 
-    "gap" and "leading": the losses' difference, and E tr(J Σ Jᵀ) at (x_t, t); "cd" CD's loss. "frozen", "both" and "norm":
-    gradients (2, FEATURES, d) in W, of CT and of CD.
+    "gap": CT's loss − CD's; "leading": E tr(J Σ Jᵀ) at (x_t, t); "cd": CD's loss. "frozen", "both" and "norm": gradients in W
+    (2, FEATURES, d), of CT and of CD.
     """
     process, teacher = student.process, student.teacher
     n = len(x)
@@ -310,7 +310,7 @@ def gaps(student: Fixed, x: Tensor, t: Tensor, s: Tensor) -> dict[str, Tensor]:
     flat, later = y.flatten(0, 1), s.repeat_interleave(y.shape[1])
     here = student(x, t)
     cd, ct = here - student(there, s), here[:, None] - student(flat, later).reshape(y.shape)
-    own = student.features(x, t)
+    features = student.features(x, t)
     their, cts = student.features(there, s), student.features(flat, later).reshape(n, y.shape[1], FEATURES)
     scaled = (weights / h**2)[..., None]
     # Σ = Cov(x_s | x_t)/h².
@@ -321,14 +321,14 @@ def gaps(student: Fixed, x: Tensor, t: Tensor, s: Tensor) -> dict[str, Tensor]:
         return torch.einsum("nf,nd->fd", features, residual) / n
 
     squared = {
-        "frozen": (gradient(own, 2 * (scaled * ct).sum(1)), gradient(own, 2 * cd / h**2)),
+        "frozen": (gradient(features, 2 * (scaled * ct).sum(1)), gradient(features, 2 * cd / h**2)),
         "both": (
-            gradient(own, 2 * (scaled * ct).sum(1)) - 2 * torch.einsum("nqf,nqd->fd", scaled * cts, ct) / n,
-            gradient(own - their, 2 * cd / h**2),
+            gradient(features, 2 * (scaled * ct).sum(1)) - 2 * torch.einsum("nqf,nqd->fd", scaled * cts, ct) / n,
+            gradient(features - their, 2 * cd / h**2),
         ),
         "norm": (
-            gradient(own, (weights[..., None] * ct / ct.norm(dim=2, keepdim=True)).sum(1)),
-            gradient(own, cd / cd.norm(dim=1, keepdim=True)),
+            gradient(features, (weights[..., None] * ct / ct.norm(dim=2, keepdim=True)).sum(1)),
+            gradient(features, cd / cd.norm(dim=1, keepdim=True)),
         ),
     }
     losses = (scaled * ct**2).sum((1, 2)), (cd**2 / h**2).sum(1)
@@ -353,12 +353,12 @@ def _row(
 
 
 def fine() -> VariancePreserving:
-    """SDXL's noise spread over FINE steps: the continuous VP process, as far as float64 sees."""
+    """SDXL's schedule on FINE steps: the continuous VP process, as far as float64 can tell."""
     return VariancePreserving(VariancePreserving.scaled_linear(steps=FINE).betas * (1000 / FINE))
 
 
 def of_solvers(process: Process, name: str, sizes: Sequence[int], points: int, seed: int) -> Iterator[Row]:
-    """Endpoint errors from pure noise on one Gaussian against its flow map."""
+    """Endpoint errors of solvers from pure noise, on one Gaussian."""
     teacher = gaussian(process)
     x = process.prior(rng.normal(seed, "convergence prior", range(points), teacher.shape).double())
     ends = (torch.full((points,), end, dtype=torch.float64) for end in (process.start, process.end))
@@ -370,7 +370,7 @@ def of_solvers(process: Process, name: str, sizes: Sequence[int], points: int, s
 
 
 def of_cm_gaussian(process: Process, name: str, sizes: Sequence[int], points: int, seed: int) -> Iterator[Row]:
-    """Affine students fitted to CM's loss: their largest error over start times, and how far they are from the solver."""
+    """Affine students fitted to CM's loss: the largest error over start times, and the distance to the solver."""
     teacher = gaussian(process)
     training, test = (draw(teacher, points, seed, f"convergence {use}") for use in ("fit", "test"))
 
@@ -394,7 +394,7 @@ def of_cm_gaussian(process: Process, name: str, sizes: Sequence[int], points: in
 def of_mixture(
     process: Process, sizes: Sequence[int], points: int, seed: int, done: Callable[[], None]
 ) -> Iterator[Row]:
-    """Tables fitted to the losses of CM and of CT on a mixture: their largest errors over start times."""
+    """Tables fitted to CM's and CT's losses on a mixture: the largest errors over start times."""
     teacher = mixture(process)
     test = draw(teacher, points, seed, "convergence test")
     finest = process.grid(REFINED * max(sizes))
@@ -433,7 +433,7 @@ def of_mixture(
 
 
 def of_gap(process: Process, sizes: Sequence[int], points: int, seed: int) -> Iterator[Row]:
-    """CT against CD at one student as it stands, over the times that all grids share."""
+    """CT against CD at one fixed student, over the times that all grids share."""
     teacher = mixture(process)
     student, test = Fixed(teacher, seed), draw(teacher, points, seed, "convergence gap")
     for N in sizes:
@@ -450,23 +450,23 @@ def of_gap(process: Process, sizes: Sequence[int], points: int, seed: int) -> It
             yield _row("gap", "mixture", "karras", "ddim", quantity, N, grid, float(value), len(x))
 
 
-# What theory says of the slopes; those of solvers and of CM are minus the solver's order.
+# The predicted slopes; those of solvers and of CM are minus the solver's order.
 PREDICTED = {GAP: 0.0, RELATIVE: 0.0, BOTH: 0.0, FROZEN: -1.0, NORM: 0.0}
 CT_PREDICTED = {CT: -1.0, CT_NORM: 0.0}
 
 
 def predicted(row: Row) -> float | None:
-    """The slope that theory predicts of a row's series; None where it predicts none."""
+    """The predicted slope of a row's series; None if there is none."""
     if row["part"] == "ct":
         return CT_PREDICTED[row["solver"]]
-    # K = 1000 steps end at a floor.
+    # With K = 1000 steps the error has a floor.
     if row["quantity"] in (ENDPOINT, ERROR) and row["process"] != "vp_1000":
         return -float(SOLVERS[row["solver"]].order)
     return PREDICTED.get(row["quantity"])
 
 
 def slopes(rows: Sequence[Row], fit_from: int) -> list[Row]:
-    """The slope of each series that theory says something about (SLOPES), over its N from `fit_from` on; n of them."""
+    """The slope (SLOPES) of each series with a prediction, over N ≥ `fit_from`; n is the number of these N."""
     series: dict[tuple[Any, ...], list[Row]] = {}
     for row in rows:
         if row["N"] >= fit_from and predicted(row) is not None:

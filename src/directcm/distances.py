@@ -1,4 +1,4 @@
-"""Distances that losses are made of: (a, b), each (B, …), → one number a row, (B,)."""
+"""Distances for losses: (a, b), each (B, …) → (B,)."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from directcm.weights import weights_file
 
 Distance = Callable[[Tensor, Tensor], Tensor]
 
-# What the library `lpips` (0.1.4) brings along: the weights of its linear layers on VGG's, version 0.1.
+# The linear layers' weights that `lpips` 0.1.4 ships for VGG, version 0.1.
 HEADS_SHA256 = "a78928a0af1e5f0fcb1f3b9e8f8c3a2a5a3de244d830ad5c1feddc79b8432868"
-# The side that VGG was trained on. Smaller images are enlarged to it, as in the release of Song et al. (2303.01469).
+# VGG's training resolution. Smaller images are upsampled to it, as in the release of Song et al. (2303.01469).
 SIDE = 224
 
 
 def make(name: str, huber_c: float, device: torch.device | str) -> Distance:
-    """The distance of a name of `specs.DISTANCES`; a UserError where its weights are missing."""
+    """The distance with a name of `specs.DISTANCES`; UserError if its weights are missing."""
     if name == "pseudo_huber":
         return pseudo_huber(huber_c)
     if name == "lpips":
@@ -54,7 +54,7 @@ def norm_huber(share: float) -> Distance:
         delta = (a - b).flatten(1)
         c = share * delta.shape[1] ** 0.5
         square = (delta**2).sum(1)
-        # The same without the difference of two near numbers, which float32 rounds below zero where c is large.
+        # Equal to √(square + c²) − c, without the cancellation that makes it negative in float32 for large c.
         return square / ((square + c**2).sqrt() + c)
 
     return distance
@@ -63,8 +63,8 @@ def norm_huber(share: float) -> Distance:
 def lpips(device: torch.device | str, state: Mapping[str, Tensor] | None = None) -> Distance:
     """LPIPS 0.1 on VGG-16 (Zhang et al. 1801.03924), of RGB images (B, 3, H, W) in [−1, 1], in float32.
 
-    The release of Song et al. (2303.01469) takes another LPIPS, with average for max pooling; this is the published one.
-    `state`: VGG-16's weights, under torchvision's names, instead of those of the weights cache.
+    This is the published LPIPS; the release of Song et al. (2303.01469) has another, with average pooling for max pooling.
+    `state`: VGG-16's weights under torchvision's names, instead of those in the weights cache.
     """
     network = lpips_network(_published() if state is None else state).to(device)
 
@@ -81,9 +81,9 @@ def lpips(device: torch.device | str, state: Mapping[str, Tensor] | None = None)
 
 
 def _features(network: Any, images: Tensor) -> list[Tensor]:
-    """VGG's features of five layers, each of unit length along its channels.
+    """VGG's features of five layers, normalised along the channels.
 
-    The library's own forward would do, but for its norm: where no channel answers, the gradient of its root is not a number.
+    The library's forward has a norm whose gradient is NaN where all channels are 0.
     """
     images = images.float()
     if min(images.shape[2:]) < SIDE:
@@ -93,11 +93,11 @@ def _features(network: Any, images: Tensor) -> list[Tensor]:
 
 
 def lpips_network(vgg: Mapping[str, Tensor]) -> Any:
-    """The library's network, frozen, with VGG-16's weights as they are given; nothing is downloaded."""
+    """The library's network, frozen, with the given weights of VGG-16; nothing is downloaded."""
     import lpips as library
 
-    # Made without memory: the library would draw all of VGG at random first, its unused classifier of 500 MB too. It asks
-    # torchvision in a way that warns.
+    # On the meta device: the library would first initialise all of VGG at random, with an unused classifier of 500 MB. Its call
+    # of torchvision warns.
     with torch.device("meta"), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         network = library.LPIPS(pretrained=False, net="vgg", pnet_rand=True, verbose=False)
@@ -117,5 +117,5 @@ def lpips_network(vgg: Mapping[str, Tensor]) -> Any:
 
 
 def _published() -> Mapping[str, Tensor]:
-    """VGG-16 of the weights cache, its sha256 checked; no pickled code is run."""
+    """VGG-16 from the weights cache, its sha256 checked; runs no pickled code."""
     return torch.load(weights_file(DISTANCES["lpips"].weights[0]), map_location="cpu", weights_only=True)

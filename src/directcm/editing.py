@@ -1,9 +1,9 @@
-"""The verb `edit`: a finished student edits held-out images without further training (Song et al. 2303.01469, Algorithm 4 and Appendix D).
+"""The verb `edit`: zero-shot editing of held-out images by a finished student (Song et al. 2303.01469, Algorithm 4 and Appendix D).
 
-Of an image y a part of the coefficients A y in an orthonormal basis is known, and put back after every step: pixels outside a
-square (inpainting), luma (colourisation), means of patches (super-resolution). Nothing is known in SDEdit, which starts from
-strokes at a middle time, and in denoising. Interpolation goes from one noise to another along the sphere that they lie on.
-The teacher does the same with its solved ODE in the student's place: what is left of a student's error there is not distillation's.
+A part of an image y is known: some coefficients A y in an orthonormal basis, which are put back after every step. They are pixels
+outside a square (inpainting), luma (colourisation) or means of patches (super-resolution). Nothing is known in SDEdit, which starts
+from strokes at a middle time, and in denoising. Interpolation is spherical, from one noise to another. The teacher does the same
+with its solved ODE in the student's place: the error that it makes too is not due to distillation.
 """
 
 from __future__ import annotations
@@ -29,13 +29,13 @@ from directcm.solvers import Count, make_solver, solve
 from directcm.teachers import Conditioning, Teacher, load, load_codec
 from directcm.times import step_indices
 
-# The weights of red, green and blue in the grey of Song et al. (ITU-R BT.601).
+# Weights of red, green and blue in luma, as in Song et al. (ITU-R BT.601).
 LUMA = (0.2989, 0.5870, 0.1140)
 TONES = 4
 INTERPOLATION = "interpolation"
 COLUMNS = ["image", "edit", "mse", "input_mse", "mean_mse"]
 
-# x (B, …) at a grid index, with its conditioning, to what the ODE through it ends in.
+# (x (B, …), its grid index, its conditioning) → the endpoint of the ODE through x.
 Flow = Callable[[Tensor, int, Conditioning], Tensor]
 
 
@@ -43,9 +43,9 @@ Flow = Callable[[Tensor, int, Conditioning], Tensor]
 
 
 def reflection(first: Tensor) -> Tensor:
-    """An orthogonal float64 (n, n) matrix that is its own inverse, its first row u along `first` (n,).
+    """A symmetric orthogonal float64 (n, n) matrix whose first row u is `first` (n,), normalised.
 
-    Householder's ±(2wwᵀ/‖w‖² − I) with w = u ± e₁, of the sign of u₁, so that nothing cancels.
+    Householder's ±(2wwᵀ/‖w‖² − I) with w = u ± e₁; the sign is that of u₁, against cancellation.
     """
     unit = first.double() / first.double().norm()
     eye = torch.eye(len(unit), dtype=torch.float64)
@@ -56,13 +56,13 @@ def reflection(first: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class Part:
-    """What is unknown of an image: Ω, bool (c, h, w), among the coefficients A x, with an orthogonal A that is its own inverse."""
+    """The unknown coefficients Ω, bool (c, h, w), of A x, where `transform` is A: orthogonal and its own inverse."""
 
     transform: Callable[[Tensor], Tensor]
     unknown: Tensor
 
     def put_back(self, y: Tensor, x: Tensor) -> Tensor:
-        """A⁻¹[(A y)(1 − Ω) + (A x)Ω] (B, c, h, w), float64: the known part of y, the rest of x."""
+        """A⁻¹[(A y)(1 − Ω) + (A x)Ω] (B, c, h, w), float64: the known part from y, the rest from x."""
         return self.transform(torch.where(self.unknown, self.transform(x.double()), self.transform(y.double())))
 
     def known_error(self, x: Tensor, y: Tensor) -> float | None:
@@ -71,7 +71,7 @@ class Part:
         return float(off.abs().max()) if off.numel() else None
 
     def squares(self, x: Tensor, y: Tensor) -> Tensor:
-        """Mean of (A x − A y)² over the unknown part, by row, float64 (B,)."""
+        """Mean of (A x − A y)² over the unknown part per row, float64 (B,)."""
         return ((self.transform(x.double()) - self.transform(y.double()))[:, self.unknown] ** 2).mean(1)
 
 
@@ -81,7 +81,7 @@ def whole(shape: tuple[int, ...]) -> Part:
 
 
 def inpainting(shape: tuple[int, ...]) -> Part:
-    """Unknown is a square of half the side in the middle."""
+    """A central square of half the side is unknown."""
     unknown = torch.zeros(shape, dtype=torch.bool)
     _, h, w = shape
     unknown[:, h // 4 : h // 4 + h // 2, w // 4 : w // 4 + w // 2] = True
@@ -89,7 +89,7 @@ def inpainting(shape: tuple[int, ...]) -> Part:
 
 
 def colourisation(shape: tuple[int, ...]) -> Part:
-    """Known is every pixel's luma, the first of three orthonormal colours."""
+    """Every pixel's luma is known, the first of three orthonormal colour coordinates."""
     colours = reflection(torch.tensor(LUMA, dtype=torch.float64))
     unknown = torch.ones(shape, dtype=torch.bool)
     unknown[0] = False
@@ -97,7 +97,7 @@ def colourisation(shape: tuple[int, ...]) -> Part:
 
 
 def super_resolution(shape: tuple[int, ...], patch: int) -> Part:
-    """Known is the mean of every patch × patch pixels, the first of its patch² orthonormal coefficients."""
+    """The mean of every patch × patch pixels is known, the first of its patch² orthonormal coefficients."""
     within = reflection(torch.ones(patch**2))
     c, h, w = shape
 
@@ -112,7 +112,7 @@ def super_resolution(shape: tuple[int, ...], patch: int) -> Part:
 
 
 def strokes(x: Tensor) -> Tensor:
-    """Images (B, c, h, w) in [−1, 1] as a broad brush of few tones leaves them: means around every pixel, rounded to TONES of them."""
+    """A stroke painting of images (B, c, h, w) in [−1, 1]: local means, rounded to TONES levels."""
     brush = 2 * (x.shape[-1] // 16) + 1
     broad = functional.avg_pool2d(x, brush, 1, brush // 2, count_include_pad=False)
     return ((broad.clamp(-1, 1) + 1) / 2 * (TONES - 1)).round() / (TONES - 1) * 2 - 1
@@ -131,10 +131,10 @@ def edit(
     noise: Callable[[int], Tensor],
     put_back: Callable[[Tensor], Tensor],
 ) -> Tensor:
-    """Algorithm 4 of Song et al. over the grid's times at `indices`: from `start` (B, …) under noise; after every step the known part back.
+    """Algorithm 4 of Song et al. at the grid's `indices`, from `start` (B, …); `put_back` restores the known part after every step.
 
-    `noise(n)` is the standard normal noise of step n. On the VE process the first is x ~ N(start, t₁² I), every later one
-    x ~ N(x, (t_n² − ε²) I); on others what the process has in their place.
+    `noise(n)` is the standard normal noise of step n. On the VE process the first step is x ~ N(start, t₁² I), every later one
+    x ~ N(x, (t_n² − ε²) I); other processes use their `diffuse` and `renoise`.
     """
     x = start
     for n, index in enumerate(indices):
@@ -144,7 +144,7 @@ def edit(
 
 
 def spherical(a: Tensor, b: Tensor, share: float) -> Tensor:
-    """The point at a share of the way from noise a to noise b (B, …) on the great circle, float64 (B, …): a at 0, b at 1 (Song et al., Appendix D)."""
+    """Spherical interpolation of noises (B, …), float64 (B, …): a at share 0, b at 1 (Song et al., Appendix D)."""
     a, b = a.double(), b.double()
     flat, other = a.flatten(1), b.flatten(1)
     angle = ((flat * other).sum(1) / (flat.norm(dim=1) * other.norm(dim=1))).clamp(-1, 1).acos()
@@ -153,18 +153,18 @@ def spherical(a: Tensor, b: Tensor, share: float) -> Tensor:
 
 
 def noise_level(process: Process, t: Tensor) -> Tensor:
-    """σ(t)/α(t), float64 (B,): the standard deviation of the noise on an image of the data's own scale."""
+    """σ(t)/α(t), float64 (B,): the standard deviation of the noise at the data's scale."""
     return process.sigma(t) / process.alpha(t)
 
 
 def nearest(process: Process, grid: Tensor, level: float) -> int:
-    """The index of the grid's time above the end whose noise level is nearest, as a ratio."""
+    """The grid index, above the end, whose noise level is nearest to `level` in log scale."""
     return int((noise_level(process, grid[:-1]).log() - math.log(level)).abs().argmin())
 
 
 @dataclass(frozen=True)
 class Edit:
-    """An edit of images (n, c, h, w): the times, what noise is put on (strokes; None: the known part), and what is unknown."""
+    """One edit of images (n, c, h, w): grid indices, unknown part, and the image that is noised first (None: the known part)."""
 
     name: str
     indices: list[int]
@@ -173,7 +173,7 @@ class Edit:
 
 
 def listed(settings: Editing, process: Process, intervals: int, images: Tensor) -> list[Edit]:
-    """All edits but interpolation. The times are those of sampling, from pure noise or from SDEdit's start on."""
+    """All edits but interpolation, at the times of sampling, from pure noise or from SDEdit's start."""
     shape = tuple(images.shape[1:])
     grid = process.grid(intervals)
     times = step_indices(intervals, min(settings.steps, intervals))
@@ -190,7 +190,7 @@ def listed(settings: Editing, process: Process, intervals: int, images: Tensor) 
 
 
 def evaluations(settings: Editing, process: Process, intervals: int, side: int) -> tuple[int, int]:
-    """(calls of a student, steps of the ODE in a student's place) that the edits of one image take."""
+    """The edits' cost per image: (calls of a student, ODE steps if the teacher does them)."""
     blank = torch.zeros(1, 3, side, side)
     indices = [index for one in listed(settings, process, intervals, blank) for index in one.indices]
     indices += [0] * settings.points
@@ -198,7 +198,7 @@ def evaluations(settings: Editing, process: Process, intervals: int, side: int) 
 
 
 def summary(squares: Tensor) -> dict[str, float]:
-    """Root mean square over images of their mean squares (n,), and its standard error (delta method)."""
+    """The root of the mean over images of mean squares (n,), and its standard error by the delta method."""
     rmse = float(squares.mean().sqrt())
     se = float(squares.std()) / math.sqrt(len(squares)) / (2 * rmse) if rmse and len(squares) > 1 else 0.0
     return {"rmse": rmse, "se": se}
@@ -255,12 +255,12 @@ def make(
     device: str,
     out: Path,
 ) -> None:
-    """Write the edits of a finished student, or without one of the teacher's ODE; `reference`: the teacher's, which a student's are held against.
+    """Write the edits of a finished student, or of the teacher's ODE if there is none; `reference`: the teacher's edits, for a student.
 
-    `edits.safetensors`: truth (n, c, h, w); of every edit NAME (n, c, h, w), NAME.input, what goes in, and NAME.mean, the known part
-    of an otherwise mean training image; interpolation (n, points, c, h, w). `edits.json`: the numbers, `per_image.csv` (COLUMNS) the
-    mean squares behind them: on the unknown part, against the truth; of interpolations against the teacher's at the same noise,
-    between the ends, where the input is the cross-fade of its ends.
+    `edits.safetensors`: truth (n, c, h, w); for every edit NAME its result (n, c, h, w), its input NAME.input, and NAME.mean, the mean
+    training image with the known part put back; interpolation (n, points, c, h, w). `edits.json`: errors and their standard errors,
+    from the mean squares in `per_image.csv` (COLUMNS). They are on the unknown part, against the truth. Interpolations are compared
+    between their ends with the teacher's from the same noise; their "input" is the cross-fade of the teacher's ends.
     """
     intervals = ode.N
     public = {
@@ -318,9 +318,9 @@ def make(
     def note(
         name: str, level: float, steps: int, known: float | None, mine: Tensor | None, raw: Tensor, plain: Tensor
     ) -> None:
-        own = {"rmse": None, "se": None} if mine is None else summary(mine)
+        error = {"rmse": None, "se": None} if mine is None else summary(mine)
         both = {"input": summary(raw), "mean": summary(plain)}
-        numbers.append({"edit": name, "level": level, "steps": steps, "n": n, "known_error": known, **own, **both})
+        numbers.append({"edit": name, "level": level, "steps": steps, "n": n, "known_error": known, **error, **both})
         for i, image in enumerate(ids.tolist()):
             values = (None if mine is None else float(mine[i]), float(raw[i]), float(plain[i]))
             rows.append({"image": image, "edit": name, **dict(zip(COLUMNS[2:], values, strict=True))})

@@ -1,4 +1,4 @@
-"""The verb `encode`: what the teacher diffuses of all images, and the conditioning of all captions, once."""
+"""The verb `encode`: all images as the teacher diffuses them (latents or pixels), and the conditioning of all captions."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ def make(
         parts = []
         for i in range(block.start, block.stop, settings.batch_size):
             some = texts[i : min(i + settings.batch_size, block.stop)]
-            # A caption's images may differ in their class: whoever reads labels is told them all and finds none of that name.
+            # Images of one caption may have several labels: a codec that reads labels gets all of them, and refuses.
             parts.append(codec.condition(some, [" or ".join(sorted(labels[text])) for text in some]))
         return {k: torch.cat([p.tensors[k].cpu() for p in parts]) for k in parts[0].tensors}
 

@@ -1,7 +1,7 @@
-"""The verb `endpoints`: the ODE's endpoints from the start points of the errors by start time.
+"""The verb `endpoints`: the ODE's endpoints for the errors by start time (`error_by_time`).
 
-The start points are held-out images under keyed noise at evenly spaced times, the same for every solver and N, so that a
-student can be held against its own ODE and against a refined solution of it.
+The start points are held-out images with keyed noise at evenly spaced times. They are the same for every solver and N, so that a
+student can be compared with its own ODE and with a refined solution.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from directcm.teachers import load
 
 
 class ErrorStarts:
-    """Start point j = point·times + time: image and noise belong to the point, so that all times share them."""
+    """Start point j = point·times + time; all times of a point have the same image and noise."""
 
     def __init__(self, latents: Latents, process: Process, intervals: int, times: int, points: int, seed: int) -> None:
         if intervals % times:

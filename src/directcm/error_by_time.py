@@ -1,7 +1,7 @@
-"""The verb `error_by_time`: where a student's error is: by start time, in latents and pixels (where the teacher diffuses pixels, in these alone and as they are, unclamped), against its own ODE and a refined one.
+"""The verb `error_by_time`: a student's error by start time, against its own ODE and a refined one, in latents and pixels.
 
-With f the student, e its own ODE's endpoint and r the refined one: E‖f − r‖² = E‖f − e‖² + E‖e − r‖² + 2 E⟨f − e, e − r⟩:
-total = student error + solver error + a cross term, which says whether the two point the same way.
+If the teacher diffuses pixels, only in these, unclamped. With f the student, e its own ODE's endpoint and r the refined one,
+E‖f − r‖² = E‖f − e‖² + E‖e − r‖² + 2 E⟨f − e, e − r⟩: total = student error + solver error + cross term.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ from directcm.teachers import load, load_codec
 COLUMNS = ["time", "space", "student", "solver", "total", "cross", "n"]
 
 
-def split(f: Tensor, own: Tensor, refined: Tensor) -> Tensor:
-    """(student, solver, total) mean squared differences per row, float64 (n, 3), of tensors (n, …)."""
-    pairs = ((f, own), (own, refined), (f, refined))
+def split(f: Tensor, end: Tensor, refined: Tensor) -> Tensor:
+    """(student, solver, total): mean squared differences per row, float64 (n, 3), of tensors (n, …)."""
+    pairs = ((f, end), (end, refined), (f, refined))
     return torch.stack([((a.double() - b.double()) ** 2).flatten(1).mean(1) for a, b in pairs], 1)
 
 
@@ -57,7 +57,7 @@ def make(
     if student.manifest["inputs"]["teacher"] != teacher.fingerprint:
         raise UserError(f"{student.folder}: distilled from another teacher; train it again")
     total = settings.times * settings.points
-    own, fine = join(endpoints, "endpoints", total), join(refined, "endpoints", total)
+    ends, fine = join(endpoints, "endpoints", total), join(refined, "endpoints", total)
     model = load(teacher, device, precision)
     pool = Latents(latents)
     starts = ErrorStarts(pool, model.process, run.N, settings.times, settings.points, seed)
@@ -70,18 +70,18 @@ def make(
         for start in range(0, total, batch_size):
             index = list(range(start, min(start + batch_size, total)))
             ids, k, x = starts(index)
-            if not torch.equal(starts.grid[k], own["time"][index]) or not torch.equal(
+            if not torch.equal(starts.grid[k], ends["time"][index]) or not torch.equal(
                 starts.grid[k], fine["time"][index]
             ):
                 raise UserError(f"{refined[0].folder}: its start times are not those of {endpoints[0].folder}")
             cond = pool.conditioning(ids).to(device)
             f = who(x.to(device), starts.grid[k].to(device), cond).float().cpu()
-            three = (f, own["endpoint"][index], fine["endpoint"][index])
+            three = (f, ends["endpoint"][index], fine["endpoint"][index])
             if codec.latent:
                 latent.append(split(*three))
             pixel.append(split(*(codec.decode(z) if codec.latent else z for z in three)))
             progress.update(len(index))
-    times = [float(t) for t in own["time"]]
+    times = [float(t) for t in ends["time"]]
     spaces = {name: torch.cat(parts) for name, parts in (("latent", latent), ("pixel", pixel)) if parts}
     rows, points = [], []
     for space, values in spaces.items():
@@ -90,7 +90,7 @@ def make(
                 f"error_by_time: a {space} error of {student.folder} is not finite; use evaluation.precision no or bf16"
             )
         for t in sorted(set(times), reverse=True):
-            here = values[[i for i, own_time in enumerate(times) if own_time == t]]
+            here = values[[i for i, time in enumerate(times) if time == t]]
             a, b, c = here.mean(0).tolist()
             rows.append(
                 {"time": t, "space": space, "student": a, "solver": b, "total": c, "cross": c - a - b, "n": len(here)}

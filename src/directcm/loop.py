@@ -1,7 +1,7 @@
-"""The one training loop: VAE, teacher and students all run in it.
+"""The training loop of VAE, teacher and students.
 
-It owns no random numbers: `loss(step, rows)` draws what it needs from directcm.rng by position, so that a run
-that was stopped and resumed, or spread over processes, sees the same numbers as one that was not.
+It draws no random numbers: `loss(step, rows)` draws them from directcm.rng by position. So a run that was stopped and resumed,
+or split over processes, sees the same numbers as an undisturbed one.
 """
 
 from __future__ import annotations
@@ -30,12 +30,12 @@ CURVE = ["step", "loss", "grad_norm", "lr"]
 
 
 def constant(lr: float) -> Callable[[int], float]:
-    """The same learning rate at every step."""
+    """A constant learning rate."""
     return lambda step: lr
 
 
 def warmed(lr: float, steps: int, warmup: int = 0) -> Callable[[int], float]:
-    """Linear warm-up over `warmup` steps, then the same learning rate."""
+    """Linear warm-up over `warmup` steps, then constant."""
     return lambda step: lr * min(1.0, (step + 1) / max(1, warmup))
 
 
@@ -59,9 +59,9 @@ class Job:
 
     `loss(step, rows)`: per-row losses (B,) for the batch positions `rows` (B,) int64 of this process;
     position p = step·batch_size + offset counts through the whole training.
-    `ema`: how much of the weight average stays after a step, a number or a function of the step; `average`: tensors by the
-    weights' names ("module.weight") that hold the average while it forms, for a loss that reads it. `smooth`: how much of a
-    second average stays after a step, which snapshots and the end hold in the weights' place.
+    `ema`: decay of an EMA of the weights, a number or a function of the step. `ema_target`: tensors by the weights' names
+    ("module.weight") that hold this EMA during training, for a loss that reads it. `ema_eval`: decay of a second EMA, which
+    replaces the weights in snapshots and at the end.
     """
 
     name: str
@@ -73,8 +73,8 @@ class Job:
     weight_decay: float = 0.0
     grad_clip: float = math.inf
     ema: float | Callable[[int], float] | None = None
-    average: Mapping[str, Tensor] | None = None
-    smooth: float | None = None
+    ema_target: Mapping[str, Tensor] | None = None
+    ema_eval: float | None = None
     checkpoint_every: int = 200
     scratch: Path | None = None
     key: Mapping[str, Any] = field(default_factory=dict)
@@ -83,16 +83,16 @@ class Job:
 
 
 class Fitted(NamedTuple):
-    """What training gave.
+    """The result of training.
 
-    `curve`: one row per step (step, loss, grad_norm, lr). `average`: the weight average by name, empty without `ema`; `smooth`
-    the second one, empty without it. `snapshots`: optimiser step → the trained weights by name, or `smooth`, as they were after it. `seconds`: wall seconds of training
-    up to each snapshot and to the end; of an attempt that was stopped, up to its last checkpoint.
+    `curve`: one row per step (step, loss, grad_norm, lr). `ema`, `ema_eval`: the two EMAs by weight name, empty if not asked for.
+    `snapshots`: optimiser step → the weights after it by name, those of `ema_eval` if there is one. `seconds`: wall seconds of
+    training up to each snapshot and to the end; an attempt that was stopped counts up to its last checkpoint.
     """
 
     curve: list[dict[str, float]]
-    average: dict[str, Tensor]
-    smooth: dict[str, Tensor]
+    ema: dict[str, Tensor]
+    ema_eval: dict[str, Tensor]
     snapshots: dict[int, dict[str, Tensor]]
     seconds: dict[int, float]
 
@@ -119,7 +119,7 @@ def _whole(path: Path) -> bool:
 
 
 def _restore(job: Job, remove: bool) -> Artifact | None:
-    """The newest whole checkpoint that belongs to this job; damaged ones are passed over, foreign ones refused."""
+    """The newest intact checkpoint of this job; damaged ones are skipped, those with another key deleted if `remove`."""
     if job.scratch is None:
         return None
     for path in reversed(_checkpoints(job.scratch)):
@@ -142,7 +142,7 @@ def _restore(job: Job, remove: bool) -> Artifact | None:
 
 
 def _snapshot(job: Job, step: int) -> Artifact | None:
-    """A whole snapshot of this job in its scratch folder, if there is one."""
+    """An intact snapshot of this job in its scratch folder, or None."""
     assert job.scratch is not None
     try:
         found = open_artifact(job.scratch / f"snapshot-{step:08d}", "snapshot").verify()
@@ -152,21 +152,21 @@ def _snapshot(job: Job, step: int) -> Artifact | None:
 
 
 def _belongs(job: Job, found: Artifact) -> bool:
-    """Whether it was made with the job's key, or with one whose `code` is declared the same (directcm.unchanged)."""
+    """Whether it has the job's key, or one that differs only in a `code` declared unchanged (directcm.unchanged)."""
     key = json.loads(json.dumps(dict(job.key)))
     code = found.settings.get("code")
     return found.settings == key or ({**found.settings, "code": key.get("code")} == key and code in older(key["code"]))
 
 
 def _codes(job: Job, found: Artifact) -> list[str]:
-    """Digests of older code that a checkpoint comes from."""
+    """Digests of older code with which a checkpoint was made."""
     beside = found.folder / PROVENANCE
     before = read_json(beside).get("continued", []) if beside.is_file() else []
     return before if found.settings.get("code") == job.key.get("code") else [*before, found.settings["code"]]
 
 
 def _agreed(loss: Tensor, accelerator: Any) -> tuple[float, bool]:
-    """The loss over all processes, and whether any of them was told to stop: all end after the same step."""
+    """The mean loss over all processes, and whether any was told to stop: then all end after this step."""
     told = stop.asked() is not None
     if accelerator.num_processes == 1:
         return float(loss), told
@@ -175,25 +175,25 @@ def _agreed(loss: Tensor, accelerator: Any) -> tuple[float, bool]:
 
 
 @torch.no_grad()
-def _towards(average: Mapping[str, Tensor], parameters: Sequence[Tensor], keep: float) -> None:
-    """average ← keep·average + (1 − keep)·parameters, in place."""
-    torch._foreach_lerp_(list(average.values()), [p.detach() for p in parameters], 1 - keep)
+def _towards(ema: Mapping[str, Tensor], parameters: Sequence[Tensor], keep: float) -> None:
+    """ema ← keep·ema + (1 − keep)·parameters, in place."""
+    torch._foreach_lerp_(list(ema.values()), [p.detach() for p in parameters], 1 - keep)
 
 
 def fit(job: Job, accelerator: Any) -> Fitted:
     """Train a job; see Fitted.
 
-    Snapshots lie in `scratch` until the training ends, so that a run that was stopped has them when it goes on. Ends at once with a UserError that names the step where the loss is not finite; the last checkpoint stays.
-    Told to stop (directcm.stop) it ends after its step with a checkpoint of it.
+    Snapshots stay in `scratch` until the end, for a run that is resumed. A loss that is not finite is a UserError that names the
+    step; the last checkpoint stays. If told to stop (directcm.stop), it writes a checkpoint after the current step and ends.
     """
     names = _trainable(job)
     parameters = list(names.values())
-    # One kernel for all weights: of a small network's step the plain optimiser is a twelfth.
+    # Fused: one kernel for all weights. The plain optimiser is a twelfth of a small network's step.
     optimizer = torch.optim.AdamW(parameters, lr=job.lr(0), weight_decay=job.weight_decay, fused=True)
-    average: dict[str, Tensor] = {}
+    ema: dict[str, Tensor] = {}
     if job.ema is not None:
-        average = {k: p.detach().clone() if job.average is None else job.average[k] for k, p in names.items()}
-    smooth = {} if job.smooth is None else {k: p.detach().clone() for k, p in names.items()}
+        ema = {k: p.detach().clone() if job.ema_target is None else job.ema_target[k] for k, p in names.items()}
+    ema_eval = {} if job.ema_eval is None else {k: p.detach().clone() for k, p in names.items()}
     curve: list[dict[str, float]] = []
     before = 0.0
     kept: dict[int, dict[str, Tensor]] = {}
@@ -207,12 +207,12 @@ def fit(job: Job, accelerator: Any) -> Fitted:
         with torch.no_grad():
             for name, p in names.items():
                 p.copy_(state[f"model.{name}"])
-                if average:
-                    average[name].copy_(state[f"ema.{name}"])
-                if smooth:
-                    smooth[name].copy_(state[f"smooth.{name}"])
-        # Keyed by position, as torch's own state_dict is; a weight that never had a gradient has no state (SDXL reads the
-        # text encoders' last layer but one).
+                if ema:
+                    ema[name].copy_(state[f"ema.{name}"])
+                if ema_eval:
+                    ema_eval[name].copy_(state[f"smooth.{name}"])
+        # Keyed by position, as in torch's state_dict. A weight that never had a gradient has no state: SDXL does not use the
+        # text encoders' last layer.
         slots = {
             i: {k: state[f"optimizer.{i}.{k}"] for k in ("step", "exp_avg", "exp_avg_sq")}
             for i in range(len(parameters))
@@ -270,11 +270,11 @@ def fit(job: Job, accelerator: Any) -> Fitted:
                 )
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
-            if average:
+            if ema:
                 keep = job.ema(step) if callable(job.ema) else float(job.ema or 0.0)
-                _towards(average, parameters, keep)
-            if job.smooth is not None:
-                _towards(smooth, parameters, job.smooth)
+                _towards(ema, parameters, keep)
+            if job.ema_eval is not None:
+                _towards(ema_eval, parameters, job.ema_eval)
             curve.append({"step": step, "loss": value, "grad_norm": norm, "lr": lr})
             progress.update(1, f"loss {value:.4g}")
             if writer is not None:
@@ -285,13 +285,13 @@ def fit(job: Job, accelerator: Any) -> Fitted:
             if done in job.snapshots and accelerator.is_main_process:
                 assert job.scratch is not None
                 with new_artifact(job.scratch / f"snapshot-{done:08d}", "snapshot", settings=job.key) as art:
-                    save_tensors(art / "weights.safetensors", smooth or names)
+                    save_tensors(art / "weights.safetensors", ema_eval or names)
                     save_tensors(art / "seconds.safetensors", {"seconds": torch.tensor(spent, dtype=torch.float64)})
             if done == job.steps:
                 break
             if stopping or done % job.checkpoint_every == 0:
                 if job.scratch is not None and accelerator.is_main_process:
-                    _save(job, done, names, average, smooth, optimizer, scaler, curve, spent)
+                    _save(job, done, names, ema, ema_eval, optimizer, scaler, curve, spent)
                 if stopping:
                     accelerator.wait_for_everyone()
                     kept_in = f"with a checkpoint of step {done} in {job.scratch}" if job.scratch else ""
@@ -306,17 +306,17 @@ def fit(job: Job, accelerator: Any) -> Fitted:
             raise UserError(f"{job.name}: the snapshot of step {step} in {job.scratch} is damaged; run again")
         kept[step] = snapshot.tensors("weights.safetensors")
         seconds[step] = float(snapshot.tensors("seconds.safetensors")["seconds"])
-    # What was read is removed by whoever writes the student: not before every process has it.
+    # The caller removes the snapshots after writing the student: not before every process has read them.
     accelerator.wait_for_everyone()
-    return Fitted(curve, average, smooth, kept, dict(sorted(seconds.items())))
+    return Fitted(curve, ema, ema_eval, kept, dict(sorted(seconds.items())))
 
 
 def _save(
     job: Job,
     step: int,
     names: dict[str, nn.Parameter],
-    average: dict[str, Tensor],
-    smooth: dict[str, Tensor],
+    ema: dict[str, Tensor],
+    ema_eval: dict[str, Tensor],
     optimizer: Any,
     scaler: Any,
     curve: list[dict[str, float]],
@@ -324,7 +324,7 @@ def _save(
 ) -> None:
     assert job.scratch is not None
     state: dict[str, Tensor] = {f"model.{k}": p for k, p in names.items()}
-    state |= {f"ema.{k}": v for k, v in average.items()} | {f"smooth.{k}": v for k, v in smooth.items()}
+    state |= {f"ema.{k}": v for k, v in ema.items()} | {f"smooth.{k}": v for k, v in ema_eval.items()}
     for i, slot in optimizer.state_dict()["state"].items():
         state |= {f"optimizer.{i}.{k}": torch.as_tensor(v) for k, v in slot.items()}
     state["seconds"] = torch.tensor(seconds, dtype=torch.float64)
@@ -335,7 +335,7 @@ def _save(
         if scaler is not None:
             write_json(art / "scaler.json", scaler.state_dict())
         art.counts = {"step": step}
-    # The one before stays as well, should the newest be damaged; what is damaged already does not count.
+    # The last intact one before it stays too, in case the newest gets damaged.
     whole = [path for path in old if path.name < f"checkpoint-{step:08d}" and _whole(path)]
     for path in old:
         if path not in whole[-1:] and path.name != f"checkpoint-{step:08d}":
@@ -343,10 +343,10 @@ def _save(
 
 
 def make_accelerator(precision: str = "no") -> Any:
-    """An Accelerator of this job: the GPU where there is one, several processes under `accelerate launch`."""
+    """The job's Accelerator: the GPU if there is one, several processes under `accelerate launch`."""
     from accelerate import Accelerator
 
     if precision == "fp16" and not torch.cuda.is_available():
         raise UserError("precision fp16 needs a GPU, and there is none here; use no or bf16")
-    # Said here, for accelerate reads from the environment what is not.
+    # Both are given here, because accelerate reads what is not from the environment.
     return Accelerator(mixed_precision=precision, gradient_accumulation_steps=1)

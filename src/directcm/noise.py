@@ -1,4 +1,4 @@
-"""The verb `noise`: the evaluation's initial noise and prompts, one artefact that teacher and students share."""
+"""The verb `noise`: the evaluation's initial noise and prompts, shared by teacher and students."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 from directcm import rng
 from directcm.artifacts import Artifact, new_artifact, save_tensors, write_csv
 
-# Of the noise, and of the prompts' order.
+# The keys of the noise and of the prompts' order.
 PURPOSES = {
     "evaluation": ("evaluation_noise", "evaluation_prompts"),
     "floor": ("floor_noise", "evaluation_prompts"),
@@ -18,9 +18,9 @@ PURPOSES = {
 def make(samples: int, purpose: str, data: Artifact, latents: Artifact, seed: int, out: Path) -> None:
     """Row i: standard normal noise (c, h, w), and the caption of the (i mod n_train)-th shuffled training image.
 
-    Teacher and students start from this tensor; the images behind the prompts are the data reference. The "floor" is
-    another draw for the same prompts: what the teacher makes of it is as near to its own samples as samples can be. The
-    "search" is a draw, and an order of the prompts, for what is chosen and must not be chosen on the evaluation's own.
+    Teacher and students start from this tensor; the images of these prompts are the data reference. Purpose "floor" is other noise
+    for the same prompts: the distance between the teacher's two sets of samples is the floor of any distance to it. Purpose "search" is
+    other noise and another order of the prompts, so that nothing is tuned on the evaluation's.
     """
     rows = data.csv("images.csv")
     train = [r for r in rows if r["split"] == "train"]

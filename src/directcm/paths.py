@@ -33,13 +33,11 @@ def trained_extractors(config: Config) -> list[str]:
 
 
 def solved(run: Run) -> str:
-    """Where the targets that a run's method learns from lie below targets/: its ODE, and the coupling where it is not that of
-    noised images; or "", where it learns from none.
-    """
-    coupling = methods()[run.method].targets
-    if not coupling:
+    """The folder below targets/ that a run needs: its ODE, and its start points if not noised images; "" if none."""
+    start_points = methods()[run.method].targets
+    if not start_points:
         return ""
-    return run.ode.key + ("" if coupling == "forward" else f",coupling~{coupling}")
+    return run.ode.key + ("" if start_points == "forward" else f",coupling~{start_points}")
 
 
 def rows_solved(runs: Iterable[Run]) -> dict[str, int]:
@@ -101,13 +99,13 @@ def sets(config: Config) -> dict[Run, tuple[Sets, Sets]]:
     """
     found = {run: config.sets(run) for run in config.runs()}
     fewest: dict[Setting, set[int]] = {}
-    for run, own in found.items():
-        fewest.setdefault(run.setting, set()).add(min(k for _, k in own))
+    for run, named in found.items():
+        fewest.setdefault(run.setting, set()).add(min(k for _, k in named))
     out = {}
-    for run, own in found.items():
+    for run, named in found.items():
         least = fewest[run.setting]
-        more = [one for one in own if len(least) == 1 and one[1] not in least]
-        out[run] = ([one for one in own if one not in more], more)
+        more = [one for one in named if len(least) == 1 and one[1] not in least]
+        out[run] = ([one for one in named if one not in more], more)
     return out
 
 

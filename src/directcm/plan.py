@@ -1,8 +1,8 @@
-"""The verb `plan`: what a configuration asks for before anything runs: jobs, teacher forwards, hours on named devices, storage.
+"""The verb `plan`: the work of a configuration before anything runs: jobs, teacher forwards, hours on named devices, storage.
 
-Forwards are counted as docs/methods.md counts them, one row through the teacher's U-Net, guidance twice; start points of training
-are uniform over the grid, so that a target takes (N + 1)/2 steps on average and the count is an expectation. Hours come from the
-rates that were measured (`benchmarks/rates.csv`) and leave out what has no rate: metrics, analysis, training the teacher.
+A forward is one row through the teacher's U-Net, so guidance takes two (docs/methods.md). Training start points are uniform over the
+grid: a target takes (N + 1)/2 steps on average, and the count is an expectation. Hours come from measured rates
+(`benchmarks/rates.csv`), without what has no rate: metrics, analysis, training the teacher.
 """
 
 from __future__ import annotations
@@ -28,9 +28,9 @@ COLUMNS = ["date", "commit", "device", "teacher", "what", "per_second", "n", "no
 
 @dataclass
 class Job:
-    """One artefact: `forwards` rows through the teacher, `pairs` drawn in training by method, `drawn` rows through a student.
+    """One artefact: `forwards` rows through the teacher, `pairs` drawn in training with `method`, `drawn` rows through a student.
 
-    `latents` and `images`: how many of either it keeps, where that is known beforehand.
+    `latents` and `images`: how many of them it stores, as far as that is known beforehand.
     """
 
     kind: str
@@ -44,13 +44,13 @@ class Job:
 
 
 def row_bytes(config: Config) -> tuple[int, int]:
-    """Bytes of one latent (float32) and, at most, of one image: RGB as it is before PNG packs it."""
+    """Bytes of one latent (float32), and of one RGB image before PNG compression: an upper bound."""
     channels, side = config.latent()
     return 4 * channels * side**2, 3 * config.data.resolution**2
 
 
 def teacher_name(config: Config) -> str:
-    """What rates are measured of: the kind of teacher and the side of its images in pixels."""
+    """The teacher's name in the rates: its kind and the side of its images in pixels."""
     return f"{config.teacher.kind}, {config.data.resolution} px"
 
 
@@ -60,7 +60,7 @@ def rows_per_step(ode: Ode) -> int:
 
 
 def jobs(config: Config, runs: Sequence[Run], scope: str = "paper") -> list[Job]:
-    """Every artefact of these runs with the work in it, in the order they are made."""
+    """Every artefact of these runs with its work, in the order they are made."""
     by_key = {run.key: run for run in runs}
     rows = paths.rows_solved(config.runs())
     total = config.errors.times * config.errors.points
@@ -71,15 +71,15 @@ def jobs(config: Config, runs: Sequence[Run], scope: str = "paper") -> list[Job]
         job = Job(kind, folder)
         if kind in ("reference", "floor", "targets", "endpoints"):
             name, shard = rest.split("/shard~")
-            solved, _, coupling = name.partition(",coupling~")
+            solved, _, start_points = name.partition(",coupling~")
             ode = Ode.parse(solved)
             each = rows_per_step(ode)
             if kind == "targets":
-                # From noised images, from pure noise, and N start points of one trajectory for N steps.
-                mean = {"forward": (ode.N + 1) / 2, "prior": ode.N, "trajectory": 1}[coupling or "forward"]
+                # Mean steps a start point; a trajectory has N of them for its N steps.
+                mean = {"forward": (ode.N + 1) / 2, "prior": ode.N, "trajectory": 1}[start_points or "forward"]
                 steps = config.targets.shard * mean
-                # The endpoint and the point one step on; of trajectories the start point too.
-                job.latents = config.targets.shard * (3 if coupling == "trajectory" else 2)
+                # The endpoint and the state after one step; on trajectories the start point too.
+                job.latents = config.targets.shard * (3 if start_points == "trajectory" else 2)
             elif kind == "endpoints":
                 size = config.errors.shard
                 points = min(size, total - int(shard) * size)
@@ -98,13 +98,13 @@ def jobs(config: Config, runs: Sequence[Run], scope: str = "paper") -> list[Job]
             job.method, job.pairs = run.method, float(run.steps * run.batch_size)
             method = methods()[run.method]
             if method.teacher and not (method.stored and paths.pool_of(run, rows)):
-                # Of the halvings the first alone asks the teacher, two steps at a time.
+                # Of log₂ N halvings only the first asks the teacher, for two steps a pair.
                 share = 2 / math.log2(run.N) if method.halves else 1
                 job.forwards = job.pairs * share * rows_per_step(run.ode)
         elif kind == "samples":
-            own = sets[by_key[rest.removeprefix(paths.MORE)]][rest.startswith(paths.MORE)]
-            job.drawn = float(config.evaluation.samples * sum(k for _, k in own))
-            job.latents = job.images = config.evaluation.samples * len(own)
+            chosen = sets[by_key[rest.removeprefix(paths.MORE)]][rest.startswith(paths.MORE)]
+            job.drawn = float(config.evaluation.samples * sum(k for _, k in chosen))
+            job.latents = job.images = config.evaluation.samples * len(chosen)
         elif kind == "edits":
             who, name = rest.split("/")
             ode = Ode.parse(name) if who == "teacher" else by_key[name].ode
@@ -118,7 +118,7 @@ def jobs(config: Config, runs: Sequence[Run], scope: str = "paper") -> list[Job]
         elif kind == "search_noise" and config.search is not None:
             job.latents = config.search.samples
         elif kind == "search" and config.search is not None:
-            # At most: all that each time's search can ask for, and even and found times on the evaluation's noise.
+            # At most: all probes of the searches, and even and found times on the evaluation's noise.
             most = most_probes(by_key[rest].N - 1)
             drawn = sum(k * most for k in range(2, max(config.search.steps) + 1)) + sum(config.search.steps)
             job.drawn = float(drawn * config.search.samples + 2 * sum(config.search.steps) * config.evaluation.samples)
@@ -127,7 +127,7 @@ def jobs(config: Config, runs: Sequence[Run], scope: str = "paper") -> list[Job]
 
 
 def read_rates(path: Path) -> list[dict[str, str]]:
-    """The measured rates; none where the file is not there."""
+    """The measured rates; none if there is no file."""
     if not path.is_file():
         return []
     with open(path, newline="", encoding="utf-8") as file:
@@ -143,9 +143,9 @@ def read_rates(path: Path) -> list[dict[str, str]]:
 
 
 def hours(some: Iterable[Job], rates: Mapping[str, float]) -> float | None:
-    """Device hours of solving, training and sampling; None where a rate that they need was not measured.
+    """Device hours of solving, training and sampling; None if a rate that they need was not measured.
 
-    A training step's rate holds its teacher forwards; a student samples at the teacher's rate.
+    A method's rate includes its teacher forwards; a student samples at the teacher's rate.
     """
     seconds = 0.0
     for job in some:
@@ -161,7 +161,7 @@ def hours(some: Iterable[Job], rates: Mapping[str, float]) -> float | None:
 
 
 def size(folder: Path) -> int | None:
-    """Bytes that an artefact lists, a collection's parts included; None where it is not there."""
+    """Bytes listed by an artefact, including a collection's parts; None if it is not there."""
     try:
         manifest = read_json(folder / MANIFEST)
         total = int(manifest["bytes"])
@@ -187,7 +187,7 @@ def plan(config: Config, runs: Sequence[Run], results: Path, rates: Path = RATES
         some = [job for job in found if job.kind == kind]
         known = [s for job in some if (s := sizes[job.folder]) is not None]
         left = sum(job.forwards for job in some if sizes[job.folder] is None)
-        # What is not there yet is taken to be as large as its like on average, or as the rows that it will keep.
+        # Missing artefacts count with the mean size of their kind, or with that of the rows they will store.
         latent, image = row_bytes(config)
         beforehand = sum(job.latents * latent + job.images * image for job in some)
         expected = len(some) * sum(known) / len(known) if known else beforehand or None

@@ -1,4 +1,4 @@
-"""Noise processes: x_t = α(t)·x₀ + σ(t)·ε. Nothing else in the code knows which process it runs under."""
+"""Noise processes x_t = α(t)·x₀ + σ(t)·ε. The rest of the code uses them through `Process` alone."""
 
 from __future__ import annotations
 
@@ -33,37 +33,37 @@ class Process(ABC):
 
     @abstractmethod
     def grid(self, intervals: int) -> Tensor:
-        """Times from `start` down to `end`, (intervals + 1,), float64; raises UserError where impossible."""
+        """Times from `start` down to `end`, (intervals + 1,), float64; UserError if there is no such grid."""
 
     @abstractmethod
     def velocity(self, x: Tensor, eps: Tensor, t: Tensor) -> Tensor:
-        """dx/dt of the probability-flow ODE at x (B, …), given the noise ε̂ there, per unit of t."""
+        """dx/dt of the probability-flow ODE at x (B, …) and t (B,), given the predicted noise ε̂."""
 
     @abstractmethod
     def boundary(self, t: Tensor) -> tuple[Tensor, Tensor]:
         """(c_skip, c_out) of the consistency parameterisation at times (B,); (1, 0) at `end`."""
 
     def student(self, t: Tensor) -> tuple[Tensor, Tensor]:
-        """(a, b) at times (B,): the student f = a·x + b·x̂₀ with the x̂₀ of its network; (1, 0) at `end`.
+        """(a, b) at times (B,) of the student f = a·x + b·x̂₀, with x̂₀ from its network; (1, 0) at `end`.
 
-        Where c_out scales x̂₀, as on the VP process, that is `boundary` itself.
+        If c_out multiplies x̂₀, as on the VP process, these are c_skip and c_out.
         """
         return self.boundary(t)
 
     @abstractmethod
     def network_time(self, t: Tensor) -> Tensor:
-        """What the network is told instead of t, (B,)."""
+        """The network's time input for times (B,), (B,)."""
 
     @abstractmethod
     def output_scales(self, t: Tensor) -> tuple[Tensor, Tensor]:
         """(a, b) at times (B,): a pixel network's output F means the noise ε̂ = a·x + b·F."""
 
     def level(self, t: Tensor) -> Tensor:
-        """The noise at times (B,) beyond what is left at `end`: x on a straight step to the end is α·x_end + level·slope."""
+        """The noise at times (B,) in excess of that at `end`: on DDIM's straight line to the end, x = α·x_end + level·ε̂."""
         return self.sigma(t)
 
     def inner(self, t: Tensor) -> Tensor:
-        """The nearest times (B,) at which dx/dt is defined: where σ = 0 the slope of an ε̂ is not."""
+        """The nearest times (B,) at which dx/dt is defined, which it is not where σ = 0."""
         return t
 
     def diffuse(self, x0: Tensor, eps: Tensor, t: Tensor) -> Tensor:
@@ -75,24 +75,24 @@ class Process(ABC):
         return (x - expand(self.sigma(t), x) * eps) / expand(self.alpha(t), x)
 
     def input_scale(self, t: Tensor) -> Tensor:
-        """c_in: what a network's input is multiplied with at times (B,), so that it has about unit variance."""
+        """c_in at times (B,): the factor that gives the network's input about unit variance."""
         return torch.ones_like(t, dtype=torch.float64)
 
     def renoise(self, x: Tensor, eps: Tensor, t: Tensor) -> Tensor:
-        """x_t from x at `end` and fresh noise, row by row: what stands between two steps of a student."""
+        """x_t from x at `end` and fresh noise, row by row: between two sampling steps of a student."""
         return self.diffuse(x, eps, t)
 
     def prior(self, noise: Tensor) -> Tensor:
-        """x at `start` from standard normal noise: σ(start)·noise for VE, the noise itself for VP."""
+        """x at `start` from standard normal noise: σ(start)·noise on VE, the noise itself on VP."""
         return noise
 
 
 class VariancePreserving(Process):
-    """The discrete DDPM process of Stable Diffusion (Ho et al. 2006.11239, Section 2), its times counted from 1.
+    """The discrete DDPM process of Stable Diffusion (Ho et al. 2006.11239, Section 2), with times counted from 1.
 
     Times t ∈ {0, …, K} with K = len(betas): α(t) = √ᾱ_{t−1}, σ(t) = √(1 − ᾱ_{t−1}), α(0) = 1, σ(0) = 0.
-    `time_input`: "zero_based" tells the network t − 1 (what a diffusers U-Net was trained on), "one_based" t
-    (what the paper's released code feeds it).
+    `time_input`: the network gets t − 1 ("zero_based", as a diffusers U-Net was trained) or t ("one_based", as in the
+    released code of 2411.08954).
     """
 
     def __init__(self, betas: Sequence[float] | Tensor, time_input: str = "zero_based") -> None:
@@ -136,7 +136,7 @@ class VariancePreserving(Process):
         return torch.arange(intervals, -1, -1, dtype=torch.float64) * (total // intervals)
 
     def velocity(self, x: Tensor, eps: Tensor, t: Tensor) -> Tensor:
-        """−½β x + ½β ε̂/σ with β = β_{t−1}; at t = 0 the values of t = 1, as the code released with 2411.08954 has it."""
+        """−½β x + ½β ε̂/σ with β = β_{t−1}; at t = 0 the values of t = 1, as in the released code of 2411.08954."""
         index = self._index(t).clamp(min=1)
         beta = expand(self.betas[index - 1].to(x.device), x)
         sigma = expand(self._sigma[index].to(x.device), x)
@@ -160,10 +160,10 @@ class VariancePreserving(Process):
 
 
 class VarianceExploding(Process):
-    """Karras's process x_t = x₀ + t·ε, whose time is the noise level itself (Karras et al. 2206.00364).
+    """Karras's process x_t = x₀ + t·ε, with the noise level as time (Karras et al. 2206.00364).
 
-    From T = `start` down to ε = `end`, where the ODE's endpoint x_ε lies; `rho` bends the grid towards small times,
-    `sigma_data` is the data's standard deviation.
+    From T = `start` to ε = `end`; the ODE's endpoint is x_ε. A larger `rho` puts more grid times near `end`. `sigma_data` is
+    the data's standard deviation.
     """
 
     def __init__(self, start: float = 80.0, end: float = 0.002, rho: float = 7.0, sigma_data: float = 0.5) -> None:
@@ -178,13 +178,13 @@ class VarianceExploding(Process):
         return t.double()
 
     def grid(self, intervals: int) -> Tensor:
-        """(T^(1/ρ) + i/N·(ε^(1/ρ) − T^(1/ρ)))^ρ for i = 0 … N: what Song et al. call N is one more, the number of times."""
+        """(T^(1/ρ) + i/N·(ε^(1/ρ) − T^(1/ρ)))^ρ for i = 0 … N; N in Song et al. is the number of times, one more."""
         if intervals < 1:
             raise UserError(f"N = {intervals} is not a number of intervals, 1 or more")
         first, last = self.start ** (1 / self.rho), self.end ** (1 / self.rho)
-        # One by one from the fraction i/N, so that a time two grids share is the same number in both.
+        # From the fraction i/N, so that a time that two grids share is the same float in both.
         inner = [(first + i / intervals * (last - first)) ** self.rho for i in range(1, intervals)]
-        # Rounding must not put the ends beside themselves: the boundary holds at exactly ε.
+        # The ends without rounding: the boundary condition holds at exactly ε.
         return torch.tensor([self.start, *inner, self.end], dtype=torch.float64)
 
     def level(self, t: Tensor) -> Tensor:
@@ -202,26 +202,26 @@ class VarianceExploding(Process):
         return data**2 / (off**2 + data**2), data * off / (t**2 + data**2).sqrt()
 
     def student(self, t: Tensor) -> tuple[Tensor, Tensor]:
-        """f = c_skip·x + c_out·F, where x̂₀ = D has the F of `denoiser`: b = (t − ε)/t, a = c_skip − b·σ_d²/(t² + σ_d²).
+        """b = (t − ε)/t, a = c_skip − b·σ_d²/(t² + σ_d²): f = c_skip·x + c_out·F, with x̂₀ = D and the F of `denoiser`.
 
-        So that a student that starts as its teacher's twin starts as about the teacher's D.
+        A student with its teacher's weights is then about the teacher's D.
         """
         skip, _ = self.boundary(t)
         b = (t.double() - self.end) / t.double()
         return skip - b * self.denoiser(t)[0], b
 
     def denoiser(self, t: Tensor) -> tuple[Tensor, Tensor]:
-        """(c_skip, c_out) of the teacher's own parameterisation, D = c_skip·x + c_out·F (Karras et al., Table 1)."""
+        """(c_skip, c_out) of the teacher's D = c_skip·x + c_out·F (Karras et al., Table 1)."""
         t, data = t.double(), self.sigma_data
         return data**2 / (t**2 + data**2), data * t / (t**2 + data**2).sqrt()
 
     def output_scales(self, t: Tensor) -> tuple[Tensor, Tensor]:
-        """(t/(t² + σ_d²), −σ_d/√(t² + σ_d²)): ε̂ = (x − D)/t with the D of `denoiser`, without its cancellation at small t."""
+        """(t/(t² + σ_d²), −σ_d/√(t² + σ_d²)): ε̂ = (x − D)/t with the D of `denoiser`, without cancellation at small t."""
         t, data = t.double(), self.sigma_data
         return t / (t**2 + data**2), -data / (t**2 + data**2).sqrt()
 
     def loss_weight(self, t: Tensor) -> Tensor:
-        """λ(t) = (t² + σ_d²)/(t σ_d)² of ‖D − x₀‖², which makes the weight of ‖F − F*‖² one (Karras et al., Table 1)."""
+        """λ(t) = (t² + σ_d²)/(t σ_d)² of ‖D − x₀‖², which is weight 1 of ‖F − F*‖² (Karras et al., Table 1)."""
         t, data = t.double(), self.sigma_data
         return (t**2 + data**2) / (t * data) ** 2
 
@@ -229,11 +229,11 @@ class VarianceExploding(Process):
         return 1 / (t.double() ** 2 + self.sigma_data**2).sqrt()
 
     def network_time(self, t: Tensor) -> Tensor:
-        """250·ln t, as Song et al. rescale Karras's ¼ ln t: diffusers' sinusoids turn once in 2π to 2π·10⁴ of it, as for DDPM's steps."""
+        """250·ln t: Karras's ¼ ln t times 1000 (Song et al.), the range of DDPM's steps, for which diffusers' sinusoids are made."""
         return 250 * t.double().log()
 
     def renoise(self, x: Tensor, eps: Tensor, t: Tensor) -> Tensor:
-        """x + √(t² − ε²)·z: x at ε has that much noise already (Song et al., Algorithm 1)."""
+        """x + √(t² − ε²)·z, since x at ε has noise of variance ε² already (Song et al., Algorithm 1)."""
         return x + expand((t.double() ** 2 - self.end**2).clamp(min=0).sqrt(), x) * eps
 
     def prior(self, noise: Tensor) -> Tensor:
@@ -241,7 +241,7 @@ class VarianceExploding(Process):
 
 
 def make(settings: config.Process) -> Process:
-    """The process that a configuration's block names."""
+    """The process of a configuration."""
     if settings.kind == "karras":
         k = settings.karras
         return VarianceExploding(k.sigma_max, k.sigma_min, k.rho, k.sigma_data)

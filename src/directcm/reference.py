@@ -1,4 +1,4 @@
-"""The configuration described, from its models: JSON schema, Markdown page, commented YAML of the defaults."""
+"""Reference of the configuration, made from its models: JSON schema, Markdown page, commented YAML of the defaults."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def _plain(value: Any) -> Any:
 
 
 def _flow(value: Any) -> str:
-    """YAML's flow style: text bare where it is a plain word."""
+    """A value in YAML's flow style; plain words are not quoted."""
     if isinstance(value, dict):
         return "{" + ", ".join(f"{k}: {_flow(v)}" for k, v in value.items()) + "}"
     if isinstance(value, list):
@@ -108,7 +108,7 @@ def markdown() -> str:
 
 
 def render(suffix: str) -> str:
-    """The text for a file of a suffix: .json the schema, .md the page, .yaml the defaults."""
+    """The reference for a file's suffix: .json the schema, .md the page, .yaml the defaults."""
     if suffix == ".md":
         return markdown()
     if suffix in (".yaml", ".yml"):

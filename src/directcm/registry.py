@@ -1,24 +1,24 @@
-"""What the methods' files say of themselves, read from their source, so that planning and analysis import no torch.
+"""The methods' declarations, read from their source files, so that planning and analysis import no torch.
 
-A method is a file in `methods/` and nothing else: its name there is its name in the configuration.
+A method is one file in `methods/`; the file's name is its name in the configuration.
 
-    LABEL = "Direct CM"                what tables and figures call it
-    TEACHER, TARGETS = False, "forward"  does a step ask the teacher; of which start points does it need solved endpoints:
-                                       "forward" (noised images), "prior" (pure noise), "trajectory" (all points of the
-                                       teacher's own), or none, ""
-    FORWARDS = 1                       rows through the student's network for one pair, the loss's forward included (of its later
-                                       parts, where they differ: `student_forwards`)
+    LABEL = "Direct CM"                its name in tables and figures
+    TEACHER, TARGETS = False, "forward"  whether a step asks the teacher; and the start points of which it needs the solved
+                                       endpoints: "forward" (noised images), "prior" (pure noise), "trajectory" (all points
+                                       of the teacher's trajectories), or "" for none
+    FORWARDS = 1                       rows through the student's network per pair, the loss's forward included (the largest
+                                       number, if it changes: `student_forwards`)
 
-and, where it is so,
+Optional:
 
-    PROCESSES = ("karras",)            the processes that it is defined on
+    PROCESSES = ("karras",)            the processes on which it is defined
     HALVES = True                      N is halved until it is 1
-    STORED = True                      all that it asks of the teacher is one solver step from its start points of noised images,
-                                       which solving the ODE for other students has made already
-    SETTINGS = {"mu": 0.95}            numbers of its own with their defaults, which `methods` of the configuration changes; one
-                                       named dropout is the network's in training, 0 for methods without
-    RANGES = "0 <= mu <= 1"            what they have to keep, comparisons that name each of them; where it has SETTINGS.
-                                       A number whose default is whole has to be whole, too
+    STORED = True                      it asks the teacher only for one solver step from start points of noised images, which
+                                       may be stored with the targets already
+    SETTINGS = {"mu": 0.95}            hyperparameters with their defaults, which `methods` of the configuration changes;
+                                       `dropout` is the network's dropout in training, 0 for methods without it
+    RANGES = "0 <= mu <= 1"            comparisons that the hyperparameters must satisfy; each must occur. If a default is
+                                       an integer, so must be the value
 """
 
 from __future__ import annotations
@@ -31,14 +31,14 @@ from pathlib import Path
 from typing import Any
 
 FOLDER = Path(__file__).resolve().parent / "methods"
-# The paper's own two come first, wherever methods stand in a row.
+# The paper's two methods come first in every list.
 FIRST = ("cm", "direct_cm")
-COUPLINGS = ("forward", "prior", "trajectory")
+START_POINTS = ("forward", "prior", "trajectory")
 
 
 @dataclass(frozen=True)
 class Declared:
-    """A method by what its file says."""
+    """The declarations of a method's file."""
 
     label: str
     teacher: bool
@@ -47,37 +47,37 @@ class Declared:
     processes: tuple[str, ...] = ("vp", "karras")
     halves: bool = False
     stored: bool = False
-    settings: Mapping[str, float] = field(default_factory=dict)
+    hparams: Mapping[str, float] = field(default_factory=dict)
     ranges: tuple[str, ...] = ()
 
     def refused(self, given: Mapping[str, float]) -> str | None:
-        """What is wrong with numbers of a method's own in the place of its defaults, and what would be right; of the first that is."""
+        """The first error in hyperparameters that replace defaults, with what is expected; None if all are valid."""
         for key in given:
-            if key not in self.settings:
-                own_ones = f"; it has {', '.join(self.settings)}" if self.settings else ", which has none of its own"
-                return f"unknown setting {key!r}{own_ones}"
-        own = {**self.settings, **given}
-        for key, default in self.settings.items():
-            if isinstance(default, int) and not float(own[key]).is_integer():
-                return f"{key} = {own[key]:g}, expected a whole number"
+            if key not in self.hparams:
+                known = f"; it has {', '.join(self.hparams)}" if self.hparams else ", which has none of its own"
+                return f"unknown setting {key!r}{known}"
+        hparams = {**self.hparams, **given}
+        for key, default in self.hparams.items():
+            if isinstance(default, int) and not float(hparams[key]).is_integer():
+                return f"{key} = {hparams[key]:g}, expected a whole number"
         for condition in self.ranges:
-            if not holds(condition, own):
-                values = " and ".join(f"{key} = {own[key]:g}" for key in own if key in named(condition))
+            if not holds(condition, hparams):
+                values = " and ".join(f"{key} = {hparams[key]:g}" for key in hparams if key in named(condition))
                 return f"{values}, expected {condition.replace('<=', '≤')}"
         return None
 
     @property
     def pool(self) -> bool:
-        """Whether it trains on the pool of start points and on nothing else; what learns from data draws pairs of its own."""
+        """Whether it trains only on the pool of noised images or pure noise; the others draw fresh pairs, or trajectories."""
         return self.teacher or self.targets in ("forward", "prior")
 
 
-# What a range is made of: comparisons of numbers and names and their powers.
+# The syntax allowed in RANGES: comparisons of numbers, names and their powers.
 _PARTS = (ast.Compare, ast.Lt, ast.LtE, ast.BinOp, ast.Pow, ast.UnaryOp, ast.USub, ast.Name, ast.Load, ast.Constant)
 
 
 def conditions(ranges: str) -> tuple[str, ...]:
-    """The comparisons of RANGES, one by one. Raises ValueError where it holds anything else."""
+    """The comparisons in RANGES. Raises ValueError if it holds anything else."""
     parts = tuple(part.strip() for part in ranges.split(",")) if ranges else ()
     for part in parts:
         try:
@@ -90,21 +90,21 @@ def conditions(ranges: str) -> tuple[str, ...]:
 
 
 def named(condition: str) -> set[str]:
-    """The settings that a condition names."""
+    """The hyperparameters in a condition."""
     return {node.id for node in ast.walk(ast.parse(condition)) if isinstance(node, ast.Name)}
 
 
-def holds(condition: str, own: Mapping[str, float]) -> bool:
-    """Whether numbers keep a condition; not, where it has no value for them."""
+def holds(condition: str, hparams: Mapping[str, float]) -> bool:
+    """Whether hyperparameters satisfy a condition; False if it cannot be evaluated for them."""
     try:
-        return bool(eval(condition, {"__builtins__": {}}, {key: float(value) for key, value in own.items()}))
+        return bool(eval(condition, {"__builtins__": {}}, {key: float(value) for key, value in hparams.items()}))
     except (ArithmeticError, TypeError):
-        # A power of 0, beyond all floats, or of no real value.
+        # A negative power of 0, an overflow, or a complex value.
         return False
 
 
 def declared(path: Path) -> Declared:
-    """What a method's file declares. Raises ValueError where something is missing or not a plain value."""
+    """The declarations in a method's file. Raises ValueError if one is missing or not a literal."""
     found: dict[str, Any] = {}
     for node in ast.parse(path.read_text(encoding="utf-8")).body:
         if isinstance(node, ast.Assign):
@@ -122,17 +122,17 @@ def declared(path: Path) -> Declared:
         return isinstance(value, int | float) and not isinstance(value, bool)
 
     def kept(ranges: object) -> bool:
-        own = found["SETTINGS"]
+        hparams = found["SETTINGS"]
         try:
             parts = conditions(str(ranges))
         except ValueError:
             return False
-        return {name for part in parts for name in named(part)} == set(own) and all(holds(part, own) for part in parts)
+        return {n for part in parts for n in named(part)} == set(hparams) and all(holds(p, hparams) for p in parts)
 
     checks = {
         "LABEL": ("text", lambda v: isinstance(v, str)),
         "TEACHER": ("True or False", lambda v: isinstance(v, bool)),
-        "TARGETS": (f'"" or one of {", ".join(COUPLINGS)}', lambda v: v in ("", *COUPLINGS)),
+        "TARGETS": (f'"" or one of {", ".join(START_POINTS)}', lambda v: v in ("", *START_POINTS)),
         "FORWARDS": ("a number", number),
         "PROCESSES": ("names of processes", lambda v: isinstance(v, tuple) and set(v) <= {"vp", "karras"}),
         "HALVES": ("True or False", lambda v: isinstance(v, bool)),
@@ -154,7 +154,7 @@ def declared(path: Path) -> Declared:
 
 @functools.cache
 def methods(folder: Path = FOLDER) -> dict[str, Declared]:
-    """All methods by name: the paper's first, the others in alphabetical order."""
+    """All methods by name: the paper's two, then the others in alphabetical order."""
     names = sorted(path.stem for path in folder.glob("*.py") if not path.stem.startswith("_"))
     order = [name for name in FIRST if name in names] + [name for name in names if name not in FIRST]
     return {name: declared(folder / f"{name}.py") for name in order}

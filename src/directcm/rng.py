@@ -1,7 +1,7 @@
 """Counter-based random numbers keyed by (run seed, purpose, index).
 
-A draw depends on its key alone: not on batch size, the number of processes, a resume point or the
-order of work. The bit generator is Philox (Salmon et al. 2011), the key a BLAKE2 hash.
+A draw depends on its key alone, not on batch size, number of processes, resuming or the order of work.
+The bit generator is Philox (Salmon et al. 2011); its key is a BLAKE2 hash.
 """
 
 from __future__ import annotations
@@ -18,18 +18,18 @@ if TYPE_CHECKING:
 
 
 def deterministic(threads: int) -> None:
-    """Make torch give the same bytes every time on so many CPU threads (their number shows in the last bits).
+    """Make torch's results reproducible to the byte for this number of CPU threads; another number changes the last bits.
 
-    Without it the gradient of an indexing adds up in the order of the threads. To be called before torch's first work.
+    Without it the gradient of indexing is summed in the threads' order. Call it before torch's first computation.
     """
-    # Where no verb has set it (directcm.environment).
+    # If no verb has set it (directcm.environment).
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     import torch
 
     torch.set_num_threads(threads)
-    # As use_deterministic_algorithms(True, warn_only=True), which imports a compiler beside: a second or two of every short job.
+    # As use_deterministic_algorithms(True, warn_only=True), which also imports a compiler: one or two seconds per job.
     torch.set_deterministic_debug_mode("warn")
-    # Fills every new tensor, to show who reads what was never written: a thirtieth of a small network's step.
+    # Off: filling every new tensor costs a thirtieth of a small network's step.
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
 
 
@@ -41,7 +41,7 @@ def generator(seed: int, purpose: str, *index: int) -> np.random.Generator:
 
 
 def seed_torch(seed: int, purpose: str, *index: int) -> None:
-    """Seed torch's own generator, which the libraries' weight initialisations and dropout draw from; nothing else uses it."""
+    """Seed torch's global generator, which only libraries' weight initialisation and dropout use."""
     import torch
 
     torch.manual_seed(int(generator(seed, purpose, *index).integers(2**63)))

@@ -1,4 +1,4 @@
-"""The verb `sample`: what the teacher (many ODE steps) or a student (one or a few) makes of the shared noise."""
+"""The verb `sample`: samples of the teacher (many ODE steps) or of a student (few steps) from the shared noise."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ from directcm.teachers import Conditioning, Teacher, load, load_codec, loader
 from directcm.teachers.codec import Codec, to_images
 from directcm.times import step_indices
 
-# A method's own way from x at times t, where its student found `end`, to times s.
+# (process, x at times t, the student's prediction `end`, t, s) → x at times s.
 Jump = Callable[[Process, Tensor, Tensor, Tensor, Tensor], Tensor]
 
 
 def set_name(step: int, sampling_steps: int) -> str:
-    """The name of a set within its run's collections: after how many optimiser steps, in how many steps it was sampled."""
+    """The name of a set of samples in its run's collections: optimiser step and number of sampling steps."""
     return f"step~{step},sampling_steps~{sampling_steps}"
 
 
@@ -46,7 +46,7 @@ def sample_student(
     rows: range,
     jump: Jump | None = None,
 ) -> Tensor:
-    """Latents (B, …) of `steps` student steps from noise (B, …), at even times (`step_indices`)."""
+    """Latents (B, …) after `steps` student steps from noise (B, …), at evenly spaced times (`step_indices`)."""
     return sample_at(student, noise, cond, intervals, step_indices(intervals, steps), seed, rows, jump=jump)
 
 
@@ -62,9 +62,9 @@ def sample_at(
     purpose: str = "step_noise",
     jump: Jump | None = None,
 ) -> Tensor:
-    """Latents (B, …) of student steps from noise (B, …) at the times of these grid indices, the first 0, ascending.
+    """Latents (B, …) after student steps from noise (B, …) at these grid indices, ascending from 0.
 
-    Between two steps, fresh noise, keyed by purpose, row, number of steps and step: whatever the times are; or the method's own `jump`.
+    Between two steps the method's `jump`, or else fresh noise, keyed by purpose, row, number of steps and step, not by the times.
     """
     device = student.teacher.device
     process = student.process
@@ -84,7 +84,7 @@ def sample_at(
 
 @dataclass(frozen=True)
 class Evaluated:
-    """What sampling reads: the teacher, the prompts' conditioning and the initial noise."""
+    """The inputs of sampling: the teacher, the prompts' conditioning and the initial noise."""
 
     settings: Evaluation
     teacher: Artifact
@@ -98,7 +98,7 @@ class Evaluated:
             raise UserError(f"{self.noise.folder}: made for other latents; delete it and run again")
 
     def under(self, noise: Artifact) -> Evaluated:
-        """The same under another noise; what has been loaded is shared."""
+        """The same with another noise; teacher, codec and latents are shared."""
         other = replace(self, noise=noise)
         vars(other).update({name: getattr(self, name) for name in ("model", "codec", "pool")})
         return other
@@ -117,7 +117,7 @@ class Evaluated:
 
     @cached_property
     def ids(self) -> Tensor:
-        """An image of the pool that bears the row's prompt, by row."""
+        """Per row the first image in the pool with the row's prompt."""
         prompts = [self.pool.text[r["text"]] for r in self.noise.csv("prompts.csv")]
         ids_of_caption = {int(c): i for i, c in reversed(list(enumerate(self.pool.caption.tolist())))}
         return torch.tensor([ids_of_caption[c] for c in prompts])
@@ -127,7 +127,7 @@ class Evaluated:
         return self.noise.tensors("noise.safetensors")["noise"]
 
     def key(self, ode: Ode) -> dict[str, Any]:
-        """The settings that both teacher's and students' samples depend on."""
+        """The settings that all samples depend on."""
         return {
             "block": self.settings.block,
             "batch_size": self.settings.batch_size,
@@ -153,7 +153,7 @@ def _finish(
     counts: Callable[[int, int], dict[str, int]],
     *code: str,
 ) -> None:
-    """Work through the blocks, decode, and write the samples artefact; `code`: modules that the blocks depend on beside this one."""
+    """Compute the blocks, decode, and write the samples artefact; `code`: further modules that the blocks depend on."""
     whole = {
         **key,
         "code": digest("sampling", loader(what.teacher), *code),
@@ -175,7 +175,7 @@ def _finish(
         drawn = Progress(f"{name}, decoding", rows_here, "image")
         first = blocks[0].start
         for rows in blocks:
-            # By block, as they were solved: which rows share a batch must not depend on the number of shards.
+            # Block by block: which rows share a batch must not depend on the number of shards.
             for start in range(rows.start, rows.stop, what.settings.batch_size):
                 some = range(start, min(start + what.settings.batch_size, rows.stop))
                 latents = done["latents"][some.start - first : some.stop - first]
@@ -186,7 +186,7 @@ def _finish(
 
 
 def sample_teacher(what: Evaluated, ode: Ode, shard: int, shards: int, scratch: Path, out: Path) -> None:
-    """The teacher's ODE under `ode`: a samples artefact, latents.safetensors (latents, rows) and images/<row>.png."""
+    """The teacher's samples with `ode`: an artefact with latents.safetensors (latents, rows) and images/<row>.png."""
     blocks = block_ranges(len(what.initial), what.settings.block, shard, shards)
     progress = Progress("sample: teacher", sum(len(b) for b in blocks) * ode.N, "ODE step")
 
@@ -232,9 +232,9 @@ def sample_students(
     scratch: Path,
     out: Path,
 ) -> None:
-    """A run's sets (optimiser step, sampling steps), each a samples artefact in a collection; the times are on `ode`'s grid of N.
+    """A run's sets (optimiser step, sampling steps), each a samples artefact in a collection; times are on `ode`'s grid.
 
-    A method whose students of few steps are finished one after another is sampled with the one of these steps, as it was by then.
+    If the method has `ready` (progressive distillation), the student for k sampling steps is taken from that training step.
     """
     if student.manifest["inputs"]["teacher"] != what.teacher.fingerprint:
         raise UserError(f"{student.folder}: distilled from another teacher; train it again")
@@ -247,7 +247,7 @@ def sample_students(
     progress = Progress("sample: student", rows_all * len(sets), "sample")
     inputs = {**what.inputs(), "student": student}
     run = student.run
-    # By name: what samples does not depend on all methods, so that an edited one's samples alone are made again.
+    # Imported by name, so that samples depend on the code of their own method alone.
     method = importlib.import_module(f"directcm.methods.{run.method}")
     jump, ready = (getattr(method, name, None) for name in ("jump", "ready"))
     for step, steps in sets:

@@ -1,13 +1,12 @@
-"""The verb `search`: the sampling times of a student, found by a greedy ternary search (Song et al. 2303.01469, Algorithm 1).
+"""The verb `search`: sampling times of a student by a greedy ternary search (Song et al. 2303.01469, Algorithm 1).
 
-Times are placed one at a time, each by a ternary search for the least distance between the samples so far and the data (or the
-teacher's samples). What is searched is the index on the grid of the student's own ODE, on every process: a student has learnt at
-these times and at no other, VP has no others, and over whole numbers the search ends by itself. A distance of finite samples has
-neither one minimum nor a smooth course, so nothing is trusted but what was probed: every probe is written, even times are probed
-first, and the result is the least of all.
+Times are placed one at a time, each by a ternary search for the least distance of the samples so far to the data (or to the
+teacher's samples). The search runs over indices of the grid of the student's ODE: these are the times on which it was trained, and
+VP has no others. A distance of finitely many samples is noisy and can have several minima. So every probe is written, evenly spaced
+times are probed first, and the result is the least value of all probes.
 
-What is chosen as the least of many noisy values looks better than it is: even and found times are measured and compared again on
-the evaluation's noise and prompts, which the search has not seen.
+The minimum of many noisy values is biased low. So even and found times are measured and compared again on the evaluation's noise
+and prompts, which the search has not used.
 """
 
 from __future__ import annotations
@@ -50,10 +49,10 @@ PROBES = ["probe", "steps", "indices", "times", "value", "n"]
 
 
 def ternary(low: int, high: int, value: Callable[[int], float]) -> int:
-    """The index of the least value that was probed among low … high; the minimiser where values fall strictly, then rise strictly.
+    """The index in low … high with the least probed value: the minimum if values strictly fall, then strictly rise.
 
-    Of n indices at most `most_probes(n)` are asked for, none twice. Of two equal values a minimum lies between them; where they
-    are two of a plateau it need not, and what is between them is the plateau's.
+    At most `most_probes(n)` of n indices are probed, none twice. If two probes are equal the search goes on between them, where
+    the minimum of such values lies; on a plateau it need not.
     """
     probed: dict[int, float] = {}
 
@@ -73,7 +72,7 @@ def ternary(low: int, high: int, value: Callable[[int], float]) -> int:
 
 
 def most_probes(n: int) -> int:
-    """How many of n indices `ternary` asks for at most: two for each time that two thirds, rounded up, are left, then what is left."""
+    """The most probes of `ternary` on n indices: two for each cut to two thirds, then the at most three that are left."""
     asked = 0
     while n > 3:
         n, asked = -(-2 * (n - 1) // 3), asked + 2
@@ -81,16 +80,16 @@ def most_probes(n: int) -> int:
 
 
 def least(probed: Mapping[K, float]) -> K:
-    """Where the least value is; of equal ones where it was probed first."""
+    """The key of the least value; of equal values the first that was probed."""
     return min(probed, key=probed.__getitem__)
 
 
 def greedy(intervals: int, numbers: Iterable[int], measure: Callable[[Times], float]) -> dict[Times, float]:
-    """Values of all grid indices (0 = pure noise, ascending: times strictly descend) that were probed, in that order, none twice.
+    """Every probe in order, none twice: grid indices (ascending, 0 = pure noise) → value.
 
-    For each number of steps k ≤ intervals the even times first. Then the second time by a ternary search over all of the grid,
-    for the student of two steps; the third behind it, for that of three; up to k. A time that would leave no room for those that
-    follow is moved to the last that does, where a function with one minimum has its least.
+    For each number of steps k ≤ intervals, evenly spaced times come first. Then the second time is searched over the whole grid with
+    two-step samples, the third after it with three-step samples, and so on up to k. If a found time leaves no room for those that
+    follow, the last index that does is taken: of a function with one minimum it is the best of those allowed.
     """
     probed: dict[Times, float] = {}
 
@@ -100,12 +99,12 @@ def greedy(intervals: int, numbers: Iterable[int], measure: Callable[[Times], fl
         return probed[times]
 
     def after(placed: Times, follow: int) -> Times:
-        """`placed` and the best next index, with `follow` more to come."""
+        """`placed` with the best next index that leaves room for `follow` more."""
         last = intervals - 1 - follow
         if ternary(placed[-1] + 1, intervals - 1, lambda index: at((*placed, index))) > last:
             at((*placed, last))
-        own = {t: v for t, v in probed.items() if t[:-1] == placed and t[-1] <= last}
-        return least(own)
+        fits = {t: v for t, v in probed.items() if t[:-1] == placed and t[-1] <= last}
+        return least(fits)
 
     for steps in sorted(numbers):
         at(tuple(step_indices(intervals, steps)))
@@ -116,7 +115,7 @@ def greedy(intervals: int, numbers: Iterable[int], measure: Callable[[Times], fl
 
 
 def best(probed: Mapping[Times, float], steps: int) -> Times:
-    """The grid indices of the least value probed with so many steps."""
+    """The grid indices with the least probed value for this number of steps."""
     return least({times: value for times, value in probed.items() if len(times) == steps})
 
 
@@ -125,14 +124,14 @@ def best(probed: Mapping[Times, float], steps: int) -> Times:
 
 @dataclass(frozen=True)
 class _Reference:
-    """What samples are compared with: checked features (n, D) of the data or of the teacher's samples, row by row."""
+    """Features (n, D) of the data or of the teacher's samples, with which samples are compared."""
 
     artifact: Artifact
     features: np.ndarray
 
     @classmethod
     def read(cls, artifact: Artifact, side: str, extractor: FeatureExtractor, noise: Artifact) -> _Reference:
-        """The features, if they are of this side, extractor and noise."""
+        """Read features; UserError if they belong to another side, extractor or noise."""
         of = {"data": "data", "teacher": "samples"}[side]
         if artifact.settings.get("of") != of or artifact.manifest["inputs"].get("noise") != noise.fingerprint:
             raise UserError(
@@ -148,7 +147,7 @@ class _Reference:
 
 @dataclass(frozen=True)
 class _Sampler:
-    """A student under one noise: features of what it samples at given times."""
+    """A student with one initial noise: features of its samples at given times."""
 
     name: str
     what: Evaluated
@@ -160,7 +159,7 @@ class _Sampler:
     scratch: Path
 
     def features(self, indices: Times, n: int) -> np.ndarray:
-        """Features (n, D) of the first n rows; blocks that `scratch` holds are not made again."""
+        """Features (n, D) of the first n rows; blocks in `scratch` are reused."""
         what, size = self.what, self.what.settings.batch_size
         texts = [p.text for p in read_prompts(what.noise)]
 
@@ -210,10 +209,10 @@ def make(
 ) -> None:
     """Write the search artefact of a finished student; `settings.metric` is a name.
 
-    probes.csv (PROBES): every probe in its order, under `search_noise`. search.json: per number of steps the even and the found
-    times, each with its value in the search ("search", n_search rows) and on the evaluation's `noise` ("value", n rows), and
-    found minus even there, with the p of a permutation within prompts for this student. `reference` are the features
-    of the data or of the teacher's samples, its first rows, as many as are compared.
+    probes.csv (PROBES): every probe in order, from `search_noise`. search.json, per number of steps: even and found times, each with
+    its value in the search ("search", n_search rows) and on the evaluation's `noise` ("value", n rows), and the difference found −
+    even of the latter with the p of a permutation test within prompts. `reference`: features of the data or of the teacher's
+    samples, of which the first n are used.
     """
     metric = settings.metric
     if metric not in DISTANCES:
@@ -318,10 +317,10 @@ def make(
 def _test(
     metric: str, a: np.ndarray, b: np.ndarray, reference: np.ndarray, statistics: config.Statistics, seed: int
 ) -> tuple[float, float]:
-    """(difference of the distances of a and b, p of its permutation within rows), all features (n, D)."""
+    """(difference of the distances of a and b to the reference, p of a permutation test within rows); features (n, D)."""
     one, other, count = a[None], b[None], statistics.permutations
     if metric in config.FRECHET:
-        own = frechet_difference_test(one, other, reference, count, seed)
+        test = frechet_difference_test(one, other, reference, count, seed)
     else:
-        own = kernel_difference_test(one, other, reference, metric.split("_")[0], count, seed)
-    return own.difference, own.p
+        test = kernel_difference_test(one, other, reference, metric.split("_")[0], count, seed)
+    return test.difference, test.p

@@ -1,7 +1,7 @@
-"""ODE solvers on the abstract process, and the queue that solves many start times at once.
+"""Solvers of the probability-flow ODE on any process, and `solve`, which batches rows that start at different times.
 
-A solver steps rows from times t to times s, each row at its own time. `ddim`, `euler` and `heun` are those of 2411.08954 and
-its released code, `edm_heun` is Karras's; docs/methods.md has the formulas side by side.
+A solver takes rows from times t to times s, one time per row. `ddim`, `euler` and `heun` are those of 2411.08954 and its
+released code, `edm_heun` is that of Karras et al.; docs/methods.md has the formulas side by side.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ class Solver(ABC):
 
 
 class Ddim(Solver):
-    """x_s = α_s x̂₀ + σ_s ε̂ (Song et al. 2010.02502); on the variance-exploding process this is Euler."""
+    """x_s = α_s x̂₀ + σ_s ε̂ (Song et al. 2010.02502); on the variance-exploding process this is Euler's step."""
 
     order = 1
     evaluations_per_step = 1
@@ -62,7 +62,7 @@ class Heun(Solver):
         process = teacher.process
         first = process.velocity(x, teacher.predict(x, t, cond, w).eps, t)
         guess = x + expand(s - t, x) * first
-        # At the end σ is 0: the values of the last time above it stand in, for the noise and for the slope alike.
+        # At the end σ is 0 on VP: noise and slope are evaluated at the last time above it instead.
         end = process.inner(s)
         second = process.velocity(guess, teacher.predict(guess, end, cond, w).eps, end)
         return x + expand(s - t, x) * 0.5 * (first + second)
@@ -71,9 +71,9 @@ class Heun(Solver):
 class EdmHeun(Solver):
     """Heun in u = σ/α on x/α, where the ODE is d(x/α)/du = ε̂ (Karras et al. 2206.00364, Algorithm 1 without noise).
 
-    DDIM is Euler's method in the same variables, so this is its second-order refinement. The paper ends with an Euler step
-    to σ = 0; u falls as √t there, which would leave an error of first order. So the last step is Heun's as far as the last
-    time at which ε̂ is defined, and DDIM's from there: as many evaluations, and order 2 down to the end.
+    DDIM is Euler's method in these variables; this is its second-order refinement. Karras et al. end with an Euler step to
+    σ = 0. There u falls as √t, and that step would leave a first-order error. So the last step here is Heun's to the last time
+    where ε̂ is defined, then DDIM's: the same NFE, and order 2 to the end.
     """
 
     order = 2
@@ -100,14 +100,14 @@ def make_solver(name: str) -> Solver:
 
 @dataclass
 class Count:
-    """Teacher forwards, in rows through the network: made, and the least that could do the work."""
+    """Teacher forwards, in rows through the network: those made, and the minimum for this work."""
 
     made: int = 0
     minimum: int = 0
 
 
 class Solved(NamedTuple):
-    """What `solve` gives: the rows' endpoints (n, …), where they were after their first step (n, …), and the forwards."""
+    """Result of `solve`: the rows' endpoints (n, …), their states after the first step (n, …), and the forwards."""
 
     ends: Tensor
     first: Tensor
@@ -127,16 +127,16 @@ def solve(
 ) -> Solved:
     """Endpoints of the guided ODE from rows x (n, …) that start at grid indices `starts` (n,) of grid(intervals).
 
-    Index 0 is pure noise, index `intervals` the data end. A queue keeps up to `batch_size` rows under way, each
-    at its own time; a row that arrives makes room for the next, so none is evaluated after its end. The results lie
-    on x's device in float32. `progress` hears of rows × steps done.
+    Index 0 is pure noise, index `intervals` the end. A batch holds up to `batch_size` rows, each at its own time; a finished row
+    is replaced by a waiting one, so none is evaluated after its end. The results are float32 on x's device. `progress` is
+    called with the row steps done.
     """
     process = teacher.process
     grid = process.grid(intervals).to(teacher.device)
     left = intervals - starts.long()
     if bool((left < 1).any()) or bool((left > intervals).any()):
         raise ValueError("starts are grid indices from 0 to intervals - 1")
-    # Longest first: the tail of the queue is short then, and the batch stays full for longer.
+    # Longest first, which keeps the batch full for longer.
     waiting = deque(torch.argsort(left, descending=True, stable=True).tolist())
     state = x.float().clone()
     first = torch.empty_like(state)

@@ -1,4 +1,4 @@
-"""Students: a teacher's network under the boundary parameterisation, with LoRA or all of its weights free."""
+"""Students: a teacher's network under the consistency parameterisation, trained by LoRA or in full."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from directcm.errors import UserError
 from directcm.processes import expand
 from directcm.teachers import Conditioning, Teacher
 
-# The layers that the latent-consistency LoRAs adapt: every attention, feed-forward and convolution of the U-Net.
+# As in latent-consistency LoRAs: every attention, feed-forward and convolution layer of the U-Net.
 LORA_LAYERS = (
     "to_q",
     "to_k",
@@ -39,7 +39,7 @@ LORA_LAYERS = (
 class Student:
     """f(x, t) = c_skip(t)·x + c_out(t)·F, unguided; f(x, end) = x exactly (Song et al. 2303.01469, equation 5).
 
-    F is x̂₀ on the VP process (the paper), the EDM network's own output on Karras's (Song et al., Appendix C).
+    F is x̂₀ on the VP process (2411.08954) and the EDM network's output on Karras's (Song et al., Appendix C).
     """
 
     def __init__(self, teacher: Teacher) -> None:
@@ -48,30 +48,30 @@ class Student:
 
     def __call__(self, x: Tensor, t: Tensor, cond: Conditioning | None) -> Tensor:
         """f at x (B, …), times t (B,), float32 (B, …)."""
-        own, clean = self.process.student(t)
-        return expand(own, x) * x + expand(clean, x) * self.teacher.predict(x, t, cond, 1.0).x0
+        a, b = self.process.student(t)
+        return expand(a, x) * x + expand(b, x) * self.teacher.predict(x, t, cond, 1.0).x0
 
 
 def _reads_lora(unet: Any) -> bool:
-    """Whether diffusers adds a LoRA to networks of this class, and loads it again; to a UNet2DModel it does not."""
+    """Whether diffusers can add and load a LoRA for this class of network; for UNet2DModel it cannot."""
     return hasattr(unet, "load_lora_adapter")
 
 
 def merged(unet: Any) -> Any:
-    """A copy of a network with its LoRA, W + B·A in the place of W."""
+    """A copy of a network with its LoRA merged: W + B·A replaces W."""
     from peft.tuners.tuners_utils import BaseTunerLayer
 
     whole = copy.deepcopy(unet)
     for name, module in list(whole.named_modules()):
         if isinstance(module, BaseTunerLayer):
             module.merge()
-            parent, _, own = name.rpartition(".")
-            setattr(whole.get_submodule(parent), own, module.get_base_layer())
+            parent, _, child = name.rpartition(".")
+            setattr(whole.get_submodule(parent), child, module.get_base_layer())
     return whole
 
 
 def _folded_weight(layer: Any) -> Tensor:
-    """W + s·B·A of a LoRA layer, of its base layer's shape; of a convolution B is 1 × 1."""
+    """W + s·B·A of a LoRA layer, in its base layer's shape; B of a convolution is 1 × 1."""
     (name,) = layer.active_adapters
     base = layer.base_layer.weight
     first, second = layer.lora_A[name].weight, layer.lora_B[name].weight
@@ -80,7 +80,7 @@ def _folded_weight(layer: Any) -> Tensor:
 
 @functools.cache
 def _folded() -> dict[type, type]:
-    """peft's LoRA layers → the same with a forward through `_folded_weight`."""
+    """peft's LoRA layer classes → subclasses whose forward uses `_folded_weight`."""
     from peft.tuners.lora.layer import Conv2d, Linear
 
     class FoldedLinear(Linear):
@@ -95,23 +95,23 @@ def _folded() -> dict[type, type]:
 
 
 def fold(unet: Any) -> None:
-    """Let each LoRA layer of a network work as one layer of the weight W + s·B·A, in place; A and B learn as before.
+    """Make each LoRA layer compute with the single weight W + s·B·A, in place; A and B are trained as before.
 
-    This is peft's W x + s·B(A x) up to rounding, without its many small operations, which are a third of a small network's
-    training step. Of float32 weights alone: in half precision the sum would round the small s·B·A away.
+    This equals peft's W x + s·B(A x) up to rounding, without its many small operations: a third of a small network's training
+    step. Only for float32 weights: in half precision the sum would round the small s·B·A away.
     """
     for module in unet.modules():
         folded = _folded().get(type(module))
         if folded is not None and module.base_layer.weight.dtype == torch.float32:
-            # By class and not by a function of its own, so that a copy of the network works on the copy's weights.
+            # The class is changed, not the instance's forward: a copied network then uses the copy's weights.
             module.__class__ = folded
 
 
 def adapt(unet: Any, adapter: str, seed: int) -> Any:
-    """Free a U-Net's weights ("full") or add a LoRA of rank = alpha ("loraR"), in place.
+    """Make all of a U-Net's weights trainable ("full"), or add a LoRA of rank = alpha ("loraR"), in place.
 
-    LoRA's first factors are drawn from the training seed, the second are 0, so that the student starts as the teacher.
-    Trainable weights are float32 whatever the frozen ones are.
+    LoRA's A is drawn from the training seed and B is 0, so that the student starts as the teacher. Trainable weights are float32,
+    whatever the dtype of the frozen ones.
     """
     rank = lora_rank(adapter)
     unet.requires_grad_(rank is None)
@@ -126,7 +126,7 @@ def adapt(unet: Any, adapter: str, seed: int) -> Any:
         with torch.no_grad():
             for i, (name, p) in enumerate(sorted(unet.named_parameters())):
                 if "lora_A" in name:
-                    # peft's own start: uniform in ±1/√fan_in (Kaiming with a = √5), here from a keyed generator.
+                    # peft's initialisation: uniform in ±1/√fan_in (Kaiming with a = √5), here from a keyed generator.
                     bound = p[0].numel() ** -0.5
                     draw = rng.generator(seed, "lora_init", i).uniform(-bound, bound, tuple(p.shape))
                     p.copy_(torch.from_numpy(draw).to(p.dtype))
@@ -138,16 +138,16 @@ def adapt(unet: Any, adapter: str, seed: int) -> Any:
 
 
 def make_student(teacher: Teacher, adapter: str, seed: int) -> Student:
-    """A student that starts as a twin of its teacher, so the teacher stays as it is."""
+    """A student on a copy of its teacher's network; the teacher stays unchanged."""
     twin = teacher.start.twin()
     adapt(twin.network, adapter, seed)
     return Student(twin)
 
 
 def save(unet: Any, adapter: str, folder: Path) -> None:
-    """Save so that stock diffusers reads it: `load_lora_weights(folder)`, or the U-Net's `from_pretrained(folder/unet)`.
+    """Save in diffusers' format: for `load_lora_weights(folder)`, or for the U-Net's `from_pretrained(folder/unet)`.
 
-    The latter of a network of all free weights, and of a LoRA that diffusers could not load: it is merged.
+    The second if all weights were trained, or if diffusers cannot load the LoRA, which is then merged.
     """
     if lora_rank(adapter) is None or not _reads_lora(unet):
         whole = unet if lora_rank(adapter) is None else merged(unet)
@@ -156,20 +156,20 @@ def save(unet: Any, adapter: str, folder: Path) -> None:
     from diffusers import StableDiffusionXLPipeline
     from peft.utils import get_peft_model_state_dict
 
-    # In peft's own names: convert_state_dict_to_diffusers renames the attention layers alone, and what loads the mixture
-    # drops them with no more than a warning (diffusers 0.42).
+    # With peft's names: convert_state_dict_to_diffusers renames only the attention layers, and of such a mixture diffusers 0.42
+    # drops some on loading, with only a warning.
     StableDiffusionXLPipeline.save_lora_weights(
         folder, unet_lora_layers=get_peft_model_state_dict(unet), safe_serialization=True
     )
 
 
 def snapshot_folder(step: int) -> str:
-    """Where a student's artefact holds what it was after an optimiser step."""
+    """Where a student's artefact holds its weights after an optimiser step."""
     return f"snapshots/step~{step}"
 
 
 def load(teacher: Teacher, student: Artifact, step: int | None = None) -> Student:
-    """A saved student on a copy of its teacher, frozen; `step`: what it was after that optimiser step (None: the finished one)."""
+    """A saved student on a copy of its teacher, frozen; `step`: after that optimiser step (None: the last)."""
     from safetensors.torch import load_file
 
     about = student.json("student.json")

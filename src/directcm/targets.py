@@ -1,8 +1,8 @@
-"""The verb `targets`: start points (latent, noise, time), and the ODE solved from them once: its first step and its endpoint.
+"""The verb `targets`: start points (latent, noise, time), and the ODE solved from each once: its first step and its endpoint.
 
-CM and Direct CM train on the same start points in the same order; what differs is the target alone. The endpoint is Direct
-CM's. The first step Φ¹(x_s) is where CM's target is taken, so that no CM that has it asks the teacher again. The pool of
-start points has no end: a student uses its first so many, and a shard is so many in a row.
+CM and Direct CM train on the same start points in the same order; only the target differs. Direct CM's target is the endpoint.
+CM's is the student at the first step Φ¹(x_s), so a CM that reads it needs no teacher. The pool of start points is infinite: a
+student uses the first `pool` of them, and a shard is a contiguous part.
 """
 
 from __future__ import annotations
@@ -31,10 +31,10 @@ from directcm.teachers import Teacher, load, loader
 
 
 class Starts:
-    """The pool of start points: index j gives (image id, grid index, x_s), whatever is asked for beside it.
+    """The pool of start points (image id, grid index, x_s), each determined by its index j alone.
 
-    The image is the j-th of an endless shuffled stream over the training images; the grid index is ⌊u_j·N⌋ with u_j
-    uniform, so that the time s is uniform over the N grid times above the end; the noise is keyed by j.
+    The image is the j-th of an endless shuffled stream of the training images. The grid index is ⌊u_j·N⌋ with u_j uniform, so
+    the time s is uniform over the N grid times above the end. The noise is keyed by j.
     """
 
     def __init__(self, latents: Latents, process: Process, intervals: int, seed: int) -> None:
@@ -66,7 +66,7 @@ class Starts:
 
 
 class FromPrior(Starts):
-    """Start points of `coupling: prior`: pure noise at the first time, under the conditioning of the j-th image."""
+    """Start points "prior": pure noise at the first time, with the conditioning of the j-th image."""
 
     def grid_index(self, index: Sequence[int]) -> Tensor:
         return torch.zeros(len(index), dtype=torch.int64)
@@ -77,7 +77,7 @@ class FromPrior(Starts):
 
 
 class OnTrajectories(FromPrior):
-    """Start points of `coupling: trajectory`: index j is the point j mod N of the teacher's trajectory j div N from pure noise."""
+    """Start points "trajectory": index j is point j mod N of the teacher's trajectory j div N from pure noise."""
 
     def trajectories(self, index: Sequence[int]) -> list[int]:
         """The trajectories (B,) on which these start points lie."""
@@ -99,7 +99,7 @@ def follow(
     batch_size: int,
     progress: Callable[[int], None],
 ) -> tuple[Tensor, Tensor, Tensor, Solved]:
-    """(image ids, grid indices, x, solution) of start points on trajectories, each trajectory solved once from pure noise."""
+    """(image ids, grid indices, x, solution) for start points on trajectories; each trajectory is solved once."""
     numbers = sorted(set(starts.trajectories(rows)))
     place = {number: i for i, number in enumerate(numbers)}
     ids, _, x = FromPrior.__call__(starts, numbers)
@@ -108,13 +108,13 @@ def follow(
     states[0] = x
     with torch.no_grad():
         for first in range(0, len(numbers), batch_size):
-            own = slice(first, first + batch_size)
-            cond = starts.latents.conditioning(ids[own]).to(model.device)
-            state = x[own].to(model.device)
+            part = slice(first, first + batch_size)
+            cond = starts.latents.conditioning(ids[part]).to(model.device)
+            state = x[part].to(model.device)
             for step in range(starts.intervals):
                 t, s = (grid[i].expand(len(state)) for i in (step, step + 1))
                 state = solver.step(model, state, t, s, cond, w).float()
-                states[step + 1, own] = state.cpu()
+                states[step + 1, part] = state.cpu()
                 progress(len(state))
     k = starts.grid_index(rows)
     which = torch.tensor([place[number] for number in starts.trajectories(rows)])
@@ -124,7 +124,7 @@ def follow(
 
 @dataclass(frozen=True)
 class Shard:
-    """What one job solves: rows of a list of start points, in blocks that are the unit of resuming."""
+    """The start points that one job solves, in blocks; a stopped job resumes after its last whole block."""
 
     blocks: list[range]
     label: str
@@ -142,12 +142,11 @@ def solve_starts(
     scratch: Path,
     out: Path,
 ) -> None:
-    """Solve the ODE from a shard of start points: `<kind>.safetensors` with index, id, time (B,), endpoint (B, c, h, w);
-    for targets x_next (B, c, h, w) too, the ODE one grid time further on, and x (B, c, h, w) where the start points are the
-    teacher's own, on trajectories.
+    """Solve the ODE from a shard of start points; write `<kind>.safetensors`: index, id, time (B,), endpoint (B, c, h, w).
 
-    `starts(index)` gives (image ids, grid indices, x), `starts.latents` the conditioning by image id. `key` holds all else that
-    the result depends on; it becomes the artefact's settings, and with the code and the inputs the key of unfinished work.
+    Targets also have x_next (B, c, h, w), the state one grid time after the start, and for start points on trajectories x itself.
+    `starts(index)` gives (image ids, grid indices, x), `starts.latents` the conditioning by image id. `key` holds everything else
+    that the result depends on: it is the artefact's settings and, with code and inputs, the key of unfinished work.
     """
     if not shard.blocks:
         raise UserError(f"{kind}: {shard.label} is beyond the last; there are fewer start points")
@@ -205,13 +204,13 @@ def solve_starts(
             "teacher_forwards": forwards[0],
             "teacher_forwards_minimum": forwards[1],
         }
-        # Of the solving alone, in whichever attempt a block was solved: what the targets cost a student.
+        # Only the solving, summed over blocks whichever attempt solved them: the targets' part of a student's cost.
         art.provenance["solving_seconds"] = round(seconds, 3)
     clear(scratch)
 
 
 def blocks_of(shard: int, size: int, block: int, total: int | None = None) -> list[range]:
-    """The blocks of shard `shard` of `size` start points, of `total` in all (None: there is no end)."""
+    """The blocks of shard `shard`, with `size` start points a shard and `total` in all (None: infinitely many)."""
     stop = (shard + 1) * size if total is None else min((shard + 1) * size, total)
     return [range(b, min(b + block, stop)) for b in range(shard * size, stop, block)]
 
@@ -227,20 +226,20 @@ def make(
     precision: str,
     scratch: Path,
     out: Path,
-    coupling: str = "forward",
+    start_points: str = "forward",
 ) -> None:
-    """Solve one shard's targets: start points shard·size … (shard + 1)·size − 1 of a coupling's endless pool (STARTS)."""
+    """Solve one shard's targets: start points shard·size … (shard + 1)·size − 1 of an infinite pool (STARTS)."""
     model = load(teacher, device, precision)
-    # Of noised images, the default, artefacts say what they always said.
-    own = {} if coupling == "forward" else {"coupling": coupling}
+    # The default is left out, so that older artefacts keep their fingerprint.
+    other = {} if start_points == "forward" else {"coupling": start_points}
     solve_starts(
         "targets",
-        STARTS[coupling](Latents(latents), model.process, ode.N, seed),
+        STARTS[start_points](Latents(latents), model.process, ode.N, seed),
         Shard(blocks_of(shard, settings.shard, settings.block), f"shard {shard}"),
         ode,
         model,
         settings.batch_size,
-        {"block": settings.block, "seed": seed, "precision": precision, **own},
+        {"block": settings.block, "seed": seed, "precision": precision, **other},
         {"teacher": teacher, "latents": latents},
         scratch,
         out,
@@ -248,7 +247,7 @@ def make(
 
 
 def join(shards: Sequence[Artifact], kind: str = "targets", count: int | None = None) -> dict[str, Tensor]:
-    """All shards' rows in order, the first `count` of them; a UserError where they do not belong together or leave gaps."""
+    """The first `count` rows of all shards, by index; UserError if the shards do not belong together or rows are missing."""
     first = shards[0]
     for shard in shards[1:]:
         if shard.settings != first.settings or shard.manifest["inputs"] != first.manifest["inputs"]:

@@ -1,4 +1,4 @@
-"""The verb `train`: distil a teacher into a one-step student with a method of directcm.methods."""
+"""The verb `train`: distil a teacher into a student with a method of directcm.methods."""
 
 from __future__ import annotations
 
@@ -35,13 +35,14 @@ def make(
     scratch: Path,
     tensorboard: Path | None,
     out: Path,
-    own: Mapping[str, float] | None = None,
+    hparams: Mapping[str, float] | None = None,
 ) -> None:
     """Train one student.
 
-    `run` is which one, `settings` what all of a grid share; `own` are the method's SETTINGS where they differ from its file's. `snapshots` are the optimiser steps after which the student is kept as well, in snapshots/step~<step>. `seed` draws the
-    pool, run.seed its order, the LoRA's start, and the pairs of image and noise of methods that learn from data alone: for those
-    no pair comes twice. Writes the weights, `curve.csv` and `student.json`. Checkpoints stay in `scratch`; only a run of the same settings, inputs and code resumes from one.
+    `run` says which one; `settings` is shared by all runs. `hparams` replaces values of the method's SETTINGS. The student is also
+    kept after each optimiser step in `snapshots`, in snapshots/step~<step>. `seed` draws the pool; run.seed draws its order, the
+    initial LoRA and, for methods that learn from data alone, fresh pairs of image and noise, none twice. Writes the weights,
+    `curve.csv` and `student.json`. Checkpoints stay in `scratch`; a run resumes only from those of the same settings, inputs and code.
     """
     method, pool = methods.load(run.method), run.pool
     snapshots = sorted(set(snapshots))
@@ -56,17 +57,17 @@ def make(
     if settings.gradient_checkpointing:
         unet.enable_gradient_checkpointing()
     data = Latents(latents)
-    coupling = method.TARGETS or "forward"
+    start_points = method.TARGETS or "forward"
     pooled = declared()[run.method].pool
     images = Starts(data, frozen.process, run.N, seed if pooled else run.seed)
-    starts = STARTS[coupling](data, frozen.process, run.N, seed)
+    starts = STARTS[start_points](data, frozen.process, run.N, seed)
     solved = None
     stored = declared()[run.method].stored
     if method.TARGETS or (stored and targets):
         if not targets:
             raise UserError(f"train: {run.method} needs --targets, the solved endpoints of its start points")
         solved = join(targets, count=pool)
-        want = {**run.ode.axes(), "seed": seed, "coupling": coupling}
+        want = {**run.ode.axes(), "seed": seed, "coupling": start_points}
         have = {k: targets[0].settings.get(k, "forward") for k in want}
         if have != want:
             raise UserError(f"{targets[0].folder}: holds targets for {have}, this student needs {want}")
@@ -75,20 +76,20 @@ def make(
                 f"{targets[0].folder}: solved by another teacher or on other latents; delete it and run again"
             )
     distance = distances.make(run.loss, settings.huber_c, device)
-    own = {**getattr(method, "SETTINGS", {}), **(own or {})}
+    hparams = {**getattr(method, "SETTINGS", {}), **(hparams or {})}
     for module in unet.modules():
         if isinstance(module, torch.nn.Dropout):
-            module.p = float(own.get("dropout", 0))
+            module.p = float(hparams.get("dropout", 0))
     decay = getattr(method, "decay", None)
-    average = students.Student(student.teacher.twin()) if decay else None
+    ema_target = students.Student(student.teacher.twin()) if decay else None
     context = methods.Context(
         frozen if method.TEACHER and not (stored and solved is not None) else None,
         make_solver(run.solver),
         run.w,
         distance,
         run.N,
-        own,
-        average,
+        hparams,
+        ema_target,
     )
     grid = starts.grid.to(device)
     drops = any(isinstance(m, torch.nn.Dropout) and m.p > 0 for m in unet.modules())
@@ -99,11 +100,12 @@ def make(
         k = starts.grid_index(index.tolist())
         cond = data.conditioning(ids).to(device)
         rows_solved = None if solved is None else {n: v[torch.from_numpy(index)] for n, v in solved.items()}
-        if coupling == "trajectory":
+        if start_points == "trajectory":
             assert rows_solved is not None
             x, cond_x = rows_solved["x"], data.conditioning(rows_solved["id"]).to(device)
         else:
-            x = frozen.process.prior(eps) if coupling == "prior" else frozen.process.diffuse(x0, eps, starts.grid[k])
+            process = frozen.process
+            x = process.prior(eps) if start_points == "prior" else process.diffuse(x0, eps, starts.grid[k])
             cond_x = cond
         draws = rng.generator(run.seed, "method_draws", step).random((run.batch_size, 2))
         u, v = torch.from_numpy(draws[rows - step * run.batch_size]).to(device).unbind(1)
@@ -135,7 +137,7 @@ def make(
         "teacher": teacher.fingerprint,
         "latents": latents.fingerprint,
         "targets": [t.fingerprint for t in targets],
-        **({"own": own} if own else {}),
+        **({"own": hparams} if hparams else {}),
     }
     stages = []
     if ready := getattr(method, "ready", None):
@@ -156,16 +158,16 @@ def make(
             key=key,
             tensorboard=tensorboard,
             snapshots=kept,
-            smooth=settings.ema,
+            ema_eval=settings.ema,
             ema=None if decay is None else lambda step: decay(step, run.steps, context),
-            average=None if average is None else _free(average, unet),
+            ema_target=None if ema_target is None else _free(ema_target, unet),
         ),
         accelerator,
     )
     if not accelerator.is_main_process:
         return
     parameters = dict(unet.named_parameters())
-    _put(parameters, fitted.smooth)
+    _put(parameters, fitted.ema_eval)
     inputs = {"teacher": teacher, "latents": latents} | {f"targets_{i}": t for i, t in enumerate(targets)}
     with new_artifact(
         out,
@@ -175,7 +177,7 @@ def make(
             **settings.model_dump(mode="json"),
             "seed": seed,
             "snapshots": snapshots,
-            **({"own": own} if own else {}),
+            **({"own": hparams} if hparams else {}),
         },
         inputs=inputs,
     ) as art:
@@ -198,7 +200,7 @@ def make(
             "distinct_pairs": min(drawn, pool) if pooled else drawn,
             "trainable_parameters": sum(trained),
             "student_forwards": last["student"],
-            # Steps that were read from targets are that verb's; `student.json` has them as what the method costs.
+            # Solver steps read from stored targets were counted by `targets`. As a cost of the method they are in `student.json`.
             "teacher_forwards": made,
             "teacher_forwards_minimum": made,
         }
@@ -210,7 +212,7 @@ def make(
 
 @torch.no_grad()
 def _put(parameters: Mapping[str, Tensor], weights: Mapping[str, Tensor]) -> None:
-    """Give parameters the values that the loop has of them under its names."""
+    """Copy weights, under the loop's names, into the parameters."""
     for name, value in weights.items():
         parameters[name.removeprefix("unet.")].copy_(value)
 
@@ -218,17 +220,18 @@ def _put(parameters: Mapping[str, Tensor], weights: Mapping[str, Tensor]) -> Non
 def _forwards(
     method: Any, context: methods.Context, teacher: Teacher, run: Run, steps: Sequence[int]
 ) -> dict[str, dict[str, int]]:
-    """Rows through the student's and the teacher's network up to each of these steps, and solved endpoints that were used.
+    """Up to each of these steps: rows through the student's and the teacher's network, and the solved endpoints used.
 
-    A teacher's step counts whether it was made here or read from targets: it is what the method asks for. By count, not by counter: a resumed run has not made the forwards before its checkpoint itself.
+    These are the method's costs: a teacher's step counts even if it was read from targets. They are computed, not counted, because a
+    resumed run has not made the forwards before its checkpoint.
     """
     total, size = run.steps, run.batch_size
-    own = getattr(method, "student_forwards", lambda *_: method.FORWARDS)
+    passed = getattr(method, "student_forwards", lambda *_: method.FORWARDS)
     asked = getattr(method, "teacher_steps", lambda *_: int(method.TEACHER))
     solved = getattr(method, "endpoints", lambda *_: bool(method.TARGETS))
     rows = context.solver.evaluations_per_step * teacher.rows_per_prediction(run.w)
     student, solver, used = (
-        np.cumsum([each(step, total, context) for step in range(total)]) * size for each in (own, asked, solved)
+        np.cumsum([each(step, total, context) for step in range(total)]) * size for each in (passed, asked, solved)
     )
     return {
         str(n): {
@@ -240,9 +243,9 @@ def _forwards(
     }
 
 
-def _free(average: students.Student, unet: Any) -> dict[str, Tensor]:
-    """The weights of an average by the names of the trained ones that they follow; none of them has a gradient."""
-    twin = average.teacher.network
+def _free(ema_target: students.Student, unet: Any) -> dict[str, Tensor]:
+    """The EMA target's weights, without gradients, under the names of the trained weights that they follow."""
+    twin = ema_target.teacher.network
     twin.requires_grad_(False)
     twin.train()
     weights = dict(twin.named_parameters())

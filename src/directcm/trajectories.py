@@ -1,4 +1,4 @@
-"""The verb `trajectories`: whole ODE trajectories from a few start points of training, every state kept (Figure 1)."""
+"""The verb `trajectories`: all states of ODE trajectories from a few start points of training (Figure 1)."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ LOOK_AHEAD = 64
 
 
 def choose(grid_index: list[int], intervals: int, count: int) -> list[int]:
-    """Pool indices whose start times are spread evenly: of each of `count` equal spans of [0, intervals) the first there is.
+    """Pool indices with evenly spread start times: the first point in each of `count` equal spans of [0, intervals).
 
-    `grid_index` are the grid indices of the pool's first points. Spans that hold none are left out.
+    `grid_index`: the grid indices of the pool's first points. Spans without a point are left out.
     """
     chosen = []
     for span in range(count):
@@ -45,12 +45,12 @@ def make(
     """Write `trajectories.safetensors`: states (m, N+1, c, h, w), zero before a trajectory's start; start (m,) grid indices;
     times (N+1,); index (m,) in the pool; x0 (m, c, h, w); background (q, c, h, w), other training latents.
 
-    All are scaled as the network sees them, by the process's c_in at their time (data at its end): 1 on VP, and where noise
-    grows to many times the data it keeps both in one picture."""
+    All are multiplied by the process's c_in at their time (data at the end), as for the network: on VP it is 1, on Karras's process
+    it keeps noise and data in one picture."""
     model = load(teacher, device, precision)
     pool, intervals = Latents(latents), ode.N
     starts = Starts(pool, model.process, intervals, seed)
-    # From the noisier two thirds: what starts later is at its end already, and its arrows too short to see.
+    # From the noisier two thirds of the times: the arrows of later starts are too short to see.
     noisy = max(count, 2 * intervals // 3)
     chosen = choose(starts.grid_index(range(LOOK_AHEAD * count)).tolist(), min(noisy, intervals), count)
     ids, k, x = starts(chosen)

@@ -27,7 +27,7 @@ from directcm.config import RUN_AXES, Config, Ode, Run, Setting, number
 from directcm.config import parse as validated
 from directcm.errors import UserError
 from directcm.specs import DISTANCES, EXTRACTORS, METHODS, METRICS, TEACHERS
-from directcm.registry import COUPLINGS, methods
+from directcm.registry import START_POINTS, methods
 from directcm.registry import FIRST as PAIR
 from directcm.sources import stamp
 from directcm.stop import mark_own_job
@@ -133,7 +133,7 @@ wildcard_constraints:
     # Below what is evaluated of a run: sets in more sampling steps than the fewest.
     more=f"|{paths.MORE}",
     # Part of a pool's name; of noised images, the default, there is none.
-    coupling=f"|,coupling~({'|'.join(COUPLINGS[1:])})",
+    coupling=f"|,coupling~({'|'.join(START_POINTS[1:])})",
 
 
 @functools.cache
@@ -213,7 +213,7 @@ def targets_of(wildcards):
 @known
 def hparams_of(wildcards):
     """--hparams JSON, where the configuration changes some of a method's hyperparameters."""
-    hparams = CONFIG.method_settings(wildcards.method)
+    hparams = CONFIG.hparams(wildcards.method)
     return f"--hparams '{json.dumps(hparams, sort_keys=True)}'" if hparams else ""
 
 

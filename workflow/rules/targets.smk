@@ -22,7 +22,7 @@ rule targets:
         settings=literal(settings(CONFIG.targets)),
         precision=CONFIG.evaluation.precision,
         start_points=lambda wildcards: wildcards.coupling.removeprefix(",coupling~")
-        or COUPLINGS[0],
+        or START_POINTS[0],
         seed=SEED,
         scratch=f"{OUT}/scratch/targets/{ODE}{{coupling}}/shard~{{shard}}",
     message:

@@ -26,7 +26,7 @@ from directcm.artifacts import (
 )
 from directcm.config import RUN_AXES, SETTING_AXES, Axes, Ode, Run, spell
 from directcm.errors import UserError
-from directcm.registry import COUPLINGS, methods
+from directcm.registry import START_POINTS, methods
 from directcm.specs import METHODS, METRICS
 
 METRICS_COLUMNS = [
@@ -217,13 +217,13 @@ class _Targets:
         self.odes = [_run_of(Ode, {"run": shard.settings}, shard.folder / MANIFEST) for shard in self.shards]
 
     def of(self, student: Artifact, run: Run) -> list[Artifact]:
-        """The shards whose fingerprints the student's manifest names, else all of its ODE and coupling."""
+        """The shards whose fingerprints the student's manifest names, else all of its ODE and start points."""
         wanted = {value for key, value in student.manifest["inputs"].items() if key.startswith("targets")}
         found = [shard for shard in self.shards if shard.fingerprint in wanted]
         if not found:
-            coupling = methods()[run.method].targets
+            start_points = methods()[run.method].targets
             own = [s for s, ode in zip(self.shards, self.odes, strict=True) if ode == run.ode]
-            found = [s for s in own if s.settings.get("coupling", COUPLINGS[0]) == coupling]
+            found = [s for s in own if s.settings.get("coupling", START_POINTS[0]) == start_points]
         if not found:
             raise UserError(f"{student.folder}: its targets' manifests were not given; pass all targets of its ODE")
         return found

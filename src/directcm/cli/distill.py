@@ -20,8 +20,8 @@ def targets(
     settings: Annotated[config.Targets, o.block("targets")],
     ode: o.Ode,
     start_points: Annotated[
-        str, o.Option("where start points come from", choices=registry.COUPLINGS, was="--coupling")
-    ] = registry.COUPLINGS[0],
+        str, o.Option("where start points come from", choices=registry.START_POINTS, was="--coupling")
+    ] = registry.START_POINTS[0],
     shard: o.Index,
     precision: o.Precision = "no",
     teacher: o.Teacher,
@@ -67,7 +67,7 @@ def trajectories(
 
 
 def _hparams(text: str | None, method: str) -> dict[str, float]:
-    """A method's hyperparameters from --hparams. Raises UserError where it has not such ones, or not in that range."""
+    """A method's hyperparameters from --hparams. Raises UserError for an unknown one or one out of range."""
     try:
         found = json.loads(text or "{}")
     except json.JSONDecodeError:

@@ -47,7 +47,7 @@ class Process(Block):
         return {key: value for key, value in everything(self).items() if key not in other}
 
     def divides(self, intervals: int) -> bool:
-        """Whether there is a grid of so many intervals: of the discrete process's steps it takes every so-manieth."""
+        """Whether there is a grid of so many intervals: on the discrete process every k-th step, k = timesteps/N."""
         return self.kind != "vp" or self.timesteps % intervals == 0
 
 

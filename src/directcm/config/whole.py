@@ -52,7 +52,7 @@ class Config(Block):
     methods: dict[str, dict[str, Annotated[float, Field(strict=True)]]] = Field(
         {},
         exclude_if=lambda value: not value,
-        description="numbers of a method's own (SETTINGS in its file) where they are to be others: {ct: {s1: 40}}",
+        description="a method's hyperparameters (SETTINGS in its file) that differ from its defaults: {ct: {s1: 40}}",
     )
     students: list[StudentAxes] = Field(default_factory=lambda: paper_grid(), min_length=1)
     evaluation: Evaluation = Evaluation()
@@ -256,11 +256,11 @@ class Config(Block):
                         f"students: method {run.method} halves N = {run.N}, so that its sampling_steps are powers of 2 below it, not {k}"
                     )
 
-    def method_settings(self, name: str) -> dict[str, float]:
-        """A method's own numbers: its file's, with those of `methods` in their place; whole ones stay whole."""
-        own = {**methods()[name].settings, **self.methods.get(name, {})}
+    def hparams(self, name: str) -> dict[str, float]:
+        """A method's hyperparameters: its defaults with those of `methods`; whole numbers stay integers."""
+        hparams = {**methods()[name].hparams, **self.methods.get(name, {})}
         return {
-            k: int(v) if v == int(v) and isinstance(methods()[name].settings[k], int) else v for k, v in own.items()
+            k: int(v) if v == int(v) and isinstance(methods()[name].hparams[k], int) else v for k, v in hparams.items()
         }
 
     def _check_search(self) -> None:

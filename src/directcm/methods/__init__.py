@@ -1,16 +1,16 @@
-"""Methods: one file per algorithm, each with what it needs (directcm.registry) and `loss(student, batch, context)`.
+"""Methods: one file per algorithm, each with its declarations (directcm.registry) and `loss(student, batch, context)`.
 
-A method returns per-sample losses (B,). Everything random has been drawn before it is called. It may also have
+`loss` returns per-sample losses (B,). Everything random is drawn before it is called. Optional functions:
 
-    decay(step, steps, context)          how much of the weight average stays after a step: 1 all of it, 0 a copy of the
-                                         student. A method that has it finds the student on that average as context.average
-    teacher_steps(step, steps, context)     solver steps of the teacher for one row of a step, where that is not always one
-    student_forwards(step, steps, context)  rows through the student's network for one row of a step, where that is not always
-                                         FORWARDS
-    endpoints(step, steps, context)         whether a step learns from solved endpoints, where TARGETS has some and not all steps do
-    jump(process, x, end, t, s)          where sampling goes on to time s, having found `end` from x at t, if not by fresh noise
-    ready(sampling_steps, steps, intervals)  after which step the student that is sampled in so many steps was finished, where
-                                         that is not always the last
+    decay(step, steps, context)             decay of the EMA of the student's weights after this step; 0 copies the student.
+                                            context.ema_target is then the student with the averaged weights
+    teacher_steps(step, steps, context)     solver steps of the teacher per row, if not always 1
+    student_forwards(step, steps, context)  rows through the student's network per row, if not always FORWARDS
+    endpoints(step, steps, context)         whether this step uses solved endpoints, if TARGETS is set and not every step does
+    jump(process, x, end, t, s)             x at time s from x at time t and its predicted `end`: the sampler's step between
+                                            two student steps, if it adds no fresh noise
+    ready(sampling_steps, steps, intervals) the training step at which the student for this number of sampling steps is
+                                            finished, if not always the last
 """
 
 from __future__ import annotations
@@ -35,12 +35,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Batch:
-    """The rows of one step, of `steps` in all.
+    """The rows of one training step; `steps` is the length of the training.
 
-    x at time t (B, …), the next grid time, their conditioning, and the ODE's endpoint from x where the method's TARGETS ask
-    for it: start points of that coupling. x_next (B, …) is the ODE one step on from x, at t_next, where it was solved beforehand
-    (see `next_point`). Beside them training images x0 (B, …), noise eps (B, …), the images' own conditioning,
-    and two numbers u, v in [0, 1) a row (B,) float64, for times and choices of a method's own.
+    x (B, …) at time t, the next grid time t_next, the conditioning, and the ODE's endpoint from x if the method's TARGETS
+    name start points. x_next (B, …) is x after one solver step, at t_next, if it was solved beforehand (see `next_point`).
+    Also training images x0 (B, …) with their conditioning data_cond, noise eps (B, …), and two uniform numbers u, v in [0, 1)
+    per row, (B,) float64, from which a method takes its times and choices.
     """
 
     x: Tensor
@@ -60,9 +60,9 @@ class Batch:
 
 @dataclass(frozen=True)
 class Context:
-    """What stays the same over a training: the frozen teacher (where the method needs it), its solver, guidance, N.
+    """What is constant during a training: the frozen teacher (None if the method needs none), its solver, guidance, N.
 
-    `own`: the method's SETTINGS. `average`: the student on the average of its weights, where the method has a `decay`.
+    `hparams`: the method's hyperparameters. `ema_target`: the student with averaged weights, if the method has a `decay`.
     """
 
     teacher: Teacher | None
@@ -70,8 +70,8 @@ class Context:
     w: float
     distance: Distance
     intervals: int = 1
-    own: Mapping[str, float] = field(default_factory=dict)
-    average: Student | None = None
+    hparams: Mapping[str, float] = field(default_factory=dict)
+    ema_target: Student | None = None
 
 
 def load(name: str) -> ModuleType:
@@ -81,7 +81,7 @@ def load(name: str) -> ModuleType:
 
 @torch.no_grad()
 def next_point(batch: Batch, context: Context) -> Tensor:
-    """x̂_n (B, …): one guided solver step of the teacher from (x_s, s), as it was stored, or else made here."""
+    """x̂_n (B, …): one guided solver step of the teacher from (x_s, s): the stored one, or computed here."""
     if batch.x_next is not None:
         return batch.x_next
     assert context.teacher is not None
@@ -97,22 +97,22 @@ def training_pair(
     r: Tensor,
     cond: Conditioning | None,
 ) -> tuple[Tensor, Tensor]:
-    """(f(x_t, t), sg f⁻(x_r, r)) of points of the same image and noise at times t > r (B,); `target` is f⁻.
+    """(f(x_t, t), sg f⁻(x_r, r)) for the same image and noise at times t > r (B,); `target` is f⁻.
 
-    Both forwards drop the same units of a network with dropout (Song et al. 2303.01469, Appendix C).
+    With dropout both forwards use the same mask (Song et al. 2303.01469, Appendix C).
     """
     process = student.process
-    # The generator is put back as it was before the first forward, so that the second draws the same masks.
+    # The generator's state is restored after the first forward, so that the second draws the same masks.
     with torch.random.fork_rng(devices=[x0.device] if x0.is_cuda else []), torch.no_grad():
         aim = target(process.diffuse(x0, eps, r), r, cond)
     return student(process.diffuse(x0, eps, t), t, cond), aim
 
 
 def noise_levels(process: Process, t: Tensor) -> Tensor:
-    """σ/α at times (B,): on every process what Karras's calls σ."""
+    """σ/α at times (B,): the noise level that Karras et al. (2206.00364) call σ, on any process."""
     return process.sigma(t) / process.alpha(t)
 
 
 def scale(values: Tensor, losses: Tensor) -> Tensor:
-    """Per-row weights (B,) times losses (B,), in the losses' own precision."""
+    """Per-row weights (B,) times losses (B,), in the losses' dtype."""
     return expand(values, losses) * losses

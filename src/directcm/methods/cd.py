@@ -1,4 +1,4 @@
-"""Consistency distillation as Song et al. have it (2303.01469, Algorithm 2), with a target network of its own.
+"""Consistency distillation with an EMA target network (Song et al. 2303.01469, Algorithm 2).
 
 d( f_θ(x_s, s), f_θ⁻(x̂_n, n) ),  θ⁻ ← μ θ⁻ + (1 − μ) θ,  x̂_n one guided step of the teacher from (x_s, s); λ = 1.
 With μ = 0 this is CM.
@@ -21,13 +21,13 @@ RANGES = "0 <= mu <= 1"
 
 
 def decay(step: int, steps: int, context: Context) -> float:
-    """μ."""
-    return context.own["mu"]
+    """μ, constant."""
+    return context.hparams["mu"]
 
 
 def loss(student: Student, batch: Batch, context: Context) -> Tensor:
     """Per-sample losses (B,)."""
-    assert context.average is not None
+    assert context.ema_target is not None
     with torch.no_grad():
-        target = context.average(next_point(batch, context), batch.t_next, batch.cond)
+        target = context.ema_target(next_point(batch, context), batch.t_next, batch.cond)
     return context.distance(student(batch.x, batch.t, batch.cond), target)

@@ -1,8 +1,8 @@
-"""CM: neighbouring points of the guided ODE share an endpoint (2411.08954, after Song et al. 2303.01469).
+"""CM: neighbouring points of the guided ODE have the same endpoint (2411.08954, after Song et al. 2303.01469).
 
     d( f_θ(x_s, s), sg f_θ(x̂_n, n) ),  x̂_n one guided solver step of the teacher from (x_s, s).
 
-The target network is the online network itself: no average, no guidance.
+The target network is the online network itself: no EMA, no guidance.
 """
 
 from __future__ import annotations

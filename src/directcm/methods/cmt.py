@@ -1,7 +1,7 @@
 """Trajectory mid-training (2509.24526), then easy consistency tuning.
 
-For a share of the training Direct CM on the teacher's trajectories from pure noise; from there on ECT, which finds a student
-that knows the endpoints already.
+The first share `mid` of the training is Direct CM on the teacher's trajectories from pure noise, the rest is ECT. So ECT
+starts from a student that already knows the endpoints.
 """
 
 from __future__ import annotations
@@ -16,23 +16,23 @@ from directcm.students import Student
 LABEL = "CMT + ECT"
 TEACHER, TARGETS, FORWARDS = False, "trajectory", 2
 PROCESSES = ("karras",)
-# mid is the share of mid-training; the rest is ECT's.
+# mid is the share of mid-training; the others are ECT's.
 SETTINGS = {"mid": 0.5, "p_mean": -1.1, "p_std": 2.0, "q": 2.0, "k": 8.0, "stages": 8, "dropout": 0.0}
 RANGES = "0 <= mid <= 1, -6 <= p_mean <= 4, 0 < p_std <= 100, 1 < q, 0 <= k <= 1000, 1 <= stages, q**stages <= 1e6, 0 <= dropout < 1"
 
 
 def before(steps: int, context: Context) -> int:
     """Steps of mid-training."""
-    return round(context.own["mid"] * steps)
+    return round(context.hparams["mid"] * steps)
 
 
 def student_forwards(step: int, steps: int, context: Context) -> int:
-    """Mid-training has one, ECT two."""
+    """1 in mid-training, 2 in ECT."""
     return direct_cm_trajectory.FORWARDS if step < before(steps, context) else ect.FORWARDS
 
 
 def endpoints(step: int, steps: int, context: Context) -> bool:
-    """Mid-training alone learns from them."""
+    """Only mid-training uses them."""
     return step < before(steps, context)
 
 

@@ -1,6 +1,6 @@
-"""Consistency training (Song et al. 2303.01469, Algorithm 3): no teacher, both points from one image and one noise.
+"""Consistency training (Song et al. 2303.01469, Algorithm 3): no teacher; both points have the same image and noise.
 
-d( f_θ(x + t_{n+1} z, t_{n+1}), f_θ⁻(x + t_n z, t_n) ) on a grid of N(k) times that grows along training, θ⁻ an average of decay μ(k).
+d( f_θ(x + t_{n+1} z, t_{n+1}), f_θ⁻(x + t_n z, t_n) ) on a grid of N(k) times that grows during training; θ⁻ is an EMA of decay μ(k).
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ TEACHER, TARGETS, FORWARDS = False, "", 2
 PROCESSES = ("karras",)
 # Song et al., Table 3, CIFAR-10.
 SETTINGS = {"s0": 2, "s1": 150, "mu0": 0.9}
-# Every step makes its grid, so that it has an upper limit.
+# Every step computes its grid; the upper limit keeps that cheap.
 RANGES = "1 <= s0 <= s1 <= 10000, 0 < mu0 <= 1"
 
 
@@ -28,14 +28,14 @@ def intervals(step: int, steps: int, s0: float, s1: float) -> int:
 
 def decay(step: int, steps: int, context: Context) -> float:
     """μ(k) = exp(s₀ ln μ₀/n(k)) (Song et al., Appendix C)."""
-    own = context.own
-    return math.exp(own["s0"] * math.log(own["mu0"]) / intervals(step, steps, own["s0"], own["s1"]))
+    hparams = context.hparams
+    return math.exp(hparams["s0"] * math.log(hparams["mu0"]) / intervals(step, steps, hparams["s0"], hparams["s1"]))
 
 
 def times(student: Student, batch: Batch, context: Context) -> tuple[Tensor, Tensor]:
-    """Neighbouring times t > r (B,) of the step's grid, all pairs as likely."""
+    """Neighbouring times t > r (B,) of the step's grid, uniform over the pairs."""
     assert batch.u is not None
-    n = intervals(batch.step, batch.steps, context.own["s0"], context.own["s1"])
+    n = intervals(batch.step, batch.steps, context.hparams["s0"], context.hparams["s1"])
     grid = student.process.grid(n).to(batch.u.device)
     index = (batch.u * n).long()
     return grid[index], grid[index + 1]
@@ -43,6 +43,6 @@ def times(student: Student, batch: Batch, context: Context) -> tuple[Tensor, Ten
 
 def loss(student: Student, batch: Batch, context: Context) -> Tensor:
     """Per-sample losses (B,)."""
-    assert batch.x0 is not None and batch.eps is not None and context.average is not None
+    assert batch.x0 is not None and batch.eps is not None and context.ema_target is not None
     t, r = times(student, batch, context)
-    return context.distance(*training_pair(student, context.average, batch.x0, batch.eps, t, r, batch.data_cond))
+    return context.distance(*training_pair(student, context.ema_target, batch.x0, batch.eps, t, r, batch.data_cond))

@@ -1,6 +1,6 @@
-"""Direct CM: regress straight onto the endpoint that the ODE solver reaches (2411.08954).
+"""Direct CM: regression onto the endpoint that the ODE solver reaches (2411.08954).
 
-d( f_θ(x_s, s), Φ(x_s, s → 0) ),  Φ the guided ODE solved from (x_s, s) down to the end.
+d( f_θ(x_s, s), Φ(x_s, s → 0) ),  Φ the guided ODE solved from (x_s, s) to the end.
 """
 
 from __future__ import annotations

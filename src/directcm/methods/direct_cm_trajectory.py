@@ -1,7 +1,7 @@
-"""Direct CM on the teacher's own trajectories, as trajectory mid-training has it (2509.24526): `coupling: trajectory`.
+"""Direct CM on the teacher's trajectories, as in trajectory mid-training (2509.24526).
 
-d( f_θ(x_s, s), Φ(x_T, T → 0) ),  x_s on the trajectory from pure noise x_T: all points of one share an endpoint, and x_s follows
-the teacher's marginal, not the data's.
+d( f_θ(x_s, s), Φ(x_T, T → 0) ),  x_s on the trajectory from pure noise x_T. All points of a trajectory have the same endpoint.
+The distribution of x_s is the teacher's marginal, not that of noised data.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""Direct CM as a start for CM: half of the training on the solver's endpoints, the rest on neighbouring points.
+"""Direct CM as initialisation for CM: first a share `direct` of the training with Direct CM's loss, then CM's.
 
-Both losses are 2411.08954's own, on the same start points in the same order: if solving the ODE well were a good start (as trajectory
-mid-training, 2509.24526, finds it to be for ECT), CM should end better from there than from the teacher.
+Both losses are those of 2411.08954, on the same start points in the same order. Trajectory mid-training (2509.24526) finds such an
+initialisation good for ECT; if that holds here, CM should end better from it than from the teacher.
 """
 
 from __future__ import annotations
@@ -14,27 +14,27 @@ from directcm.students import Student
 LABEL = "Direct CM, then CM"
 TEACHER, TARGETS, FORWARDS = True, "forward", 2
 STORED = True
-# The share of the training on endpoints.
+# The share of the training with Direct CM's loss.
 SETTINGS = {"direct": 0.5}
 RANGES = "0 <= direct <= 1"
 
 
 def first(step: int, steps: int, context: Context) -> bool:
-    """Whether a step is of the first part."""
-    return step < round(context.own["direct"] * steps)
+    """Whether a step belongs to the first part, Direct CM."""
+    return step < round(context.hparams["direct"] * steps)
 
 
 def teacher_steps(step: int, steps: int, context: Context) -> int:
-    """The second part's alone ask the teacher."""
+    """Only the second part asks the teacher."""
     return 0 if first(step, steps, context) else 1
 
 
-# The first part alone learns from endpoints.
+# Only the first part uses endpoints.
 endpoints = first
 
 
 def student_forwards(step: int, steps: int, context: Context) -> int:
-    """Direct CM has one, CM two."""
+    """1 in Direct CM, 2 in CM."""
     return direct_cm.FORWARDS if first(step, steps, context) else cm.FORWARDS
 
 

@@ -1,6 +1,6 @@
-"""Generator-augmented flows (2406.09570) over iCT, which has no average of its own: the generator's is kept beside it.
+"""Generator-augmented flows (2406.09570) on iCT. iCT has no EMA; one is kept for the generator alone.
 
-x̂ = sg f_EMA(x + σ_i z, σ_i), and the pair is x̂ + σ_{i+1} z and x̂ + σ_i z with the same z.
+x̂ = sg f_EMA(x + σ_i z, σ_i); the pair is x̂ + σ_{i+1} z and x̂ + σ_i z with the same z.
 """
 
 from __future__ import annotations
@@ -13,21 +13,21 @@ from directcm.students import Student
 LABEL = "GC (iCT)"
 TEACHER, TARGETS, FORWARDS = False, "", 3
 PROCESSES = ("karras",)
-# p is the share of the standard coupling, ema the generator's decay: of trainings as short as the embedded ones; the rest is iCT's.
+# p as in GC (CT); ema is the generator's decay, chosen for trainings as short as the embedded ones; the others are iCT's.
 SETTINGS = {"p": 0.5, "ema": 0.99, "s0": 10, "s1": 1280, "p_mean": -1.1, "p_std": 2.0, "huber": 0.00054, "dropout": 0.0}
 RANGES = "0 <= p <= 1, 0 <= ema <= 1, 1 <= s0 <= s1 <= 10000, -6 <= p_mean <= 4, 0 < p_std <= 100, 1e-6 <= huber <= 1, 0 <= dropout < 1"
 
 
 def decay(step: int, steps: int, context: Context) -> float:
-    """The generator's."""
-    return context.own["ema"]
+    """That of the generator's EMA."""
+    return context.hparams["ema"]
 
 
 def loss(student: Student, batch: Batch, context: Context) -> Tensor:
     """Per-sample losses (B,)."""
-    assert batch.eps is not None and context.average is not None
+    assert batch.eps is not None and context.ema_target is not None
     t, r = ict.times(student, batch, context)
-    images = gc_ct.augmented(context.average, batch, r, context.own["p"])
+    images = gc_ct.augmented(context.ema_target, batch, r, context.hparams["p"])
     return ict.weighted(
         student, context, t, r, training_pair(student, student, images, batch.eps, t, r, batch.data_cond)
     )

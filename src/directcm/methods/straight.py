@@ -1,6 +1,6 @@
-"""Straight distillation (Luhman & Luhman 2101.02388): Direct CM at the last time only.
+"""Straight distillation (Luhman & Luhman 2101.02388): Direct CM from pure noise only.
 
-d( f_θ(x_T, T), Φ(x_T, T → 0) ) on stored pairs of pure noise and the endpoint that the teacher's ODE reaches from it.
+d( f_θ(x_T, T), Φ(x_T, T → 0) ) on stored pairs of pure noise and its endpoint under the teacher's ODE.
 """
 
 from __future__ import annotations

@@ -82,7 +82,7 @@ def make(settings: Edm, process: Process, data: Artifact, seed: int, scratch: Pa
     )
     with torch.no_grad():
         for name, p in unet.named_parameters():
-            p.copy_(fitted.average[f"unet.{name}"])
+            p.copy_(fitted.ema[f"unet.{name}"])
     if settings.dropout:
         # Students are trained from what is saved: theirs is a method's matter, not their teacher's (Song et al. have none).
         unet.register_to_config(dropout=0.0)

@@ -269,7 +269,7 @@ def make(settings: MicroSdxl, process: Process, data: Artifact, seed: int, scrat
     with torch.no_grad():
         for name, module in modules.items():
             for key, p in module.named_parameters():
-                p.copy_(fitted.average[f"{name}.{key}"])
+                p.copy_(fitted.ema[f"{name}.{key}"])
             module.eval()
     pipeline = StableDiffusionXLPipeline(
         vae=vae.cpu(),
