@@ -103,10 +103,10 @@ def holds(condition: str, own: Mapping[str, float]) -> bool:
         return False
 
 
-def declared(path: Path) -> Declared:
-    """What a method's file declares. Raises ValueError where something is missing or not a plain value."""
+def literals(text: str) -> dict[str, Any]:
+    """The names that a module's text gives plain values to, and these values; nothing is run."""
     found: dict[str, Any] = {}
-    for node in ast.parse(path.read_text(encoding="utf-8")).body:
+    for node in ast.parse(text).body:
         if isinstance(node, ast.Assign):
             target, value = node.targets[0], node.value
             names = target.elts if isinstance(target, ast.Tuple) else [target]
@@ -117,6 +117,12 @@ def declared(path: Path) -> Declared:
                         found[name.id] = ast.literal_eval(each)
                     except ValueError:
                         continue
+    return found
+
+
+def declared(path: Path) -> Declared:
+    """What a method's file declares. Raises ValueError where something is missing or not a plain value."""
+    found = literals(path.read_text(encoding="utf-8"))
 
     def number(value: object) -> bool:
         return isinstance(value, int | float) and not isinstance(value, bool)

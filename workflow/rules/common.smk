@@ -145,6 +145,13 @@ def code(*modules):
     return stamp(*modules, root=workflow.basedir)
 
 
+def measuring(metrics):
+    """The code of an evaluation by these metrics: each is a module of its own."""
+    return code(
+        "metrics.evaluate", *sorted({f"metrics.{METRICS[m].module}" for m in metrics})
+    )
+
+
 # The module that reads the teacher: what is made with it depends on its code.
 LOADER = f"teachers.{TEACHERS[CONFIG.teacher.kind].loader}"
 
@@ -169,6 +176,11 @@ def known(function):
     """The function with its signature at hand: Snakemake asks for it three times a call, a twelfth of a large plan."""
     function.__signature__ = inspect.signature(function)
     return function
+
+
+@known
+def extracting(wildcards):
+    return code("metrics.features", f"metrics.{EXTRACTORS[wildcards.extractor].module}")
 
 
 def later(small, large):

@@ -378,7 +378,7 @@ class Config(Block):
 
     def floor_metrics(self) -> list[str]:
         """Those of the teacher under another noise: samples of two noises have no error sample by sample."""
-        return [m for m in self.metric_names() if m != "ode_error"]
+        return [m for m in self.metric_names() if not METRICS[m].same_noise]
 
     def extractor_names(self) -> list[str]:
         """The extractors that the metrics need, in the registry's order."""
