@@ -25,7 +25,7 @@ from __future__ import annotations
 
 import ast
 import functools
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -60,11 +60,7 @@ class Declared:
         for key, default in self.settings.items():
             if isinstance(default, int) and not float(own[key]).is_integer():
                 return f"{key} = {own[key]:g}, expected a whole number"
-        for condition in self.ranges:
-            if not holds(condition, own):
-                values = " and ".join(f"{key} = {own[key]:g}" for key in own if key in named(condition))
-                return f"{values}, expected {condition.replace('<=', '≤')}"
-        return None
+        return broken(self.ranges, own)
 
     @property
     def pool(self) -> bool:
@@ -101,6 +97,15 @@ def holds(condition: str, own: Mapping[str, float]) -> bool:
     except (ArithmeticError, TypeError):
         # A power of 0, beyond all floats, or of no real value.
         return False
+
+
+def broken(ranges: Iterable[str], own: Mapping[str, float]) -> str | None:
+    """The first of some conditions that numbers do not keep, as what they are and what is expected; None where they keep all."""
+    for condition in ranges:
+        if not holds(condition, own):
+            values = " and ".join(f"{key} = {own[key]:g}" for key in own if key in named(condition))
+            return f"{values}, expected {condition.replace('<=', '≤')}"
+    return None
 
 
 def literals(text: str) -> dict[str, Any]:

@@ -5,6 +5,7 @@ So planning, help and the configuration know them without torch, and a verb depe
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,27 +15,33 @@ from directcm import registry
 
 PACKAGE = Path(__file__).resolve().parent
 Spec = TypeVar("Spec")
+# What is read of a module, to its closing bracket: the syntax of all would take most of a short command's time.
+_NAMES = ("EXTRACTORS", "METRICS", "SHARED", "DISTANCES", "DATA_SET", "LAYOUT", "KIND", "SETTINGS", "RANGES")
+_STATEMENTS = re.compile(rf"^(?:{'|'.join(_NAMES)}) = .*\n(?:(?:[ \t)\]}}#].*)?\n)*", re.MULTILINE)
 
 
-def declared(kind: Callable[..., Spec], where: str, name: str, shared: str = "") -> dict[str, Spec]:
-    """What the modules below `where` declare under a name (and for all of a module under `shared`), by rank, then by name.
+def declared(kind: Callable[..., Spec], where: str, name: str, *, one: bool = False) -> dict[str, Spec]:
+    """What the modules of a pattern declare under a name, by rank, then by name: several things by their names, with SHARED for all
+    of a module; or `one` a module, of the module's name, with SETTINGS and RANGES.
 
     Raises ValueError where something is missing, unknown or declared twice.
     """
     found: dict[str, Any] = {}
-    for path in sorted((PACKAGE / where).glob("*.py")):
+    for path in sorted(PACKAGE.glob(where)):
         text = path.read_text(encoding="utf-8")
-        # Most of the time goes into reading syntax.
         if f"\n{name} = " not in text:
             continue
-        values = registry.literals(text)
+        values = registry.literals("".join(_STATEMENTS.findall(text)))
         if name not in values:
             raise ValueError(f"{path} declares {name} by something that is not a plain value")
-        for key, own in values[name].items():
+        shared = values.get("SHARED", {})
+        if one:
+            shared = {"settings": values.get("SETTINGS", {}), "ranges": registry.conditions(values.get("RANGES", ""))}
+        for key, own in ({path.stem: values[name]} if one else values[name]).items():
             if key in found:
                 raise ValueError(f"{path} declares {key}, as another module does")
             try:
-                found[key] = kind(name=key, module=path.stem, **{**values.get(shared, {}), **own})
+                found[key] = kind(name=key, module=path.stem, **{**shared, **own})
             except TypeError as error:
                 raise ValueError(f"{path} declares no {key} as {name} are: {error}") from None
     return dict(sorted(found.items(), key=lambda item: (item[1].rank, item[0])))
@@ -106,62 +113,98 @@ class Metric:
 
 # What metrics take beside the arrays of their extractor.
 TAKEN = ("latents", "rows", "images", "labels", "data", "seed")
-EXTRACTORS = declared(Extractor, "metrics", "EXTRACTORS")
-METRICS = declared(Metric, "metrics", "METRICS", "SHARED")
+EXTRACTORS = declared(Extractor, "metrics/*.py", "EXTRACTORS")
+METRICS = declared(Metric, "metrics/*.py", "METRICS")
 
 METHODS = {name: method.label for name, method in registry.methods().items()}
 SOLVERS = {"ddim": "DDIM", "euler": "Euler", "heun": "Heun", "edm_heun": "Heun (EDM)"}
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Distance:
-    """What a student's loss compares by. `weights` names files of the weights cache; `images`: it compares RGB images alone."""
+    """What a student's loss compares by. `function` is the distance, or makes it of what it `takes`: "huber_c", "device".
 
-    name: str
-    title: str
-    weights: tuple[str, ...] = ()
-    images: bool = False
-
-
-DISTANCES = {
-    d.name: d
-    for d in (
-        Distance("mse", "MSE"),
-        Distance("pseudo_huber", "pseudo-Huber"),
-        Distance("l1", "ℓ1"),
-        Distance("lpips", "LPIPS", ("vgg16-397923af.pth",), images=True),
-    )
-}
-
-
-@dataclass(frozen=True)
-class TeacherKind:
-    """A kind of teacher.
-
-    `loader`: the module of directcm.teachers that reads its artefact. `latent`: it diffuses a VAE's latents of captioned
-    images, else pixels of labelled ones. `learns`: making it is training, which asks for a GPU.
+    `weights` names files of the weights cache; `images`: it compares RGB images alone.
     """
 
     name: str
+    module: str
+    title: str
+    function: str
+    takes: tuple[str, ...] = ()
+    weights: tuple[str, ...] = ()
+    images: bool = False
+    rank: int = 100
+
+
+DISTANCES = declared(Distance, "distances.py", "DISTANCES")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Kind:
+    """What kinds of data set and teacher have in common. `about`: what it is, for the page of the configuration.
+
+    `settings`: key → (default, description) of its own block in the configuration, for what a class there need not say; `ranges`: what
+    its numbers keep, comparisons as methods have them.
+    """
+
+    name: str
+    module: str
+    about: str
+    settings: Mapping[str, tuple[Any, str]] = field(default_factory=dict)
+    ranges: tuple[str, ...] = ()
+    rank: int = 100
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataSet(Kind):
+    """A data set.
+
+    `images`: how many it has, by a formula in the resolution (side, pixels) where that changes it; None where it is not known
+    before it is read. `groups`: those that a split keeps together, where that is not each image. `largest`: of the
+    resolutions, None for any. `labels`: all its images have one. `lies_in`: what data.path names, a "folder" or an "archive"; "" where
+    nothing outside the project is read. `needs`: the keys of `data` of which it needs one, and why.
+    """
+
+    images: int | str | None = None
+    groups: int | str | None = None
+    largest: int | None = None
+    labels: bool = False
+    lies_in: str = ""
+    needs: tuple[tuple[tuple[str, ...], str], ...] = ()
+
+
+DATA_SETS = declared(DataSet, "datasets/*.py", "DATA_SET", one=True)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Layout(Kind):
+    """How an archive is laid out: `mark`, the file whose folder is the data set's, and what it `needs`, where it is missing."""
+
+    mark: str
+    needs: str
+    largest: int | None = None
+
+
+LAYOUTS = declared(Layout, "datasets/*.py", "LAYOUT", one=True)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TeacherKind(Kind):
+    """A kind of teacher.
+
+    `loader`: the module of directcm.teachers that reads its artefact. `latent`: it diffuses a VAE's latents of captioned
+    images, else pixels of labelled ones. `learns`: making it is training, which asks for a GPU. `pinned`: it exists already, outside
+    the project, and its module has `locate` and `content`. `unet`: the key of its block that is a network on pixels.
+    """
+
     title: str
     loader: str
     processes: tuple[str, ...]
     latent: bool
     learns: bool
+    pinned: bool = False
+    unet: str = ""
 
 
-TEACHERS = {
-    k.name: k
-    for k in (
-        TeacherKind("micro_sdxl", "small SDXL trained here", "latent_diffusion", ("vp",), latent=True, learns=True),
-        TeacherKind(
-            "diffusers", "an existing SDXL-type pipeline", "latent_diffusion", ("vp",), latent=True, learns=False
-        ),
-        TeacherKind(
-            "edm", "small EDM on pixels trained here", "pixel_diffusion", ("karras",), latent=False, learns=True
-        ),
-        TeacherKind(
-            "mixture", "the exact score of the training images", "mixture", ("vp", "karras"), latent=False, learns=False
-        ),
-    )
-}
+TEACHERS = declared(TeacherKind, "teachers/*.py", "KIND", one=True)

@@ -2,6 +2,7 @@
 
 import functools
 import gc
+import importlib
 import inspect
 import json
 import os
@@ -206,11 +207,11 @@ NEEDED = CONFIG.extractor_names()
 
 def pinned(wildcards):
     """A digest of the files of a teacher that exists already; nothing where it is made here."""
-    if CONFIG.teacher.kind != "diffusers":
+    kind = CONFIG.teacher.kind
+    if not TEACHERS[kind].pinned:
         return ""
-    from directcm.teachers import diffusers
-
-    return diffusers.content(CONFIG.teacher.diffusers, Path(OUT, "teacher"))
+    found = importlib.import_module(f"directcm.teachers.{kind}")
+    return found.content(getattr(CONFIG.teacher, kind), Path(OUT, "teacher"))
 
 
 @known
