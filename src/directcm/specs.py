@@ -66,6 +66,8 @@ class Metric:
     `better`: "lower" or "higher". `takes`, `function`, `part`: see directcm.metrics. `test`: its permutation test in
     analysis.inference ("frechet", "kid", "cmmd"), which the search of sampling times uses too; a distance without one is judged by
     seeds alone. `same_noise`: it compares samples of one noise row by row. `rank`: its place among the metrics.
+    `unit`: as titles have it, {space} is latent or pixel. `bounds`: the least and the largest value, None where there is none; what is
+    estimated without bias (KID, FD∞) can fall below 0.
     `paper`: row → the number the paper reports (2411.08954, main comparison, one step) for its own metric of this kind, `paper_name`.
     `headline`: it stands in Table 1, else in the table of all metrics only. `stand_in_for`: the metric on a published
     network whose place a *-tiny metric takes where that network is not at hand; "" where there is none. `least`: images on either
@@ -85,6 +87,8 @@ class Metric:
     per_sample: bool = False
     same_noise: bool = False
     decimals: int = 3
+    unit: str = ""
+    bounds: tuple[float | None, float | None] = (None, None)
     paper_name: str = ""
     paper: Mapping[str, float] = field(default_factory=dict)
     same_scale_as_paper: bool = False

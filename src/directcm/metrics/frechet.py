@@ -25,6 +25,7 @@ SHARED = {
     "takes": ("image", "reference.image"),
     "function": "frechet_distance",
     "test": "frechet",
+    "bounds": (0.0, None),
 }
 METRICS = {
     "fd_tiny": {
@@ -70,6 +71,7 @@ METRICS = {
         "function": "frechet_infinite",
         "takes": ("image", "reference.image", "seed"),
         "test": "",
+        "bounds": (None, None),
     },
     "fid_inf": {
         "rank": 15,
@@ -79,6 +81,7 @@ METRICS = {
         "function": "frechet_infinite",
         "takes": ("image", "reference.image", "seed"),
         "test": "",
+        "bounds": (None, None),
     },
     "fd_inf_dino": {
         "rank": 18,
@@ -88,6 +91,7 @@ METRICS = {
         "function": "frechet_infinite",
         "takes": ("image", "reference.image", "seed"),
         "test": "",
+        "bounds": (None, None),
     },
 }
 

@@ -18,6 +18,8 @@ METRICS = {
         "function": "ode_error",
         "per_sample": True,
         "decimals": 4,
+        "unit": "{space} MSE",
+        "bounds": (0.0, None),
         "headline": True,
     }
 }

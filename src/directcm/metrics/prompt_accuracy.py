@@ -27,6 +27,8 @@ METRICS = {
         "takes": ("images", "labels", "data"),
         "function": "prompt_accuracy",
         "per_sample": True,
+        "unit": "share",
+        "bounds": (0.0, 1.0),
         "headline": True,
     }
 }
