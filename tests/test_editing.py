@@ -235,7 +235,7 @@ def small(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
     datasets.write(len(items), items, Data(), SEED, root / "data")
     s = SimpleNamespace(root=root, data=open_artifact(root / "data", "data"), kind=request.param)
     own = config.parse(config.Mixture, {"scale": 0.05, "student": {"channels": [16, 16]}})
-    mixture.make(own, Process(kind=request.param), s.data, SEED, root / "teacher")
+    mixture.make(own, Process(kind=request.param), s.data, SEED, root / "scratch", root / "teacher")
     s.teacher = open_artifact(root / "teacher", "teacher")
     encode.make(Encode(), s.teacher, s.data, SEED, "cpu", "no", root / "e", root / "latents")
     s.latents = open_artifact(root / "latents", "latents")

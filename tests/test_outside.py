@@ -89,7 +89,7 @@ def test_a_pinned_teachers_content_and_what_has_changed(tiny: Any, tmp_path: Pat
     pipeline, out = tmp_path / "pipeline", tmp_path / "teacher"
     shutil.copytree(tiny.teacher.folder, pipeline)
     settings = Diffusers(path=str(pipeline))
-    diffusers.make(settings, Process(), 16, out)
+    diffusers.pin(settings, Process(), 16, out)
     pinned, before = open_artifact(out, "teacher"), diffusers.content(settings, out)
     assert outside.changes(pinned) == [] and len(before) == 64
     config = pipeline / "vae/config.json"

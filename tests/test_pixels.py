@@ -220,7 +220,14 @@ def make_teacher(kind: str, data: Artifact, folder: Path) -> Artifact:
         edm.make(parse(Edm, SMALL), KARRAS, data, SEED, folder / "scratch", folder / "teacher")
     else:
         settings = parse(config.Mixture, {"scale": 0.05, "student": SMALL["unet"]})
-        mixture.make(settings, Process() if kind == "mixture on vp" else KARRAS, data, SEED, folder / "teacher")
+        mixture.make(
+            settings,
+            Process() if kind == "mixture on vp" else KARRAS,
+            data,
+            SEED,
+            folder / "scratch",
+            folder / "teacher",
+        )
     return open_artifact(folder / "teacher", "teacher")
 
 

@@ -349,7 +349,7 @@ def test_a_vae_of_three_resolutions_gives_latents_of_a_quarter_of_the_side(tiny:
 
 
 def pin(folder: Path, out: Path, **settings: Any) -> Artifact:
-    diffusers.make(Diffusers(path=str(folder), **settings), Process(), 16, out)
+    diffusers.pin(Diffusers(path=str(folder), **settings), Process(), 16, out)
     return open_artifact(out, "teacher")
 
 
@@ -458,7 +458,7 @@ def test_a_malformed_hub_id(one_line: Any) -> None:
 
 def test_a_teacher_of_other_timesteps(saved: Path, tmp_path: Path, one_line: Any) -> None:
     with pytest.raises(UserError) as error:
-        diffusers.make(Diffusers(path=str(saved)), Process(timesteps=500), 16, tmp_path / "teacher")
+        diffusers.pin(Diffusers(path=str(saved)), Process(timesteps=500), 16, tmp_path / "teacher")
     assert "process.timesteps is 500" in one_line(error) and "1000" in str(error.value)
 
 

@@ -10,10 +10,24 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from directcm import specs
 from directcm.artifacts import sha256
 from directcm.errors import UserError
-from directcm.specs import DISTANCES
 from directcm.weights import weights_file
+
+DISTANCES = {
+    "mse": {"rank": 1, "title": "MSE", "function": "mse"},
+    "pseudo_huber": {"rank": 2, "title": "pseudo-Huber", "function": "pseudo_huber", "takes": ("huber_c",)},
+    "l1": {"rank": 3, "title": "ℓ1", "function": "l1"},
+    "lpips": {
+        "rank": 4,
+        "title": "LPIPS",
+        "function": "lpips",
+        "takes": ("device",),
+        "weights": ("vgg16-397923af.pth",),
+        "images": True,
+    },
+}
 
 Distance = Callable[[Tensor, Tensor], Tensor]
 
@@ -25,11 +39,9 @@ SIDE = 224
 
 def make(name: str, huber_c: float, device: torch.device | str) -> Distance:
     """The distance with a name of `specs.DISTANCES`; UserError if its weights are missing."""
-    if name == "pseudo_huber":
-        return pseudo_huber(huber_c)
-    if name == "lpips":
-        return lpips(device)
-    return {"mse": mse, "l1": l1}[name]
+    spec, given = specs.DISTANCES[name], {"huber_c": huber_c, "device": device}
+    found = globals()[spec.function]
+    return found(*(given[word] for word in spec.takes)) if spec.takes else found
 
 
 def mse(a: Tensor, b: Tensor) -> Tensor:
@@ -71,7 +83,7 @@ def lpips(device: torch.device | str, state: Mapping[str, Tensor] | None = None)
     def distance(a: Tensor, b: Tensor) -> Tensor:
         if a.shape[1] != 3:
             raise UserError(
-                f"loss lpips compares RGB images, these have {a.shape[1]} channels; use {' or '.join(n for n in DISTANCES if not DISTANCES[n].images)}"
+                f"loss lpips compares RGB images, these have {a.shape[1]} channels; use {' or '.join(d.name for d in specs.DISTANCES.values() if not d.images)}"
             )
         with torch.autocast(a.device.type, enabled=False):
             pairs = zip(_features(network, a), _features(network, b), network.lins, strict=True)
@@ -118,4 +130,4 @@ def lpips_network(vgg: Mapping[str, Tensor]) -> Any:
 
 def _published() -> Mapping[str, Tensor]:
     """VGG-16 from the weights cache, its sha256 checked; runs no pickled code."""
-    return torch.load(weights_file(DISTANCES["lpips"].weights[0]), map_location="cpu", weights_only=True)
+    return torch.load(weights_file(specs.DISTANCES["lpips"].weights[0]), map_location="cpu", weights_only=True)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import importlib
 from pathlib import Path
 
 from directcm.artifacts import read_json
 from directcm.config import Config
-from directcm.datasets import TRAIN, split
+from directcm.datasets import module_of
 from directcm.errors import UserError
-from directcm.specs import DISTANCES, EXTRACTORS, TEACHERS
+from directcm.specs import DATA_SETS, DISTANCES, EXTRACTORS, TEACHERS
 
 
 def check(config: Config, results: Path | None = None) -> None:
@@ -22,30 +23,11 @@ def check(config: Config, results: Path | None = None) -> None:
             f"{made.parent}: {train} images are trained on; {config.why_least()} at least {config.least()} of these: add images, "
             "lower data.held_out, or leave those metrics out"
         )
-    if config.data.kind == "folder":
-        from directcm.datasets import folder
-
-        rows = len(folder.table(folder.check(config.data)))
-        if rows < 2:
-            raise UserError(
-                f"{folder.check(config.data) / folder.MARK}: lists {rows} image(s), at least 2 are needed (one to train on, one held out)"
-            )
-        train = split(rows, config.data.held_out, config.seed).count(TRAIN)
-        if train < config.least():
-            raise UserError(
-                f"{folder.check(config.data) / folder.MARK}: lists {rows} images, of which {train} are trained on; "
-                f"{config.why_least()} at least {config.least()} of these: add images, lower data.held_out, or leave those metrics out"
-            )
-        if not TEACHERS[config.teacher.kind].latent:
-            folder.check_labels(config.data)
-    if config.data.kind == "archive":
-        from directcm.datasets import archive
-
-        archive.check(config.data)
-    if config.teacher.kind == "diffusers":
-        from directcm.teachers import diffusers
-
-        diffusers.locate(config.teacher.diffusers, config.data.resolution)
+    if DATA_SETS[config.data.kind].lies_in:
+        module_of(config.data).ready(config)
+    if TEACHERS[config.teacher.kind].pinned:
+        teacher = importlib.import_module(f"directcm.teachers.{config.teacher.kind}")
+        teacher.locate(getattr(config.teacher, config.teacher.kind), config.data.resolution)
     needed = [EXTRACTORS[name].weights for name in config.extractor_names()]
     needed += [d.weights for d in DISTANCES.values() if any(run.loss == d.name for run in config.runs())]
     for file in dict.fromkeys(name for files in needed for name in files):

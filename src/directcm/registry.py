@@ -25,7 +25,7 @@ from __future__ import annotations
 
 import ast
 import functools
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -60,11 +60,7 @@ class Declared:
         for key, default in self.hparams.items():
             if isinstance(default, int) and not float(hparams[key]).is_integer():
                 return f"{key} = {hparams[key]:g}, expected a whole number"
-        for condition in self.ranges:
-            if not holds(condition, hparams):
-                values = " and ".join(f"{key} = {hparams[key]:g}" for key in hparams if key in named(condition))
-                return f"{values}, expected {condition.replace('<=', '≤')}"
-        return None
+        return broken(self.ranges, hparams)
 
     @property
     def pool(self) -> bool:
@@ -103,10 +99,19 @@ def holds(condition: str, hparams: Mapping[str, float]) -> bool:
         return False
 
 
-def declared(path: Path) -> Declared:
-    """The declarations in a method's file. Raises ValueError if one is missing or not a literal."""
+def broken(ranges: Iterable[str], hparams: Mapping[str, float]) -> str | None:
+    """The first of some conditions that numbers do not keep, as what they are and what is expected; None where they keep all."""
+    for condition in ranges:
+        if not holds(condition, hparams):
+            values = " and ".join(f"{key} = {hparams[key]:g}" for key in hparams if key in named(condition))
+            return f"{values}, expected {condition.replace('<=', '≤')}"
+    return None
+
+
+def literals(text: str) -> dict[str, Any]:
+    """The names that a module's text gives plain values to, and these values; nothing is run."""
     found: dict[str, Any] = {}
-    for node in ast.parse(path.read_text(encoding="utf-8")).body:
+    for node in ast.parse(text).body:
         if isinstance(node, ast.Assign):
             target, value = node.targets[0], node.value
             names = target.elts if isinstance(target, ast.Tuple) else [target]
@@ -117,6 +122,12 @@ def declared(path: Path) -> Declared:
                         found[name.id] = ast.literal_eval(each)
                     except ValueError:
                         continue
+    return found
+
+
+def declared(path: Path) -> Declared:
+    """What a method's file declares. Raises ValueError where something is missing or not a plain value."""
+    found = literals(path.read_text(encoding="utf-8"))
 
     def number(value: object) -> bool:
         return isinstance(value, int | float) and not isinstance(value, bool)

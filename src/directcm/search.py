@@ -26,7 +26,7 @@ from directcm.analysis.inference import frechet_difference_test, kernel_differen
 from directcm.artifacts import Artifact, new_artifact, write_csv, write_json
 from directcm.blocks import block_ranges, clear, work
 from directcm.errors import UserError
-from directcm.metrics.evaluate import DISTANCES
+from directcm.metrics import function
 from directcm.metrics.extractors import FeatureExtractor, build_extractor
 from directcm.metrics.samples import read_prompts
 from directcm.registry import methods
@@ -37,8 +37,6 @@ from directcm.students import Student
 from directcm.teachers import loader
 from directcm.teachers.codec import to_images
 from directcm.times import step_indices
-
-assert set(config.SOUGHT) == set(DISTANCES)
 
 K = TypeVar("K")
 Times = tuple[int, ...]
@@ -215,8 +213,8 @@ def make(
     samples, of which the first n are used.
     """
     metric = settings.metric
-    if metric not in DISTANCES:
-        raise UserError(f"search: metric is {metric!r}, expected {', '.join(DISTANCES)}")
+    if metric not in config.SOUGHT:
+        raise UserError(f"search: metric is {metric!r}, expected {', '.join(config.SOUGHT)}")
     if student.manifest["inputs"]["teacher"] != teacher.fingerprint:
         raise UserError(f"{student.folder}: distilled from another teacher; train it again")
     if search_noise.settings.get("purpose") != "search":
@@ -248,7 +246,7 @@ def make(
         "reference": reference, **({} if extractor_folder is None else {"extractor": extractor_folder}),
     }  # fmt: skip
     key = {
-        "code": digest("search", loader(teacher)),
+        "code": digest("search", loader(teacher), f"metrics.{METRICS[metric].module}"),
         "evaluation": {k: getattr(evaluation, k) for k in ("block", "batch_size", "precision")},
         "seed": seed,
         "extractor": extractor.fingerprint,
@@ -258,7 +256,7 @@ def make(
     held_out = _Sampler("evaluation", there, who, intervals, extractor, "step_noise", key, scratch)
 
     def distance(features: np.ndarray) -> float:
-        return float(DISTANCES[metric](features, against.features[: len(features)]).value)
+        return float(function(metric)(features, against.features[: len(features)]).value)
 
     def measure(indices: Times) -> float:
         value = distance(searched.features(indices, n_search))
@@ -319,8 +317,8 @@ def _test(
 ) -> tuple[float, float]:
     """(difference of the distances of a and b to the reference, p of a permutation test within rows); features (n, D)."""
     one, other, count = a[None], b[None], statistics.permutations
-    if metric in config.FRECHET:
+    if METRICS[metric].test == "frechet":
         test = frechet_difference_test(one, other, reference, count, seed)
     else:
-        test = kernel_difference_test(one, other, reference, metric.split("_")[0], count, seed)
+        test = kernel_difference_test(one, other, reference, METRICS[metric].test, count, seed)
     return test.difference, test.p

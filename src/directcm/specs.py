@@ -1,246 +1,214 @@
-"""What each metric, distance and kind of teacher is. Of a metric: its extractor, its references, which way is better, what the paper reports.
+"""What each metric, extractor, distance and kind of teacher is, as their modules declare it in plain values: read, never imported.
 
-A metric on a stand-in network bears its own name (fd_tiny), never the real one's (fid).
+So planning, help and the configuration know them without torch, and a verb depends on the modules that it runs alone.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import re
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar
 
 from directcm import registry
 
+PACKAGE = Path(__file__).resolve().parent
+Spec = TypeVar("Spec")
+# What is read of a module, to its closing bracket: the syntax of all would take most of a short command's time.
+_NAMES = ("EXTRACTORS", "METRICS", "SHARED", "DISTANCES", "DATA_SET", "LAYOUT", "KIND", "SETTINGS", "RANGES")
+_STATEMENTS = re.compile(rf"^(?:{'|'.join(_NAMES)}) = .*\n(?:(?:[ \t)\]}}#].*)?\n)*", re.MULTILINE)
 
-@dataclass(frozen=True)
+
+def declared(kind: Callable[..., Spec], where: str, name: str, *, one: bool = False) -> dict[str, Spec]:
+    """What the modules of a pattern declare under a name, by rank, then by name: several things by their names, with SHARED for all
+    of a module; or `one` a module, of the module's name, with SETTINGS and RANGES.
+
+    Raises ValueError where something is missing, unknown or declared twice.
+    """
+    found: dict[str, Any] = {}
+    for path in sorted(PACKAGE.glob(where)):
+        text = path.read_text(encoding="utf-8")
+        if f"\n{name} = " not in text:
+            continue
+        values = registry.literals("".join(_STATEMENTS.findall(text)))
+        if name not in values:
+            raise ValueError(f"{path} declares {name} by something that is not a plain value")
+        shared = values.get("SHARED", {})
+        if one:
+            shared = {"settings": values.get("SETTINGS", {}), "ranges": registry.conditions(values.get("RANGES", ""))}
+        for key, own in ({path.stem: values[name]} if one else values[name]).items():
+            if key in found:
+                raise ValueError(f"{path} declares {key}, as another module does")
+            try:
+                found[key] = kind(name=key, module=path.stem, **{**shared, **own})
+            except TypeError as error:
+                raise ValueError(f"{path} declares no {key} as {name} are: {error}") from None
+    return dict(sorted(found.items(), key=lambda item: (item[1].rank, item[0])))
+
+
+@dataclass(frozen=True, kw_only=True)
 class Extractor:
-    """A feature extractor. `weights` names files of the weights cache; none where it is trained here."""
+    """A feature extractor. `weights` names files of the weights cache; none where it is trained here. `made_by`: its class."""
 
     name: str
+    module: str
+    made_by: str
     arrays: tuple[str, ...]
     weights: tuple[str, ...] = ()
+    rank: int = 100
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Metric:
-    """One metric. `paper`: row → the number the paper reports for its own metric of this kind.
+    """One metric. A metric on a stand-in network bears its own name (fd_tiny), never the real one's (fid).
 
+    `better`: "lower" or "higher". `takes`, `function`, `part`: see directcm.metrics. `test`: its permutation test in
+    analysis.inference ("frechet", "kid", "cmmd"), which the search of sampling times uses too; a distance without one is judged by
+    seeds alone. `same_noise`: it compares samples of one noise row by row. `rank`: its place among the metrics.
+    `unit`: as titles have it, {space} is latent or pixel. `bounds`: the least and the largest value, None where there is none; what is
+    estimated without bias (KID, FD∞) can fall below 0.
+    `paper`: row → the number the paper reports (2411.08954, main comparison, one step) for its own metric of this kind, `paper_name`.
     `headline`: it stands in Table 1, else in the table of all metrics only. `stand_in_for`: the metric on a published
     network whose place a *-tiny metric takes where that network is not at hand; "" where there is none. `least`: images on either
     side below which it is not defined.
     """
 
     name: str
+    module: str
     title: str
     better: str
     references: tuple[str, ...]
+    takes: tuple[str, ...]
+    function: str
+    part: str = "value"
+    test: str = ""
     extractor: str | None = None
     per_sample: bool = False
+    same_noise: bool = False
     decimals: int = 3
+    unit: str = ""
+    bounds: tuple[float | None, float | None] = (None, None)
     paper_name: str = ""
     paper: Mapping[str, float] = field(default_factory=dict)
     same_scale_as_paper: bool = False
-    needs_labels: bool = False
     headline: bool = False
     stand_in_for: str = ""
     least: int = 2
+    rank: int = 100
+
+    def __post_init__(self) -> None:
+        if self.better not in ("lower", "higher"):
+            raise TypeError(f"better is {self.better!r}, expected lower or higher")
+        if not self.references or not set(self.references) <= {"teacher", "data", "prompt", "none"}:
+            raise TypeError(f"references are {self.references!r}, expected some of teacher, data, prompt, none")
+        if self.extractor is not None and self.extractor not in EXTRACTORS:
+            raise TypeError(f"extractor is {self.extractor!r}, expected one of {', '.join(EXTRACTORS)}")
+        arrays = EXTRACTORS[self.extractor].arrays if self.extractor else ()
+        known = {*TAKEN, *arrays, "reference.latents", "reference.rows", *(f"reference.{name}" for name in arrays)}
+        if not set(self.takes) <= known:
+            raise TypeError(f"takes is {self.takes!r}, expected some of {', '.join(sorted(known))}")
+
+    @property
+    def needs_labels(self) -> bool:
+        """Whether it is defined for data with labels only."""
+        return "labels" in self.takes
 
 
-EXTRACTORS = {
-    e.name: e
-    for e in (
-        Extractor("clip_tiny", ("image", "text", "score")),
-        Extractor("inception_clean", ("image",), ("inception-2015-12-05.pt",)),
-        Extractor("inception_legacy_pytorch", ("image",), ("pt_inception-2015-12-05-6726825d.pth",)),
-        Extractor("dinov2_vitl14", ("image",), ("dinov2_vitl14_pretrain.pth",)),
-        Extractor("clip_vitl14", ("image", "text"), ("ViT-L-14.pt",)),
-        Extractor("aesthetic_laion", ("score",), ("ViT-L-14.pt", "sac+logos+ava1-l14-linearMSE.pth")),
-    )
-}
-
-# The numbers of the paper's main comparison, one step (2411.08954).
-_FID = {"CM": 95.3, "Direct CM": 166.0}
-_FD_DINO = {"CM": 747.7, "Direct CM": 1148.0}
-_CLIP = {"CM": 0.21, "Direct CM": 0.19}
-_AESTHETIC = {"CM": 5.5, "Direct CM": 5.0}
-_BOTH = ("teacher", "data")
-
-# What the four numbers of metrics/manifold.py are called, in the order of its result.
-_MANIFOLD = ("precision", "recall", "density", "coverage")
-# Of these four: k of the k-th nearest neighbour (Naeem et al. 2002.09797).
-NEIGHBOURS = 5
-
-METRICS = {
-    m.name: m
-    for m in (
-        Metric("ode_error", "ODE error", "lower", ("teacher",), per_sample=True, decimals=4, headline=True),
-        Metric(
-            "fd_tiny",
-            "FD-tiny",
-            "lower",
-            _BOTH,
-            "clip_tiny",
-            paper_name="FID",
-            paper=_FID,
-            headline=True,
-            stand_in_for="fid",
-        ),
-        Metric("kid_tiny", "KID-tiny", "lower", _BOTH, "clip_tiny", decimals=4, headline=True, stand_in_for="kid"),
-        Metric(
-            "clip_tiny",
-            "CLIP-tiny",
-            "higher",
-            ("prompt",),
-            "clip_tiny",
-            True,
-            paper_name="CLIP score",
-            paper=_CLIP,
-            headline=True,
-            stand_in_for="clip_score",
-        ),
-        Metric(
-            "quality_tiny",
-            "quality-tiny",
-            "higher",
-            ("none",),
-            "clip_tiny",
-            True,
-            paper_name="aesthetic score",
-            paper=_AESTHETIC,
-            headline=True,
-            stand_in_for="aesthetic",
-        ),
-        Metric(
-            "prompt_accuracy",
-            "prompt accuracy",
-            "higher",
-            ("prompt",),
-            per_sample=True,
-            needs_labels=True,
-            headline=True,
-        ),
-        Metric("fd_inf_tiny", "FD∞-tiny", "lower", _BOTH, "clip_tiny", stand_in_for="fid_inf"),
-        Metric("cmmd_tiny", "CMMD-tiny", "lower", _BOTH, "clip_tiny", stand_in_for="cmmd"),
-        *(
-            Metric(
-                f"{m}_tiny", f"{m}-tiny", "higher", _BOTH, "clip_tiny", stand_in_for=f"{m}_dino", least=NEIGHBOURS + 1
-            )
-            for m in _MANIFOLD
-        ),
-        Metric(
-            "fid",
-            "FID",
-            "lower",
-            _BOTH,
-            "inception_clean",
-            decimals=1,
-            paper_name="FID",
-            paper=_FID,
-            same_scale_as_paper=True,
-            headline=True,
-        ),
-        Metric("fid_legacy_pytorch", "FID (legacy_pytorch)", "lower", _BOTH, "inception_legacy_pytorch", decimals=1),
-        Metric("fid_inf", "FID∞", "lower", _BOTH, "inception_clean", decimals=1),
-        Metric("kid", "KID", "lower", _BOTH, "inception_clean", decimals=4, headline=True),
-        Metric(
-            "fd_dino",
-            "FD-DINO",
-            "lower",
-            _BOTH,
-            "dinov2_vitl14",
-            decimals=1,
-            paper_name="FD-DINO",
-            paper=_FD_DINO,
-            same_scale_as_paper=True,
-            headline=True,
-        ),
-        Metric("fd_inf_dino", "FD∞-DINO", "lower", _BOTH, "dinov2_vitl14", decimals=1),
-        # The published CMMD embeds at 336 pixels; this is the same network at 224, the one of the CLIP score.
-        Metric("cmmd", "CMMD (224 px)", "lower", _BOTH, "clip_vitl14"),
-        *(
-            Metric(f"{m}_dino", f"{m} (DINOv2)", "higher", _BOTH, "dinov2_vitl14", least=NEIGHBOURS + 1)
-            for m in _MANIFOLD
-        ),
-        Metric(
-            "clip_score",
-            "CLIP score",
-            "higher",
-            ("prompt",),
-            "clip_vitl14",
-            True,
-            paper_name="CLIP score",
-            paper=_CLIP,
-            same_scale_as_paper=True,
-            headline=True,
-        ),
-        Metric(
-            "aesthetic",
-            "aesthetic score",
-            "higher",
-            ("none",),
-            "aesthetic_laion",
-            True,
-            decimals=2,
-            paper_name="aesthetic score",
-            paper=_AESTHETIC,
-            same_scale_as_paper=True,
-            headline=True,
-        ),
-    )
-}
+# What metrics take beside the arrays of their extractor.
+TAKEN = ("latents", "rows", "images", "labels", "data", "seed")
+EXTRACTORS = declared(Extractor, "metrics/*.py", "EXTRACTORS")
+METRICS = declared(Metric, "metrics/*.py", "METRICS")
 
 METHODS = {name: method.label for name, method in registry.methods().items()}
 SOLVERS = {"ddim": "DDIM", "euler": "Euler", "heun": "Heun", "edm_heun": "Heun (EDM)"}
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Distance:
-    """What a student's loss compares by. `weights` names files of the weights cache; `images`: it compares RGB images alone."""
+    """What a student's loss compares by. `function` is the distance, or makes it of what it `takes`: "huber_c", "device".
 
-    name: str
-    title: str
-    weights: tuple[str, ...] = ()
-    images: bool = False
-
-
-DISTANCES = {
-    d.name: d
-    for d in (
-        Distance("mse", "MSE"),
-        Distance("pseudo_huber", "pseudo-Huber"),
-        Distance("l1", "ℓ1"),
-        Distance("lpips", "LPIPS", ("vgg16-397923af.pth",), images=True),
-    )
-}
-
-
-@dataclass(frozen=True)
-class TeacherKind:
-    """A kind of teacher.
-
-    `loader`: the module of directcm.teachers that reads its artefact. `latent`: it diffuses a VAE's latents of captioned
-    images, else pixels of labelled ones. `learns`: making it is training, which asks for a GPU.
+    `weights` names files of the weights cache; `images`: it compares RGB images alone.
     """
 
     name: str
+    module: str
+    title: str
+    function: str
+    takes: tuple[str, ...] = ()
+    weights: tuple[str, ...] = ()
+    images: bool = False
+    rank: int = 100
+
+
+DISTANCES = declared(Distance, "distances.py", "DISTANCES")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Kind:
+    """What kinds of data set and teacher have in common. `about`: what it is, for the page of the configuration.
+
+    `settings`: key → (default, description) of its own block in the configuration, for what a class there need not say; `ranges`: what
+    its numbers keep, comparisons as methods have them.
+    """
+
+    name: str
+    module: str
+    about: str
+    settings: Mapping[str, tuple[Any, str]] = field(default_factory=dict)
+    ranges: tuple[str, ...] = ()
+    rank: int = 100
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataSet(Kind):
+    """A data set.
+
+    `images`: how many it has, by a formula in the resolution (side, pixels) where that changes it; None where it is not known
+    before it is read. `groups`: those that a split keeps together, where that is not each image. `largest`: of the
+    resolutions, None for any. `labels`: all its images have one. `lies_in`: what data.path names, a "folder" or an "archive"; "" where
+    nothing outside the project is read. `needs`: the keys of `data` of which it needs one, and why.
+    """
+
+    images: int | str | None = None
+    groups: int | str | None = None
+    largest: int | None = None
+    labels: bool = False
+    lies_in: str = ""
+    needs: tuple[tuple[tuple[str, ...], str], ...] = ()
+
+
+DATA_SETS = declared(DataSet, "datasets/*.py", "DATA_SET", one=True)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Layout(Kind):
+    """How an archive is laid out: `mark`, the file whose folder is the data set's, and what it `needs`, where it is missing."""
+
+    mark: str
+    needs: str
+    largest: int | None = None
+
+
+LAYOUTS = declared(Layout, "datasets/*.py", "LAYOUT", one=True)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TeacherKind(Kind):
+    """A kind of teacher.
+
+    `loader`: the module of directcm.teachers that reads its artefact. `latent`: it diffuses a VAE's latents of captioned
+    images, else pixels of labelled ones. `learns`: making it is training, which asks for a GPU. `pinned`: it exists already, outside
+    the project, and its module has `locate` and `content`. `unet`: the key of its block that is a network on pixels.
+    """
+
     title: str
     loader: str
     processes: tuple[str, ...]
     latent: bool
     learns: bool
+    pinned: bool = False
+    unet: str = ""
 
 
-TEACHERS = {
-    k.name: k
-    for k in (
-        TeacherKind("micro_sdxl", "small SDXL trained here", "latent_diffusion", ("vp",), latent=True, learns=True),
-        TeacherKind(
-            "diffusers", "an existing SDXL-type pipeline", "latent_diffusion", ("vp",), latent=True, learns=False
-        ),
-        TeacherKind(
-            "edm", "small EDM on pixels trained here", "pixel_diffusion", ("karras",), latent=False, learns=True
-        ),
-        TeacherKind(
-            "mixture", "the exact score of the training images", "mixture", ("vp", "karras"), latent=False, learns=False
-        ),
-    )
-}
+TEACHERS = declared(TeacherKind, "teachers/*.py", "KIND", one=True)

@@ -16,7 +16,7 @@ from directcm.analysis.inference import crossed, frechet_difference_test, kernel
 from directcm.artifacts import Artifact, new_artifact, new_collection, open_artifact, read_csv, write_csv, write_json
 from directcm.config import SETTING_AXES, Setting, Statistics
 from directcm.errors import UserError
-from directcm.metrics import evaluate
+from directcm.metrics import function
 from directcm.metrics.frechet import frechet_distance
 from directcm.metrics.kernel import cmmd, kernel_distance
 from directcm.registry import FIRST
@@ -292,9 +292,10 @@ def test_progress(world):
 
 def test_every_distance_has_its_test():
     """The kernels and FDs of evaluate, and no others, are tested over prompts."""
-    assert set(DISTANCES) == set(evaluate.DISTANCES)
+    distances = {m.name for m in METRICS.values() if m.part == "value" and m.takes == ("image", "reference.image")}
+    assert set(DISTANCES) == distances
     for name, of in DISTANCES.items():
-        assert evaluate.DISTANCES[name] is {"frechet": frechet_distance, "kid": kernel_distance, "cmmd": cmmd}[of]
+        assert function(name) is {"frechet": frechet_distance, "kid": kernel_distance, "cmmd": cmmd}[of]
     assert not any(METRICS[name].per_sample for name in DISTANCES)
 
 

@@ -14,10 +14,10 @@ import pytest
 from directcm.artifacts import open_artifact, open_collection
 from directcm.config import ClipTiny, Config, Ode, Statistics
 from directcm.errors import UserError
-from directcm.metrics import evaluate as module
+from directcm.metrics import prompt_accuracy as module
 from directcm.metrics.bootstrap import mean_interval
 from directcm.metrics.clip_tiny import make_extractor
-from directcm.metrics.evaluate import FLOOR, MANIFOLD, evaluate, evaluate_collection
+from directcm.metrics.evaluate import FLOOR, evaluate, evaluate_collection
 from directcm.metrics.extractors import FeatureExtractor, build_extractor
 from directcm.metrics.features import features, features_collection
 from directcm.metrics.frechet import frechet_distance
@@ -293,7 +293,8 @@ def test_distances_on_features_of_the_right_sides(world, tmp_path, monkeypatch):
     for against, folder in (("teacher", world.teacher_features), ("data", world.data_features)):
         other = folder["clip_tiny"].arrays("features.safetensors")["image"]
         four = manifold(student, other)
-        expected = {name: getattr(four, field) for name, field in MANIFOLD.items() if name.endswith("_tiny")}
+        parts = ("precision", "recall", "density", "coverage")
+        expected = {f"{part}_tiny": getattr(four, part) for part in parts}
         # The reference is the real side.
         assert expected["precision_tiny"] == manifold(other, student).recall
         expected["cmmd_tiny"] = cmmd(student, other).value
@@ -313,7 +314,7 @@ def test_distances_on_features_of_the_right_sides(world, tmp_path, monkeypatch):
 
 def test_the_four_are_computed_once_a_side(world, tmp_path, monkeypatch):
     calls = []
-    monkeypatch.setattr(module, "manifold", lambda a, b: calls.append(1) or manifold(a, b))
+    monkeypatch.setattr("directcm.metrics.manifold.manifold", lambda a, b: calls.append(1) or manifold(a, b))
     run(world, tmp_path / "m", metrics=MORE)
     assert len(calls) == 2
 
@@ -458,6 +459,7 @@ def test_features_of_a_collection_by_name_leave_nothing_old(world, collection, t
 
 def test_evaluation_of_a_collection_is_that_of_its_sets(world, collection, tmp_path, monkeypatch):
     trained = []
+    monkeypatch.setattr(module, "_TRAINED", {})
     monkeypatch.setattr(module, "train_classifier", lambda data: trained.append(1) or train_classifier(data))
     contents = collect(world, collection, tmp_path / "c")
     assert len(trained) == 1 and tuple(contents) == SETS

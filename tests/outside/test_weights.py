@@ -72,7 +72,7 @@ def test_checked_pinned_and_opened_are_one_list(spelling: str, pipeline: Any, tm
     # A decoy of another spelling: never pinned, never opened.
     (folder / "unet" / "diffusion_pytorch_model.bf16.safetensors").write_bytes(b"no weights")
     settings = Diffusers(path=str(folder), variant=variant)
-    diffusers.make(settings, Process(), SIDE, tmp_path / "teacher")
+    diffusers.pin(settings, Process(), SIDE, tmp_path / "teacher")
     names = [row["path"] for row in open_artifact(tmp_path / "teacher", "teacher").csv("files.csv")]
     weights = [name for name in names if ".safetensors" in name]
     assert len([name for name in weights if name.endswith(".safetensors")]) >= (8 if shards else 4)
@@ -81,7 +81,7 @@ def test_checked_pinned_and_opened_are_one_list(spelling: str, pipeline: Any, tm
     for name in names:
         (alone / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(folder / name, alone / name)
-    diffusers.make(Diffusers(path=str(alone), variant=variant), Process(), SIDE, tmp_path / "again")
+    diffusers.pin(Diffusers(path=str(alone), variant=variant), Process(), SIDE, tmp_path / "again")
     teacher = open_artifact(tmp_path / "again", "teacher")
     opened = load(teacher).network.state_dict()
     assert all(torch.equal(opened[k], v) for k, v in pipeline.unet.state_dict().items())
@@ -113,7 +113,7 @@ def test_the_download_it_names_brings_the_whole_list(spelling: str, pipeline: An
     words = shlex.split(str(error.value).split("`")[1])
     patterns = [words[i + 1] for i, word in enumerate(words) if word == "--include"]
     fetched = list(filter_repo_objects(everything, allow_patterns=patterns))
-    diffusers.make(Diffusers(path=str(folder), variant=variant), Process(), SIDE, tmp_path / "teacher")
+    diffusers.pin(Diffusers(path=str(folder), variant=variant), Process(), SIDE, tmp_path / "teacher")
     pinned = {row["path"] for row in open_artifact(tmp_path / "teacher", "teacher").csv("files.csv")}
     assert pinned <= set(fetched)
     # Of other variants nothing is fetched.
@@ -135,7 +135,7 @@ def test_a_variant_alone_is_named(pipeline: Any, tmp_path: Path, one_line: Any) 
         diffusers.locate(Diffusers(path=str(folder), variant="fp16", vae_path=str(vae)))
     assert "teacher.diffusers.vae_variant 'fp16'" in one_line(error)
     settings = Diffusers(path=str(folder), variant="fp16", vae_path=str(vae), vae_variant="fp16")
-    diffusers.make(settings, Process(), SIDE, tmp_path / "teacher")
+    diffusers.pin(settings, Process(), SIDE, tmp_path / "teacher")
     assert load_vae(open_artifact(tmp_path / "teacher", "teacher")).config.latent_channels == 4
 
 
@@ -163,7 +163,7 @@ def test_weights_that_lack_a_tensor_are_refused(
     folder = spelled(pipeline, tmp_path / "pipeline", None, False)
     _drop(folder / part / name, tensor)
     with pytest.raises(UserError) as error:
-        diffusers.make(Diffusers(path=str(folder)), Process(), SIDE, tmp_path / "teacher")
+        diffusers.pin(Diffusers(path=str(folder)), Process(), SIDE, tmp_path / "teacher")
     assert tensor in one_line(error) and str(folder / part) in str(error.value)
     assert not (tmp_path / "teacher").exists()
 
@@ -284,7 +284,7 @@ def test_a_key_that_changes_numbers_is_refused(
     path = folder / file
     path.write_text(json.dumps(json.loads(path.read_text()) | {key: value}))
     with pytest.raises(UserError) as error:
-        diffusers.make(Diffusers(path=str(folder)), Process(), SIDE, tmp_path / "teacher")
+        diffusers.pin(Diffusers(path=str(folder)), Process(), SIDE, tmp_path / "teacher")
     assert words in one_line(error) and file in str(error.value)
     assert not (tmp_path / "teacher").exists()
 

@@ -2,6 +2,7 @@
 
 import functools
 import gc
+import importlib
 import inspect
 import json
 import os
@@ -145,6 +146,13 @@ def code(*modules):
     return stamp(*modules, root=workflow.basedir)
 
 
+def measuring(metrics):
+    """The code of an evaluation by these metrics: each is a module of its own."""
+    return code(
+        "metrics.evaluate", *sorted({f"metrics.{METRICS[m].module}" for m in metrics})
+    )
+
+
 # The module that reads the teacher: what is made with it depends on its code.
 LOADER = f"teachers.{TEACHERS[CONFIG.teacher.kind].loader}"
 
@@ -171,6 +179,11 @@ def known(function):
     return function
 
 
+@known
+def extracting(wildcards):
+    return code("metrics.features", f"metrics.{EXTRACTORS[wildcards.extractor].module}")
+
+
 def later(small, large):
     """The same, and more on each further try."""
     first = scaled(small, large)
@@ -194,11 +207,11 @@ NEEDED = CONFIG.extractor_names()
 
 def pinned(wildcards):
     """A digest of the files of a teacher that exists already; nothing where it is made here."""
-    if CONFIG.teacher.kind != "diffusers":
+    kind = CONFIG.teacher.kind
+    if not TEACHERS[kind].pinned:
         return ""
-    from directcm.teachers import diffusers
-
-    return diffusers.content(CONFIG.teacher.diffusers, Path(OUT, "teacher"))
+    found = importlib.import_module(f"directcm.teachers.{kind}")
+    return found.content(getattr(CONFIG.teacher, kind), Path(OUT, "teacher"))
 
 
 @known

@@ -14,7 +14,7 @@ rule data:
         # No parameter, for another metric does not make the data stale: how many images are asked for.
         least=CONFIG.least(),
     params:
-        code=code("datasets", f"datasets.{CONFIG.data.kind}"),
+        code=code("datasets", *datasets.modules(CONFIG.data)),
         settings=literal(settings(CONFIG.data)),
         # What lies outside: an edited caption, another picture.
         content=known(

@@ -46,7 +46,7 @@ rule features_data:
         runtime=later(20, 120),
         gpu=1,
     params:
-        code=code("metrics.features"),
+        code=extracting,
         samples="",
         extractor=if_any("extractor"),
         batch_size=CONFIG.evaluation.batch_size,
@@ -73,7 +73,7 @@ use rule features_data as features_teacher with:
     wildcard_constraints:
         who="|".join(DRAWS),
     params:
-        code=code("metrics.features"),
+        code=extracting,
         samples=if_any("samples"),
         extractor=if_any("extractor"),
         batch_size=CONFIG.evaluation.batch_size,
@@ -94,7 +94,7 @@ use rule features_data as features with:
     benchmark:
         f"{OUT}/benchmarks/features/{{extractor}}/students/{{more}}{RUN}.tsv"
     params:
-        code=code("metrics.features"),
+        code=extracting,
         samples=f"--collection {OUT}/samples/{{more}}{RUN}/manifest.json",
         extractor=if_any("extractor"),
         batch_size=CONFIG.evaluation.batch_size,
@@ -128,7 +128,7 @@ rule evaluate_teacher:
         mem_mb=later(2000, 16000),
         runtime=later(20, 60),
     params:
-        code=code("metrics.evaluate"),
+        code=measuring(CONFIG.metric_names()),
         settings=INTERVALS,
         metrics=CONFIG.metric_names(),
         run=lambda wildcards: axes_of(wildcards, Ode),
@@ -167,7 +167,7 @@ rule evaluate_floor:
         mem_mb=later(2000, 16000),
         runtime=later(20, 60),
     params:
-        code=code("metrics.evaluate"),
+        code=measuring(CONFIG.floor_metrics()),
         settings=INTERVALS,
         metrics=CONFIG.floor_metrics(),
         run=lambda wildcards: axes_of(wildcards, Ode),
@@ -205,7 +205,7 @@ rule evaluate:
         mem_mb=later(2000, 16000),
         runtime=later(20, 60),
     params:
-        code=code("metrics.evaluate"),
+        code=measuring(CONFIG.metric_names()),
         settings=INTERVALS,
         metrics=CONFIG.metric_names(),
         run=known(lambda wildcards: axes_of(wildcards)),

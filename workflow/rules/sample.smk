@@ -89,7 +89,13 @@ rule search:
         runtime=later(60, 1440),
         gpu=1,
     params:
-        code=code("search", LOADER),
+        code=known(
+            lambda wildcards: code(
+                "search",
+                LOADER,
+                f"metrics.{METRICS[CONFIG.search_metric()].module}",
+            )
+        ),
         settings=lambda wildcards: settings(
             CONFIG.search.model_copy(update={"metric": CONFIG.search_metric()})
         ),

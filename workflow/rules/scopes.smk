@@ -6,7 +6,7 @@ def read_by_tables(students):
     block = CONFIG.model_dump(
         mode="json",
         exclude={
-            "teacher": {"micro_sdxl", "edm", "mixture"},
+            "teacher": {name for name, kind in TEACHERS.items() if not kind.pinned},
             "encode": True,
             "extractors": True,
             "editing": True,

@@ -39,10 +39,7 @@ COLUMNS = [
 ]  # fmt: skip
 
 # What a metric is in `inference`; a distance that is neither (FD∞, precision …) is judged by seeds alone.
-DISTANCES = {
-    "fd_tiny": "frechet", "fid": "frechet", "fid_legacy_pytorch": "frechet", "fd_dino": "frechet",
-    "kid_tiny": "kid", "kid": "kid", "cmmd_tiny": "cmmd", "cmmd": "cmmd",
-}  # fmt: skip
+DISTANCES = {m.name: m.test for m in METRICS.values() if m.test}
 
 
 def across(axis: str, value: object) -> str:

@@ -26,11 +26,9 @@ ROWS = (TEACHER, FLOOR, *STUDENTS)
 ALPHA = 0.05
 # What the training path may differ in: a longer run of the same setting draws its further start points from a larger pool.
 BUDGET_AXES = ("steps", "pool")
-DISTANCES = ("fd_tiny", "fid", "fd_dino")
-ALIGNMENTS = ("clip_tiny", "clip_score")
-UNITS = {"ode_error": "{space} MSE", "prompt_accuracy": "share"}
-# Where values of a metric can lie; one that is estimated without bias (KID, FD∞) can fall below 0.
-POSSIBLE = {"ode_error": (0.0, math.inf), "prompt_accuracy": (0.0, 1.0)} | dict.fromkeys(DISTANCES, (0.0, math.inf))
+# Fréchet distances, and how well images fit their prompts; figures show the first that a run has.
+DISTANCES = tuple(m.name for m in METRICS.values() if m.test == "frechet" and m.headline)
+ALIGNMENTS = tuple(m.name for m in METRICS.values() if m.takes == ("image", "text"))
 AGAINST = {"teacher": "to teacher", "data": "to data"}
 METRIC_COLUMNS = ("row", "method", *SETTING_AXES, "seed", "step", "sampling_steps", "metric", "reference", "value")
 COMPARISON_COLUMNS = (
@@ -151,8 +149,9 @@ def title(metric: str, reference: str, space: str = "latent") -> str:
 
     `space`: what ODE errors are in, latent or pixel.
     """
-    unit = f" ({UNITS[metric].format(space=space)})" if metric in UNITS else ""
-    return f"{name_of(metric, reference)}{unit} {'↓' if METRICS[metric].better == 'lower' else '↑'}"
+    spec = METRICS[metric]
+    unit = f" ({spec.unit.format(space=space)})" if spec.unit else ""
+    return f"{name_of(metric, reference)}{unit} {'↓' if spec.better == 'lower' else '↑'}"
 
 
 def constants(
@@ -180,7 +179,8 @@ def paper_values(metric: str, reference: str, paper: Collection[str]) -> dict[st
 
 def possible(metric: str) -> tuple[float, float]:
     """The least and the largest value that a metric can have."""
-    return POSSIBLE.get(metric, (-math.inf, math.inf))
+    low, high = METRICS[metric].bounds if metric in METRICS else (None, None)
+    return -math.inf if low is None else low, math.inf if high is None else high
 
 
 # ----------------------------------------------------------------- means over seeds

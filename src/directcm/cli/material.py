@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+import importlib
+from typing import Annotated, Any, Literal
 
 from directcm import config
 from directcm.cli import options as o
@@ -32,24 +33,9 @@ def teacher(
 ) -> None:
     """Train a small teacher, record an existing one, or make the exact one."""
     job.prepare()
-    read = config.settings_argument
-    if kind == "micro_sdxl":
-        from directcm.teachers import micro_sdxl
-
-        micro_sdxl.make(read(config.MicroSdxl, settings), process, data, job.seed, job.scratch, job.out)
-    elif kind == "edm":
-        from directcm.teachers import edm
-
-        edm.make(read(config.Edm, settings), process, data, job.seed, job.scratch, job.out)
-    elif kind == "mixture":
-        from directcm.teachers import mixture
-
-        mixture.make(read(config.Mixture, settings), process, data, job.seed, job.out)
-    else:
-        from directcm.teachers import diffusers
-
-        resolution = data.json("data.json")["resolution"]
-        diffusers.make(read(config.Diffusers, settings), process, resolution, job.out)
+    block: Any = config.Teacher.model_fields[kind].annotation
+    module = importlib.import_module(f"directcm.teachers.{kind}")
+    module.make(config.settings_argument(block, settings), process, data, job.seed, job.scratch, job.out)
 
 
 def encode(

@@ -43,5 +43,6 @@ from directcm.config.teacher import (
     Mixture,
     PixelUnet,
     Process,
+    Teacher,
 )
 from directcm.config.whole import Config

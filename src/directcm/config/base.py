@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import functools
 import json
+import operator
 import re
+from collections.abc import Iterable
 from datetime import date
 from decimal import Decimal
-from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar, get_args
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, create_model, model_validator
 
-from directcm.specs import DISTANCES, METHODS, SOLVERS
+from directcm.registry import broken
+from directcm.specs import DATA_SETS, DISTANCES, LAYOUTS, METHODS, SOLVERS, TEACHERS, Kind
 
 _EXPONENT = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)[eE][+-]?[0-9]{1,3}")
 
@@ -37,17 +41,21 @@ Guidance = Annotated[float, Field(ge=0, le=100)]
 # An unquoted `no` is false to PyYAML and text to others; `dvc exp run --set-param` takes the quotes away.
 Precision = Annotated[Literal["no", "fp16", "bf16"], BeforeValidator(lambda value: "no" if value is False else value)]
 Solver = Literal["ddim", "euler", "heun", "edm_heun"]
+# What modules declare: the methods, distances, data sets, layouts of archives and teachers that there are.
 if TYPE_CHECKING:
     Method = str
+    Loss = str
+    DataKind = str
+    DataLayout = str
+    TeacherName = str
 else:
-    Method = Literal[tuple(METHODS)]
-Loss = Literal["mse", "pseudo_huber", "l1", "lpips"]
+    Method, Loss = Literal[tuple(METHODS)], Literal[tuple(DISTANCES)]
+    DataKind, DataLayout, TeacherName = Literal[tuple(DATA_SETS)], Literal[tuple(LAYOUTS)], Literal[tuple(TEACHERS)]
 ADAPTER = r"^(full|lora[1-9][0-9]*)$"
 Adapter = Annotated[str, Field(pattern=ADAPTER)]
 
 # Solvers are classes with torch beneath them: their names stand here, and this keeps the two from drifting.
 assert set(SOLVERS) == set(get_args(Solver))
-assert set(DISTANCES) == set(get_args(Loss))
 
 
 class Block(BaseModel):
@@ -77,6 +85,42 @@ class Block(BaseModel):
                         f'{key} is {str(value).lower()}, expected a number or text (text in quotes: "no" and "on" are truth values to YAML)'
                     )
         return data
+
+
+B = TypeVar("B", bound=Block)
+
+
+def _own(kind: Kind) -> type[Block]:
+    """The block of a kind's own SETTINGS, of which each keeps the type of its default and the kind's RANGES."""
+
+    def keep(self: Any) -> Any:
+        numbers = {k: v for k, v in self.model_dump().items() if isinstance(v, int | float)}
+        if wrong := broken(kind.ranges, numbers):
+            raise ValueError(wrong)
+        return self
+
+    types = {int: Annotated[int, Field(strict=True)], float: Annotated[float, Field(allow_inf_nan=False)]}
+    made: dict[str, Any] = {
+        "__doc__": f"{kind.about[0].upper()}{kind.about[1:]}.",
+        "__validators__": {"keep": model_validator(mode="after")(keep)},
+    }
+    for key, (default, text) in kind.settings.items():
+        one = str | None if default is None else types.get(type(default), type(default))
+        made[key] = (one, Field(default, description=text))
+    return create_model("".join(part.capitalize() for part in kind.name.split("_")), __base__=Block, **made)
+
+
+def with_own(model: type[B], kinds: Iterable[Kind]) -> type[B]:
+    """A model with a block, of their SETTINGS, for each of the kinds that has none in its class.
+
+    It is left out of what is written where it is as it stands there, so that what was made before the kind existed stays.
+    """
+    made: dict[str, Any] = {}
+    for kind in kinds:
+        if kind.name not in model.model_fields:
+            default = _own(kind)()
+            made[kind.name] = (type(default), Field(default, exclude_if=functools.partial(operator.eq, default)))
+    return create_model(model.__name__, __base__=model, __doc__=model.__doc__, **made) if made else model
 
 
 def describe(error: ValidationError, where: str) -> str:

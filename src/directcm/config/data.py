@@ -2,32 +2,30 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated
 from urllib.parse import urlsplit
 
 from pydantic import Field, field_validator, model_validator
 
-from directcm.config.base import Block, Positive
+from directcm.config.base import Block, DataKind, DataLayout, Positive, with_own
+from directcm.specs import DATA_SETS, LAYOUTS
 
 
 def embedded_images(kind: str, resolution: int) -> tuple[int, int]:
     """(images, groups that a split keeps together) of an embedded data set; groups are single images where there are none."""
-    if kind == "digits":
-        return 1797, 1797
-    # As datasets/photos.py cuts them: two photographs of 427×640 pixels in tiles of twice the resolution, 5×5 crops a tile.
-    tiles = 2 * (427 // (2 * resolution)) * (640 // (2 * resolution))
-    return 25 * tiles, tiles
+    spec = DATA_SETS[kind]
+    images, groups = (
+        None if text is None else int(eval(str(text), {"__builtins__": {}}, {"resolution": resolution}))
+        for text in (spec.images, spec.groups)
+    )
+    assert images is not None
+    return images, images if groups is None else groups
 
 
 class Data(Block):
     """Images and captions."""
 
-    kind: Literal["digits", "photos", "folder", "archive"] = Field(
-        "digits",
-        description="digits: scikit-learn's 1,797 handwritten digits; photos: crops of its two photographs; "
-        "folder: images with a metadata.csv (file_name,text, and label, the class, which teachers on pixels need); "
-        "archive: the same in a tar (also .gz, .bz2, .xz) or zip",
-    )
+    kind: DataKind = Field("digits", description="; ".join(f"{name}: {spec.about}" for name, spec in DATA_SETS.items()))
     path: str | None = Field(
         None,
         description="folder: the folder with metadata.csv; archive: the archive, placed by hand or where the download is kept, "
@@ -46,11 +44,10 @@ class Data(Block):
         exclude_if=lambda value: value is None,
         description="archive only: SHA-256 of the archive, 64 hex digits, as sha256sum prints it",
     )
-    layout: Literal["folder", "cifar10"] = Field(
+    layout: DataLayout = Field(
         "folder",
         exclude_if=lambda value: value == "folder",
-        description="archive only: what it holds: folder, as data.kind folder has it, or cifar10, CIFAR-10's binary version, "
-        "whose test batch is what is held out",
+        description=f"archive only: what it holds: {', or '.join(layout.about for layout in LAYOUTS.values())}",
     )
     resolution: Positive = Field(
         16,
@@ -80,19 +77,29 @@ class Data(Block):
 
     @model_validator(mode="after")
     def _check(self) -> Data:
-        if self.kind == "folder" and not self.path:
-            raise ValueError("path is missing: data.kind folder needs the folder that holds metadata.csv")
-        if self.kind == "archive" and not (self.url or self.path):
-            raise ValueError("url and path are missing: data.kind archive needs one, to fetch it from or to find it at")
-        if self.kind == "archive" and not self.sha256:
-            raise ValueError("sha256 is missing: data.kind archive needs that of the archive, as sha256sum prints it")
-        if self.kind == "archive" and self.layout == "cifar10" and self.resolution > 32:
-            raise ValueError(f"resolution is {self.resolution}, but data.layout cifar10 has images of 32 pixels")
+        spec, layout = DATA_SETS[self.kind], LAYOUTS[self.layout]
+        for keys, why in spec.needs:
+            if not any(getattr(self, key) for key in keys):
+                missing = f"{' and '.join(keys)} {'is' if len(keys) == 1 else 'are'} missing"
+                raise ValueError(f"{missing}: data.kind {self.kind} needs {why}")
+        if spec.lies_in == "archive" and self.resolution > (layout.largest or self.resolution):
+            raise ValueError(
+                f"resolution is {self.resolution}, but data.layout {layout.name} has images of {layout.largest} pixels"
+            )
         if self.resolution % 8:
             raise ValueError(f"resolution is {self.resolution}, expected a multiple of 8")
         return self
 
     @property
     def embedded(self) -> bool:
-        """Whether the images come with scikit-learn: their number is known beforehand, and they have labels."""
-        return self.kind in ("digits", "photos")
+        """Whether the images come with a library: their number is known beforehand."""
+        return DATA_SETS[self.kind].images is not None
+
+    @property
+    def labelled(self) -> bool:
+        """Whether it is known beforehand that all images have labels."""
+        return DATA_SETS[self.kind].labels
+
+
+if not TYPE_CHECKING:
+    Data = with_own(Data, [spec for spec in DATA_SETS.values() if spec.settings])

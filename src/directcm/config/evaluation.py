@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 
 from directcm.config.base import Block, Fraction, Positive, Precision, Rate, Solver
+from directcm.specs import METRICS
 
 
 class Evaluation(Block):
@@ -64,9 +65,10 @@ class Extractors(Block):
     clip_tiny: ClipTiny | None = ClipTiny()
 
 
-# What `search` can minimise: distances of one number each; FD∞ is not defined at every n.
-FRECHET = ("fd_tiny", "fid", "fid_legacy_pytorch", "fd_dino")
-SOUGHT = (*FRECHET, "kid_tiny", "kid", "cmmd_tiny", "cmmd")
+# What `search` can minimise: distances with a test of their own, the Fréchet ones first.
+FRECHET = tuple(m.name for m in METRICS.values() if m.test == "frechet")
+_TESTS = tuple(dict.fromkeys(m.test for m in METRICS.values() if m.test))
+SOUGHT = tuple(m.name for test in _TESTS for m in METRICS.values() if m.test == test)
 
 
 class Search(Block):

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal, get_args
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Field, SerializerFunctionWrapHandler, field_validator, model_serializer, model_validator
 
-from directcm.config.base import Block, Count, Fraction, NonNegative, Positive, Rate
+from directcm.config.base import Block, Count, Fraction, NonNegative, Positive, Rate, TeacherName, with_own
 from directcm.specs import TEACHERS
 
 
@@ -210,10 +210,8 @@ class Mixture(Block):
 class Teacher(Block):
     """The diffusion model that is distilled."""
 
-    kind: Literal["micro_sdxl", "diffusers", "edm", "mixture"] = Field(
-        "micro_sdxl",
-        description="micro_sdxl: trained here; diffusers: an existing SDXL-type pipeline; edm: on pixels, trained here; "
-        "mixture: the exact score of the training images",
+    kind: TeacherName = Field(
+        "micro_sdxl", description="; ".join(f"{name}: {spec.about}" for name, spec in TEACHERS.items())
     )
     micro_sdxl: MicroSdxl = MicroSdxl()
     diffusers: Diffusers = Diffusers()
@@ -231,9 +229,14 @@ class Teacher(Block):
         return self
 
     @property
-    def pixel_unet(self) -> PixelUnet:
-        """The network on pixels that students are: the teacher's own, or the one given to a teacher that has none."""
-        return self.edm.unet if self.kind == "edm" else self.mixture.student
+    def pixel_unet(self) -> PixelUnet | None:
+        """The network on pixels that students are, as the teacher's block has it; None where it has none."""
+        key = TEACHERS[self.kind].unet
+        return getattr(getattr(self, self.kind), key) if key else None
+
+
+if not TYPE_CHECKING:
+    Teacher = with_own(Teacher, TEACHERS.values())
 
 
 class Encode(Block):
@@ -243,6 +246,3 @@ class Encode(Block):
     posterior: Literal["sample", "mode"] = Field(
         "sample", description="draw from the VAE's posterior (as SDXL is trained) or take its mode"
     )
-
-
-assert set(TEACHERS) == set(get_args(Teacher.model_fields["kind"].annotation))

@@ -28,7 +28,7 @@ from directcm.config.runs import ODE_AXES, RUN_AXES, SETTING_AXES, Ode, Run, Set
 from directcm.config.students import StudentAxes, Targets, Train, paper_grid
 from directcm.config.teacher import Encode, Process, Teacher
 from directcm.registry import methods
-from directcm.specs import DISTANCES, EXTRACTORS, METRICS, TEACHERS
+from directcm.specs import DATA_SETS, DISTANCES, EXTRACTORS, METRICS, TEACHERS
 
 # Of one plan: students, and jobs of one ODE.
 MOST_JOBS, MOST_SHARDS = 20_000, 2_000
@@ -132,11 +132,12 @@ class Config(Block):
                 raise ValueError(f"metrics: {name} needs extractors.clip_tiny, which is null")
         if not self.metric_names():
             raise ValueError(
-                f"metrics: {', '.join(self.metrics)} need labelled images (data.kind digits or photos); name others too"
+                f"metrics: {', '.join(self.metrics)} need labelled images (data.kind {' or '.join(name for name, spec in DATA_SETS.items() if spec.labels)}); name others too"
             )
         if self.data.embedded:
-            if self.data.resolution > 64:
-                raise ValueError(f"data.resolution: {self.data.kind} come at 8, 16, 24 … 64 pixels")
+            largest = DATA_SETS[self.data.kind].largest
+            if largest is not None and self.data.resolution > largest:
+                raise ValueError(f"data.resolution: {self.data.kind} come at 8, 16, 24 … {largest} pixels")
             whole, groups = embedded_images(self.data.kind, self.data.resolution)
             held_out = min(max(round(groups * self.data.held_out), 1), groups - 1)
             images = whole - held_out * (whole // groups)
@@ -222,7 +223,8 @@ class Config(Block):
                         "or a teacher on pixels"
                     )
             return
-        levels = len(self.teacher.pixel_unet.channels)
+        unet = self.teacher.pixel_unet
+        levels = len(unet.channels) if unet else 1
         if self.data.resolution % 2 ** (levels - 1):
             raise ValueError(
                 f"teacher.{kind.name}: channels has {levels} resolutions, too many for data.resolution = {self.data.resolution}"
@@ -374,11 +376,11 @@ class Config(Block):
 
     def metric_names(self) -> list[str]:
         """The metrics that this run's data allow: those that need labels only where the data set has them."""
-        return [m for m in self.metrics if not METRICS[m].needs_labels or self.data.embedded]
+        return [m for m in self.metrics if not METRICS[m].needs_labels or self.data.labelled]
 
     def floor_metrics(self) -> list[str]:
         """Those of the teacher under another noise: samples of two noises have no error sample by sample."""
-        return [m for m in self.metric_names() if m != "ode_error"]
+        return [m for m in self.metric_names() if not METRICS[m].same_noise]
 
     def extractor_names(self) -> list[str]:
         """The extractors that the metrics need, in the registry's order."""

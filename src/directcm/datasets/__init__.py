@@ -1,6 +1,8 @@
 """Data sets: images and captions, copied into one artefact of square RGB PNGs with a fixed split.
 
-A data set is a module here with `items(settings) -> (how many, an iterator of Item)`; its name is its `kind`. Where items
+A data set is a module here that says what it is, DATA_SET = {…} in plain values (`specs.DataSet`), and has
+`items(settings) -> (how many, an iterator of Item)`; its name is its `kind`. Numbers of its own, SETTINGS = {"NAME": (default,
+"what it is")}, stand below `data` in a block of its name. Where items
 overlap it has `groups(settings) -> one number per item` too, and the split keeps a group together, as it keeps together what is
 pixel for pixel the same. Where it is read from outside the project, `files(settings) -> [(name, path)]` says what it is made from.
 """
@@ -14,6 +16,7 @@ import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from directcm import outside, rng
@@ -32,6 +35,7 @@ from directcm.config import Data, local, parse
 from directcm.errors import UserError
 from directcm.outside import SOURCE_COLUMNS
 from directcm.progress import Progress
+from directcm.specs import DATA_SETS
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -183,18 +187,33 @@ def check_classes(rows: Sequence[tuple[str, str, str]], where: str) -> None:
             )
 
 
+def module_of(settings: Data) -> ModuleType:
+    """The module of a data set."""
+    return importlib.import_module(f"directcm.datasets.{settings.kind}")
+
+
+def modules(settings: Data) -> list[str]:
+    """The modules that read a data set, without the package's name: its own, and that of an archive's layout."""
+    names = [settings.kind] + ([settings.layout] if _lies_in(settings) == "archive" else [])
+    return [f"datasets.{name}" for name in names]
+
+
+def _lies_in(settings: Data) -> str:
+    return DATA_SETS[settings.kind].lies_in
+
+
 def make(settings: Data, seed: int, out: str | Path, least: int = 1, classes: bool = False) -> None:
     """The verb `data`: read a data set and write its artefact.
 
     `least`: training images that the metrics need; `classes`: whether a teacher is told the class of each. UserError otherwise.
     """
-    module = importlib.import_module(f"directcm.datasets.{settings.kind}")
+    module = module_of(settings)
     count, items = module.items(settings)
     groups = module.groups(settings) if hasattr(module, "groups") else None
     sources = outside.rows(module.files(settings)) if hasattr(module, "files") else None
     if hasattr(module, "note_unlisted"):
         module.note_unlisted(settings)
-    place = (folder_of(settings) if settings.kind == "folder" else Path(settings.path or ".")).absolute()
+    place = (folder_of(settings) if _lies_in(settings) == "folder" else Path(settings.path or ".")).absolute()
     write(count, items, settings, seed, out, groups, sources, least, classes, place)
 
 
@@ -209,20 +228,18 @@ def content(settings: Data, folder: Path) -> str:
     Where it is not here any more (results brought from another machine), that of the artefact in `folder`, which is right as
     far as anyone can tell.
     """
-    if settings.kind == "archive":
+    if _lies_in(settings) == "archive":
         from directcm.datasets import archive
 
         path = archive.place(settings)
         return outside.rows([("archive", path)], outside.KEPT)[0]["sha256"] if path.is_file() else str(settings.sha256)
-    if settings.kind != "folder":
+    if _lies_in(settings) != "folder":
         return ""
     if not folder_of(settings).is_dir():
         recorded = folder / SOURCES
         return outside.digest(read_csv(recorded)) if recorded.is_file() else ""
-    from directcm.datasets import folder as module
-
     try:
-        return outside.digest(outside.rows(module.files(settings), outside.KEPT))
+        return outside.digest(outside.rows(module_of(settings).files(settings), outside.KEPT))
     except (UserError, OSError) as error:
         # Another table than what was read, then; what is wrong with it is said before the first job.
         return f"not readable: {error}"
@@ -234,11 +251,11 @@ def changes(data: Artifact) -> list[str] | None:
     if not recorded.is_file():
         return []
     settings = parse(Data, {k: v for k, v in data.settings.items() if k != "seed"}, str(data.folder / MANIFEST))
-    module = importlib.import_module(f"directcm.datasets.{settings.kind}")
-    if settings.kind == "folder" and (data.folder / LOCATION).is_file():
+    module = module_of(settings)
+    if _lies_in(settings) == "folder" and (data.folder / LOCATION).is_file():
         # Where it lay, for a path may be relative to another folder than this one.
         settings = settings.model_copy(update={"path": read_json(data.folder / LOCATION)["data"]})
-    if settings.kind == "folder" and not folder_of(settings).is_dir():
+    if _lies_in(settings) == "folder" and not folder_of(settings).is_dir():
         return None
     try:
         found = module.files(settings)

@@ -6,6 +6,7 @@ It is unpacked into a temporary folder, which the module of its layout reads. Na
 from __future__ import annotations
 
 import errno
+import importlib
 import lzma
 import re
 import shutil
@@ -22,15 +23,23 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import IO
 
-from directcm.config import Data, local
-from directcm.datasets import Item, cifar10, folder, pictures
+from directcm.config import Config, Data, local
+from directcm.datasets import Item, pictures
 from directcm.datasets.download import fetch, verify
 from directcm.errors import UserError
+from directcm.specs import LAYOUTS
 
+DATA_SET = {
+    "rank": 4,
+    "about": "the same in a tar (also .gz, .bz2, .xz) or zip",
+    "lies_in": "archive",
+    "needs": (
+        (("url", "path"), "one, to fetch it from or to find it at"),
+        (("sha256",), "that of the archive, as sha256sum prints it"),
+    ),
+}
 # Where downloads are kept, in the working folder; git ignores it, and `make clean` leaves it.
 DOWNLOADS = Path("downloads")
-# Who reads what it holds: each has `items`, a MARK, the file whose folder is the data set's, and what it NEEDS.
-LAYOUTS = {"folder": folder, "cifar10": cifar10}
 # What an archive may unpack to: files and folders, and bytes. It may itself have as many bytes.
 MOST_FILES = 250_000
 MOST_BYTES = 64 * 2**30
@@ -92,6 +101,11 @@ def check(settings: Data) -> None:
             )
 
 
+def ready(config: Config) -> None:
+    """`check`, before the first job."""
+    check(config.data)
+
+
 def obtain(settings: Data) -> Path:
     """The archive, its SHA-256 checked; it is fetched where it is not there. Raises UserError."""
     path, digest = place(settings), settings.sha256 or ""
@@ -109,12 +123,13 @@ def items(settings: Data) -> tuple[int, Iterator[Item]]:
     metadata.csv (of another layout its own mark) lies at the archive's top, or in one folder there; file names are relative to it.
     """
     archive, layout = obtain(settings), LAYOUTS[settings.layout]
+    module = importlib.import_module(f"directcm.datasets.{layout.module}")
     unpacked = Path(tempfile.mkdtemp(prefix="directcm-"))
     try:
         unpack(archive, unpacked)
-        root = _root(archive, unpacked, layout.MARK, layout.NEEDS)
+        root = _root(archive, unpacked, layout.mark, layout.needs)
         with _naming(root, archive):
-            count, found = layout.items(settings.model_copy(update={"kind": "folder", "path": str(root)}))
+            count, found = module.items(settings.model_copy(update={"kind": "folder", "path": str(root)}))
     except BaseException:
         shutil.rmtree(unpacked, ignore_errors=True)
         raise

@@ -15,10 +15,16 @@ from PIL import Image, ImageOps
 from directcm.config import Data
 from directcm.datasets import HELD_OUT, TRAIN, Item
 from directcm.errors import UserError
+from directcm.specs import LAYOUTS
 
-# The file beside which an archive has the others, and what is said where one is missing. The configuration knows the side too.
-MARK = "batches.meta.txt"
-NEEDS = "CIFAR-10's binary version is a folder of batches.meta.txt, data_batch_1.bin … and test_batch.bin"
+LAYOUT = {
+    "rank": 2,
+    "about": "cifar10, CIFAR-10's binary version, whose test batch is what is held out",
+    "mark": "batches.meta.txt",
+    "needs": "CIFAR-10's binary version is a folder of batches.meta.txt, data_batch_1.bin … and test_batch.bin",
+    "largest": 32,
+}
+MARK, NEEDS = LAYOUTS["cifar10"].mark, LAYOUTS["cifar10"].needs
 SIDE = 32
 PIXELS = (3, SIDE, SIDE)
 RECORD = 1 + 3 * SIDE**2

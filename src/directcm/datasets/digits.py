@@ -10,6 +10,13 @@ from PIL import Image
 from directcm.config import Data
 from directcm.datasets import Item
 
+DATA_SET = {
+    "rank": 1,
+    "about": "scikit-learn's 1,797 handwritten digits",
+    "images": 1797,
+    "largest": 64,
+    "labels": True,
+}
 WORDS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
 
 

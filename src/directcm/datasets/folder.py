@@ -16,13 +16,24 @@ from pathlib import Path, PurePosixPath
 
 from PIL import Image, ImageOps
 
-from directcm.config import Data, local
-from directcm.datasets import Item, check_classes, pictures
+from directcm.config import Config, Data, local
+from directcm.datasets import TRAIN, Item, check_classes, pictures, split
 from directcm.errors import UserError
+from directcm.specs import LAYOUTS, TEACHERS
 
-# The file beside which an archive has the others, and what is said where it is missing.
-MARK = "metadata.csv"
-NEEDS = "it needs the columns file_name,text and a line per image"
+DATA_SET = {
+    "rank": 3,
+    "about": "images with a metadata.csv (file_name,text, and label, the class, which teachers on pixels need)",
+    "lies_in": "folder",
+    "needs": ((("path",), "the folder that holds metadata.csv"),),
+}
+LAYOUT = {
+    "rank": 1,
+    "about": "folder, as data.kind folder has it",
+    "mark": "metadata.csv",
+    "needs": "it needs the columns file_name,text and a line per image",
+}
+MARK, NEEDS = LAYOUTS["folder"].mark, LAYOUTS["folder"].needs
 NEEDED = ("file_name", "text")
 
 
@@ -48,6 +59,24 @@ def check(settings: Data) -> Path:
     if not (folder / MARK).is_file():
         raise UserError(f"{folder / MARK}: missing; {NEEDS}")
     return folder
+
+
+def ready(config: Config) -> None:
+    """What can be found wrong before the first job: a folder that is not there, too few images, or labels that a teacher misses."""
+    folder = check(config.data)
+    rows = table(folder)
+    if len(rows) < 2:
+        raise UserError(
+            f"{folder / MARK}: lists {len(rows)} image(s), at least 2 are needed (one to train on, one held out)"
+        )
+    train = split(len(rows), config.data.held_out, config.seed).count(TRAIN)
+    if train < config.least():
+        raise UserError(
+            f"{folder / MARK}: lists {len(rows)} images, of which {train} are trained on; "
+            f"{config.why_least()} at least {config.least()} of these: add images, lower data.held_out, or leave those metrics out"
+        )
+    if not TEACHERS[config.teacher.kind].latent:
+        check_labels(config.data)
 
 
 def check_labels(settings: Data) -> None:

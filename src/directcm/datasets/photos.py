@@ -14,8 +14,17 @@ from PIL import Image
 from directcm.config import Data
 from directcm.datasets import Item
 
+# Two photographs of 427×640 pixels, in tiles of twice the resolution, with 5×5 crops a tile.
+DATA_SET = {
+    "rank": 2,
+    "about": "crops of its two photographs",
+    "images": "25 * 2 * (427 // (2 * resolution)) * (640 // (2 * resolution))",
+    "groups": "2 * (427 // (2 * resolution)) * (640 // (2 * resolution))",
+    "largest": 64,
+    "labels": True,
+}
 PHOTOGRAPHS = ("china", "flower")
-# Height and width of both, pixels, and crops a side of a tile; the configuration counts the crops by the same numbers.
+# Height and width of both, pixels, and crops a side of a tile.
 PHOTO_SIZE = (427, 640)
 CROPS_ACROSS = 5
 ROWS, COLUMNS = ("top", "middle", "bottom"), ("left", "centre", "right")

@@ -6,6 +6,21 @@ import numpy as np
 
 from directcm.errors import UserError
 
+SHARED = {
+    "better": "higher",
+    "references": ("prompt",),
+    "takes": ("image", "text"),
+    "function": "cosine",
+    "per_sample": True,
+    "headline": True,
+    "paper_name": "CLIP score",
+    "paper": {"CM": 0.21, "Direct CM": 0.19},
+}
+METRICS = {
+    "clip_tiny": {"rank": 4, "title": "CLIP-tiny", "extractor": "clip_tiny", "stand_in_for": "clip_score"},
+    "clip_score": {"rank": 24, "title": "CLIP score", "extractor": "clip_vitl14", "same_scale_as_paper": True},
+}
+
 
 def cosine(image: np.ndarray, text: np.ndarray) -> np.ndarray:
     """Row-wise cosine of embeddings (n, D) and (n, D), float64 (n,), in [−1, 1].

@@ -21,8 +21,8 @@ from directcm import rng
 from directcm.artifacts import Artifact, new_artifact, save_tensors, write_json, write_text
 from directcm.config import ClipTiny
 from directcm.errors import UserError
-from directcm.metrics.prompt_accuracy import open_image
 from directcm.metrics.quality import QualityHead, head_from_state
+from directcm.metrics.samples import open_image
 
 VERSION = "clip_tiny-1"
 PAD, START, END = "<pad>", "<start>", "<end>"

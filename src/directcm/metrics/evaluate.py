@@ -2,7 +2,8 @@
 
 Distances to the teacher use all rows, distances to data the first min(n, n_data) rows of both sides: a Fréchet
 distance at another n is another number. Means of per-sample values carry a bootstrap interval; distances carry none,
-because a plain bootstrap of them is invalid. A metric that n does not allow (FD∞) has no entry.
+because a plain bootstrap of them is invalid. A metric that n does not allow (FD∞) has no entry. What a metric is stands in its
+own module (directcm.metrics).
 """
 
 from __future__ import annotations
@@ -17,39 +18,14 @@ import numpy as np
 from directcm.artifacts import Artifact, new_artifact, new_collection, write_csv, write_json
 from directcm.config import Ode, Run, Statistics
 from directcm.errors import UserError
+from directcm.metrics import Scores, function
 from directcm.metrics.bootstrap import mean_interval
-from directcm.metrics.clip_score import cosine
-from directcm.metrics.frechet import FrechetResult, frechet_distance, frechet_infinite
-from directcm.metrics.kernel import KernelResult, cmmd, kernel_distance
-from directcm.metrics.manifold import ManifoldResult, manifold
-from directcm.metrics.ode_error import ode_error
-from directcm.metrics.prompt_accuracy import TRUSTED, Classifier, open_image, train_classifier
-from directcm.metrics.samples import SampleSet, read_prompts, read_samples, samples_inputs
-from directcm.specs import METRICS
+from directcm.metrics.samples import SampleSet, open_image, read_prompts, read_samples, samples_inputs
+from directcm.specs import METRICS, Metric
 
 TEACHER = "Teacher"
 FLOOR = "Teacher, other noise"
 """The row of the teacher against itself: how far apart two draws of one distribution are at this n."""
-
-DISTANCES: dict[str, Callable[[np.ndarray, np.ndarray], FrechetResult | KernelResult]] = {
-    "fd_tiny": frechet_distance,
-    "fid": frechet_distance,
-    "fid_legacy_pytorch": frechet_distance,
-    "fd_dino": frechet_distance,
-    "kid_tiny": kernel_distance,
-    "kid": kernel_distance,
-    "cmmd_tiny": cmmd,
-    "cmmd": cmmd,
-}
-INFINITE = ("fd_inf_tiny", "fid_inf", "fd_inf_dino")
-MANIFOLD = {
-    f"{field}_{network}": field
-    for network in ("tiny", "dino")
-    for field in ("precision", "recall", "density", "coverage")
-}
-COSINES = ("clip_tiny", "clip_score")
-SCORES = ("quality_tiny", "aesthetic")
-assert {*DISTANCES, *INFINITE, *MANIFOLD, *COSINES, *SCORES, "ode_error", "prompt_accuracy"} == set(METRICS)
 
 
 def _complete(shards: Sequence[Artifact], noise: Artifact, n: int) -> SampleSet:
@@ -201,11 +177,6 @@ class _Sides:
         assert self.theirs is not None
         return self.theirs.latents()
 
-    @cached_property
-    def classifier(self) -> Classifier:
-        """The classifier of prompt accuracy, trained on the data."""
-        return train_classifier(self.data)
-
 
 def evaluate(
     samples: Sequence[Artifact],
@@ -342,84 +313,81 @@ def _measure(
     checks: dict[str, Any] = {}
     used: dict[str, Artifact] = {**sides.inputs, **samples_inputs(samples)}
     picked: dict[str, _Features] = {}
-    manifolds: dict[tuple[str, str], ManifoldResult] = {}
+    results: dict[tuple[str | None, ...], Any] = {}
 
-    def mine(extractor: str | None) -> _Features:
-        assert extractor is not None
+    def mine(extractor: str) -> _Features:
         if extractor not in picked:
             found = _pick(features, extractor, "the samples").of_samples(samples, own.rows, sides.noise)
             picked[extractor] = found
             used[f"features_samples_{extractor}"] = found.folder
         return picked[extractor]
 
-    def add(name: str, against: str, value: float, **more: Any) -> None:
-        entry = {
-            "low": None,
-            "high": None,
-            "n": int(own.rows.size),
-            "n_reference": None,
-            "dim": None,
-            "flags": [],
-            **more,
-        }
-        entries.append({"metric": name, "reference": against, "value": value, **entry})
+    def labels() -> list[str]:
+        return [sides.prompts[int(row)].label for row in own.rows]
 
-    def add_mean(name: str, against: str, values: np.ndarray, **more: Any) -> None:
-        if not np.isfinite(values).all():
-            raise UserError(
-                f"{name}: the value of row {int(own.rows[np.argmin(np.isfinite(values))])} is NaN or infinite; "
-                "make the samples again"
-            )
-        low, high = mean_interval(values, resamples=statistics.bootstrap, level=statistics.level, seed=seed)
-        columns[name] = values
-        add(name, against, float(values.mean()), low=low, high=high, **more)
+    given: dict[str, Callable[[], Any]] = {
+        "latents": own.latents,
+        "rows": lambda: own.rows,
+        "images": lambda: [open_image(*own.image(i)) for i in range(own.rows.size)],
+        "labels": labels,
+        "data": lambda: sides.data,
+        "seed": lambda: seed,
+        "reference.latents": lambda: sides.latents,
+        "reference.rows": lambda: theirs.rows if theirs is not None else None,
+    }
 
-    def add_distance(name: str, against: str) -> None:
-        extractor = METRICS[name].extractor
-        one = mine(extractor)
-        assert extractor is not None
-        other = sides.pick(against, extractor)
-        used[f"features_{against}_{extractor}"] = other.folder
-        one.same_extractor(other)
-        m = min(one.rows.size, other.rows.size)
-        first, second = one.array("image")[:m], other.array("image")[:m]
-        result: FrechetResult | KernelResult | None
-        if name in MANIFOLD:
-            if (extractor, against) not in manifolds:
-                manifolds[extractor, against] = manifold(first, second)
-            four = manifolds[extractor, against]
-            add(name, against, getattr(four, MANIFOLD[name]), n=m, n_reference=m, dim=four.dim)
+    def taken(spec: Metric, against: str) -> tuple[list[Any], int | None, int | None]:
+        """What a metric's function takes, and the rows of both sides where it compares features; None for all, or for no other side."""
+        one = mine(spec.extractor) if spec.extractor else None
+        other = rows = None
+        others = [word for word in spec.takes if word.startswith("reference.")]
+        if others and spec.extractor and one is not None:
+            other = sides.pick(against, spec.extractor)
+            used[f"features_{against}_{spec.extractor}"] = other.folder
+            one.same_extractor(other)
+            rows = min(one.rows.size, other.rows.size)
+
+        def array(word: str) -> np.ndarray:
+            side = other if word in others else one
+            assert side is not None
+            return side.array(word.removeprefix("reference."))[:rows]
+
+        found = [given[word]() if word in given else array(word) for word in spec.takes]
+        return found, rows, rows if not others or other else int(theirs.rows.size) if theirs else None
+
+    def measure(spec: Metric, against: str) -> None:
+        key = (spec.module, spec.function, spec.extractor, against)
+        if key not in results:
+            arguments, n, n_reference = taken(spec, against)
+            shape = getattr(arguments[0], "shape", ())[1:]
+            about = {"n_reference": n_reference, "dim": int(np.prod(shape)) if shape else None}
+            results[key] = function(spec.name)(*arguments), {"n": n or int(own.rows.size), **about}
+        result, about = results[key]
+        if result is None:
             return
-        result = frechet_infinite(first, second, seed=seed) if name in INFINITE else DISTANCES[name](first, second)
-        if result is not None:
-            add(name, against, result.value, n=m, n_reference=m, dim=result.dim, flags=list(result.flags))
-
-    for name in sides.metrics:
-        extractor = METRICS[name].extractor
-        if name in DISTANCES or name in INFINITE or name in MANIFOLD:
-            for against in METRICS[name].references:
-                if against != "teacher" or theirs is not None:
-                    add_distance(name, against)
-        elif name in COSINES:
-            image, text = mine(extractor).array("image"), mine(extractor).array("text")
-            add_mean(name, "prompt", cosine(image, text), dim=int(image.shape[1]))
-        elif name in SCORES:
-            add_mean(name, "none", mine(extractor).array("score").astype(np.float64))
-        elif name == "ode_error":
-            # From another noise the ODE ends elsewhere: that is no error of the solver or of a student.
-            if theirs is not None and sides.row != FLOOR:
-                latents = own.latents()
-                values = ode_error(latents, own.rows, sides.latents, theirs.rows)
-                add_mean(
-                    name, "teacher", values, n_reference=int(theirs.rows.size), dim=int(np.prod(latents.shape[1:]))
+        entry = {"metric": spec.name, "reference": against, "value": None, "low": None, "high": None, **about}
+        if spec.per_sample:
+            found = result if isinstance(result, Scores) else Scores(result)
+            values = found.values
+            if not np.isfinite(values).all():
+                raise UserError(
+                    f"{spec.name}: the value of row {int(own.rows[np.argmin(np.isfinite(values))])} is NaN or infinite; "
+                    "make the samples again"
                 )
+            low, high = mean_interval(values, resamples=statistics.bootstrap, level=statistics.level, seed=seed)
+            columns[spec.name] = values
+            checks.update(found.checks)
+            entry |= {"value": float(values.mean()), "low": low, "high": high, "flags": list(found.flags)}
+        elif isinstance(result, int | float):
+            entry |= {"value": float(result), "flags": []}
         else:
-            images = [open_image(*own.image(i)) for i in range(own.rows.size)]
-            values = sides.classifier.correct(images, [sides.prompts[int(r)].label for r in own.rows])
-            held_out = sides.classifier.held_out_accuracy
-            checks["prompt_accuracy_held_out"] = held_out
-            weak = held_out is None or held_out < TRUSTED
-            add_mean(name, "prompt", values, flags=["weak_classifier"] if weak else [])
+            entry |= {"value": getattr(result, spec.part), "dim": result.dim, "flags": list(result.flags)}
+        entries.append(entry)
+
+    for spec in (METRICS[name] for name in sides.metrics):
+        for against in spec.references:
+            if against != "teacher" or not (theirs is None or (spec.same_noise and sides.row == FLOOR)):
+                measure(spec, against)
 
     which = {"row": sides.row, "steps": steps, "step": step, "run": run.axes()}
     content = {

@@ -1,4 +1,4 @@
-"""The registry of feature extractors: one class each, alike to use, with a fingerprint of what its numbers depend on.
+"""The feature extractors: one class each, alike to use, with a fingerprint of what its numbers depend on.
 
 Published extractors take their weights from the checked cache (`weights.py`) and download nothing. Each takes
 `state`, weights to use instead, and where the architecture can be smaller a size: tests go the same way as real runs.
@@ -7,6 +7,7 @@ Published extractors take their weights from the checked cache (`weights.py`) an
 from __future__ import annotations
 
 import hashlib
+import importlib
 import json
 import warnings
 from abc import ABC, abstractmethod
@@ -20,10 +21,40 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
+from directcm import specs
 from directcm.artifacts import Artifact
 from directcm.errors import UserError
-from directcm.specs import EXTRACTORS
 from directcm.weights import WEIGHTS, weights_file
+
+# What each gives, the files of the weights cache that it needs (none: it is trained here), and its class.
+EXTRACTORS = {
+    "clip_tiny": {"rank": 1, "arrays": ("image", "text", "score"), "made_by": "ClipTinyExtractor"},
+    "inception_clean": {
+        "rank": 2,
+        "arrays": ("image",),
+        "weights": ("inception-2015-12-05.pt",),
+        "made_by": "InceptionClean",
+    },
+    "inception_legacy_pytorch": {
+        "rank": 3,
+        "arrays": ("image",),
+        "weights": ("pt_inception-2015-12-05-6726825d.pth",),
+        "made_by": "InceptionLegacyPytorch",
+    },
+    "dinov2_vitl14": {
+        "rank": 4,
+        "arrays": ("image",),
+        "weights": ("dinov2_vitl14_pretrain.pth",),
+        "made_by": "Dinov2",
+    },
+    "clip_vitl14": {"rank": 5, "arrays": ("image", "text"), "weights": ("ViT-L-14.pt",), "made_by": "ClipVitL14"},
+    "aesthetic_laion": {
+        "rank": 6,
+        "arrays": ("score",),
+        "weights": ("ViT-L-14.pt", "sac+logos+ava1-l14-linearMSE.pth"),
+        "made_by": "AestheticLaion",
+    },
+}
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -80,7 +111,7 @@ class FeatureExtractor(ABC):
                 part = slice(start, start + self.batch_size)
                 arrays = self._extract([i.convert("RGB") for i in images[part]], list(texts[part]))
                 batches.append({key: value.float().cpu().numpy() for key, value in arrays.items()})
-        return {key: np.concatenate([batch[key] for batch in batches]) for key in EXTRACTORS[self.name].arrays}
+        return {key: np.concatenate([batch[key] for batch in batches]) for key in specs.EXTRACTORS[self.name].arrays}
 
     def _weights(self, name: str) -> Path:
         path = weights_file(name)
@@ -110,7 +141,7 @@ class InceptionClean(FeatureExtractor):
 
     name = "inception_clean"
     mode = "clean"
-    weights = EXTRACTORS["inception_clean"].weights[0]
+    weights = specs.EXTRACTORS["inception_clean"].weights[0]
 
     def __init__(
         self, device: str | torch.device | None = None, batch_size: int = 64, *, folder: Path | None = None
@@ -159,7 +190,7 @@ class InceptionLegacyPytorch(InceptionClean):
 
     name = "inception_legacy_pytorch"
     mode = "legacy_pytorch"
-    weights = EXTRACTORS["inception_legacy_pytorch"].weights[0]
+    weights = specs.EXTRACTORS["inception_legacy_pytorch"].weights[0]
 
     def __init__(
         self,
@@ -274,7 +305,7 @@ class Dinov2(FeatureExtractor):
     """
 
     name = "dinov2_vitl14"
-    weights = EXTRACTORS["dinov2_vitl14"].weights[0]
+    weights = specs.EXTRACTORS["dinov2_vitl14"].weights[0]
 
     def __init__(
         self,
@@ -450,26 +481,20 @@ class ClipTinyExtractor(FeatureExtractor):
         return {"image": embedding, "text": text, "score": self.head(embedding)}
 
 
-PUBLISHED: dict[str, type[FeatureExtractor]] = {
-    cls.name: cls for cls in (InceptionClean, InceptionLegacyPytorch, Dinov2, ClipVitL14, AestheticLaion)
-}
-
-
 def build_extractor(
     name: str, folder: Artifact | None = None, *, device: str | torch.device | None = None, batch_size: int = 64
 ) -> FeatureExtractor:
     """The extractor of a name: a published one from the weights cache, or a trained one from its artefact `folder`."""
-    if name == "clip_tiny":
+    if name not in specs.EXTRACTORS:
+        raise UserError(f"extractor: unknown name {name!r}; there are {', '.join(specs.EXTRACTORS)}")
+    spec = specs.EXTRACTORS[name]
+    made_by = getattr(importlib.import_module(f"directcm.metrics.{spec.module}"), spec.made_by)
+    if not spec.weights:
         if folder is None:
             raise UserError(
-                "clip_tiny: the trained extractor's folder is missing; run the extractor step and pass its folder"
+                f"{name}: the trained extractor's folder is missing; run the extractor step and pass its folder"
             )
-        return ClipTinyExtractor(folder, device, batch_size)
-    if name not in PUBLISHED:
-        raise UserError(f"extractor: unknown name {name!r}; there are {', '.join(EXTRACTORS)}")
+        return made_by(folder, device, batch_size)
     if folder is not None:
         raise UserError(f"{name}: takes its weights from the cache, not from the folder {folder.folder}")
-    return PUBLISHED[name](device, batch_size)
-
-
-assert {"clip_tiny", *PUBLISHED} == set(EXTRACTORS)
+    return made_by(device, batch_size)

@@ -10,8 +10,7 @@ import numpy as np
 
 from directcm.artifacts import Artifact, new_artifact, new_collection, save_tensors, write_csv
 from directcm.errors import UserError
-from directcm.metrics.prompt_accuracy import open_image
-from directcm.metrics.samples import Prompt, read_prompts, read_samples, samples_inputs
+from directcm.metrics.samples import Prompt, open_image, read_prompts, read_samples, samples_inputs
 
 if TYPE_CHECKING:
     from directcm.metrics.extractors import FeatureExtractor

@@ -19,6 +19,82 @@ from scipy import linalg
 from directcm import rng
 from directcm.errors import UserError
 
+SHARED = {
+    "better": "lower",
+    "references": ("teacher", "data"),
+    "takes": ("image", "reference.image"),
+    "function": "frechet_distance",
+    "test": "frechet",
+    "bounds": (0.0, None),
+}
+METRICS = {
+    "fd_tiny": {
+        "rank": 2,
+        "title": "FD-tiny",
+        "extractor": "clip_tiny",
+        "stand_in_for": "fid",
+        "headline": True,
+        "paper_name": "FID",
+        "paper": {"CM": 95.3, "Direct CM": 166.0},
+    },
+    "fid": {
+        "rank": 13,
+        "title": "FID",
+        "extractor": "inception_clean",
+        "decimals": 1,
+        "headline": True,
+        "paper_name": "FID",
+        "paper": {"CM": 95.3, "Direct CM": 166.0},
+        "same_scale_as_paper": True,
+    },
+    "fid_legacy_pytorch": {
+        "rank": 14,
+        "title": "FID (legacy_pytorch)",
+        "extractor": "inception_legacy_pytorch",
+        "decimals": 1,
+    },
+    "fd_dino": {
+        "rank": 17,
+        "title": "FD-DINO",
+        "extractor": "dinov2_vitl14",
+        "decimals": 1,
+        "headline": True,
+        "paper_name": "FD-DINO",
+        "paper": {"CM": 747.7, "Direct CM": 1148.0},
+        "same_scale_as_paper": True,
+    },
+    "fd_inf_tiny": {
+        "rank": 7,
+        "title": "FD∞-tiny",
+        "extractor": "clip_tiny",
+        "stand_in_for": "fid_inf",
+        "function": "frechet_infinite",
+        "takes": ("image", "reference.image", "seed"),
+        "test": "",
+        "bounds": (None, None),
+    },
+    "fid_inf": {
+        "rank": 15,
+        "title": "FID∞",
+        "extractor": "inception_clean",
+        "decimals": 1,
+        "function": "frechet_infinite",
+        "takes": ("image", "reference.image", "seed"),
+        "test": "",
+        "bounds": (None, None),
+    },
+    "fd_inf_dino": {
+        "rank": 18,
+        "title": "FD∞-DINO",
+        "extractor": "dinov2_vitl14",
+        "decimals": 1,
+        "function": "frechet_infinite",
+        "takes": ("image", "reference.image", "seed"),
+        "test": "",
+        "bounds": (None, None),
+    },
+}
+
 # As published: 15 sizes at regular intervals, the smallest a tenth of all rows. Below 2 D rows the bias bends away from
 # a line in 1/n, and over less than a factor of 2 in n the line's slope is mostly noise.
 _SIZES = 15
@@ -109,7 +185,7 @@ def infinite_sizes(n: int, dim: int) -> list[int]:
     return [int(size) for size in np.round(np.linspace(smallest, n, _SIZES))]
 
 
-def frechet_infinite(first: np.ndarray, second: np.ndarray, *, seed: int) -> FrechetResult | None:
+def frechet_infinite(first: np.ndarray, second: np.ndarray, seed: int) -> FrechetResult | None:
     """FD∞ between features (n, D) and (n, D): FD extrapolated linearly in 1/n to n → ∞; None where n is too small.
 
     At each of `infinite_sizes` FD is the mean over 8 random subsets (the whole at size n itself), which hold the same

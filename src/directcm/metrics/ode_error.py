@@ -6,6 +6,24 @@ import numpy as np
 
 from directcm.errors import UserError
 
+METRICS = {
+    "ode_error": {
+        "rank": 1,
+        "title": "ODE error",
+        "better": "lower",
+        "references": ("teacher",),
+        # From another noise the ODE ends elsewhere: that is no error of the solver or of a student.
+        "same_noise": True,
+        "takes": ("latents", "rows", "reference.latents", "reference.rows"),
+        "function": "ode_error",
+        "per_sample": True,
+        "decimals": 4,
+        "unit": "{space} MSE",
+        "bounds": (0.0, None),
+        "headline": True,
+    }
+}
+
 
 def ode_error(
     student: np.ndarray, student_rows: np.ndarray, teacher: np.ndarray, teacher_rows: np.ndarray

@@ -15,6 +15,23 @@ from PIL import Image
 
 from directcm.artifacts import Artifact
 from directcm.errors import UserError
+from directcm.metrics import Scores
+from directcm.metrics.samples import open_image
+
+METRICS = {
+    "prompt_accuracy": {
+        "rank": 6,
+        "title": "prompt accuracy",
+        "better": "higher",
+        "references": ("prompt",),
+        "takes": ("images", "labels", "data"),
+        "function": "prompt_accuracy",
+        "per_sample": True,
+        "unit": "share",
+        "bounds": (0.0, 1.0),
+        "headline": True,
+    }
+}
 
 TRUSTED = 0.97
 """Held-out accuracy on real images below which the metric says little about the samples."""
@@ -77,7 +94,18 @@ def train_classifier(data: Artifact) -> Classifier:
     return Classifier(model, side, accuracy)
 
 
-def open_image(artifact: Artifact, name: str) -> Image.Image:
-    """A checked image file of an artefact, RGB, read into memory."""
-    with Image.open(artifact.file(name)) as image:
-        return image.convert("RGB")
+# The classifier that was trained last, by its data's fingerprint: the sets of a run share it.
+_TRAINED: dict[str, Classifier] = {}
+
+
+def prompt_accuracy(images: Sequence[Image.Image], labels: Sequence[str], data: Artifact) -> Scores:
+    """1 where the classifier of a data artefact reads an image as its label, else 0, of n images and labels."""
+    if data.fingerprint not in _TRAINED:
+        classifier = train_classifier(data)
+        _TRAINED.clear()
+        _TRAINED[data.fingerprint] = classifier
+    classifier = _TRAINED[data.fingerprint]
+    held_out = classifier.held_out_accuracy
+    weak = held_out is None or held_out < TRUSTED
+    flags = ("weak_classifier",) if weak else ()
+    return Scores(classifier.correct(images, labels), flags, {"prompt_accuracy_held_out": held_out})

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from PIL import Image
 
 from directcm.artifacts import Artifact
 from directcm.errors import UserError
@@ -84,3 +85,9 @@ def read_samples(shards: Sequence[Artifact], noise: Artifact, prompts: int) -> S
 def samples_inputs(shards: Sequence[Artifact], prefix: str = "samples") -> dict[str, Artifact]:
     """Shards under the names that manifests record them by: samples_0, samples_1 …"""
     return {f"{prefix}_{i}": shard for i, shard in enumerate(shards)}
+
+
+def open_image(artifact: Artifact, name: str) -> Image.Image:
+    """A checked image file of an artefact, RGB, read into memory."""
+    with Image.open(artifact.file(name)) as image:
+        return image.convert("RGB")

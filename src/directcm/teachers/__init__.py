@@ -1,7 +1,9 @@
 """Teachers: diffusion models that predict x̂₀ and ε̂ at any time, on any process.
 
 A teacher's artefact holds `teacher.json`, whose "loader" names the module here that reads it back. A way to
-get a teacher (train it, pin it) is a module here too, named after its `kind` in the configuration.
+get a teacher (train it, pin it) is a module here too, named after its `kind` in the configuration: it says what it is, KIND = {…} in
+plain values (`specs.TeacherKind`), and has `make(settings, process, data, seed, scratch, out)`. Its block is a class in the
+configuration, or made of SETTINGS = {"NAME": (default, "what it is")} and RANGES = "0 <= NAME" here.
 """
 
 from __future__ import annotations

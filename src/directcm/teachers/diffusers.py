@@ -8,11 +8,22 @@ from pathlib import Path
 from typing import Any
 
 from directcm import outside
-from directcm.artifacts import LOCATION, new_artifact, read_csv, write_csv, write_json
+from directcm.artifacts import LOCATION, Artifact, new_artifact, read_csv, write_csv, write_json
 from directcm.config import Diffusers, Process, local
 from directcm.errors import UserError
 from directcm.teachers import latent_diffusion, weight_files
 from directcm.teachers.latent_diffusion import make_process
+
+KIND = {
+    "rank": 2,
+    "title": "an existing SDXL-type pipeline",
+    "about": "an existing SDXL-type pipeline",
+    "loader": "latent_diffusion",
+    "processes": ("vp",),
+    "latent": True,
+    "learns": False,
+    "pinned": True,
+}
 
 # Each part's folder, and what its weights are called.
 PARTS = {
@@ -302,7 +313,12 @@ def check_tensors(found: Located) -> None:
         latent_diffusion.open_text_encoder(part, *names(part), "cpu", "no")
 
 
-def make(settings: Diffusers, process: Process, resolution: int, out: Path) -> None:
+def make(settings: Diffusers, process: Process, data: Artifact, seed: int, scratch: Path, out: Path) -> None:
+    """`pin` it for images of the data's resolution."""
+    pin(settings, process, data.json("data.json")["resolution"], out)
+
+
+def pin(settings: Diffusers, process: Process, resolution: int, out: Path) -> None:
     """Record where the pinned pipeline lies and the sha256 of each of its files; nothing is copied."""
     found = locate(settings, resolution)
     schedule, _ = make_process(found.pipeline / SCHEDULER, process.time_input)

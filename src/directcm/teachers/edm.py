@@ -18,6 +18,17 @@ from directcm.sources import digest
 from directcm.teachers import Conditioning
 from directcm.teachers.pixel_diffusion import NO_CLASS, PixelDiffusion, classes_of, make_unet, read_images
 
+KIND = {
+    "rank": 3,
+    "title": "small EDM on pixels trained here",
+    "about": "on pixels, trained here",
+    "loader": "pixel_diffusion",
+    "processes": ("karras",),
+    "latent": False,
+    "learns": True,
+    "unet": "unet",
+}
+
 
 def weighted_loss(teacher: PixelDiffusion, x0: Tensor, eps: Tensor, t: Tensor, cond: Conditioning) -> Tensor:
     """λ(t)·‖D(x₀ + t ε, t, c) − x₀‖² per component, (B,) (Karras et al., Equation 8 and Table 1)."""

@@ -22,6 +22,16 @@ from directcm.sources import digest
 from directcm.teachers import Conditioning
 from directcm.teachers.latent_diffusion import LatentDiffusion, TextEncoders, to_tensor
 
+KIND = {
+    "rank": 1,
+    "title": "small SDXL trained here",
+    "about": "trained here",
+    "loader": "latent_diffusion",
+    "processes": ("vp",),
+    "latent": True,
+    "learns": True,
+}
+
 LATENT_CHANNELS = 4
 BOS, EOS = "<|startoftext|>", "<|endoftext|>"
 

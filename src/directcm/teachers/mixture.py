@@ -18,6 +18,17 @@ from directcm.teachers.pixel_diffusion import Pixels, classes_of, make_unet, no_
 if TYPE_CHECKING:
     from directcm.artifacts import Artifact
 
+KIND = {
+    "rank": 4,
+    "title": "the exact score of the training images",
+    "about": "the exact score of the training images",
+    "loader": "mixture",
+    "processes": ("vp", "karras"),
+    "latent": False,
+    "learns": False,
+    "unet": "student",
+}
+
 COMPONENTS = "components.safetensors"
 
 
@@ -84,7 +95,9 @@ class Mixture(Teacher):
         return no_class(cond)
 
 
-def make(settings: config.Mixture, process: config.Process, data: Artifact, seed: int, out: Path) -> None:
+def make(
+    settings: config.Mixture, process: config.Process, data: Artifact, seed: int, scratch: Path, out: Path
+) -> None:
     """Write the components, one per training image, and an untrained network for students to start from.
 
     `components.safetensors`: means (K, 3, H, W) in [−1, 1], scales (K,), labels (K,) int64.
