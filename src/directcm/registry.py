@@ -103,10 +103,11 @@ def holds(condition: str, own: Mapping[str, float]) -> bool:
         return False
 
 
-def declared(path: Path) -> Declared:
-    """What a method's file declares. Raises ValueError where something is missing or not a plain value."""
-    found: dict[str, Any] = {}
-    for node in ast.parse(path.read_text(encoding="utf-8")).body:
+def literals(path: Path) -> dict[str, Any]:
+    """The plain values that a module's first level gives names to, and its docstring as __doc__; nothing of it is run."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    found: dict[str, Any] = {"__doc__": ast.get_docstring(tree) or ""}
+    for node in tree.body:
         if isinstance(node, ast.Assign):
             target, value = node.targets[0], node.value
             names = target.elts if isinstance(target, ast.Tuple) else [target]
@@ -117,6 +118,12 @@ def declared(path: Path) -> Declared:
                         found[name.id] = ast.literal_eval(each)
                     except ValueError:
                         continue
+    return found
+
+
+def declared(path: Path) -> Declared:
+    """What a method's file declares. Raises ValueError where something is missing or not a plain value."""
+    found = literals(path)
 
     def number(value: object) -> bool:
         return isinstance(value, int | float) and not isinstance(value, bool)

@@ -11,7 +11,7 @@ import pytest
 
 from directcm.analysis.tables.index import available, table
 from directcm.analysis.tables.sheet import latex
-from directcm.analysis.tables.table_search import table_search
+from directcm.analysis.tables.table_search import write as table_search
 from directcm.config import Config, parse
 from tests.analysis import test_claims, test_table4, test_table_search
 from tests.patience import PATIENCE
