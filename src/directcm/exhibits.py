@@ -19,6 +19,7 @@ and, where it is so,
     "short"                                its title in the gallery
     "scope": "paper"                       it shows the whole grid, and not the main comparison
     "needs": "snapshots and not search"    facts of the configuration without which there is nothing to show (`analysis/needs.py`)
+    "category": "3 Figures"                where in the report
     "also": {"mean": "mean_curves.csv"}    what it writes besides
     "section": "Samples"                   where in the gallery
     "place": 1                             among figures or tables; those without one come last, by name
@@ -39,6 +40,7 @@ from directcm.registry import literals
 
 FOLDER = Path(__file__).resolve().parent / "analysis"
 MODULES = {"figure": "figure_*.py", "table": "tables/table*.py"}
+CATEGORIES = {"figure": "3 Figures", "table": "2 Tables"}
 ENDINGS = {"figure": ("pdf", "png", "csv"), "table": ("csv", "tex", "html")}
 
 
@@ -56,6 +58,7 @@ class Exhibit:
     scope: str = "main"
     needs: str = "True"
     also: Mapping[str, str] = field(default_factory=dict)
+    category: str = ""
     section: str = "Figures"
     place: int = 1000
 
@@ -120,7 +123,7 @@ def declared(kind: str, path: Path, folder: Path = FOLDER) -> list[Exhibit]:
                 f"{path}: {name} needs a title for each value of its wildcard, and without one a single title"
             )
     return [
-        Exhibit(kind, name, module, found["__doc__"], **({"short": said["title"]} | said))
+        Exhibit(kind, name, module, found["__doc__"], **({"short": said["title"], "category": CATEGORIES[kind]} | said))
         for name, said in exhibits.items()
     ]
 

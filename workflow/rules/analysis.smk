@@ -175,14 +175,13 @@ rule claims:
 
 rule opening:
     input:
+        **INPUTS["samples"],
         claims="workflow/claims.yaml",
         comparisons=f"{OUT}/collected/{{scope}}/comparisons.csv",
         # Table 1 is the main comparison's in every scope.
         metrics=f"{OUT}/collected/main/metrics.csv",
         compared=f"{OUT}/collected/main/comparisons.csv",
         drawn=f"{FIGURES}/samples.csv",
-        teacher=draw_of(CONFIG.ode.key),
-        students=[f"{OUT}/samples/{run}/manifest.json" for run in FIRST.values()],
     output:
         f"{OUT}/opening/{{scope}}.html",
     log:
@@ -206,7 +205,7 @@ rule opening:
 rule gallery:
     input:
         pictures=lambda wildcards: [
-            picture["path"] for picture in json.loads(pictures_of(wildcards.scope))
+            picture["path"] for picture in pictures_of(wildcards.scope)
         ],
     output:
         report(
@@ -225,7 +224,7 @@ rule gallery:
     threads: 1
     params:
         code=code("analysis.gallery"),
-        pictures=lambda wildcards: pictures_of(wildcards.scope),
+        pictures=lambda wildcards: json.dumps(pictures_of(wildcards.scope)),
         title=f"Gallery, preset {CONFIG.preset}",
     message:
         "gallery: all pictures, scope {wildcards.scope}"
@@ -235,12 +234,7 @@ rule gallery:
 
 rule costs:
     input:
-        artifacts=lambda wildcards: [
-            f"{OUT}/{name}/manifest.json"
-            for name in paths.artefacts(
-                CONFIG, SCOPES[wildcards.scope], wildcards.scope
-            )
-        ],
+        artifacts=artefacts_of,
         # Waited for, so that no step is counted half, but no reason to run again.
         others=ancient(lambda wildcards: others_of(wildcards.scope)),
     output:
@@ -276,12 +270,7 @@ rule costs:
 
 rule provenance:
     input:
-        artifacts=lambda wildcards: [
-            f"{OUT}/{name}/manifest.json"
-            for name in paths.artefacts(
-                CONFIG, SCOPES[wildcards.scope], wildcards.scope
-            )
-        ],
+        artifacts=artefacts_of,
         # Waited for, so that no step is counted half, but no reason to run again.
         others=ancient(lambda wildcards: others_of(wildcards.scope)),
     output:

@@ -206,38 +206,32 @@ def command_of(exhibit):
 
 
 def outputs_of(exhibit):
-    """Its files, of which the report shows a figure's picture, and a table twice."""
-    shown = {
-        "figure": {"png": None},
-        "table": {"csv": "CSV", "html": "table"},
-    }[exhibit.kind]
+    """Its files, of which the report shows a figure's picture, and a table as CSV and as a page."""
     found = {key: f"{OUT}/{path}" for key, path in exhibit.files.items()}
-    for key, form in shown.items():
+    name = "exhibit" if exhibit.rule in config["captions"] else exhibit.stem
+
+    def labels(form):
+        if isinstance(exhibit.title, str):
+            return {exhibit.kind: exhibit.title, **form}
+        return lambda wildcards: {exhibit.kind: exhibit.title[wildcards.axis], **form}
+
+    pages = {"csv": {"form": "CSV"}, "html": {"form": "table"}}
+    for key, form in ({"png": {}} if exhibit.kind == "figure" else pages).items():
         found[key] = report(
             found[key],
-            caption=caption_of(exhibit),
-            category="2 Tables" if form else "3 Figures",
-            labels=labels_of(exhibit, form),
+            caption=f"../report/{name}.rst",
+            category=exhibit.category,
+            labels=labels(form),
         )
     return found
 
 
-def labels_of(exhibit, form):
-    """The report's entry."""
-    own = {"form": form} if form else {}
-    if isinstance(exhibit.title, str):
-        return {exhibit.kind: exhibit.title, **own}
-    return lambda wildcards: {exhibit.kind: exhibit.title[wildcards.axis], **own}
-
-
-def caption_of(exhibit):
-    """Its caption's file; of one that has none what its module says of itself stands in a common one."""
-    found = Path(workflow.basedir, "workflow/report", f"{exhibit.stem}.rst")
-    return f"../report/{exhibit.stem if found.is_file() else 'exhibit'}.rst"
-
-
-# For that common caption.
-config["captions"] = {one.rule: one.text for one in exhibits()}
+# Of those without a caption of their own, by rule: what the module says of itself, for exhibit.rst.
+config["captions"] = {
+    one.rule: one.text
+    for one in exhibits()
+    if not Path(workflow.basedir, "workflow/report", f"{one.stem}.rst").is_file()
+}
 # What there is to show, and a scope's share of it.
 AVAILABLE = available(CONFIG)
 # Of more methods than the paper's two the whole grid is the main thing.
@@ -249,18 +243,25 @@ def shown_in(scope):
 
 
 def pictures_of(scope):
-    """The gallery's, as JSON."""
-    return json.dumps(
-        [
-            {
-                "path": f"{OUT}/{one.files['png']}",
-                "title": one.short,
-                "section": one.section,
-            }
-            for one in shown_in(scope)
-            if one.kind == "figure"
-        ]
-    )
+    """What a scope's gallery shows."""
+    return [
+        {
+            "path": f"{OUT}/{one.files['png']}",
+            "title": one.short,
+            "section": one.section,
+        }
+        for one in shown_in(scope)
+        if one.kind == "figure"
+    ]
+
+
+def artefacts_of(wildcards):
+    """The manifests of all artefacts of a scope."""
+    runs = SCOPES[wildcards.scope]
+    return [
+        f"{OUT}/{name}/manifest.json"
+        for name in paths.artefacts(CONFIG, runs, wildcards.scope)
+    ]
 
 
 def others_of(scope):
