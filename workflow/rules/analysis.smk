@@ -134,7 +134,8 @@ for _exhibit in exhibits():
         message:
             f"{_exhibit.kind}: {_exhibit.stem}"
         shell:
-            command_of(_exhibit)
+            # Read now, and by each job, which comes after the loop's end and knows its rule.
+            COMMANDS[locals().get("rule", _exhibit.rule)]
 
 
 rule claims:

@@ -201,8 +201,11 @@ def command_of(exhibit):
         " ".join([*takes, *more]),
         wildcards="axis" if "axis" in takes else "",
         name=exhibit.word,
-        out="{output[0]}",
+        out="{output.%s}" % next(iter(exhibit.files)),
     )
+
+
+COMMANDS = {one.rule: command_of(one) for one in exhibits()}
 
 
 def outputs_of(exhibit):
