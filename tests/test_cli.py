@@ -578,6 +578,7 @@ SOLVE = ["--solver", "ddim", "--N", "5", "--w", "3"]
         ("edit", ["--settings", "{}", *SOLVE, "--batch-size", "4", *NOWHERE], "nowhere/manifest.json: no such file"),
         ("figure", ["supervision"], "figure supervision: --trajectories is missing"),
         ("figure", ["compute", "--metrics", "m.csv"], "figure compute: --students-table is missing"),
+        ("table", ["table4", "--settings", "{}", "--metrics", "m.csv"], "table table4: --comparisons is missing"),
         ("claims", ["--claims", "none.yaml", "--settings", "{}", "--comparisons", "c.csv"], "none.yaml"),
         ("table", ["table2", "--settings", "{}", "--metrics", "none.csv", "--comparisons", "none.csv"], "none.csv"),
         ("gallery", ["--pictures", "none.json"], "none.json"),

@@ -13,6 +13,7 @@ from snakemake.utils import Paramspace
 from directcm import paths, plan
 from directcm.analysis.selection import main_runs
 from directcm.config import Axes, Config, load_config, parse
+from directcm.exhibits import exhibits
 
 ROOT = Path(__file__).parents[1]
 
@@ -102,7 +103,7 @@ def test_the_main_comparison_is_a_part_of_it() -> None:
     # In the order they are made: what a folder is made from comes before it.
     assert [f for f in everything if f in set(some)] == sorted(some, key=everything.index)
     assert set(paths.benchmarks(config, main, "main")) - set(paths.benchmarks(config, config.runs(), "paper")) == {
-        f"{step}/main.tsv" for step in ("collect", "cards", "claims", "opening", "gallery")
+        f"{step}/main.tsv" for step in paths.OF_A_SCOPE
     }
 
 
@@ -165,8 +166,8 @@ def test_nothing_is_named_twice(preset: str | None) -> None:
         assert all(set(found[name]) <= made for name in ("metrics", "students", "targets", "errors"))
         assert {f"compare/{p[len('comparisons/') : -4]}.tsv" for p in found["comparisons"]} <= set(files)
         # One benchmark file per artefact, per comparison, and for the analysis.
-        tables = len(paths.ANALYSIS) + (config.search is not None)
-        assert len(files) == len(whole) + len(found["comparisons"]) + 5 + tables
+        exhibited = sum(len(exhibit.each) for exhibit in exhibits())
+        assert len(files) == len(whole) + len(found["comparisons"]) + len(paths.OF_A_SCOPE) + exhibited
 
 
 def test_one_student_per_method_of_the_main_setting_is_searched() -> None:
@@ -189,11 +190,11 @@ def test_benchmarks_are_named_after_their_rules(preset: str) -> None:
     text = "\n".join(path.read_text(encoding="utf-8") for path in rules)
     named = {f for f in text.split('"') if f.startswith("{OUT}/benchmarks/")}
     for kind in kinds(files):
-        # {draw} is reference or floor, {noise} is noise or floor_noise, {axis} what is swept.
+        # {draw} is reference or floor, {noise} is noise or floor_noise, {_exhibit.job} a figure or table.
         spelled = {
             **dict.fromkeys(("reference", "floor"), "{{draw}}"),
             **dict.fromkeys(("noise", "floor_noise", "search_noise"), "{{noise}}"),
-            **dict.fromkeys(("figure_sweep_N", "figure_sweep_w"), "figure_sweep_{{axis}}"),
+            **{one.job: "{_exhibit.job}" for exhibit in exhibits() for one in exhibit.each},
         }.get(kind, kind)
         assert any(
             f.startswith((f"{{OUT}}/benchmarks/{spelled}/", f"{{OUT}}/benchmarks/{spelled}.tsv")) for f in named

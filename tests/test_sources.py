@@ -248,7 +248,8 @@ def test_no_result_depends_on_a_docstring() -> None:
     """Digests pass over docstrings, so what counts must not read them."""
     top = Path(ROOT, "src/directcm")
     readers = {p.relative_to(top).as_posix() for p in top.rglob("*.py") if re.search(r"__doc__|getdoc", p.read_text())}
-    assert readers <= {"cli/__init__.py", "reference.py", "config/base.py"}
+    # Of a figure or table it is the caption where no file is: the report shows it, and no result is made of it.
+    assert readers <= {"cli/__init__.py", "reference.py", "config/base.py", "registry.py", "exhibits.py"}
 
 
 @pytest.fixture

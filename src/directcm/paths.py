@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 
 from directcm.config import Config, Ode, Run, Setting
+from directcm.exhibits import exhibits
 from directcm.registry import FIRST, methods
 from directcm.specs import EXTRACTORS
 
@@ -209,13 +210,8 @@ _STEPS = {
 }
 
 
-# Rules that read tidy tables alone; each is run once, where it is run.
-ANALYSIS = (
-    *("table1", "table2", "table3", "table4", "table_metrics", "table_comparison"),
-    *(f"figure_{name}" for name in ("supervision", "samples", "gallery", "results", "curves", "sweep_N", "sweep_w")),
-    *(f"figure_{name}" for name in ("frontier", "compute", "error", "budget", "sensitivity", "map")),
-    *(f"figure_{name}" for name in ("training", "editing", "convergence")),
-)
+# Rules of the analysis that run once for each scope, figures, tables and the pages on costs and provenance apart.
+OF_A_SCOPE = ("collect", "cards", "claims", "opening", "gallery")
 
 
 def benchmarks(config: Config, runs: Sequence[Run], scope: str) -> list[str]:
@@ -232,6 +228,6 @@ def benchmarks(config: Config, runs: Sequence[Run], scope: str) -> list[str]:
         f"compare/{path.removeprefix('comparisons/').removesuffix('.csv')}"
         for path in measured(config, runs, scope)["comparisons"]
     ]
-    names += [f"{step}/{scope}" for step in ("collect", "cards", "claims", "opening", "gallery")]
-    names += ["table_search"] if searched(config, runs) else []
-    return [f"{name}.tsv" for name in (*names, *ANALYSIS)]
+    names += [f"{step}/{scope}" for step in OF_A_SCOPE]
+    names += [one.job for exhibit in exhibits() for one in exhibit.each]
+    return [f"{name}.tsv" for name in names]

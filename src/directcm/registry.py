@@ -109,9 +109,10 @@ def broken(ranges: Iterable[str], hparams: Mapping[str, float]) -> str | None:
 
 
 def literals(text: str) -> dict[str, Any]:
-    """The names that a module's text gives plain values to, and these values; nothing is run."""
-    found: dict[str, Any] = {}
-    for node in ast.parse(text).body:
+    """The plain values that a module's text gives names to, and its docstring as __doc__; nothing of it is run."""
+    tree = ast.parse(text)
+    found: dict[str, Any] = {"__doc__": ast.get_docstring(tree) or ""}
+    for node in tree.body:
         if isinstance(node, ast.Assign):
             target, value = node.targets[0], node.value
             names = target.elts if isinstance(target, ast.Tuple) else [target]

@@ -55,13 +55,13 @@ def test_the_figure_is_reproducible_and_bears_gaps(make, tmp_path, monkeypatch):
     found = curves(make)
     found[0].loss[3:6] = (0.0, np.nan, np.inf)
     for name, order in (("a", found), ("b", found[::-1])):
-        figure.draw(order, *outputs(tmp_path, name))
+        figure.plot(order, *outputs(tmp_path, name))
     assert alike(tmp_path, "a", "b")
-    figure.draw(found[:1], *outputs(tmp_path, "one"))
+    figure.plot(found[:1], *outputs(tmp_path, "one"))
     one = [figure.Curve("CM", 0, np.array([0]), np.array([0.0]), np.array([np.nan]))]
-    figure.draw(one, *outputs(tmp_path, "flat"))
+    figure.plot(one, *outputs(tmp_path, "flat"))
     with pytest.raises(UserError, match="none given"):
-        figure.draw([], *outputs(tmp_path, "c"))
+        figure.plot([], *outputs(tmp_path, "c"))
 
 
 @pytest.mark.parametrize(
@@ -82,5 +82,5 @@ def test_a_broken_curve_is_an_error(tmp_path, rows, message):
 def test_with_every_method_all_text_is_on_the_page(make, tmp_path, monkeypatch):
     saved = spy(monkeypatch)
     rows = list(METHODS.values())
-    figure.draw([figure.read_curve(row, 0, make.curve(row, 20, 0.1, 0)) for row in rows], *outputs(tmp_path, "all"))
+    figure.plot([figure.read_curve(row, 0, make.curve(row, 20, 0.1, 0)) for row in rows], *outputs(tmp_path, "all"))
     assert {f"{row} (1 seed)" for row in rows} <= set(saved[0].words)

@@ -181,7 +181,7 @@ def test_results_cut_bars_and_mark_those_that_leave(tmp_path, monkeypatch):
 def test_curves_of_a_method_and_its_base_are_told_apart(make, tmp_path, monkeypatch):
     saved = spy(monkeypatch)
     curves = [figure_curves.read_curve(row, 0, make.curve(row, 60, 0.1, 0)) for row in NAMES.values()]
-    figure_curves.draw(curves, *outputs(tmp_path, "f"))
+    figure_curves.plot(curves, *outputs(tmp_path, "f"))
     lines = {line.get_label().removesuffix(" (1 seed)"): line for line in saved[0].axes[0].lines}
     assert set(lines) >= set(NAMES.values())
     for over, base in (("GC (CT)", "CT"), ("GC (iCT)", "iCT")):

@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from directcm.analysis.tables.index import available, table
 from directcm.analysis.tables.sheet import latex
-from directcm.analysis.tables.table_search import table_search
+from directcm.analysis.tables.table_search import write as table_search
 from directcm.config import Config, parse
 from tests.analysis import test_claims, test_table4, test_table_search
+from tests.analysis.tidy_tables import available, table
 from tests.patience import PATIENCE
 
 HOSTILE = (
@@ -52,7 +52,7 @@ def test_every_table_compiles(make, configure, tmp_path: Path) -> None:
     for name in names:
         table(name, metrics, comparisons, config, tmp_path / f"{name}.csv")
     every = parse(Config, test_table4.CONTENT)
-    table("table4", *test_table4.tables(every, tmp_path)[:2], every, tmp_path / "table4.csv", tmp_path / "students.csv")
+    table("table4", *test_table4.tables(every, tmp_path), every, tmp_path / "table4.csv")
     searches = [test_table_search.search(tmp_path / method, method) for method in ("cm", "direct_cm")]
     table_search(searches, Config(), tmp_path / "table_search.csv")
     desk, grid = test_claims.Desk(tmp_path), test_claims.grid()

@@ -14,7 +14,7 @@ import yaml
 from PIL import Image
 
 from directcm.analysis import opening
-from directcm.analysis.tables import cells, claims, index
+from directcm.analysis.tables import cells, claims, table1
 from directcm.artifacts import read_csv, write_csv
 from directcm.errors import UserError
 from directcm.specs import METHODS, METRICS
@@ -58,7 +58,7 @@ def test_the_numbers_are_those_of_table_1(make, configure, tmp_path):
     config = configure(students=SMALL)
     html, _ = page(make, config, tmp_path)
     metrics, comparisons = make.tidy(config)
-    index.table("table1", metrics, comparisons, config, tmp_path / "table1.csv")
+    table1.write(metrics, comparisons, config, tmp_path / "table1.csv")
     values = {f"{float(r['mean']):.{METRICS[r['metric']].decimals}f}" for r in read_csv(tmp_path / "table1.csv")}
     own = section(html, "table1")
     assert set(re.findall(r'class="value">(?:<strong>)?([0-9.]+)', own)) == values

@@ -14,10 +14,10 @@ from directcm import cli
 from directcm.analysis.publish import relevant
 from directcm.analysis.reproduced import judge, reproduced
 from directcm.analysis.tables.cells import COLUMNS
-from directcm.analysis.tables.index import table
 from directcm.artifacts import write_csv, write_json
 from directcm.config import Config, load_config, parse
 from directcm.errors import UserError
+from tests.analysis.tidy_tables import table
 
 # Some are quick, all together they are not: `make quick` is for what tells most in a minute.
 pytestmark = pytest.mark.slow

@@ -15,12 +15,12 @@ import pytest
 
 from directcm.analysis.selection import FLOOR, main_runs
 from directcm.analysis.tables.cells import COLUMNS, paper_value
-from directcm.analysis.tables.index import available, table
 from directcm.analysis.tables.sheet import latex
 from directcm.analysis.tables.table1 import text
 from directcm.analysis.tables.table_comparison import COMPARISON_COLUMNS, reading
 from directcm.analysis.tables.text import fixed, shown_p
 from directcm.errors import UserError
+from tests.analysis.tidy_tables import available, table
 
 HOSTILE = '<script>alert("x")</script> $5_a$ 100% & #1 ~^\\ {🎉} مرحبا \u202e'
 HEADLINE = ["ode_error", "fd_tiny", "kid_tiny", "clip_tiny", "quality_tiny", "prompt_accuracy"]
@@ -512,6 +512,6 @@ def test_the_analysis_never_imports_torch():
         "for m in pkgutil.walk_packages(a.__path__, 'directcm.analysis.'): importlib.import_module(m.name)\n"
         "print(*sys.modules)"
     )
-    light = "import sys\nfrom directcm.analysis import collect, gallery, provenance, selection\nfrom directcm.analysis.tables import claims, index, table1, table4\nprint(*sys.modules)"
+    light = "import sys\nfrom directcm.analysis import collect, gallery, needs, provenance, selection\nfrom directcm.analysis.tables import claims, table1, table4\nprint(*sys.modules)"
     assert "torch" not in loaded(every)
     assert not loaded(light) & {"torch", "matplotlib", "pandas", "seaborn", "scipy"}

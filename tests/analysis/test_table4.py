@@ -11,14 +11,13 @@ import pytest
 from directcm.analysis import figure_training
 from directcm.analysis.collect import METRICS_COLUMNS, STUDENTS_COLUMNS
 from directcm.analysis.tables import table4
-from directcm.analysis.tables.index import available, table
 from directcm.analysis.tables.table4 import COMPUTE, TABLE4_COLUMNS, UPDATES, equal_compute, evaluations
 from directcm.artifacts import write_csv
 from directcm.config import Config, parse
 from directcm.errors import UserError
 from directcm.registry import methods
 from directcm.specs import METHODS
-from tests.analysis.tidy_tables import MAIN
+from tests.analysis.tidy_tables import MAIN, available, table
 
 CONTENT: dict[str, Any] = {
     "process": {"kind": "karras"}, "teacher": {"kind": "edm"}, "ode": {"solver": "heun", "N": 16, "w": 2},
@@ -91,7 +90,7 @@ def test_table4(tmp_path: Path) -> None:
     config = parse(Config, CONTENT)
     assert "table4" in available(config)
     metrics, comparisons, students = tables(config, tmp_path)
-    table("table4", metrics, comparisons, config, tmp_path / "table4.csv", students)
+    table("table4", metrics, comparisons, students, config, tmp_path / "table4.csv")
     # What is published is what the table's CSV has.
     published = [
         {k: "" if v is None else str(v) for k, v in row.items()} for row in table4.rows(metrics, config, students)
@@ -141,9 +140,7 @@ def test_with_the_papers_two_there_is_no_table4(tmp_path: Path) -> None:
     config = parse(Config, {**CONTENT, "students": [{"method": ["cm", "direct_cm"], "seed": [0]}]})
     assert "table4" not in available(config)
     with pytest.raises(UserError, match="name others too"):
-        table("table4", "m.csv", "c.csv", config, tmp_path / "t.csv", "s.csv")
-    with pytest.raises(UserError, match="--students-table is missing"):
-        table("table4", "m.csv", "c.csv", config, tmp_path / "t.csv")
+        table("table4", "m.csv", "c.csv", "s.csv", config, tmp_path / "t.csv")
 
 
 @pytest.mark.slow

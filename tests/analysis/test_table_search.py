@@ -7,7 +7,7 @@ import re
 
 import pytest
 
-from directcm.analysis.tables.table_search import COLUMNS, table_search, times
+from directcm.analysis.tables.table_search import COLUMNS, times, write
 from directcm.artifacts import new_artifact, open_artifact, write_json
 from directcm.config import Config
 from directcm.errors import UserError
@@ -47,7 +47,7 @@ def read(path):
 
 
 def test_a_line_per_student_and_number_of_steps(both, tmp_path):
-    rows = table_search(both, Config(), tmp_path / "t.csv")
+    rows = write(both, Config(), tmp_path / "t.csv")
     found = read(tmp_path / "t.csv")
     assert list(found[0]) == COLUMNS and len(rows) == len(found) == 4
     assert [(r["row"], r["steps"]) for r in found] == [(m, k) for m in ("CM", "Direct CM") for k in ("2", "4")]
@@ -60,20 +60,20 @@ def test_a_line_per_student_and_number_of_steps(both, tmp_path):
 
 
 def test_bold_where_the_difference_is_significant(both, tmp_path):
-    table_search(both, Config(), tmp_path / "t.csv")
+    write(both, Config(), tmp_path / "t.csv")
     html = (tmp_path / "t.html").read_text()
     assert re.findall(r'data-label="([^"]*)"><span class="value"><strong>(.*?)<', html) == 2 * [
         ("Found, FD-tiny", "1.500"),
         ("p", "0.004"),
     ]
     assert "<strong>2.900" not in html and "−1.000" in html
-    table_search([search(tmp_path / "x", "cm", p=(None, 0.3))], Config(), tmp_path / "n.csv")
+    write([search(tmp_path / "x", "cm", p=(None, 0.3))], Config(), tmp_path / "n.csv")
     html = (tmp_path / "n.html").read_text()
     assert "<strong>" not in html and ">–<" in html
 
 
 def test_notes_say_what_was_held_out(both, tmp_path):
-    table_search(both, Config(), tmp_path / "t.csv")
+    write(both, Config(), tmp_path / "t.csv")
     for suffix in ("html", "tex"):
         text = " ".join((tmp_path / f"t.{suffix}").read_text().split())
         for words in ("512 samples of a noise and prompts of its own", "which it did not see", "16 probes a student"):
@@ -82,7 +82,7 @@ def test_notes_say_what_was_held_out(both, tmp_path):
 
 
 def test_latex_has_one_shape(both, tmp_path):
-    table_search(both, Config(), tmp_path / "t.csv")
+    write(both, Config(), tmp_path / "t.csv")
     tex = (tmp_path / "t.tex").read_text()
     body = tex[tex.index(r"\midrule") : tex.index(r"\bottomrule")]
     lines = [line for line in body.splitlines() if line.endswith(r"\\")]
@@ -92,7 +92,7 @@ def test_latex_has_one_shape(both, tmp_path):
 
 def test_equal_inputs_give_equal_bytes(both, tmp_path):
     for name in "ab":
-        table_search(both, Config(), tmp_path / f"{name}.csv")
+        write(both, Config(), tmp_path / f"{name}.csv")
     for suffix in ("csv", "tex", "html"):
         assert (tmp_path / f"a.{suffix}").read_bytes() == (tmp_path / f"b.{suffix}").read_bytes()
 
@@ -100,6 +100,6 @@ def test_equal_inputs_give_equal_bytes(both, tmp_path):
 def test_unlike_searches_and_none_are_refused(both, tmp_path):
     other = search(tmp_path / "other", "direct_cm", n=512)
     with pytest.raises(UserError, match="another metric, reference or number of samples"):
-        table_search([both[0], other], Config(), tmp_path / "t.csv")
+        write([both[0], other], Config(), tmp_path / "t.csv")
     with pytest.raises(UserError, match="no search artefact"):
-        table_search([], Config(), tmp_path / "t.csv")
+        write([], Config(), tmp_path / "t.csv")

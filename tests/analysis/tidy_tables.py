@@ -8,11 +8,13 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Iterable, Mapping
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+from directcm.analysis import needs
 from directcm.artifacts import Artifact, new_artifact, open_artifact, write_csv
-from directcm.config import SETTING_AXES, Setting
+from directcm.config import SETTING_AXES, Config, Setting
 from directcm.registry import FIRST
 from directcm.rng import generator
 from directcm.specs import METHODS, METRICS
@@ -311,3 +313,13 @@ def outputs(folder: Path, name: str) -> list[Path]:
 def alike(folder: Path, a: str, b: str) -> bool:
     """Whether two figures are byte for byte the same, in all three files."""
     return all(x.read_bytes() == y.read_bytes() for x, y in zip(outputs(folder, a), outputs(folder, b), strict=True))
+
+
+def available(config: Config) -> list[str]:
+    """The names of the tables that a configuration has something for."""
+    return [one.name for one in needs.available(config) if one.kind == "table"]
+
+
+def table(name: str, *taken: Any) -> None:
+    """Write the table of a name: of what it takes, a configuration, to a CSV."""
+    import_module(f"directcm.analysis.tables.{name}").write(*taken)

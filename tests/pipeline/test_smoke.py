@@ -233,6 +233,92 @@ def loss(student: Student, batch: Batch, context: Context) -> Tensor:
 '''
 
 
+SAMPLES = '''"""How many samples stand behind each metric of the finished students.
+
+Bars of one length mean that all metrics saw the same samples.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from directcm.analysis import style, tidy
+from directcm.artifacts import write_csv
+from directcm.config import Setting
+
+EXHIBITS = {"counts": {"title": "Samples behind each metric", "takes": "metrics setting", "section": "Counted"}}
+
+
+def draw(metrics: Path, main: Setting, out_pdf: Path, out_png: Path, out_csv: Path, *, space: str) -> None:
+    rows = [r for r in tidy.finished(tidy.read(metrics, tidy.METRIC_COLUMNS)) if tidy.matches(r, main)]
+    counts = {r["metric"]: int(r["n"]) for r in rows}
+    with style.styled():
+        import matplotlib.pyplot as plt
+
+        figure, axes = plt.subplots()
+        axes.barh(list(counts), list(counts.values()))
+        axes.set_xlabel(f"samples, by a teacher on {space}s")
+        style.save(figure, out_pdf, out_png)
+    write_csv(out_csv, [{"metric": m, "n": n, "space": space} for m, n in counts.items()], ["metric", "n", "space"])
+'''
+SEEDS = '''"""How many training seeds each method has."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from directcm.analysis.tables.sheet import Cell, Head, Row, Sheet, write as write_sheets
+from directcm.artifacts import read_csv, write_csv
+from directcm.config import Config
+
+EXHIBITS = {
+    "table_seeds": {"title": "Seeds", "takes": "students_table", "needs": "headline and not search", "scope": "paper"}
+}
+
+
+def write(students: Path, config: Config, out: Path) -> None:
+    seeds: dict[str, set[str]] = {}
+    for row in read_csv(students):
+        seeds.setdefault(row["method"], set()).add(row["seed"])
+    write_csv(out, [{"method": m, "seeds": len(found)} for m, found in seeds.items()], ["method", "seeds"])
+    rows = [Row(Head(m), [Cell(str(len(found)))]) for m, found in seeds.items()]
+    sheet = Sheet(name="table_seeds", title="Seeds", caption="Seeds.", settings="", corner="Method", heads=[Head("Seeds")],
+                  groups=[("", rows)], notes=[])
+    write_sheets(out, sheet, sheet)
+'''
+
+
+def test_a_figure_and_a_table_are_one_file_each(smoke: Path, tmp_path: Path) -> None:
+    """Nothing else is touched; they stand in rules, plan, costs, help, gallery and report."""
+    folder = tmp_path / "copy"
+    shutil.copytree(smoke, folder)
+    analysis = folder / "src/directcm/analysis"
+    (analysis / "figure_counts.py").write_text(SAMPLES)
+    (analysis / "tables/table_seeds.py").write_text(SEEDS)
+    run = make_run(folder)
+    done = run("snakemake", "--cores", "1", *SMOKE, "--", "paper")
+    assert done.returncode == 0, done.stderr[-4000:]
+    # What shows and counts all that there is, and nothing else that was there.
+    pages = {"gallery", "costs", "provenance", "paper"}
+    assert set(planned(done.stdout + done.stderr)) == {"figure_counts", "table_seeds", *pages}
+    out = folder / "results/smoke"
+    drawn = rows(out / "figures/counts.csv")
+    assert len(drawn) >= 5 and {r["space"] for r in drawn} == {"latent"}
+    assert {r["method"]: r["seeds"] for r in rows(out / "tables/table_seeds.csv")} == {"cm": "2", "direct_cm": "2"}
+    assert all((out / f"tables/table_seeds.{end}").stat().st_size for end in ("html", "tex"))
+    assert {"figure_counts", "table_seeds"} <= {r["step"] for r in rows(out / "costs/paper.csv")}
+    page = (out / "gallery/paper.html").read_text()
+    assert "Samples behind each metric" in page and "Counted" in page
+    assert "counts" in run("directcm", "figure", "--help").stdout
+    assert "table_seeds" in run("directcm", "table", "--help").stdout
+    goals = [str(out / name) for name in ("figures/counts.png", "tables/table_seeds.html")]
+    done = run("snakemake", "--report", "report.html", *SMOKE, "--", *(str(Path(g).relative_to(folder)) for g in goals))
+    assert done.returncode == 0, done.stderr[-4000:]
+    report = (folder / "report.html").read_text()
+    for words in ("Samples behind each metric", "Bars of one length", "How many training seeds", "FD-tiny is not FID"):
+        assert words in report
+
+
 def test_a_method_is_one_file_and_one_line(smoke: Path, tmp_path: Path) -> None:
     """Nothing else is touched, nothing that is there is made again, and it stands in the table, the figure and the costs."""
     folder = tmp_path / "copy"
@@ -266,7 +352,8 @@ FIGURES |= {"sensitivity", "map"}
 
 
 @pytest.mark.parametrize(
-    ("module", "figures"), [("style", FIGURES), ("figure_map", {"map"}), ("figure_sweep", {"sweep"}), ("table", set())]
+    ("module", "figures"),
+    [("style", FIGURES), ("figure_map", {"map"}), ("figure_sweep", {"sweep"}), ("tables/cells", set())],
 )
 def test_editing_a_figure_plans_that_figure_only(smoke: Path, module: str, figures: set[str]) -> None:
     path = smoke / f"src/directcm/analysis/{module}.py"
@@ -276,9 +363,9 @@ def test_editing_a_figure_plans_that_figure_only(smoke: Path, module: str, figur
         done = make_run(smoke)("snakemake", "paper", "-n", *SMOKE)
         jobs = set(planned(done.stdout + done.stderr))
         # The gallery shows the pictures; Table 1 has a picture of its own. The report's first page has Table 1 and Figure 2.
-        tables = {"table1", "table2", "table3", "table_metrics", "table_comparison", "claims", "figure_results"}
+        tables = {"table1", "table2", "table3", "table_metrics", "table_comparison", "figure_results"}
         wanted = {f"figure_{name}" for name in figures} if figures else tables
-        assert jobs == wanted | {"gallery"} | ({"opening"} if module in ("style", "table") else set())
+        assert jobs == wanted | {"gallery"} | ({"opening"} if module in ("style", "tables/cells") else set())
     finally:
         path.write_text(before)
 

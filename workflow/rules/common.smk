@@ -14,22 +14,16 @@ from snakemake.utils import Paramspace
 
 from directcm import datasets, paths, preflight, warm
 from directcm.analysis.tables.claim import beside, compared, read_claims
-from directcm.analysis.selection import (
-    base_setting,
-    main_runs,
-    main_setting,
-    select_runs,
-    swept,
-)
+from directcm.analysis.needs import available
+from directcm.analysis.selection import base_setting, main_runs, main_setting
 from directcm.analysis.tables.cells import same_scale
-from directcm.analysis.tables.index import available
 from directcm.cli.rules import command as verb
 from directcm.config import RUN_AXES, Config, Ode, Run, Setting, number
 from directcm.config import parse as validated
 from directcm.errors import UserError
+from directcm.exhibits import exhibits
 from directcm.specs import DISTANCES, EXTRACTORS, METHODS, METRICS, TEACHERS
 from directcm.registry import START_POINTS, methods
-from directcm.registry import FIRST as PAIR
 from directcm.sources import stamp
 from directcm.stop import mark_own_job
 

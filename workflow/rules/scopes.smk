@@ -110,128 +110,180 @@ def rows_of(wildcards, input):
     ]
 
 
-# Figures over the grid: what differs from the main setting, read from the tidy tables. A rule has the tables it reads.
-MAIN_SETTING = json.dumps(main_setting(CONFIG).axes())
-PAPER_SCALE = [m for m in CONFIG.metric_names() if same_scale(m, CONFIG)]
+def edits_of(wildcards, input):
+    """The same of edits."""
+    names = ["Teacher", *(METHODS[run.method] for run in CONFIG.edited())]
+    return [f"{n}={p}" for n, p in zip(names, [input.teacher, *input.students])]
 
 
-def tables_of(wildcards, input):
-    """--metrics FILE … for the tidy tables among a rule's inputs."""
-    flags = {
-        "metrics": "metrics",
-        "comparisons": "comparisons",
-        "students": "students-table",
-        "errors": "errors",
+# Figures and tables declare themselves (directcm.exhibits). What they take, by the flag: a rule's inputs …
+INPUTS = {
+    **{
+        name: {name: f"{OUT}/{name}/manifest.json"}
+        for name in ("trajectories", "convergence", "noise")
+    },
+    "samples": {
+        "teacher": draw_of(CONFIG.ode.key),
+        "students": [f"{OUT}/samples/{run}/manifest.json" for run in FIRST.values()],
+    },
+    "edits": {
+        "teacher": f"{OUT}/edits/teacher/{MAIN_RUNS[0].ode.key}/manifest.json",
+        "students": [
+            f"{OUT}/edits/students/{run.key}/manifest.json" for run in CONFIG.edited()
+        ],
+    },
+    "students": {
+        "students": [f"{OUT}/students/{run.key}/manifest.json" for run in MAIN_RUNS]
+    },
+    "searches": {
+        "searches": [
+            f"{OUT}/search/{run}/manifest.json"
+            for run in paths.searched(CONFIG, MAIN_RUNS)
+        ]
+    },
+    "table": {"table": f"{TABLES}/table1.csv"},
+}
+# … of which these are tidy tables, by the file …
+TIDY = {name: name for name in ("metrics", "comparisons", "errors")}
+TIDY["students_table"] = "students"
+# … and values of the configuration, which every figure gets that takes the main setting.
+OF_THE_SETTING = {
+    "alpha": CONFIG.statistics.alpha,
+    "space": SPACE,
+    "paper_scale": [m for m in CONFIG.metric_names() if same_scale(m, CONFIG)],
+}
+
+
+def base_of(wildcards):
+    """The main setting, or the one that a sweep over an axis varies."""
+    axis = wildcards.get("axis")
+    return base_setting(CONFIG, axis) if axis else main_setting(CONFIG)
+
+
+def fixed_of(wildcards):
+    """For a sweep's caption: what stays the same."""
+    others = {"N": "w", "w": "N"}[wildcards.axis]
+    return f"{others} = {getattr(base_of(wildcards), others):g}"
+
+
+def inputs_of(exhibit):
+    found = {}
+    for flag in exhibit.takes.split():
+        if flag in TIDY:
+            found[flag] = f"{OUT}/collected/{exhibit.scope}/{TIDY[flag]}.csv"
+        found |= INPUTS.get(flag, {})
+    return found
+
+
+def params_of(exhibit):
+    """What its command is filled from besides inputs; `axis` is a wildcard, and `fixed` for the caption."""
+    takes = exhibit.takes.split()
+    if exhibit.kind == "table":
+        return {"settings": literal(READ[exhibit.scope])}
+    found = dict(OF_THE_SETTING) if "setting" in takes else {}
+    values = {
+        "samples": rows_of,
+        "edits": edits_of,
+        "setting": lambda wildcards: json.dumps(base_of(wildcards).axes()),
     }
-    return " ".join(
-        f"--{flag} {input[name]}"
-        for name, flag in flags.items()
-        if name in input.keys()
+    found |= {flag: values[flag] for flag in takes if flag in values}
+    if "columns" in takes:
+        found["columns"] = getattr(CONFIG.figures, exhibit.name)
+    return found | ({"fixed": fixed_of} if "axis" in takes else {})
+
+
+def command_of(exhibit):
+    """Its line `directcm figure …` or `directcm table …`."""
+    takes = exhibit.takes.split()
+    more = [*OF_THE_SETTING] if "setting" in takes else []
+    return verb(
+        exhibit.kind,
+        " ".join([*takes, *more]),
+        wildcards="axis" if "axis" in takes else "",
+        name=exhibit.word,
+        out="{output.%s}" % next(iter(exhibit.files)),
     )
 
 
-SWEEPS = {"N": "Figure 3, sweep over N", "w": "Figure 4, sweep over ω"}
+COMMANDS = {one.rule: command_of(one) for one in exhibits()}
 
 
-def along(adapters):
-    """Whether a run with snapshots has one of these adapters."""
-    return any(CONFIG.snapshots(run) and run.adapter in adapters for run in ALL_RUNS)
+def outputs_of(exhibit):
+    """Its files, of which the report shows a figure's picture, and a table as CSV and as a page."""
+    found = {key: f"{OUT}/{path}" for key, path in exhibit.files.items()}
+    name = "exhibit" if exhibit.rule in config["captions"] else exhibit.stem
+
+    def labels(form):
+        if isinstance(exhibit.title, str):
+            return {exhibit.kind: exhibit.title, **form}
+        return lambda wildcards: {exhibit.kind: exhibit.title[wildcards.axis], **form}
+
+    pages = {"csv": {"form": "CSV"}, "html": {"form": "table"}}
+    for key, form in ({"png": {}} if exhibit.kind == "figure" else pages).items():
+        found[key] = report(
+            found[key],
+            caption=f"../report/{name}.rst",
+            category=exhibit.category,
+            labels=labels(form),
+        )
+    return found
 
 
-def paired(axis):
-    """The values of an axis that both of the paper's methods have, all else as in the main setting."""
-    runs = select_runs(ALL_RUNS, main_setting(CONFIG), axis)
-    both = [
-        {getattr(run, axis) for run in runs if run.method == method} for method in PAIR
-    ]
-    return set.intersection(*both)
-
-
-ANY = {run.adapter for run in ALL_RUNS}
-OWN = {main_setting(CONFIG).adapter}
-# Read from the whole grid; the others from the main comparison.
-OF_THE_GRID = ("table2", "table3", "table4")
-MAIN_TABLES = [name for name in available(CONFIG) if name not in OF_THE_GRID]
-MAIN_FIGURES = {
-    "supervision": "Figure 1. The two supervisions",
-    "samples": "Figure 2. Samples from the same noise",
-    "gallery": "Figure 5. Samples over all prompts",
-    "results": "Table 1 as a figure",
-    "curves": "Training curves",
-    **(
-        {"convergence": "Convergence of the theory"}
-        if CONFIG.convergence is not None
-        else {}
-    ),
+# Of those without a caption of their own, by rule: what the module says of itself, for exhibit.rst.
+config["captions"] = {
+    one.rule: one.text
+    for one in exhibits()
+    if not Path(workflow.basedir, "workflow/report", f"{one.stem}.rst").is_file()
 }
-PAPER_TABLES = [name for name in available(CONFIG) if name in OF_THE_GRID]
+# What there is to show, and a scope's share of it.
+AVAILABLE = available(CONFIG)
 # Of more methods than the paper's two the whole grid is the main thing.
 DEFAULT_SCOPE = paths.default_scope(CONFIG)
-if CONFIG.edited():
-    MAIN_FIGURES["editing"] = "Editing without training"
-PAPER_FIGURES = {
-    name: title
-    for name, title, there in (
-        ("sweep_N", "Figure 3. Discretisation N", len(swept(CONFIG, "N")) > 1),
-        ("sweep_w", "Figure 4. Guidance ω", len(swept(CONFIG, "w")) > 1),
-        ("frontier", "The frontier along training", along(OWN)),
-        ("compute", "Matched compute", along(OWN)),
-        (
-            "error",
-            "Where the error is",
-            any(CONFIG.measures_errors(run) for run in MAIN_RUNS),
-        ),
-        ("budget", "Budget and capacity", along(ANY)),
-        (
-            "sensitivity",
-            "Loss and learning rate",
-            any(len(paired(axis)) > 1 for axis in ("loss", "lr")),
-        ),
-        ("map", "Who is better where", along(ANY) or len(swept(CONFIG, "w")) > 1),
-        (
-            "training",
-            "Along training, every method",
-            DEFAULT_SCOPE == "paper" and along(OWN),
-        ),
-    )
-    if there
-}
-FIGURES_OF = {"main": MAIN_FIGURES, "paper": MAIN_FIGURES | PAPER_FIGURES}
+
+
+def shown_in(scope):
+    return [one for one in AVAILABLE if scope in (one.scope, "paper")]
+
+
+def pictures_of(scope):
+    """What a scope's gallery shows."""
+    return [
+        {
+            "path": f"{OUT}/{one.files['png']}",
+            "title": one.short,
+            "section": one.section,
+        }
+        for one in shown_in(scope)
+        if one.kind == "figure"
+    ]
+
+
+def artefacts_of(wildcards):
+    """The manifests of all artefacts of a scope."""
+    runs = SCOPES[wildcards.scope]
+    return [
+        f"{OUT}/{name}/manifest.json"
+        for name in paths.artefacts(CONFIG, runs, wildcards.scope)
+    ]
 
 
 def others_of(scope):
     """What a scope makes beside its artefacts, pages on costs and provenance apart."""
-    tables = MAIN_TABLES + (PAPER_TABLES if scope == "paper" else [])
     return [
-        *(
-            f"{TABLES}/{name}.{suffix}"
-            for name in tables
-            for suffix in ("csv", "tex", "html")
-        ),
-        *(
-            f"{FIGURES}/{name}.{suffix}"
-            for name in FIGURES_OF[scope]
-            for suffix in ("pdf", "png", "csv")
-        ),
-        *(
-            f"{OUT}/claims/{scope}.{suffix}"
-            for suffix in ("csv", "tex", "html", "json")
-        ),
-        *(
-            f"{OUT}/collected/{scope}/{name}.csv"
-            for name in ("metrics", "students", "errors", "comparisons")
-        ),
-        f"{OUT}/cards/{scope}.csv",
-        f"{OUT}/opening/{scope}.html",
-        f"{OUT}/gallery/{scope}.html",
+        *(f"{OUT}/{path}" for one in shown_in(scope) for path in one.files.values()),
+        *made_by(scope, paths.OF_A_SCOPE),
+    ]
+
+
+def made_by(scope, names):
+    """The outputs of rules that run once for each scope."""
+    return [
+        str(path).format(scope=scope)
+        for name in names
+        for path in getattr(rules, name).output
     ]
 
 
 def results_of(scope):
     """Everything a scope makes that someone opens."""
-    return [
-        *others_of(scope),
-        f"{OUT}/costs/{scope}.html",
-        f"{OUT}/costs/{scope}.csv",
-        f"{OUT}/provenance/{scope}.html",
-    ]
+    return [*others_of(scope), *made_by(scope, ("costs", "provenance"))]

@@ -12,6 +12,16 @@ from directcm.errors import UserError
 from directcm.registry import FIRST
 from directcm.specs import METHODS, METRICS
 
+EXHIBITS = {
+    "budget": {
+        "title": "Budget and capacity",
+        "scope": "paper",
+        "takes": "metrics setting",
+        "needs": "snapshots",
+        "place": 12,
+    }
+}
+
 COLUMNS = ["metric", "reference", "adapter", "row", "steps", "pool", "step", *tidy.DRAWN]
 
 

@@ -13,6 +13,16 @@ from directcm.errors import UserError
 from directcm.registry import FIRST, methods
 from directcm.specs import METHODS, METRICS
 
+EXHIBITS = {
+    "compute": {
+        "title": "Matched compute",
+        "scope": "paper",
+        "takes": "metrics students_table setting",
+        "needs": "main_snapshots",
+        "place": 10,
+    }
+}
+
 COSTS = {
     "evaluations": "network evaluations\n(teacher + student, a backward as 2 forwards)",
     "seconds": "wall time of training\n(seconds)",

@@ -12,6 +12,10 @@ from directcm.analysis import style, tidy
 from directcm.artifacts import Artifact
 from directcm.errors import UserError
 
+EXHIBITS = {
+    "convergence": {"title": "Convergence of the theory", "takes": "convergence", "needs": "convergence", "place": 6}
+}
+
 SERIES = ("part", "teacher", "process", "solver", "quantity")
 COLUMNS = [*SERIES, "N", "value", "n", "predicted", "slope", "low", "high", "N_low", "N_high"]
 ERROR, ENDPOINT = "error to the flow map", "endpoint error"

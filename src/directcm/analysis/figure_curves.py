@@ -9,11 +9,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from directcm.analysis import style, tidy
-from directcm.artifacts import read_csv, write_csv
+from directcm.artifacts import Artifact, read_csv, write_csv
 from directcm.errors import UserError
+from directcm.specs import METHODS
 
 if TYPE_CHECKING:
     import numpy as np
+
+EXHIBITS = {
+    "curves": {"title": "Training curves", "takes": "students", "also": {"mean": "mean_curves.csv"}, "place": 5}
+}
 
 CURVE_COLUMNS = ["method", "seed", "step", "loss", "grad_norm"]
 MOST_POINTS = 2000
@@ -104,7 +109,14 @@ def smooth(values: np.ndarray, window: int) -> np.ndarray:
     return np.where(n > 0, np.exp((total[high] - total[low]) / np.maximum(n, 1)), np.nan)
 
 
-def draw(curves: Sequence[Curve], out_pdf: str | Path, out_png: str | Path, out_csv: str | Path) -> None:
+def draw(students: Sequence[Artifact], out_pdf: str | Path, out_png: str | Path, out_csv: str | Path) -> None:
+    """The curves of these students, and beside them their means over seeds (`mean_table`)."""
+    curves = [read_curve(METHODS[s.run.method], s.run.seed, s.file("curve.csv")) for s in students]
+    plot(curves, out_pdf, out_png, out_csv)
+    mean_table(curves, Path(out_csv).with_name("mean_curves.csv"))
+
+
+def plot(curves: Sequence[Curve], out_pdf: str | Path, out_png: str | Path, out_csv: str | Path) -> None:
     """Training loss and gradient norm against optimiser steps, log axes, one colour and dash per method.
 
     Thin: every seed as recorded. Bold: the geometric mean over seeds of the smoothed curves; band: their range.

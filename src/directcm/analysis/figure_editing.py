@@ -15,6 +15,16 @@ from directcm.errors import UserError
 if TYPE_CHECKING:
     import numpy as np
 
+EXHIBITS = {
+    "editing": {
+        "title": "Editing without training",
+        "takes": "edits columns",
+        "needs": "edits",
+        "section": "Samples",
+        "place": 7,
+    }
+}
+
 COLUMNS = ["edit", "level", "row", "rmse", "se", "known_error", "n"]
 TITLES = {
     "inpainting": "Inpainting",

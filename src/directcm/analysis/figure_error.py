@@ -13,6 +13,16 @@ from directcm.config import SETTING_AXES, Setting
 from directcm.errors import UserError
 from directcm.specs import METHODS
 
+EXHIBITS = {
+    "error": {
+        "title": "Where the error is",
+        "scope": "paper",
+        "takes": "errors setting",
+        "needs": "errors",
+        "place": 11,
+    }
+}
+
 SPACES = {"latent": "latents", "pixel": "pixels"}
 COLUMNS = ["space", "N", "quantity", "row", "time", *tidy.DRAWN]
 # Not "solver": that is the name of an axis of the setting.

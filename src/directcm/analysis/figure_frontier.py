@@ -14,6 +14,17 @@ from directcm.config import Setting
 from directcm.errors import UserError
 from directcm.specs import METHODS, METRICS
 
+EXHIBITS = {
+    "frontier": {
+        "title": "The frontier: ODE error against quality along training",
+        "short": "The frontier along training",
+        "scope": "paper",
+        "takes": "metrics setting",
+        "needs": "main_snapshots",
+        "place": 9,
+    }
+}
+
 COLUMNS = ["metric", "reference", "row", "adapter", "steps", "pool", "step", "seed", "ode_error", "value", "n_seeds"]
 # Up to how many methods' steps are written beside their paths; of more, numbers would lie on each other.
 MOST_LABELLED = 3

@@ -13,6 +13,17 @@ from directcm.config import Setting
 from directcm.errors import UserError
 from directcm.specs import METRICS
 
+EXHIBITS = {
+    "map": {
+        "title": "Map: who is better where",
+        "short": "Who is better where",
+        "scope": "paper",
+        "takes": "comparisons setting",
+        "needs": "snapshots or several_w",
+        "place": 14,
+    }
+}
+
 COLUMNS = [
     "panel", "metric", "reference", "adapter", "step", "w", "steps", "pool", "difference", "low", "high", "p", "n_seeds",
     "significant", "inversion",

@@ -12,6 +12,8 @@ from directcm.analysis.selection import steps_label
 from directcm.errors import UserError
 from directcm.specs import METRICS
 
+EXHIBITS = {"results": {"title": "Table 1 as a figure", "takes": "table", "place": 4}}
+
 COLUMNS = ("row", "steps", "metric", "reference", "mean", "sd", "n_seeds", "n_samples", "paper")
 
 

@@ -16,6 +16,23 @@ from directcm.errors import UserError
 if TYPE_CHECKING:
     import numpy as np
 
+EXHIBITS = {
+    "samples": {
+        "title": "Figure 2, samples from the same noise",
+        "short": "Figure 2. Samples from the same noise",
+        "takes": "noise samples columns",
+        "section": "Samples",
+        "place": 2,
+    },
+    "gallery": {
+        "title": "Figure 5, samples over all prompts",
+        "short": "Figure 5. Samples over all prompts",
+        "takes": "noise samples columns",
+        "section": "Samples",
+        "place": 3,
+    },
+}
+
 BAND = 10
 TALLEST = 9.0
 # Cells as narrow as NARROW have their prompts written upwards, in UPWARDS inches; none is smaller than SMALLEST.

@@ -12,6 +12,16 @@ from directcm.config import Setting, number, spell
 from directcm.errors import UserError
 from directcm.specs import DISTANCES, METRICS
 
+EXHIBITS = {
+    "sensitivity": {
+        "title": "Loss and learning rate",
+        "scope": "paper",
+        "takes": "comparisons setting",
+        "needs": "paired_loss or paired_lr",
+        "place": 13,
+    }
+}
+
 COLUMNS = ["metric", "reference", "axis", "setting", "difference", "low", "high", "level", "p", "n", "n_seeds"]
 NAMES = {"loss": "", "lr": "learning rate ", "batch_size": "batch ", "solver": "", "adapter": ""}
 LOSSES = {d.name: d.title for d in DISTANCES.values()}

@@ -13,6 +13,15 @@ from directcm.errors import UserError
 if TYPE_CHECKING:
     import numpy as np
 
+EXHIBITS = {
+    "supervision": {
+        "title": "Figure 1, the two supervisions",
+        "short": "Figure 1. The two supervisions",
+        "takes": "trajectories",
+        "place": 1,
+    }
+}
+
 COLUMNS = ["kind", "point", "state", "time", "pc1", "pc2"]
 GREY = "#9a9a9a"
 INSET = (0.3, 0.32)

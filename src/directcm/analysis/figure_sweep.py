@@ -12,6 +12,17 @@ from directcm.config import Setting
 from directcm.errors import UserError
 from directcm.specs import METHODS, METRICS
 
+EXHIBITS = {
+    "sweep_{axis}": {
+        "title": {"N": "Figure 3, sweep over N", "w": "Figure 4, sweep over ω"},
+        "short": {"N": "Figure 3. Discretisation N", "w": "Figure 4. Guidance ω"},
+        "scope": "paper",
+        "takes": "metrics comparisons axis setting",
+        "needs": "several_{axis}",
+        "place": 8,
+    }
+}
+
 LABELS = {"N": "discretisation steps N", "w": "guidance scale ω"}
 EXAMPLES = {"N": "[10, 20, 50, 100]", "w": "[1, 3, 5, 8]"}
 COLUMNS = ["axis", "metric", "reference", "row", "x", *tidy.DRAWN, "difference", "p"]

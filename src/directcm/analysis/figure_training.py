@@ -15,6 +15,16 @@ from directcm.errors import UserError
 from directcm.registry import methods
 from directcm.specs import METHODS, METRICS
 
+EXHIBITS = {
+    "training": {
+        "title": "Along training, every method",
+        "scope": "paper",
+        "takes": "metrics setting",
+        "needs": "other_methods and main_snapshots",
+        "place": 15,
+    }
+}
+
 COLUMNS = ["metric", "reference", "row", "base", "steps", "pool", "step", *tidy.DRAWN, "low", "high"]
 FAMILIES = ("from data alone", "from a teacher")
 

@@ -2,24 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import inspect
+from collections.abc import Callable, Mapping, Sequence
+from importlib import import_module
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from directcm import config
 from directcm.cli import options as o
 from directcm.errors import UserError
+from directcm.exhibits import names
 from directcm.registry import FIRST
 from directcm.specs import METHODS
 
 Settings = Annotated[config.Config, o.block("configuration")]
 Table = Annotated[Path, o.Option(metavar="CSV", filled="input.NAME")]
 Claims = Annotated[Path, o.Option("claims.yaml", filled="input.NAME")]
-
-FIGURES = (
-    *("supervision", "samples", "sweep", "frontier", "compute", "error", "budget", "sensitivity", "map", "training"),
-    *("editing", "curves", "results", "convergence"),
-)
 
 
 def compare(
@@ -82,29 +80,19 @@ def collect(*, settings: Settings, results: o.Results, scope: o.Scope, job: o.Jo
 
 
 def table(
-    name: Literal["table1", "table2", "table3", "table4", "table_metrics", "table_comparison", "table_search"],
+    name: Annotated[str, o.Option(choices=names("table"))],
     /,
     *,
     settings: Settings,
     metrics: Annotated[Path | None, o.tidy("metrics")] = None,
     comparisons: Annotated[Path | None, o.tidy("comparisons")] = None,
-    students_table: Annotated[Table | None, "table4: the tidy table students.csv"] = None,
-    searches: Annotated[
-        Sequence[o.Artifact], o.artefact("search", "table_search: the searches of sampling times")
-    ] = (),
+    students_table: Annotated[Path | None, o.tidy("students")] = None,
+    searches: Annotated[Sequence[o.Artifact], o.artefact("search", "the searches of sampling times")] = (),
     job: o.Job,
 ) -> None:
     """Write a table as CSV, LaTeX and HTML; Table 1 as JSON too."""
-    if name == "table_search":
-        from directcm.analysis.tables.table_search import table_search
-
-        table_search(searches, settings, job.out)
-        return
-    from directcm.analysis.tables.index import table as write
-
-    if metrics is None or comparisons is None:
-        raise UserError(f"table {name}: --{'comparisons' if metrics else 'metrics'} is missing")
-    write(name, metrics, comparisons, settings, job.out, students_table)
+    module, taken = _exhibit("table", name, locals())
+    module.write(*taken, settings, job.out)
 
 
 def claims(
@@ -117,74 +105,50 @@ def claims(
 
 
 def figure(
-    name: Annotated[str, o.Option(choices=FIGURES)],
+    name: Annotated[str, o.Option(choices=names("figure"))],
     /,
     *,
-    trajectories: Annotated[o.Artifact | None, o.artefact("trajectories", "supervision: the artefact")] = None,
-    convergence: Annotated[o.Artifact | None, o.artefact("convergence", "convergence: the artefact")] = None,
-    noise: Annotated[o.Noise | None, "samples: the noise artefact"] = None,
-    samples: Annotated[Sequence[o.Placed] | None, "samples: whose samples lie where"] = None,
-    edits: Annotated[Sequence[o.Placed] | None, "editing: whose edits lie where"] = None,
-    columns: Annotated[o.Natural, "samples, editing: how many"] = 10,
-    students: Annotated[Sequence[o.Student] | None, "curves: the students"] = None,
-    table: Annotated[Path | None, "results: table1.csv"] = None,
+    trajectories: Annotated[o.Artifact | None, o.artefact("trajectories")] = None,
+    convergence: Annotated[o.Artifact | None, o.artefact("convergence")] = None,
+    noise: o.Noise | None = None,
+    samples: Annotated[Sequence[o.Placed] | None, "whose samples lie where"] = None,
+    edits: Annotated[Sequence[o.Placed] | None, "whose edits lie where"] = None,
+    columns: Annotated[o.Natural, "how many pictures side by side"] = 10,
+    students: Annotated[Sequence[o.Student] | None, "the students"] = None,
+    table: Annotated[Table | None, "table1.csv"] = None,
     metrics: Annotated[Path | None, o.tidy("metrics")] = None,
     comparisons: Annotated[Path | None, o.tidy("comparisons")] = None,
     errors: Annotated[Path | None, o.tidy("errors")] = None,
-    students_table: Annotated[Table | None, "compute: the tidy table students.csv"] = None,
-    axis: Annotated[Literal["N", "w"] | None, "sweep: what is swept"] = None,
+    students_table: Annotated[Path | None, o.tidy("students")] = None,
+    axis: Annotated[Literal["N", "w"] | None, "what is swept"] = None,
     setting: Annotated[o.Json | None, "the main setting: all axes but method and seed"] = None,
-    alpha: Annotated[float, "sweep, sensitivity, map: level of significance"] = 0.05,
+    alpha: Annotated[float, "level of significance"] = 0.05,
     space: Annotated[Literal["latent", "pixel"], "what the teacher diffuses"] = "latent",
     paper_scale: Annotated[Sequence[str], o.Option("metrics on the paper's own scale", metavar="METRIC")] = (),
     job: o.Job,
 ) -> None:
     """Draw a figure as PDF, PNG and the CSV of what is drawn."""
-    all_given = locals()
-    from importlib import import_module
+    module, taken = _exhibit("figure", name, locals())
+    files = (job.out, job.out.with_suffix(".png"), job.out.with_suffix(".csv"))
+    asked = inspect.signature(module.draw).parameters
+    more = {"paper": paper_scale, "alpha": alpha, "space": space}
+    module.draw(*taken, *files, **{key: value for key, value in more.items() if key in asked})
 
+
+def _exhibit(verb: str, name: str, given: Mapping[str, Any]) -> tuple[Any, list[Any]]:
+    """The module of a figure or table, and what it takes of the flags that were given (`directcm.exhibits`)."""
     from directcm.artifacts import open_artifact
 
-    draw = import_module(f"directcm.analysis.figure_{name}").draw
-    out = (job.out, job.out.with_suffix(".png"), job.out.with_suffix(".csv"))
-
-    def given(*names: str) -> list[Any]:
-        lacking = [needed for needed in names if all_given[needed] is None]
-        if lacking:
-            raise UserError(f"figure {name}: --{lacking[0].replace('_', '-')} is missing")
-        return [all_given[needed] for needed in names]
-
-    alone = {"supervision": "trajectories", "convergence": "convergence", "results": "table"}
-    if name in alone:
-        draw(*given(alone[name]), *out)
-    elif name == "samples":
-        of_noise, placed = given("noise", "samples")
-        draw(of_noise, _samples_of(placed), columns, *out)
-    elif name == "editing":
-        draw({row: open_artifact(path, "edits") for row, path in given("edits")[0]}, columns, *out)
-    elif name == "curves":
-        from directcm.analysis.figure_curves import mean_table, read_curve
-
-        curves = [read_curve(METHODS[s.run.method], s.run.seed, s.file("curve.csv")) for s in given("students")[0]]
-        draw(curves, *out)
-        mean_table(curves, job.out.with_name("mean_curves.csv"))
-    else:
-        on_paper: dict[str, Any] = {"paper": paper_scale}
-        level: dict[str, Any] = {"alpha": alpha}
-        of_space: dict[str, Any] = {"space": space}
-        inputs: dict[str, tuple[str, dict[str, Any]]] = {
-            "sweep": ("metrics comparisons axis", on_paper | level | of_space),
-            "frontier": ("metrics", on_paper | of_space),
-            "compute": ("metrics students_table", on_paper | of_space),
-            "budget": ("metrics", on_paper | of_space),
-            "error": ("errors", {}),
-            "sensitivity": ("comparisons", level | of_space),
-            "map": ("comparisons", level),
-            "training": ("metrics", {}),
-        }
-        names, more = inputs[name]
-        *tables, main = given(*names.split(), "setting")
-        draw(*tables, config.Setting.of(main, f"figure {name}: --setting"), *out, **more)
+    made: dict[str, Callable[[Any], Any]] = {
+        "setting": lambda axes: config.Setting.of(axes, f"{verb} {name}: --setting"),
+        "samples": _samples_of,
+        "edits": lambda placed: {row: open_artifact(path, "edits") for row, path in placed},
+    }
+    module = import_module(f"directcm.analysis.{'tables.' if verb == 'table' else 'figure_'}{name}")
+    taken = next(iter(module.EXHIBITS.values()))["takes"].split()
+    if lacking := [flag for flag in taken if given[flag] is None]:
+        raise UserError(f"{verb} {name}: --{lacking[0].replace('_', '-')} is missing")
+    return module, [made.get(flag, lambda value: value)(given[flag]) for flag in taken]
 
 
 def _samples_of(items: Sequence[tuple[str, str]]) -> dict[str, list[Any]]:

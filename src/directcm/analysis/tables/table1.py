@@ -14,6 +14,16 @@ from directcm.artifacts import read_csv, write_json
 from directcm.config import Config
 from directcm.specs import METRICS
 
+EXHIBITS = {
+    "table1": {
+        "title": "Table 1, main comparison",
+        "takes": "metrics comparisons",
+        "needs": "headline",
+        "also": {"json": "table1.json"},
+        "place": 1,
+    }
+}
+
 # As many models as have a legible column each in a third of a screen.
 ABREAST = 5
 

@@ -11,6 +11,16 @@ from directcm.config import Config
 from directcm.errors import UserError
 from directcm.specs import SOLVERS
 
+EXHIBITS = {
+    "table2": {
+        "title": "Table 2, the solver",
+        "scope": "paper",
+        "takes": "metrics comparisons",
+        "needs": "headline and several_solver",
+        "place": 2,
+    }
+}
+
 
 def write(metrics: str | Path, comparisons: str | Path, config: Config, out: Path) -> list[Value]:
     """Write it as CSV (the solver, then cells.COLUMNS), LaTeX and HTML; UserError where the grid has one solver."""

@@ -11,6 +11,16 @@ from directcm.analysis.tidy import Row
 from directcm.config import Config
 from directcm.errors import UserError
 
+EXHIBITS = {
+    "table3": {
+        "title": "Table 3, student sampling steps",
+        "scope": "paper",
+        "takes": "metrics comparisons",
+        "needs": "headline and several_sampling_steps",
+        "place": 3,
+    }
+}
+
 
 def write(metrics: str | Path, comparisons: str | Path, config: Config, out: Path) -> list[Value]:
     """Write it as CSV (cells.COLUMNS), LaTeX and HTML; UserError where there is one number of steps."""

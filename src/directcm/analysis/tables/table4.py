@@ -30,6 +30,16 @@ from directcm.errors import UserError
 from directcm.registry import FIRST
 from directcm.specs import METHODS
 
+EXHIBITS = {
+    "table4": {
+        "title": "Table 4, every method",
+        "scope": "paper",
+        "takes": "metrics comparisons students_table",
+        "needs": "headline and other_methods",
+        "place": 4,
+    }
+}
+
 UPDATES, COMPUTE = "At equal student updates", "At equal compute"
 # How far from the common budget a training may end and still be called equal.
 WITHIN = 0.1
@@ -112,7 +122,7 @@ def rows(metrics: str | Path, config: Config, students: str | Path) -> list[dict
     return _csv(_lines(metrics, config, students)[0])
 
 
-def write(metrics: str | Path, comparisons: str | Path, config: Config, out: Path, students: str | Path) -> None:
+def write(metrics: str | Path, comparisons: str | Path, students: str | Path, config: Config, out: Path) -> None:
     """Write it as CSV (TABLE4_COLUMNS), LaTeX and HTML; `students` is students.csv.
 
     The first part holds the finished students of the main setting; the second those that differ from it in steps and pool and

@@ -21,6 +21,10 @@ from directcm.errors import UserError
 from directcm.registry import FIRST
 from directcm.specs import METRICS
 
+EXHIBITS = {
+    "table_comparison": {"title": "CM minus Direct CM, tested", "takes": "metrics comparisons", "needs": "pair"}
+}
+
 COMPARISON_COLUMNS = [
     "steps", "metric", "reference", "cm", "direct_cm", "floor", "difference", "low", "high", "level", "p", "p_prompts",
     "test", "n", "n_seeds", "seeds_agree", "dim", "reading",

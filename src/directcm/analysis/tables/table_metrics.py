@@ -10,6 +10,15 @@ from directcm.analysis.tables.cells import Value, others
 from directcm.config import Config
 from directcm.errors import UserError
 
+EXHIBITS = {
+    "table_metrics": {
+        "title": "All other metrics",
+        "takes": "metrics comparisons",
+        "needs": "other_metrics",
+        "place": 5,
+    }
+}
+
 
 def write(metrics: str | Path, comparisons: str | Path, config: Config, out: Path) -> list[Value]:
     """Write it as CSV (cells.COLUMNS), LaTeX and HTML; UserError where all metrics stand in Table 1."""

@@ -8,12 +8,15 @@ from typing import Any
 
 from directcm.analysis.page import plain
 from directcm.analysis.selection import describe, steps_label
-from directcm.analysis.tables.sheet import Cell, Head, Row, Sheet, Tex, latex, write
+from directcm.analysis.tables.sheet import Cell, Head, Row, Sheet, Tex, latex
+from directcm.analysis.tables.sheet import write as write_sheets
 from directcm.analysis.tables.text import REFERENCE, UNDER, fixed, rounded, shown_p
 from directcm.artifacts import Artifact, write_csv
 from directcm.config import Config
 from directcm.errors import UserError
 from directcm.specs import METHODS, METRICS
+
+EXHIBITS = {"table_search": {"title": "Sampling times, even and found", "takes": "searches", "needs": "search"}}
 
 COLUMNS = [
     "row", "seed", "steps", "metric", "reference", "even_times", "even", "found_times", "found", "difference", "p", "n", "dim",
@@ -28,7 +31,7 @@ def times(values: Sequence[float]) -> str:
     return ", ".join(f"{t:.0f}" if t >= 100 else f"{t:.3g}" for t in values)
 
 
-def table_search(searches: Sequence[Artifact], config: Config, out_csv: str | Path) -> list[dict[str, Any]]:
+def write(searches: Sequence[Artifact], config: Config, out: Path) -> list[dict[str, Any]]:
     """Write the table of these search artefacts as CSV (COLUMNS), LaTeX and HTML, side by side; returns the CSV's lines.
 
     Raises UserError where there is none, or where they differ in metric, reference or the number of samples.
@@ -52,8 +55,8 @@ def table_search(searches: Sequence[Artifact], config: Config, out_csv: str | Pa
         for content in found
         for result in content["results"]
     ]  # fmt: skip
-    write_csv(out_csv, [{c: rounded(row[c]) for c in COLUMNS} for row in rows], COLUMNS)
-    write(Path(out_csv), _sheet(rows, config), _sheet(rows, config, narrow=True))
+    write_csv(out, [{c: rounded(row[c]) for c in COLUMNS} for row in rows], COLUMNS)
+    write_sheets(out, _sheet(rows, config), _sheet(rows, config, narrow=True))
     return rows
 
 

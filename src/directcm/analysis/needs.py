@@ -1,0 +1,53 @@
+"""Which figures and tables a configuration has something for."""
+
+from __future__ import annotations
+
+from directcm.analysis.selection import main_runs, select_runs, swept
+from directcm.analysis.tables.cells import headline, others
+from directcm.config import Config
+from directcm.exhibits import Exhibit, exhibits
+from directcm.registry import FIRST
+
+
+def facts(config: Config) -> dict[str, bool]:
+    """What an exhibit may need of a configuration."""
+    runs, main = config.runs(), main_runs(config)
+    with_snapshots = {run.adapter for run in runs if config.snapshots(run)}
+
+    def paired(axis: str) -> int:
+        """How many values of an axis both of the paper's methods have, all else as in the main setting."""
+        beside = select_runs(runs, main[0].setting, axis)
+        return len(set.intersection(*({getattr(run, axis) for run in beside if run.method == m} for m in FIRST)))
+
+    return {
+        # Metrics of Tables 1 to 4, and others.
+        "headline": bool(headline(config)),
+        "other_metrics": bool(others(config)),
+        # Methods: both of the paper's in the main comparison, and more than these two.
+        "pair": {run.method for run in main} >= set(FIRST),
+        "other_methods": not {run.method for run in runs} <= set(FIRST),
+        # Some student is evaluated along its training, and one with the main comparison's adapter.
+        "snapshots": bool(with_snapshots),
+        "main_snapshots": main[0].adapter in with_snapshots,
+        "errors": any(config.measures_errors(run) for run in main),
+        "edits": bool(config.edited()),
+        "search": config.search is not None,
+        "convergence": config.convergence is not None,
+        # More than one value, all else as in the main setting.
+        **{f"several_{axis}": len(swept(config, axis)) > 1 for axis in ("N", "w", "solver", "sampling_steps")},
+        **{f"paired_{axis}": paired(axis) > 1 for axis in ("loss", "lr")},
+    }
+
+
+def available(config: Config) -> list[Exhibit]:
+    """The exhibits that there is something for, each value of a wildcard by itself. Raises ValueError where one needs no fact."""
+    known = facts(config)
+    found = []
+    for one in (one for exhibit in exhibits() for one in exhibit.each):
+        try:
+            there = eval(one.needs, {"__builtins__": {}}, known)
+        except (NameError, SyntaxError) as error:
+            raise ValueError(f"{one.module}: needs {one.needs!r} ({error}); facts are {', '.join(known)}") from None
+        if there:
+            found.append(one)
+    return found
