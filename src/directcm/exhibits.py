@@ -6,7 +6,8 @@ else. Rules, command line, gallery, report and costs find it by what it declares
     EXHIBITS = {
         "frontier": {                      the name of its files, figures/frontier.pdf, .png and .csv, and of its rule
             "title": "The frontier",       what the report calls it
-            "takes": "metrics setting",    flags of the verb `figure` or `table`
+            "takes": "metrics setting",    flags of the verb `figure` or `table`; of these `columns` is `figures.NAME` of the
+                                           configuration, and the rules have the others
         }
     }
 

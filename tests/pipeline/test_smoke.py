@@ -299,7 +299,7 @@ def test_a_figure_and_a_table_are_one_file_each(smoke: Path, tmp_path: Path) -> 
     done = run("snakemake", "--cores", "1", *SMOKE, "--", "paper")
     assert done.returncode == 0, done.stderr[-4000:]
     # What shows and counts all that there is, and nothing else that was there.
-    pages = {"gallery", "costs", "provenance", "paper"}
+    pages = {"gallery", "costs", "provenance"}
     assert set(planned(done.stdout + done.stderr)) == {"figure_counts", "table_seeds", *pages}
     out = folder / "results/smoke"
     drawn = rows(out / "figures/counts.csv")
