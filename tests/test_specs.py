@@ -76,6 +76,21 @@ def test_what_a_file_says_wrongly(package: Path, old: str, new: str, wrong: str)
         declared(Metric, "*.py", "METRICS")
 
 
+@pytest.mark.parametrize(
+    ("own", "wrong"),
+    [
+        ('SETTINGS = {"width": 2}', "SETTINGS has width = 2, expected"),
+        ('SETTINGS = {"width": (2, "pixels")}\nRANGES = "3 <= width"', "RANGES has 3 <= width, expected"),
+        ('SETTINGS = {"width": (2, "pixels")}\nRANGES = "1 <= height"', "RANGES has 1 <= height, expected"),
+        ('SETTINGS = {"width": (2, "pixels")}\nRANGES = "width"', "'width' is not a comparison"),
+    ],
+)
+def test_settings_that_are_none(package: Path, own: str, wrong: str) -> None:
+    (package / "new.py").write_text(f'DATA_SET = {{"about": "new"}}\n{own}\n')
+    with pytest.raises(ValueError, match=f"new.py declares no new as DATA_SET are: {wrong}"):
+        declared(DataSet, "*.py", "DATA_SET", one=True)
+
+
 def test_two_files_of_one_name(package: Path) -> None:
     for name in ("one", "two"):
         (package / f"{name}.py").write_text("\n" + GOOD)

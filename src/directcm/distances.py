@@ -20,14 +20,10 @@ DISTANCES = {
     "pseudo_huber": {"rank": 2, "title": "pseudo-Huber", "function": "pseudo_huber", "takes": ("huber_c",)},
     "l1": {"rank": 3, "title": "ℓ1", "function": "l1"},
     "lpips": {
-        "rank": 4,
-        "title": "LPIPS",
-        "function": "lpips",
-        "takes": ("device",),
-        "weights": ("vgg16-397923af.pth",),
+        "rank": 4, "title": "LPIPS", "function": "lpips", "takes": ("device",), "weights": ("vgg16-397923af.pth",),
         "images": True,
     },
-}
+}  # fmt: skip
 
 Distance = Callable[[Tensor, Tensor], Tensor]
 

@@ -29,20 +29,20 @@ def declared(kind: Callable[..., Spec], where: str, name: str, *, one: bool = Fa
     found: dict[str, Any] = {}
     for path in sorted(PACKAGE.glob(where)):
         text = path.read_text(encoding="utf-8")
-        if f"\n{name} = " not in text:
+        if not re.search(rf"^{name}\b", text, re.MULTILINE):
             continue
         values = registry.literals("".join(_STATEMENTS.findall(text)))
         if name not in values:
             raise ValueError(f"{path} declares {name} by something that is not a plain value")
         shared = values.get("SHARED", {})
         if one:
-            shared = {"settings": values.get("SETTINGS", {}), "ranges": registry.conditions(values.get("RANGES", ""))}
+            shared = {"settings": values.get("SETTINGS", {}), "ranges": values.get("RANGES", "")}
         for key, own in ({path.stem: values[name]} if one else values[name]).items():
             if key in found:
                 raise ValueError(f"{path} declares {key}, as another module does")
             try:
                 found[key] = kind(name=key, module=path.stem, **{**shared, **own})
-            except TypeError as error:
+            except (TypeError, ValueError) as error:
                 raise ValueError(f"{path} declares no {key} as {name} are: {error}") from None
     return dict(sorted(found.items(), key=lambda item: (item[1].rank, item[0])))
 
@@ -99,15 +99,15 @@ class Metric:
 
     def __post_init__(self) -> None:
         if self.better not in ("lower", "higher"):
-            raise TypeError(f"better is {self.better!r}, expected lower or higher")
+            raise ValueError(f"better is {self.better!r}, expected lower or higher")
         if not self.references or not set(self.references) <= {"teacher", "data", "prompt", "none"}:
-            raise TypeError(f"references are {self.references!r}, expected some of teacher, data, prompt, none")
+            raise ValueError(f"references are {self.references!r}, expected some of teacher, data, prompt, none")
         if self.extractor is not None and self.extractor not in EXTRACTORS:
-            raise TypeError(f"extractor is {self.extractor!r}, expected one of {', '.join(EXTRACTORS)}")
+            raise ValueError(f"extractor is {self.extractor!r}, expected one of {', '.join(EXTRACTORS)}")
         arrays = EXTRACTORS[self.extractor].arrays if self.extractor else ()
         known = {*TAKEN, *arrays, "reference.latents", "reference.rows", *(f"reference.{name}" for name in arrays)}
         if not set(self.takes) <= known:
-            raise TypeError(f"takes is {self.takes!r}, expected some of {', '.join(sorted(known))}")
+            raise ValueError(f"takes is {self.takes!r}, expected some of {', '.join(sorted(known))}")
 
     @property
     def needs_labels(self) -> bool:
@@ -156,8 +156,17 @@ class Kind:
     module: str
     about: str
     settings: Mapping[str, tuple[Any, str]] = field(default_factory=dict)
-    ranges: tuple[str, ...] = ()
+    ranges: str = ""
     rank: int = 100
+
+    def __post_init__(self) -> None:
+        for key, value in self.settings.items():
+            if not (isinstance(value, tuple) and len(value) == 2 and isinstance(value[1], str)):
+                raise ValueError(f"SETTINGS has {key} = {value!r}, expected (default, description)")
+        numbers = {key: value for key, (value, _) in self.settings.items() if isinstance(value, int | float)}
+        for part in registry.conditions(self.ranges):
+            if not registry.named(part) <= set(numbers) or not registry.holds(part, numbers):
+                raise ValueError(f"RANGES has {part}, expected what the numbers of SETTINGS keep")
 
 
 @dataclass(frozen=True, kw_only=True)

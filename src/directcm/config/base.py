@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar, get_args
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, create_model, model_validator
 
-from directcm.registry import broken
+from directcm.registry import broken, conditions
 from directcm.specs import DATA_SETS, DISTANCES, LAYOUTS, METHODS, SOLVERS, TEACHERS, Kind
 
 _EXPONENT = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)[eE][+-]?[0-9]{1,3}")
@@ -95,7 +95,7 @@ def _own(kind: Kind) -> type[Block]:
 
     def keep(self: Any) -> Any:
         numbers = {k: v for k, v in self.model_dump().items() if isinstance(v, int | float)}
-        if wrong := broken(kind.ranges, numbers):
+        if wrong := broken(conditions(kind.ranges), numbers):
             raise ValueError(wrong)
         return self
 

@@ -92,8 +92,8 @@ class Data(Block):
 
     @property
     def embedded(self) -> bool:
-        """Whether the images come with a library: their number is known beforehand."""
-        return DATA_SETS[self.kind].images is not None
+        """Whether the images come with the project: nothing outside it is read."""
+        return not DATA_SETS[self.kind].lies_in
 
     @property
     def labelled(self) -> bool:

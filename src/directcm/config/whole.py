@@ -134,10 +134,10 @@ class Config(Block):
             raise ValueError(
                 f"metrics: {', '.join(self.metrics)} need labelled images (data.kind {' or '.join(name for name, spec in DATA_SETS.items() if spec.labels)}); name others too"
             )
-        if self.data.embedded:
-            largest = DATA_SETS[self.data.kind].largest
-            if largest is not None and self.data.resolution > largest:
-                raise ValueError(f"data.resolution: {self.data.kind} come at 8, 16, 24 … {largest} pixels")
+        about = DATA_SETS[self.data.kind]
+        if about.largest is not None and self.data.resolution > about.largest:
+            raise ValueError(f"data.resolution: {about.name} come at 8, 16, 24 … {about.largest} pixels")
+        if about.images is not None:
             whole, groups = embedded_images(self.data.kind, self.data.resolution)
             held_out = min(max(round(groups * self.data.held_out), 1), groups - 1)
             images = whole - held_out * (whole // groups)

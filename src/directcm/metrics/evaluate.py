@@ -333,35 +333,36 @@ def _measure(
         "data": lambda: sides.data,
         "seed": lambda: seed,
         "reference.latents": lambda: sides.latents,
-        "reference.rows": lambda: theirs.rows if theirs is not None else None,
+        "reference.rows": lambda: None if theirs is None else theirs.rows,
     }
 
-    def taken(spec: Metric, against: str) -> tuple[list[Any], int | None, int | None]:
-        """What a metric's function takes, and the rows of both sides where it compares features; None for all, or for no other side."""
+    def taken(spec: Metric, against: str) -> tuple[list[Any], int, int | None]:
+        """What a metric's function takes, and its rows of the samples and of the reference (None where it takes none)."""
         one = mine(spec.extractor) if spec.extractor else None
-        other = rows = None
-        others = [word for word in spec.takes if word.startswith("reference.")]
-        if others and spec.extractor and one is not None:
+        other, rows, rows_there = None, int(own.rows.size), None
+        compares = any(word.startswith("reference.") for word in spec.takes)
+        if compares and spec.extractor and one is not None:
             other = sides.pick(against, spec.extractor)
             used[f"features_{against}_{spec.extractor}"] = other.folder
             one.same_extractor(other)
-            rows = min(one.rows.size, other.rows.size)
+            rows = rows_there = min(one.rows.size, other.rows.size)
+        elif compares and theirs is not None:
+            rows_there = int(theirs.rows.size)
 
         def array(word: str) -> np.ndarray:
-            side = other if word in others else one
+            side = other if word.startswith("reference.") else one
             assert side is not None
             return side.array(word.removeprefix("reference."))[:rows]
 
-        found = [given[word]() if word in given else array(word) for word in spec.takes]
-        return found, rows, rows if not others or other else int(theirs.rows.size) if theirs else None
+        return [given[word]() if word in given else array(word) for word in spec.takes], rows, rows_there
 
     def measure(spec: Metric, against: str) -> None:
         key = (spec.module, spec.function, spec.extractor, against)
         if key not in results:
             arguments, n, n_reference = taken(spec, against)
             shape = getattr(arguments[0], "shape", ())[1:]
-            about = {"n_reference": n_reference, "dim": int(np.prod(shape)) if shape else None}
-            results[key] = function(spec.name)(*arguments), {"n": n or int(own.rows.size), **about}
+            about = {"n": n, "n_reference": n_reference, "dim": int(np.prod(shape)) if shape else None}
+            results[key] = function(spec.name)(*arguments), about
         result, about = results[key]
         if result is None:
             return

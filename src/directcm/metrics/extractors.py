@@ -30,31 +30,21 @@ from directcm.weights import WEIGHTS, weights_file
 EXTRACTORS = {
     "clip_tiny": {"rank": 1, "arrays": ("image", "text", "score"), "made_by": "ClipTinyExtractor"},
     "inception_clean": {
-        "rank": 2,
-        "arrays": ("image",),
-        "weights": ("inception-2015-12-05.pt",),
-        "made_by": "InceptionClean",
+        "rank": 2, "arrays": ("image",), "weights": ("inception-2015-12-05.pt",), "made_by": "InceptionClean",
     },
     "inception_legacy_pytorch": {
-        "rank": 3,
-        "arrays": ("image",),
-        "weights": ("pt_inception-2015-12-05-6726825d.pth",),
+        "rank": 3, "arrays": ("image",), "weights": ("pt_inception-2015-12-05-6726825d.pth",),
         "made_by": "InceptionLegacyPytorch",
     },
     "dinov2_vitl14": {
-        "rank": 4,
-        "arrays": ("image",),
-        "weights": ("dinov2_vitl14_pretrain.pth",),
-        "made_by": "Dinov2",
+        "rank": 4, "arrays": ("image",), "weights": ("dinov2_vitl14_pretrain.pth",), "made_by": "Dinov2",
     },
     "clip_vitl14": {"rank": 5, "arrays": ("image", "text"), "weights": ("ViT-L-14.pt",), "made_by": "ClipVitL14"},
     "aesthetic_laion": {
-        "rank": 6,
-        "arrays": ("score",),
-        "weights": ("ViT-L-14.pt", "sac+logos+ava1-l14-linearMSE.pth"),
+        "rank": 6, "arrays": ("score",), "weights": ("ViT-L-14.pt", "sac+logos+ava1-l14-linearMSE.pth"),
         "made_by": "AestheticLaion",
     },
-}
+}  # fmt: skip
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)

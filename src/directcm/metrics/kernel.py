@@ -29,35 +29,20 @@ from directcm.metrics.frechet import checked
 SHARED = {"better": "lower", "references": ("teacher", "data"), "takes": ("image", "reference.image")}
 METRICS = {
     "kid_tiny": {
-        "rank": 3,
-        "title": "KID-tiny",
-        "extractor": "clip_tiny",
-        "stand_in_for": "kid",
-        "decimals": 4,
-        "headline": True,
-        "function": "kernel_distance",
-        "test": "kid",
+        "rank": 3, "title": "KID-tiny", "extractor": "clip_tiny", "stand_in_for": "kid", "decimals": 4,
+        "headline": True, "function": "kernel_distance", "test": "kid",
     },
     "cmmd_tiny": {
-        "rank": 8,
-        "title": "CMMD-tiny",
-        "extractor": "clip_tiny",
-        "stand_in_for": "cmmd",
-        "function": "cmmd",
+        "rank": 8, "title": "CMMD-tiny", "extractor": "clip_tiny", "stand_in_for": "cmmd", "function": "cmmd",
         "test": "cmmd",
     },
     "kid": {
-        "rank": 16,
-        "title": "KID",
-        "extractor": "inception_clean",
-        "decimals": 4,
-        "headline": True,
-        "function": "kernel_distance",
-        "test": "kid",
+        "rank": 16, "title": "KID", "extractor": "inception_clean", "decimals": 4, "headline": True,
+        "function": "kernel_distance", "test": "kid",
     },
     # The published CMMD embeds at 336 pixels; this is the same network at 224, the one of the CLIP score.
     "cmmd": {"rank": 19, "title": "CMMD (224 px)", "extractor": "clip_vitl14", "function": "cmmd", "test": "cmmd"},
-}
+}  # fmt: skip
 
 _BLOCK = 1024
 CMMD_SIGMA = 10.0

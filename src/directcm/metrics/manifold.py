@@ -35,38 +35,26 @@ SHARED = {
 }
 METRICS = {
     "precision_tiny": {
-        "rank": 9,
-        "title": "precision-tiny",
-        "part": "precision",
-        "extractor": "clip_tiny",
+        "rank": 9, "title": "precision-tiny", "part": "precision", "extractor": "clip_tiny",
         "stand_in_for": "precision_dino",
     },
     "recall_tiny": {
-        "rank": 10,
-        "title": "recall-tiny",
-        "part": "recall",
-        "extractor": "clip_tiny",
+        "rank": 10, "title": "recall-tiny", "part": "recall", "extractor": "clip_tiny",
         "stand_in_for": "recall_dino",
     },
     "density_tiny": {
-        "rank": 11,
-        "title": "density-tiny",
-        "part": "density",
-        "extractor": "clip_tiny",
+        "rank": 11, "title": "density-tiny", "part": "density", "extractor": "clip_tiny",
         "stand_in_for": "density_dino",
     },
     "coverage_tiny": {
-        "rank": 12,
-        "title": "coverage-tiny",
-        "part": "coverage",
-        "extractor": "clip_tiny",
+        "rank": 12, "title": "coverage-tiny", "part": "coverage", "extractor": "clip_tiny",
         "stand_in_for": "coverage_dino",
     },
     "precision_dino": {"rank": 20, "title": "precision (DINOv2)", "part": "precision", "extractor": "dinov2_vitl14"},
     "recall_dino": {"rank": 21, "title": "recall (DINOv2)", "part": "recall", "extractor": "dinov2_vitl14"},
     "density_dino": {"rank": 22, "title": "density (DINOv2)", "part": "density", "extractor": "dinov2_vitl14"},
     "coverage_dino": {"rank": 23, "title": "coverage (DINOv2)", "part": "coverage", "extractor": "dinov2_vitl14"},
-}
+}  # fmt: skip
 
 _ELEMENTS = 4_000_000
 """Distances held at a time, 32 MB of float64 (a few such arrays live at once)."""

@@ -7,22 +7,13 @@ import numpy as np
 from directcm.errors import UserError
 
 METRICS = {
+    # From another noise the ODE ends elsewhere: that is no error of the solver or of a student.
     "ode_error": {
-        "rank": 1,
-        "title": "ODE error",
-        "better": "lower",
-        "references": ("teacher",),
-        # From another noise the ODE ends elsewhere: that is no error of the solver or of a student.
-        "same_noise": True,
-        "takes": ("latents", "rows", "reference.latents", "reference.rows"),
-        "function": "ode_error",
-        "per_sample": True,
-        "decimals": 4,
-        "unit": "{space} MSE",
-        "bounds": (0.0, None),
-        "headline": True,
-    }
-}
+        "rank": 1, "title": "ODE error", "better": "lower", "references": ("teacher",), "same_noise": True,
+        "takes": ("latents", "rows", "reference.latents", "reference.rows"), "function": "ode_error",
+        "per_sample": True, "decimals": 4, "unit": "{space} MSE", "bounds": (0.0, None), "headline": True,
+    },
+}  # fmt: skip
 
 
 def ode_error(

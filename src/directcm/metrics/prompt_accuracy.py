@@ -20,18 +20,11 @@ from directcm.metrics.samples import open_image
 
 METRICS = {
     "prompt_accuracy": {
-        "rank": 6,
-        "title": "prompt accuracy",
-        "better": "higher",
-        "references": ("prompt",),
-        "takes": ("images", "labels", "data"),
-        "function": "prompt_accuracy",
-        "per_sample": True,
-        "unit": "share",
-        "bounds": (0.0, 1.0),
-        "headline": True,
-    }
-}
+        "rank": 6, "title": "prompt accuracy", "better": "higher", "references": ("prompt",),
+        "takes": ("images", "labels", "data"), "function": "prompt_accuracy", "per_sample": True, "unit": "share",
+        "bounds": (0.0, 1.0), "headline": True,
+    },
+}  # fmt: skip
 
 TRUSTED = 0.97
 """Held-out accuracy on real images below which the metric says little about the samples."""

@@ -17,13 +17,10 @@ SHARED = {
 METRICS = {
     "quality_tiny": {"rank": 5, "title": "quality-tiny", "extractor": "clip_tiny", "stand_in_for": "aesthetic"},
     "aesthetic": {
-        "rank": 25,
-        "title": "aesthetic score",
-        "extractor": "aesthetic_laion",
-        "decimals": 2,
+        "rank": 25, "title": "aesthetic score", "extractor": "aesthetic_laion", "decimals": 2,
         "same_scale_as_paper": True,
     },
-}
+}  # fmt: skip
 
 
 def score(score: np.ndarray) -> np.ndarray:
