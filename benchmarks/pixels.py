@@ -21,13 +21,13 @@ import torch
 from rates import seconds
 from torch import Tensor
 
-from directcm import methods, registry
-from directcm.config import PixelUnet
-from directcm.processes import VarianceExploding
-from directcm.solvers import make_solver
-from directcm.students import Student
-from directcm.teachers import Conditioning, Prediction
-from directcm.teachers.pixel_diffusion import PixelDiffusion, make_unet
+from directcm.config import PixelUnet, registry
+from directcm.diffusion.processes import VarianceExploding
+from directcm.diffusion.solvers import make_solver
+from directcm.diffusion.teachers import Conditioning, Prediction
+from directcm.diffusion.teachers.pixel_diffusion import PixelDiffusion, make_unet
+from directcm.distill import methods
+from directcm.distill.students import Student
 
 NAMES = ("cd", "ct", "direct_cm")
 W = 2.0

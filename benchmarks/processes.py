@@ -16,8 +16,8 @@ import tempfile
 import time
 from pathlib import Path
 
-from directcm.analysis import style
-from directcm.artifacts import Artifact, open_artifact
+from directcm.analysis.figures import style
+from directcm.runtime.artifacts import Artifact, open_artifact
 
 
 def main() -> None:

@@ -19,13 +19,13 @@ from pathlib import Path
 
 import torch
 
-from directcm import methods, students
-from directcm.artifacts import open_artifact, provenance, write_csv
-from directcm.encode import Latents
-from directcm.plan import COLUMNS, read_rates
-from directcm.solvers import make_solver
-from directcm.targets import Starts
-from directcm.teachers import load
+from directcm.cli.plan import COLUMNS, read_rates
+from directcm.diffusion.solvers import make_solver
+from directcm.diffusion.teachers import load
+from directcm.distill import methods, students
+from directcm.distill.encode import Latents
+from directcm.distill.targets import Starts
+from directcm.runtime.artifacts import open_artifact, provenance, write_csv
 
 
 def seconds(call: Callable[[], object], repeats: int, device: str) -> tuple[float, float]:

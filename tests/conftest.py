@@ -216,9 +216,9 @@ class Tiny(SimpleNamespace):
         self, out: Path, method: str, *, scratch: Path | None = None, snapshots: Sequence[int] = (), **changes: Any
     ) -> Any:
         """Train a student; settings of `config.Train` may be among the changes."""
-        from directcm import training
-        from directcm.artifacts import open_artifact
         from directcm.config import Train
+        from directcm.distill import training
+        from directcm.runtime.artifacts import open_artifact
 
         settings = {
             k: changes.pop(k) for k in list(changes) if k in ("checkpoint_every", "precision", "gradient_checkpointing")
@@ -240,9 +240,9 @@ class Tiny(SimpleNamespace):
 
     def solve(self, out: Path, number: int = 0, *, scratch: Path | None = None, **changes: Any) -> Any:
         """Solve one shard of targets; settings of `config.Targets`, solver, N, w and seed may change."""
-        from directcm import targets
-        from directcm.artifacts import open_artifact
         from directcm.config import Ode
+        from directcm.distill import targets
+        from directcm.runtime.artifacts import open_artifact
 
         seed = changes.pop("seed", SEED)
         ode = Ode(**ODE | {k: changes.pop(k) for k in list(changes) if k in ODE})
@@ -263,9 +263,9 @@ class Tiny(SimpleNamespace):
 
     def solve_errors(self, out: Path, solver: str = "ddim", intervals: int = N, number: int = 0, **changes: Any) -> Any:
         """Solve one shard of the start points of the errors by start time; settings of `config.Errors`, w and seed may change."""
-        from directcm import endpoints
-        from directcm.artifacts import open_artifact
         from directcm.config import Ode
+        from directcm.evaluation import endpoints
+        from directcm.runtime.artifacts import open_artifact
 
         own = {"w": W, "seed": SEED, "batch_size": 4, "teacher": self.teacher}
         own |= {k: changes.pop(k) for k in list(changes) if k in own}
@@ -286,7 +286,7 @@ class Tiny(SimpleNamespace):
 
     def evaluated(self, **changes: Any) -> Any:
         """What sampling reads; settings of `config.Evaluation` and the noise may change."""
-        from directcm import sampling
+        from directcm.evaluation import sampling
 
         noise = changes.pop("noise", self.noise)
         settings = self.evaluation.model_copy(update=changes)
@@ -294,9 +294,9 @@ class Tiny(SimpleNamespace):
 
     def sample(self, out: Path, shard: int = 0, shards: int = 1, *, scratch: Path | None = None, **changes: Any) -> Any:
         """Sample a shard of the teacher's."""
-        from directcm import sampling
-        from directcm.artifacts import open_artifact
         from directcm.config import Ode
+        from directcm.evaluation import sampling
+        from directcm.runtime.artifacts import open_artifact
 
         scratch = scratch or out.with_name(out.name + "-scratch")
         sampling.sample_teacher(self.evaluated(**changes), Ode(**ODE), shard, shards, scratch, out)
@@ -306,9 +306,9 @@ class Tiny(SimpleNamespace):
         self, out: Path, student: Any, sets: Sequence[tuple[int, int]], *, scratch: Path | None = None, **changes: Any
     ) -> dict[str, Any]:
         """Sample a student's sets (optimiser step, sampling steps); the collection's parts."""
-        from directcm import sampling
-        from directcm.artifacts import open_collection
         from directcm.config import Ode
+        from directcm.evaluation import sampling
+        from directcm.runtime.artifacts import open_collection
 
         scratch = scratch or out.with_name(out.name + "-scratch")
         sampling.sample_students(self.evaluated(**changes), Ode(**ODE), student, sets, scratch, out)
@@ -324,10 +324,11 @@ class Tiny(SimpleNamespace):
 @pytest.fixture(scope="session")
 def tiny(tmp_path_factory: pytest.TempPathFactory) -> Tiny:
     """The small run. Read only: write elsewhere."""
-    from directcm import datasets, encode, noise
-    from directcm.artifacts import open_artifact
+    from directcm import datasets
     from directcm.config import Data, Encode, Errors, Evaluation, MicroSdxl, Process, Targets
-    from directcm.teachers import micro_sdxl
+    from directcm.diffusion.teachers import micro_sdxl
+    from directcm.distill import encode, noise
+    from directcm.runtime.artifacts import open_artifact
 
     root = tmp_path_factory.mktemp("tiny")
     t = Tiny(root=root, seed=SEED, N=N, w=W, images=IMAGES)

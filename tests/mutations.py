@@ -78,46 +78,46 @@ METHODS, SOLVERS = "tests/test_methods_sources.py", "tests/test_solvers.py"
 # Where things are, and what tests them: the only paths here.
 # fmt: off
 PLACES = {
-    "methods": Place(f"{SRC}/methods/__init__.py", _of(METHODS, "test_the_average_and_the_targets_get_no_gradient")),
-    "ct": Place(f"{SRC}/methods/ct.py", _of(
+    "methods": Place(f"{SRC}/distill/methods/__init__.py", _of(METHODS, "test_the_average_and_the_targets_get_no_gradient")),
+    "ct": Place(f"{SRC}/distill/methods/ct.py", _of(
         METHODS, "test_cts_schedules_are_the_published", "test_ct_by_hand", "test_cts_pairs_are_neighbours_and_all_as_likely",
     )),
-    "ict": Place(f"{SRC}/methods/ict.py", _of(
+    "ict": Place(f"{SRC}/distill/methods/ict.py", _of(
         METHODS, "test_icts_schedule_is_the_published", "test_icts_noise_levels_have_the_median_of_their_normal",
         "test_icts_pairs_have_the_mass_of_their_normal", "test_ict_by_hand",
     )),
-    "ect": Place(f"{SRC}/methods/ect.py", _of(METHODS, "test_ects_times", "test_ect_by_hand")),
-    "gc_ct": Place(f"{SRC}/methods/gc_ct.py", _of(
+    "ect": Place(f"{SRC}/distill/methods/ect.py", _of(METHODS, "test_ects_times", "test_ect_by_hand")),
+    "gc_ct": Place(f"{SRC}/distill/methods/gc_ct.py", _of(
         METHODS, "test_with_the_standard_coupling_alone_it_is_its_base",
         "test_the_pair_is_of_what_the_generator_makes_with_the_same_noise",
     )),
-    "pd": Place(f"{SRC}/methods/pd.py", _of(
+    "pd": Place(f"{SRC}/distill/methods/pd.py", _of(
         METHODS, "test_pds_target_is_the_published", "test_pds_first_stage_takes_two_steps_of_the_guided_teacher",
         "test_pds_later_stages_ask_the_student_before",
     )),
-    "distances": Place(f"{SRC}/distances.py", (
+    "distances": Place(f"{SRC}/diffusion/distances.py", (
         *_of(METHODS, "test_ict_by_hand", "test_the_constant_of_pseudo_huber_is_the_published_at_cifars_size"),
         *_of("tests/test_methods.py", "test_distances"),
     )),
-    "teachers": Place(f"{SRC}/teachers/__init__.py", _of(SOLVERS, "test_guidance_is_the_imagen_form_in_one_forward")),
-    "solvers": Place(f"{SRC}/solvers.py", _of(
+    "teachers": Place(f"{SRC}/diffusion/teachers/__init__.py", _of(SOLVERS, "test_guidance_is_the_imagen_form_in_one_forward")),
+    "solvers": Place(f"{SRC}/diffusion/solvers.py", _of(
         SOLVERS, "test_ddim_step_by_hand", "test_euler_and_heun_steps_by_hand", "test_edm_heun_step_by_hand",
     )),
-    "processes": Place(f"{SRC}/processes.py", ("tests/test_processes.py",)),
-    "students": Place(f"{SRC}/students.py", _of("tests/test_students.py", "test_formula_by_hand", "test_what_is_free")),
-    "targets": Place(f"{SRC}/targets.py", _of(
+    "processes": Place(f"{SRC}/diffusion/processes.py", ("tests/test_processes.py",)),
+    "students": Place(f"{SRC}/distill/students.py", _of("tests/test_students.py", "test_formula_by_hand", "test_what_is_free")),
+    "targets": Place(f"{SRC}/distill/targets.py", _of(
         "tests/test_targets.py", "test_times_are_uniform_over_the_grid_above_the_end",
     )),
-    "sampling": Place(f"{SRC}/sampling.py", _of("tests/test_sampling.py", "test_step_indices", "test_three_steps_by_hand")),
-    "times": Place(f"{SRC}/times.py", _of("tests/test_sampling.py", "test_step_indices", "test_step_indices_are_numpys")),
-    "rng": Place(f"{SRC}/rng.py", ("tests/test_rng.py",)),
-    "frechet": Place(f"{SRC}/metrics/frechet.py", ("tests/metrics/test_frechet.py",)),
-    "kernel": Place(f"{SRC}/metrics/kernel.py", ("tests/metrics/test_kernel.py",)),
-    "manifold": Place(f"{SRC}/metrics/manifold.py", ("tests/metrics/test_manifold.py",)),
-    "ode_error": Place(f"{SRC}/metrics/ode_error.py", _of(
+    "sampling": Place(f"{SRC}/evaluation/sampling.py", _of("tests/test_sampling.py", "test_step_indices", "test_three_steps_by_hand")),
+    "times": Place(f"{SRC}/runtime/times.py", _of("tests/test_sampling.py", "test_step_indices", "test_step_indices_are_numpys")),
+    "rng": Place(f"{SRC}/runtime/rng.py", ("tests/test_rng.py",)),
+    "frechet": Place(f"{SRC}/statistics/frechet.py", ("tests/metrics/test_frechet.py",)),
+    "kernel": Place(f"{SRC}/statistics/kernel.py", ("tests/metrics/test_kernel.py",)),
+    "manifold": Place(f"{SRC}/statistics/manifold.py", ("tests/metrics/test_manifold.py",)),
+    "ode_error": Place(f"{SRC}/evaluation/metrics/ode_error.py", _of(
         "tests/metrics/test_scores.py", "test_ode_error_matches_rows_by_number",
     )),
-    "inference": Place(f"{SRC}/analysis/inference.py", _of(
+    "inference": Place(f"{SRC}/statistics/inference.py", _of(
         "tests/analysis/test_inference.py", "test_crossed_formulas", "test_crossed_without_a_source",
         "test_bootstrap_values", "test_the_bootstraps_p_and_interval_by_hand",
         "test_permutations_and_halves_are_what_brute_force_gives", "test_holm_by_hand",

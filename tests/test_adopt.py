@@ -15,13 +15,15 @@ import torch
 import yaml
 from snakemake.persistence.file import FilePersistence
 
-from directcm import adopt, blocks, cli, loop, sources, unchanged
-from directcm.analysis import trace
-from directcm.analysis.provenance import provenance_page
-from directcm.artifacts import CONTINUED, NOTES, new_artifact, new_collection, open_artifact
-from directcm.artifacts import provenance as provenance_of
+from directcm import cli
+from directcm.analysis.pages import trace
+from directcm.analysis.pages.provenance import provenance_page
+from directcm.cli import adopt
 from directcm.config import Config, parse
 from directcm.errors import UserError
+from directcm.runtime import blocks, loop, sources, unchanged
+from directcm.runtime.artifacts import CONTINUED, NOTES, new_artifact, new_collection, open_artifact
+from directcm.runtime.artifacts import provenance as provenance_of
 from tests.runs import SMOKE, copy_repository, make_run, planned
 
 OLD, OLDER, OTHER = "0" * 16, "1" * 16, "2" * 16
@@ -325,12 +327,8 @@ def test_snakemake_keeps_what_is_adopted(tmp_path: Path) -> None:
     module, rules = folder / "src/directcm/datasets/digits.py", folder / "workflow/rules/data.smk"
     module.write_text(module.read_text() + "\nEDITED = True\n")
     text = rules.read_text()
-    assert text.count("directcm data --settings {params.settings:q} --seed {params.seed}") == 1
-    rules.write_text(
-        text.replace(
-            "--settings {params.settings:q} --seed {params.seed}", "--seed {params.seed} --settings {params.settings:q}"
-        )
-    )
+    assert text.count('verb("data",') == 1
+    rules.write_text(text.replace('verb("data",', '"env " + verb("data",'))
     assert again() == {"data": 1}
     undeclared = run("directcm", "adopt", "results/smoke")
     assert undeclared.stdout.startswith("left: data, 1 file of code datasets datasets.digits @")

@@ -21,12 +21,13 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from directcm import cli, datasets, preflight
-from directcm.analysis.selection import describe
-from directcm.artifacts import open_artifact
+from directcm import cli, datasets
+from directcm.analysis.data.selection import describe
+from directcm.cli import preflight
 from directcm.config import Config, Data, parse
 from directcm.datasets import archive
 from directcm.errors import UserError
+from directcm.runtime.artifacts import open_artifact
 from tests.patience import PATIENCE
 
 # Some are quick, all together they are not: `make quick` is for what tells most in a minute.

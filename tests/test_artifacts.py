@@ -17,8 +17,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from directcm import artifacts
-from directcm.artifacts import (
+from directcm.errors import UserError
+from directcm.runtime import artifacts
+from directcm.runtime.artifacts import (
     Artifact,
     load_arrays,
     load_tensors,
@@ -34,7 +35,6 @@ from directcm.artifacts import (
     write_json,
     write_text,
 )
-from directcm.errors import UserError
 
 
 def make(folder: Path, text: str = "hello", **settings: Any) -> Artifact:

@@ -10,8 +10,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from directcm.blocks import block_ranges, work
 from directcm.errors import UserError
+from directcm.runtime.blocks import block_ranges, work
 
 
 @given(total=st.integers(1, 200), block=st.integers(1, 50), shards=st.integers(1, 12))

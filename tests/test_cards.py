@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from directcm.artifacts import (
+from directcm.analysis.pages.cards import _escape, card, cards
+from directcm.runtime.artifacts import (
     Artifact,
     new_artifact,
     new_collection,
@@ -17,7 +18,6 @@ from directcm.artifacts import (
     sha256,
     write_json,
 )
-from directcm.cards import _escape, card, cards
 
 
 @pytest.fixture

@@ -9,13 +9,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from directcm import datasets, encode
-from directcm.artifacts import Artifact, open_artifact
+from directcm import datasets
 from directcm.config import Config, Data, Edm, Encode, Process, load_config, parse
 from directcm.datasets import cifar10
-from directcm.encode import Latents
+from directcm.diffusion.teachers import edm, load
+from directcm.distill import encode
+from directcm.distill.encode import Latents
 from directcm.errors import UserError
-from directcm.teachers import edm, load
+from directcm.runtime.artifacts import Artifact, open_artifact
 from tests.cifar10 import CLASSES, make_files, pack
 
 ROOT = Path(__file__).parents[1]

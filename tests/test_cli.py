@@ -15,11 +15,11 @@ from typing import Any
 import pytest
 
 from directcm import cli
-from directcm.artifacts import open_artifact, open_collection
 from directcm.cli import declare, distill
 from directcm.cli.rules import command
 from directcm.config import Config, Ode
 from directcm.errors import UserError
+from directcm.runtime.artifacts import open_artifact, open_collection
 from tests.patience import PATIENCE
 
 HEAVY = (
@@ -337,7 +337,7 @@ def test_a_log_that_cannot_be_written(tmp_path: Path) -> None:
 
 
 def test_schema_and_show(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
-    from directcm.reference import render
+    from directcm.config.reference import render
 
     for suffix in (".json", ".md", ".yaml"):
         assert cli.main(["schema", "--out", str(tmp_path / f"x{suffix}")]) == 0
@@ -482,7 +482,7 @@ def test_verbs_do_what_modules_do(tiny: Any, tmp_path: Path, capsys: pytest.Capt
 @pytest.mark.slow
 def test_the_new_verbs_do_what_modules_do(tiny: Any, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     """Snapshots, sets, endpoints, errors by start time and trajectories, from the command line and from Python."""
-    from directcm import error_by_time, trajectories
+    from directcm.evaluation import error_by_time, trajectories
 
     def run(verb: str, *flags: Any, out: str, kind: str) -> Any:
         assert cli.main([verb, *map(str, flags), "--out", str(tmp_path / out)]) == 0, capsys.readouterr().err

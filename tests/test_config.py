@@ -14,7 +14,6 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from directcm import registry
 from directcm.config import (
     Config,
     Data,
@@ -33,6 +32,7 @@ from directcm.config import (
     number,
     parse,
     read_yaml,
+    registry,
     schema,
     settings_argument,
 )
@@ -812,7 +812,7 @@ def test_any_number_of_a_methods_own_is_accepted_or_refused_in_one_line(data: st
         config = parse(Config, of_methods("cd", methods={name: own}))
     except UserError as error:
         text = str(error)
-        assert len(text.splitlines()) == 1 and f"methods.{name}" in text and any(key in text for key in own)
+        assert len(text.splitlines()) == 1 and f"distill.methods.{name}" in text and any(key in text for key in own)
     else:
         now = config.hparams(name)
         assert now == {**method.hparams, **own} and method.refused(now) is None

@@ -11,12 +11,13 @@ import pytest
 import torch
 from torch import Tensor
 
-from directcm import convergence, rng
-from directcm.artifacts import open_artifact
 from directcm.config import Convergence
-from directcm.methods import Batch, Context, cm, mse
-from directcm.processes import Process, VarianceExploding, VariancePreserving
-from directcm.solvers import make_solver
+from directcm.diffusion.processes import Process, VarianceExploding, VariancePreserving
+from directcm.diffusion.solvers import make_solver
+from directcm.distill.methods import Batch, Context, cm, mse
+from directcm.evaluation import convergence
+from directcm.runtime import rng
+from directcm.runtime.artifacts import open_artifact
 
 SIZES = (20, 50, 100, 200)
 PROCESSES = {"vp": VariancePreserving.scaled_linear(), "karras": VarianceExploding()}

@@ -12,12 +12,12 @@ import pytest
 from PIL import Image
 
 from directcm import datasets
-from directcm.artifacts import open_artifact
 from directcm.config import Config, Data, embedded_images, parse
 from directcm.datasets import Item, split, write
 from directcm.datasets import folder as folder_kind
 from directcm.datasets.digits import WORDS
 from directcm.errors import UserError
+from directcm.runtime.artifacts import open_artifact
 
 # Some are quick, all together they are not: `make quick` is for what tells most in a minute.
 pytestmark = pytest.mark.slow

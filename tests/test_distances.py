@@ -11,13 +11,14 @@ import pytest
 import torch
 from torch import Tensor
 
-from directcm import distances, rng, weights
+from directcm.cli.preflight import check
 from directcm.config import Config, parse
-from directcm.distances import Distance
+from directcm.config.specs import DISTANCES
+from directcm.diffusion import distances
+from directcm.diffusion.distances import Distance
 from directcm.errors import UserError
-from directcm.preflight import check
-from directcm.specs import DISTANCES
-from directcm.weights import WEIGHTS, WeightsFile
+from directcm.runtime import rng, weights
+from directcm.runtime.weights import WEIGHTS, WeightsFile
 
 VGG = DISTANCES["lpips"].weights[0]
 # What torchvision's VGG-16 has where its features have weights: (place, channels in, channels out).

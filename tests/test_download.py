@@ -21,10 +21,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from directcm.artifacts import sha256
 from directcm.datasets import download
 from directcm.datasets.download import fetch
 from directcm.errors import UserError
+from directcm.runtime.artifacts import sha256
 from tests.patience import PATIENCE
 
 MOST = 10**8

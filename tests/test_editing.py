@@ -15,17 +15,30 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from directcm import cli, config, datasets, editing, encode, processes, rng, students
-from directcm.artifacts import Artifact, new_artifact, open_artifact, write_json
+from directcm import cli, config, datasets
 from directcm.config import Config, Data, Editing, Encode, Ode, Process
 from directcm.datasets import digits
-from directcm.editing import Part, colourisation, inpainting, reflection, spherical, strokes, super_resolution, whole
-from directcm.encode import Latents
+from directcm.diffusion import processes
+from directcm.diffusion.processes import VarianceExploding, VariancePreserving
+from directcm.diffusion.solvers import make_solver, solve
+from directcm.diffusion.teachers import Conditioning, load, mixture
+from directcm.diffusion.teachers.mixture import Mixture
+from directcm.distill import encode, students
+from directcm.distill.encode import Latents
 from directcm.errors import UserError
-from directcm.processes import VarianceExploding, VariancePreserving
-from directcm.solvers import make_solver, solve
-from directcm.teachers import Conditioning, load, mixture
-from directcm.teachers.mixture import Mixture
+from directcm.evaluation import editing
+from directcm.evaluation.editing import (
+    Part,
+    colourisation,
+    inpainting,
+    reflection,
+    spherical,
+    strokes,
+    super_resolution,
+    whole,
+)
+from directcm.runtime import rng
+from directcm.runtime.artifacts import Artifact, new_artifact, open_artifact, write_json
 
 # Some are quick, all together they are not: `make quick` is for what tells most in a minute.
 pytestmark = pytest.mark.slow

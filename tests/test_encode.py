@@ -9,11 +9,12 @@ import pytest
 import torch
 from PIL import Image
 
-from directcm import encode, rng
-from directcm.artifacts import open_artifact
 from directcm.config import Encode
-from directcm.encode import Latents
-from directcm.teachers.latent_diffusion import TextEncoders, encode_images, load_vae, to_tensor
+from directcm.diffusion.teachers.latent_diffusion import TextEncoders, encode_images, load_vae, to_tensor
+from directcm.distill import encode
+from directcm.distill.encode import Latents
+from directcm.runtime import rng
+from directcm.runtime.artifacts import open_artifact
 
 
 def make(tiny: Any, out: Path, seed: int = 24, **settings: Any) -> Any:

@@ -11,17 +11,19 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from directcm import error_by_time, rng, students
-from directcm.artifacts import open_artifact
-from directcm.encode import Latents
-from directcm.endpoints import ErrorStarts
-from directcm.error_by_time import split
+from directcm.diffusion.processes import VariancePreserving
+from directcm.diffusion.solvers import make_solver, solve
+from directcm.diffusion.teachers import load
+from directcm.diffusion.teachers.latent_diffusion import load_vae
+from directcm.distill import students
+from directcm.distill.encode import Latents
+from directcm.distill.targets import join
 from directcm.errors import UserError
-from directcm.processes import VariancePreserving
-from directcm.solvers import make_solver, solve
-from directcm.targets import join
-from directcm.teachers import load
-from directcm.teachers.latent_diffusion import load_vae
+from directcm.evaluation import error_by_time
+from directcm.evaluation.endpoints import ErrorStarts
+from directcm.evaluation.error_by_time import split
+from directcm.runtime import rng
+from directcm.runtime.artifacts import open_artifact
 
 # Some are quick, all together they are not: `make quick` is for what tells most in a minute.
 pytestmark = pytest.mark.slow
@@ -134,7 +136,7 @@ def test_shards_of_endpoints_do_not_change_a_byte(tiny: Any, solved: Any, tmp_pa
 def test_killed_endpoints_resume_to_the_same_bytes(
     tiny: Any, solved: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from directcm import targets
+    from directcm.distill import targets
 
     real, calls = targets.solve, []
 

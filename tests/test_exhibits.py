@@ -6,12 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from directcm import exhibits
 from directcm.analysis import needs
 from directcm.cli import VERBS
 from directcm.cli.declare import flags
-from directcm.config import Config
-from directcm.exhibits import Exhibit, declared
+from directcm.config import Config, exhibits
+from directcm.config.exhibits import Exhibit, declared
 
 GOOD = '"""New."""\nEXHIBITS = {"new": {"title": "New one", "takes": "metrics setting"}}\n'
 
@@ -47,11 +46,12 @@ def test_an_exhibit_for_each_value_of_a_wildcard() -> None:
 
 
 def test_what_a_file_says(tmp_path: Path) -> None:
-    path = tmp_path / "figure_new.py"
+    path = tmp_path / "figures/figure_new.py"
+    path.parent.mkdir()
     path.write_text(GOOD)
     (found,) = declared("figure", path, tmp_path)
     assert found == Exhibit(
-        *("figure", "new", "analysis.figure_new", "New.", "New one", "metrics setting"),
+        *("figure", "new", "analysis.figures.figure_new", "New.", "New one", "metrics setting"),
         short="New one",
         category="3 Figures",
     )

@@ -12,11 +12,13 @@ from types import SimpleNamespace
 
 import pytest
 
-from directcm import datasets, encode, noise, sampling
-from directcm.artifacts import Artifact, open_artifact
+from directcm import datasets
 from directcm.config import Data, Edm, Encode, Evaluation, MicroSdxl, Ode, Process, Statistics
-from directcm.metrics.evaluate import evaluate
-from directcm.teachers import edm, micro_sdxl
+from directcm.diffusion.teachers import edm, micro_sdxl
+from directcm.distill import encode, noise
+from directcm.evaluation import sampling
+from directcm.evaluation.metrics.evaluate import evaluate
+from directcm.runtime.artifacts import Artifact, open_artifact
 from tests import bars
 
 ROOT = Path(__file__).parents[1]

@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
-from directcm import launch
-from directcm.artifacts import open_artifact
 from directcm.errors import UserError
+from directcm.runtime import launch
+from directcm.runtime.artifacts import open_artifact
 from tests.patience import PATIENCE
 
 JOB = {"SLURM_JOB_ID": "31234", "SLURM_NODEID": "1", "SLURM_LAUNCH_NODE_IPADDR": "10.0.0.7"}

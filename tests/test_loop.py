@@ -12,9 +12,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from directcm import rng
 from directcm.errors import UserError
-from directcm.loop import CURVE, Job, constant, cosine, fit, make_accelerator
+from directcm.runtime import rng
+from directcm.runtime.loop import CURVE, Job, constant, cosine, fit, make_accelerator
 from tests.patience import PATIENCE
 
 

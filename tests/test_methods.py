@@ -8,11 +8,13 @@ import pytest
 import torch
 from torch import Tensor
 
-from directcm import methods, registry, rng
-from directcm.methods import Batch, Context, cm, direct_cm
-from directcm.processes import VariancePreserving
-from directcm.solvers import make_solver
-from directcm.teachers import Gaussian
+from directcm.config import registry
+from directcm.diffusion.processes import VariancePreserving
+from directcm.diffusion.solvers import make_solver
+from directcm.diffusion.teachers import Gaussian
+from directcm.distill import methods
+from directcm.distill.methods import Batch, Context, cm, direct_cm
+from directcm.runtime import rng
 
 
 class Scale:

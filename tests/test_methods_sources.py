@@ -16,12 +16,15 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from directcm import methods, rng, targets
-from directcm.artifacts import open_artifact
 from directcm.config import Ode
-from directcm.distances import norm_huber
-from directcm.encode import Latents
-from directcm.methods import (
+from directcm.config.registry import methods as registered
+from directcm.diffusion.distances import norm_huber
+from directcm.diffusion.processes import Process, VarianceExploding, VariancePreserving, expand
+from directcm.diffusion.solvers import make_solver, solve
+from directcm.diffusion.teachers import Conditioning, Gaussian, Prediction
+from directcm.distill import methods, targets
+from directcm.distill.encode import Latents
+from directcm.distill.methods import (
     Batch,
     Context,
     cd,
@@ -37,11 +40,9 @@ from directcm.methods import (
     ict,
     pd,
     training_pair,
-)  # fmt: skip
-from directcm.processes import Process, VarianceExploding, VariancePreserving, expand
-from directcm.registry import methods as registered
-from directcm.solvers import make_solver, solve
-from directcm.teachers import Conditioning, Gaussian, Prediction
+)
+from directcm.runtime import rng
+from directcm.runtime.artifacts import open_artifact
 
 KARRAS = VarianceExploding()
 VP = VariancePreserving.scaled_linear()

@@ -9,11 +9,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from directcm import rng
-from directcm.processes import Process, VarianceExploding, VariancePreserving
-from directcm.solvers import make_solver
-from directcm.teachers import Conditioning, Gaussian
-from directcm.teachers.mixture import Mixture
+from directcm.diffusion.processes import Process, VarianceExploding, VariancePreserving
+from directcm.diffusion.solvers import make_solver
+from directcm.diffusion.teachers import Conditioning, Gaussian
+from directcm.diffusion.teachers.mixture import Mixture
+from directcm.runtime import rng
 
 PROCESSES = {"vp": VariancePreserving.scaled_linear(), "ve": VarianceExploding()}
 TIMES = {"vp": [1, 10, 300, 999], "ve": [0.002, 0.1, 1.0, 80.0]}
@@ -91,7 +91,7 @@ class Exact(Gaussian):
     """Without the contract's float32, so that rounding does not hide an order."""
 
     def predict(self, x, t, cond, guidance=1.0):  # type: ignore[no-untyped-def]
-        from directcm.teachers import Prediction
+        from directcm.diffusion.teachers import Prediction
 
         eps = self.noise(x, t, cond)
         return Prediction(self.process.clean(x, eps, t), eps)

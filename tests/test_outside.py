@@ -11,13 +11,14 @@ from typing import Any
 
 import pytest
 
-from directcm import datasets, outside
-from directcm.analysis import trace
-from directcm.artifacts import open_artifact
+from directcm import datasets
+from directcm.analysis.pages import trace
 from directcm.config import Data, Diffusers, Process
 from directcm.datasets import check_classes, folder
+from directcm.diffusion.teachers import diffusers
 from directcm.errors import UserError
-from directcm.teachers import diffusers
+from directcm.runtime import outside
+from directcm.runtime.artifacts import open_artifact
 
 
 def test_digests_are_kept_until_a_file_changes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

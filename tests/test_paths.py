@@ -10,10 +10,10 @@ import pandas as pd
 import pytest
 from snakemake.utils import Paramspace
 
-from directcm import paths, plan
-from directcm.analysis.selection import main_runs
-from directcm.config import Axes, Config, load_config, parse
-from directcm.exhibits import exhibits
+from directcm.analysis.data.selection import main_runs
+from directcm.cli import plan
+from directcm.config import Axes, Config, load_config, parse, paths
+from directcm.config.exhibits import exhibits
 
 ROOT = Path(__file__).parents[1]
 

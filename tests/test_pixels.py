@@ -15,33 +15,25 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from directcm import (
-    config,
-    datasets,
-    encode,
-    noise,
-    processes,
-    registry,
-    rng,
-    sampling,
-    students,
-    targets,
-    training,
-)  # fmt: skip
-from directcm.artifacts import Artifact, new_artifact, open_artifact, open_collection, write_json
-from directcm.cards import card
-from directcm.config import Data, Edm, Encode, Evaluation, Ode, Process, Run, Targets, Train, parse
+from directcm import config, datasets
+from directcm.analysis.pages.cards import card
+from directcm.config import Data, Edm, Encode, Evaluation, Ode, Process, Run, Targets, Train, parse, registry
 from directcm.datasets import digits
-from directcm.encode import Latents
+from directcm.diffusion import processes
+from directcm.diffusion.processes import VarianceExploding, VariancePreserving, expand
+from directcm.diffusion.solvers import make_solver, solve
+from directcm.diffusion.teachers import Conditioning, edm, load, load_codec, loader, mixture, pixel_diffusion
+from directcm.diffusion.teachers.codec import to_tensor
+from directcm.diffusion.teachers.mixture import Mixture
+from directcm.diffusion.teachers.pixel_diffusion import PixelDiffusion, Pixels
+from directcm.distill import encode, noise, students, targets, training
+from directcm.distill.encode import Latents
+from directcm.distill.methods import cm, cmt, ct, pd
 from directcm.errors import UserError
-from directcm.loop import cosine, warmed
-from directcm.methods import cm, cmt, ct, pd
-from directcm.processes import VarianceExploding, VariancePreserving, expand
-from directcm.solvers import make_solver, solve
-from directcm.teachers import Conditioning, edm, load, load_codec, loader, mixture, pixel_diffusion
-from directcm.teachers.codec import to_tensor
-from directcm.teachers.mixture import Mixture
-from directcm.teachers.pixel_diffusion import PixelDiffusion, Pixels
+from directcm.evaluation import sampling
+from directcm.runtime import rng
+from directcm.runtime.artifacts import Artifact, new_artifact, open_artifact, open_collection, write_json
+from directcm.runtime.loop import cosine, warmed
 
 # Some are quick, all together they are not: `make quick` is for what tells most in a minute.
 pytestmark = pytest.mark.slow
@@ -694,4 +686,4 @@ def test_a_caption_of_two_classes_is_one_line(data: Artifact, tmp_path: Path, on
 
 
 def test_the_loader_is_what_unfinished_work_depends_on(small: Small) -> None:
-    assert loader(small.teacher) == f"teachers.{'pixel_diffusion' if small.kind == 'edm' else 'mixture'}"
+    assert loader(small.teacher) == f"diffusion.teachers.{'pixel_diffusion' if small.kind == 'edm' else 'mixture'}"

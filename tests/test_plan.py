@@ -7,11 +7,11 @@ from typing import Any
 
 import pytest
 
-from directcm import plan
-from directcm.analysis.selection import main_runs
-from directcm.artifacts import new_artifact, new_collection, write_csv
+from directcm.analysis.data.selection import main_runs
+from directcm.cli import plan
 from directcm.config import Config, Ode, parse
 from directcm.errors import UserError
+from directcm.runtime.artifacts import new_artifact, new_collection, write_csv
 
 
 def by_kind(config: Config, runs: list[dict[str, Any]]) -> dict[str, float]:
@@ -63,7 +63,7 @@ def test_rows_of_a_step(solver: str, w: float, rows: int) -> None:
 
 
 def test_every_artefact_is_planned_once() -> None:
-    from directcm import paths
+    from directcm.config import paths
 
     config = Config()
     for runs in (main_runs(config), config.runs()):

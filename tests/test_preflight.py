@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from directcm import preflight
+from directcm.cli import preflight
 from directcm.config import Config, load_config, parse
 from directcm.errors import UserError
 
@@ -52,8 +52,8 @@ def test_a_teacher_that_is_not(tmp_path: Path, one_line: Any) -> None:
 
 @pytest.mark.parametrize("metric", ["fid", "fd_dino", "clip_score", "aesthetic"])
 def test_weights_that_are_not(metric: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, one_line: Any) -> None:
-    from directcm import weights
-    from directcm.specs import EXTRACTORS, METRICS
+    from directcm.config.specs import EXTRACTORS, METRICS
+    from directcm.runtime import weights
 
     asked: list[str] = []
 

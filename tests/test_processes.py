@@ -5,10 +5,10 @@ from __future__ import annotations
 import pytest
 import torch
 
-from directcm import rng
 from directcm.config import Karras, Process
+from directcm.diffusion.processes import VarianceExploding, VariancePreserving, expand, make
 from directcm.errors import UserError
-from directcm.processes import VarianceExploding, VariancePreserving, expand, make
+from directcm.runtime import rng
 
 SDXL = {"num_train_timesteps": 1000, "beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear"}
 

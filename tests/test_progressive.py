@@ -7,11 +7,11 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from directcm import sampling
 from directcm.config import Config, parse
+from directcm.diffusion.processes import VarianceExploding
+from directcm.distill.methods import Context, pd
 from directcm.errors import UserError
-from directcm.methods import Context, pd
-from directcm.processes import VarianceExploding
+from directcm.evaluation import sampling
 
 KARRAS = VarianceExploding()
 GRID: dict[str, object] = {

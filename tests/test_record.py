@@ -11,11 +11,11 @@ import pytest
 import yaml
 from snakemake.persistence.file import FilePersistence
 
-from directcm import record
-from directcm.analysis.selection import main_runs
-from directcm.artifacts import PROVENANCE, new_artifact, open_artifact, write_json, write_text
+from directcm.analysis.data.selection import main_runs
+from directcm.cli import record
 from directcm.config import Config, load_config, read_yaml
 from directcm.errors import UserError
+from directcm.runtime.artifacts import PROVENANCE, new_artifact, open_artifact, write_json, write_text
 
 ROOT = Path(__file__).resolve().parents[1]
 TABLE = "results/tiny/tables/table1.csv"
@@ -199,7 +199,7 @@ def test_without_the_images_their_stage_has_no_output() -> None:
 
 def test_dvc_yaml_names_what_the_default_makes() -> None:
     """Each output and input of a stage is a folder of the default configuration, or the report."""
-    from directcm import paths
+    from directcm.config import paths
 
     config = load_config(ROOT / "config.yaml")
     base = read_yaml(ROOT / "dvc.yaml")

@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 from directcm.config import Config, load_config, parse
-from directcm.reference import commented_yaml, markdown, render
+from directcm.config.reference import commented_yaml, markdown, render
 
 ROOT = Path(__file__).parents[1]
 

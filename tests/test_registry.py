@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from directcm import registry
-from directcm.registry import Declared, conditions, declared, holds, methods
+from directcm.config import registry
+from directcm.config.registry import Declared, conditions, declared, holds, methods
 
 GOOD = 'LABEL = "New"\nTEACHER, TARGETS, FORWARDS = True, "", 3\n'
 

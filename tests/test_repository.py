@@ -14,7 +14,7 @@ from typing import Any
 import yaml
 from packaging.specifiers import SpecifierSet
 
-from directcm.artifacts import provenance
+from directcm.runtime.artifacts import provenance
 
 ROOT = Path(__file__).resolve().parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]

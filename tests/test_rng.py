@@ -11,7 +11,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from directcm import rng
+from directcm.runtime import rng
 
 KEY, FIRST = [2421888970791450872, 15963338962967238854], 0.4129914710447705
 
@@ -44,7 +44,7 @@ def test_numbers_are_fixed_for_ever() -> None:
 
 
 def test_another_process_draws_the_same() -> None:
-    code = "from directcm import rng; print(rng.generator(24, 'noise', 3).standard_normal().hex())"
+    code = "from directcm.runtime import rng; print(rng.generator(24, 'noise', 3).standard_normal().hex())"
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
     assert out.strip() == rng.generator(24, "noise", 3).standard_normal().hex()
 

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 from directcm.config import ODE_AXES, RUN_AXES, SETTING_AXES, Config, Ode, Run, Setting, number, parse, spell
 from directcm.config.base import Loss, Solver
+from directcm.config.specs import METHODS
 from directcm.errors import UserError
-from directcm.specs import METHODS
 
 WHOLE = st.integers(1, 10**9)
 VALUES = {

@@ -11,13 +11,15 @@ import pytest
 import torch
 from PIL import Image
 
-from directcm import noise as noise_verb
-from directcm import rng, sampling, students
-from directcm.artifacts import open_artifact
+from directcm.diffusion.teachers import load
+from directcm.diffusion.teachers.latent_diffusion import TextEncoders, decode, load_vae
+from directcm.distill import noise as noise_verb
+from directcm.distill import students
 from directcm.errors import UserError
-from directcm.teachers import load
-from directcm.teachers.latent_diffusion import TextEncoders, decode, load_vae
-from directcm.times import step_indices
+from directcm.evaluation import sampling
+from directcm.runtime import rng
+from directcm.runtime.artifacts import open_artifact
+from directcm.runtime.times import step_indices
 
 
 def test_step_indices() -> None:
@@ -153,8 +155,8 @@ def test_images_are_the_decoded_latents(tiny: Any) -> None:
 
 
 def test_noise_of_other_latents_is_refused(tiny: Any, tmp_path: Path, one_line: Any) -> None:
-    from directcm import encode
     from directcm.config import Encode
+    from directcm.distill import encode
 
     encode.make(
         Encode(posterior="mode"), tiny.teacher, tiny.data, 24, "cpu", "no", tmp_path / "x", tmp_path / "latents"

@@ -14,17 +14,20 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from directcm import noise as noise_verb
-from directcm import rng, sampling, search, students
-from directcm.artifacts import open_artifact
 from directcm.config import ClipTiny, Config, Search, Statistics, parse
+from directcm.diffusion.teachers import load
+from directcm.diffusion.teachers.codec import to_images
+from directcm.distill import noise as noise_verb
+from directcm.distill import students
 from directcm.errors import UserError
-from directcm.metrics import clip_tiny, frechet
-from directcm.metrics.extractors import build_extractor
-from directcm.metrics.features import features
-from directcm.search import best, greedy, most_probes, ternary
-from directcm.teachers import load
-from directcm.teachers.codec import to_images
+from directcm.evaluation import sampling, search
+from directcm.evaluation.metrics import clip_tiny
+from directcm.evaluation.metrics.extractors import build_extractor
+from directcm.evaluation.metrics.features import features
+from directcm.evaluation.search import best, greedy, most_probes, ternary
+from directcm.runtime import rng
+from directcm.runtime.artifacts import open_artifact
+from directcm.statistics import frechet
 
 # Some are quick, all together they are not: `make quick` is for what tells most in a minute.
 pytestmark = pytest.mark.slow

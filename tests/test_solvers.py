@@ -12,10 +12,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from directcm import rng
-from directcm.processes import VariancePreserving
-from directcm.solvers import SOLVERS, make_solver, solve
-from directcm.teachers import Conditioning, Gaussian, Prediction, Teacher
+from directcm.diffusion.processes import VariancePreserving
+from directcm.diffusion.solvers import SOLVERS, make_solver, solve
+from directcm.diffusion.teachers import Conditioning, Gaussian, Prediction, Teacher
+from directcm.runtime import rng
 
 
 class Exact(Gaussian):

@@ -14,8 +14,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from directcm import sources as sources_module
-from directcm.sources import KEPT, NEUTRAL, TEMPLATES, canonical, sources
+from directcm.runtime import sources as sources_module
+from directcm.runtime.sources import KEPT, NEUTRAL, TEMPLATES, canonical, sources
 
 ROOT = str(Path(__file__).parents[1])
 
@@ -28,28 +28,50 @@ def names(*modules: str) -> set[str]:
 
 
 def test_a_methods_closure_holds_itself_alone_among_methods() -> None:
-    found = names("training", "methods.direct_cm")
+    found = names("distill.training", "distill.methods.direct_cm")
     assert {
-        "training.py",
-        "methods/direct_cm.py",
-        "methods/__init__.py",
-        "loop.py",
-        "targets.py",
-        "students.py",
-        "rng.py",
+        "distill/training.py",
+        "distill/methods/direct_cm.py",
+        "distill/methods/__init__.py",
+        "runtime/loop.py",
+        "distill/targets.py",
+        "distill/students.py",
+        "runtime/rng.py",
     } <= found
-    assert "methods/cm.py" not in found and "teachers/micro_sdxl.py" not in found
-    assert not any(f.startswith(("metrics/", "analysis/")) for f in found)
-    assert names("training", "methods.cm") ^ found == {"methods/cm.py", "methods/direct_cm.py"}
+    assert "distill/methods/cm.py" not in found and "diffusion/teachers/micro_sdxl.py" not in found
+    assert not any(f.startswith(("evaluation/metrics/", "analysis/")) for f in found)
+    assert names("distill.training", "distill.methods.cm") ^ found == {
+        "distill/methods/cm.py",
+        "distill/methods/direct_cm.py",
+    }
 
 
-@pytest.mark.parametrize("verb", ["targets", "endpoints", "trajectories", "error_by_time", "sampling", "editing"])
+@pytest.mark.parametrize(
+    "verb",
+    [
+        "distill.targets",
+        "evaluation.endpoints",
+        "evaluation.trajectories",
+        "evaluation.error_by_time",
+        "evaluation.sampling",
+        "evaluation.editing",
+    ],
+)
 def test_what_solves_and_samples_depends_on_no_method(verb: str) -> None:
     found = names(verb)
-    assert {f"{verb}.py", "artifacts.py", "encode.py", "rng.py", "processes.py", "solvers.py"} <= found
-    assert not any(f.startswith(("methods/", "metrics/", "analysis/", "datasets/")) for f in found)
-    assert "training.py" not in found and "teachers/micro_sdxl.py" not in found
-    assert ("students.py" in found) is (verb in ("error_by_time", "sampling", "editing"))
+    assert {
+        f"{verb.replace('.', '/')}.py",
+        "runtime/artifacts.py",
+        "distill/encode.py",
+        "runtime/rng.py",
+        "diffusion/processes.py",
+        "diffusion/solvers.py",
+    } <= found
+    assert not any(f.startswith(("distill/methods/", "evaluation/metrics/", "analysis/", "datasets/")) for f in found)
+    assert "distill/training.py" not in found and "diffusion/teachers/micro_sdxl.py" not in found
+    assert ("distill/students.py" in found) is (
+        verb in ("evaluation.error_by_time", "evaluation.sampling", "evaluation.editing")
+    )
 
 
 def test_each_data_set_depends_on_itself_alone() -> None:
@@ -60,29 +82,52 @@ def test_each_data_set_depends_on_itself_alone() -> None:
 
 
 def test_the_teachers_closure_holds_no_method() -> None:
-    found = names("teachers.micro_sdxl")
-    assert {"teachers/micro_sdxl.py", "teachers/__init__.py", "loop.py", "processes.py", "artifacts.py"} <= found
-    assert not any(f.startswith("methods/") or f in ("training.py", "sampling.py", "solvers.py") for f in found)
+    found = names("diffusion.teachers.micro_sdxl")
+    assert {
+        "diffusion/teachers/micro_sdxl.py",
+        "diffusion/teachers/__init__.py",
+        "runtime/loop.py",
+        "diffusion/processes.py",
+        "runtime/artifacts.py",
+    } <= found
+    assert not any(
+        f.startswith("distill/methods/")
+        or f in ("distill/training.py", "evaluation/sampling.py", "diffusion/solvers.py")
+        for f in found
+    )
 
 
 def test_the_package_counts_and_the_neutral_ones_do_not() -> None:
-    found = names("sampling")
+    found = names("evaluation.sampling")
     assert "__init__.py" in found
-    assert not any(f"{n}.py" in found for n in NEUTRAL)
+    assert not any(
+        f.startswith((f"{n}.py", f"{n}/"))
+        for f in found
+        for n in (m.replace(".", "/") for m in NEUTRAL)
+        if n != "config"
+    )
+    # Of config/ what metrics and paths are alone.
+    measured = names("evaluation.metrics.evaluate")
+    assert {f for f in measured if f.startswith("config/")} == {"config/registry.py", "config/specs.py"}
 
 
 def test_analysis_does_not_depend_on_models() -> None:
     found = names("analysis.tables.table1")
-    assert not any(f.startswith(("teachers/", "methods/")) for f in found) and "training.py" not in found
+    assert (
+        not any(f.startswith(("diffusion/teachers/", "distill/methods/")) for f in found)
+        and "distill/training.py" not in found
+    )
 
 
 def test_a_verbs_templates_are_its_own() -> None:
     assert {"analysis/page.html", "analysis/tables/sheet.html", "analysis/tables/sheet.table.html"} <= names(
-        "analysis.opening"
+        "analysis.pages.opening"
     )
     table, claims = names("analysis.tables.table1"), names("analysis.tables.claims")
     assert "analysis/tables/sheet.tex" in table and "analysis/tables/claims.tex" in claims - table
-    assert not any(f.endswith((".html", ".tex")) for f in names("analysis.figure_results") | names("sampling"))
+    assert not any(
+        f.endswith((".html", ".tex")) for f in names("analysis.figures.figure_results") | names("evaluation.sampling")
+    )
 
 
 def test_every_template_is_beside_the_module_that_fills_it() -> None:
@@ -110,22 +155,22 @@ def test_an_unknown_module_is_an_error() -> None:
 
 def test_a_root_without_the_sources(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="is not a file"):
-        sources("rng", root=str(tmp_path))
+        sources("runtime.rng", root=str(tmp_path))
 
 
 def test_the_digest_follows_the_code(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     shutil.copytree(sources_module.PACKAGE_ROOT / "src" / "directcm", tmp_path / "src" / "directcm")
-    before = sources_module.digest("training", "methods.cm")
+    before = sources_module.digest("distill.training", "distill.methods.cm")
     monkeypatch.setattr(sources_module, "PACKAGE_ROOT", tmp_path)
-    assert sources_module.digest("training", "methods.cm") == before
-    other = sources_module.digest("training", "methods.direct_cm")
-    path = tmp_path / "src" / "directcm" / "methods" / "cm.py"
+    assert sources_module.digest("distill.training", "distill.methods.cm") == before
+    other = sources_module.digest("distill.training", "distill.methods.direct_cm")
+    path = tmp_path / "src" / "directcm" / "distill" / "methods" / "cm.py"
     text = path.read_text()
     path.write_text(text.replace('"""', '"""Better said. ', 1) + "\n\n\n# A comment.\n")
-    assert sources_module.digest("training", "methods.cm") == before
+    assert sources_module.digest("distill.training", "distill.methods.cm") == before
     path.write_text(text + "\nEDITED = True\n")
-    assert sources_module.digest("training", "methods.cm") != before
-    assert sources_module.digest("training", "methods.direct_cm") == other != before
+    assert sources_module.digest("distill.training", "distill.methods.cm") != before
+    assert sources_module.digest("distill.training", "distill.methods.direct_cm") == other != before
 
 
 PROGRAM = '''"""What it is for."""
@@ -249,7 +294,13 @@ def test_no_result_depends_on_a_docstring() -> None:
     top = Path(ROOT, "src/directcm")
     readers = {p.relative_to(top).as_posix() for p in top.rglob("*.py") if re.search(r"__doc__|getdoc", p.read_text())}
     # Of a figure or table it is the caption where no file is: the report shows it, and no result is made of it.
-    assert readers <= {"cli/__init__.py", "reference.py", "config/base.py", "registry.py", "exhibits.py"}
+    assert readers <= {
+        "cli/__init__.py",
+        "config/reference.py",
+        "config/base.py",
+        "config/registry.py",
+        "config/exhibits.py",
+    }
 
 
 @pytest.fixture
@@ -261,47 +312,52 @@ def copy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_digests_are_kept_and_nothing_is_parsed_twice(copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    before = sources_module.digest("rng")
+    before = sources_module.digest("runtime.rng")
     kept = json.loads((copy / KEPT).read_text())
-    assert len(kept) == len(sources("rng", root=str(copy)))
+    assert len(kept) == len(sources("runtime.rng", root=str(copy)))
     monkeypatch.setattr(sources_module, "canonical", lambda source: pytest.fail("parsed again"))
     sources_module._read.cache_clear()
-    assert sources_module.digest("rng") == before
+    assert sources_module.digest("runtime.rng") == before
     # What another process has kept since stays.
     (copy / KEPT).write_text(json.dumps({**kept, "0" * 64: "1" * 64}))
     monkeypatch.undo()
     sources_module._read.cache_clear()
-    sources_module.digest("solvers", root=str(copy))
+    sources_module.digest("diffusion.solvers", root=str(copy))
     assert {**kept, "0" * 64: "1" * 64}.items() < json.loads((copy / KEPT).read_text()).items()
 
 
 @pytest.mark.parametrize("content", ["", "{", "[]", '{"a": 1}', '{"a": "short"}', "\x00"])
 def test_a_broken_file_of_kept_digests_is_written_anew(copy: Path, content: str) -> None:
-    before = sources_module.digest("rng")
+    before = sources_module.digest("runtime.rng")
     (copy / KEPT).write_text(content)
     sources_module._read.cache_clear()
-    assert sources_module.digest("rng") == before and json.loads((copy / KEPT).read_text())
+    assert sources_module.digest("runtime.rng") == before and json.loads((copy / KEPT).read_text())
 
 
 def test_where_nothing_can_be_kept_digests_are_the_same(copy: Path) -> None:
-    before = sources_module.digest("rng")
+    before = sources_module.digest("runtime.rng")
     shutil.rmtree(copy / ".snakemake")
     (copy / ".snakemake").write_text("a file where the folder would be")
     sources_module._read.cache_clear()
-    assert sources_module.digest("rng") == before
+    assert sources_module.digest("runtime.rng") == before
 
 
 def test_many_processes_may_keep_digests_at_once(copy: Path) -> None:
-    code = f"from directcm import sources; sources.digest('training', 'sampling', root={str(copy)!r})"
+    code = f"from directcm.runtime import sources; sources.digest('distill.training', 'evaluation.sampling', root={str(copy)!r})"
     running = [subprocess.Popen([sys.executable, "-c", code]) for _ in range(4)]
     assert [each.wait() for each in running] == [0] * 4
-    assert len(json.loads((copy / KEPT).read_text())) == len(sources("training", "sampling", root=str(copy)))
+    assert len(json.loads((copy / KEPT).read_text())) == len(
+        sources("distill.training", "evaluation.sampling", root=str(copy))
+    )
     assert [path.name for path in (copy / KEPT).parent.iterdir()] == [KEPT.name]
 
 
 def test_a_stamp_names_the_modules() -> None:
-    found = sources_module.stamp("training", "methods.cm")
-    assert found == f"training methods.cm @{sources_module.digest('training', 'methods.cm')}"
+    found = sources_module.stamp("distill.training", "distill.methods.cm")
+    assert (
+        found
+        == f"distill.training distill.methods.cm @{sources_module.digest('distill.training', 'distill.methods.cm')}"
+    )
     assert re.fullmatch(r"[0-9a-f]{16}", found.partition("@")[2])
 
 

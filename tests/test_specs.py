@@ -6,8 +6,18 @@ from pathlib import Path
 
 import pytest
 
-from directcm import specs
-from directcm.specs import DATA_SETS, DISTANCES, EXTRACTORS, LAYOUTS, METRICS, TEACHERS, DataSet, Metric, declared
+from directcm.config import specs
+from directcm.config.specs import (
+    DATA_SETS,
+    DISTANCES,
+    EXTRACTORS,
+    LAYOUTS,
+    METRICS,
+    TEACHERS,
+    DataSet,
+    Metric,
+    declared,
+)
 
 SHARED = 'SHARED = {"better": "lower", "references": ("teacher",), "function": "gap"}\n'
 GOOD = (
@@ -25,20 +35,20 @@ def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_every_declared_thing_is_there() -> None:
     """What the literals name, without importing them: files, functions and classes."""
     for spec in (*METRICS.values(), *DISTANCES.values()):
-        path = specs.PACKAGE / ("metrics" if isinstance(spec, Metric) else "") / f"{spec.module}.py"
+        path = specs.PACKAGE / f"{spec.module.replace('.', '/')}.py"
         assert f"\ndef {spec.function}(" in path.read_text(encoding="utf-8"), spec.name
     for extractor in EXTRACTORS.values():
-        text = (specs.PACKAGE / f"metrics/{extractor.module}.py").read_text(encoding="utf-8")
+        text = (specs.PACKAGE / f"{extractor.module.replace('.', '/')}.py").read_text(encoding="utf-8")
         assert f"\nclass {extractor.made_by}(" in text, extractor.name
     for name, spec in (*DATA_SETS.items(), *LAYOUTS.items()):
-        text = (specs.PACKAGE / f"datasets/{spec.module}.py").read_text(encoding="utf-8")
-        assert spec.module == name and "\ndef items(" in text
+        text = (specs.PACKAGE / f"datasets/{name}.py").read_text(encoding="utf-8")
+        assert spec.module == f"datasets.{name}" and "\ndef items(" in text
         hooks = ("files", "ready") if getattr(spec, "lies_in", "") else ()
         assert all(f"\ndef {hook}(" in text for hook in hooks), name
     for name, kind in TEACHERS.items():
-        text = (specs.PACKAGE / f"teachers/{name}.py").read_text(encoding="utf-8")
+        text = (specs.PACKAGE / f"diffusion/teachers/{name}.py").read_text(encoding="utf-8")
         assert all(f"\ndef {hook}(" in text for hook in ("make", *(("locate", "content") if kind.pinned else ()))), name
-        assert (specs.PACKAGE / f"teachers/{kind.loader}.py").is_file()
+        assert (specs.PACKAGE / f"diffusion/teachers/{kind.loader}.py").is_file()
 
 
 def test_the_order_is_by_rank_then_by_name(package: Path) -> None:

@@ -12,8 +12,9 @@ import numpy as np
 import pytest
 from torch import Tensor
 
-from directcm import cli, stop
-from directcm.loop import fit, make_accelerator
+from directcm import cli
+from directcm.runtime import stop
+from directcm.runtime.loop import fit, make_accelerator
 from tests.test_loop import problem, same, train
 
 

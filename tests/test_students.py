@@ -10,11 +10,12 @@ from typing import Any
 import pytest
 import torch
 
-from directcm import rng, students
-from directcm.artifacts import Artifact, new_artifact, open_artifact, write_json
+from directcm.diffusion.processes import VariancePreserving
+from directcm.diffusion.teachers import Conditioning, Gaussian, load
+from directcm.distill import students
 from directcm.errors import UserError
-from directcm.processes import VariancePreserving
-from directcm.teachers import Conditioning, Gaussian, load
+from directcm.runtime import rng
+from directcm.runtime.artifacts import Artifact, new_artifact, open_artifact, write_json
 
 
 def cond(rows: int = 3) -> Conditioning:

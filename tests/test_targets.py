@@ -12,14 +12,14 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from directcm import targets as module
-from directcm.artifacts import new_artifact, open_artifact, save_tensors
-from directcm.encode import Latents
+from directcm.diffusion.processes import VariancePreserving
+from directcm.diffusion.solvers import make_solver, solve
+from directcm.diffusion.teachers import load
+from directcm.distill import targets as module
+from directcm.distill.encode import Latents
+from directcm.distill.targets import Starts, blocks_of, join
 from directcm.errors import UserError
-from directcm.processes import VariancePreserving
-from directcm.solvers import make_solver, solve
-from directcm.targets import Starts, blocks_of, join
-from directcm.teachers import load
+from directcm.runtime.artifacts import new_artifact, open_artifact, save_tensors
 
 
 @pytest.fixture
@@ -35,7 +35,7 @@ def test_a_start_point_is_its_index(starts: Starts) -> None:
 
 
 def test_start_points_are_diffused_training_latents(starts: Starts) -> None:
-    from directcm import rng
+    from directcm.runtime import rng
 
     index = list(range(30))
     ids, k, x = starts(index)

@@ -13,13 +13,10 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 
-from directcm import rng
-from directcm.artifacts import Artifact, open_artifact, sha256
 from directcm.config import Diffusers, MicroSdxl, MicroText, Process
-from directcm.errors import UserError
-from directcm.processes import VariancePreserving
-from directcm.teachers import Conditioning, diffusers, latent_diffusion, load, micro_sdxl
-from directcm.teachers.latent_diffusion import (
+from directcm.diffusion.processes import VariancePreserving
+from directcm.diffusion.teachers import Conditioning, diffusers, latent_diffusion, load, micro_sdxl
+from directcm.diffusion.teachers.latent_diffusion import (
     LatentDiffusion,
     TextEncoders,
     decode,
@@ -28,6 +25,9 @@ from directcm.teachers.latent_diffusion import (
     to_images,
     to_tensor,
 )
+from directcm.errors import UserError
+from directcm.runtime import rng
+from directcm.runtime.artifacts import Artifact, open_artifact, sha256
 
 TEXTS = ["a handwritten digit one", "a handwritten digit seven"]
 
@@ -91,7 +91,7 @@ def test_prompts_are_encoded_as_the_pipeline_does(tiny: Any, pipeline: Any) -> N
 
 
 def test_guided_sampling_is_the_stock_pipelines(tiny: Any, pipeline: Any) -> None:
-    from directcm.solvers import make_solver, solve
+    from directcm.diffusion.solvers import make_solver, solve
 
     pipeline.set_progress_bar_config(disable=True)
     x = rng.normal(0, "x", range(2), (4, 8, 8))
@@ -307,9 +307,10 @@ def test_unet_has_one_resolution_or_three() -> None:
 
 def test_a_vae_of_three_resolutions_gives_latents_of_a_quarter_of_the_side(tiny: Any, tmp_path: Path) -> None:
     """Each resolution after the first halves the side; the latents, the U-Net and the noise follow the VAE."""
-    from directcm import datasets, encode, noise
+    from directcm import datasets
     from directcm.config import Data, Encode, MicroVae
-    from directcm.encode import Latents
+    from directcm.distill import encode, noise
+    from directcm.distill.encode import Latents
 
     source = Data(kind="folder", path=tiny.data_settings.path, resolution=16)
     datasets.make(source, 24, tmp_path / "data")

@@ -9,13 +9,14 @@ from typing import Any
 import pytest
 import torch
 
-from directcm import methods, rng, students, training
-from directcm.artifacts import Artifact, open_artifact
-from directcm.encode import Latents
+from directcm.diffusion.teachers import load
+from directcm.distill import methods, students, training
+from directcm.distill.encode import Latents
+from directcm.distill.methods import Batch, cm, direct_cm
+from directcm.distill.targets import Starts, join
 from directcm.errors import UserError
-from directcm.methods import Batch, cm, direct_cm
-from directcm.targets import Starts, join
-from directcm.teachers import load
+from directcm.runtime import rng
+from directcm.runtime.artifacts import Artifact, open_artifact
 
 
 class Killed(BaseException):

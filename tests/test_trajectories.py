@@ -10,14 +10,14 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from directcm import trajectories
-from directcm.artifacts import open_artifact
 from directcm.config import Ode
-from directcm.encode import Latents
-from directcm.solvers import make_solver, solve
-from directcm.targets import Starts, join
-from directcm.teachers import load
-from directcm.trajectories import choose
+from directcm.diffusion.solvers import make_solver, solve
+from directcm.diffusion.teachers import load
+from directcm.distill.encode import Latents
+from directcm.distill.targets import Starts, join
+from directcm.evaluation import trajectories
+from directcm.evaluation.trajectories import choose
+from directcm.runtime.artifacts import open_artifact
 
 
 def make(tiny: Any, out: Path, count: int = 4, solver: str = "ddim", intervals: int = 5, w: float = 3.0) -> Any:

@@ -15,7 +15,8 @@ from typing import Any
 
 import pytest
 
-from directcm import cli, warm
+from directcm import cli
+from directcm.runtime import warm
 from tests.patience import PATIENCE, until
 
 DIRECTCM = [sys.executable, "-m", "directcm.cli"]
@@ -245,7 +246,7 @@ def test_two_callers_at_once_and_each_its_own_status(tmp_path: Path) -> None:
 def test_a_process_is_accompanied_as_long_as_it_lasts() -> None:
     """Its verbs may ask at once, before the helper has imported; killed, it leaves neither helper nor folder."""
     code = (
-        "import os, subprocess, sys, time\nfrom directcm import warm\nwarm.has_gpu = lambda: False\n"
+        "import os, subprocess, sys, time\nfrom directcm.runtime import warm\nwarm.has_gpu = lambda: False\n"
         "print(warm.accompany(['train', 'features_teacher'], modules='json'), os.environ[warm.HELPER], warm._started[0].pid, flush=True)\n"
         f"print(subprocess.run([*{DIRECTCM!r}, 'targets'], capture_output=True).returncode, flush=True)\ntime.sleep({PATIENCE})"
     )

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from directcm import weights
+from directcm.config.specs import DISTANCES, EXTRACTORS
 from directcm.errors import UserError
-from directcm.specs import DISTANCES, EXTRACTORS
-from directcm.weights import WEIGHTS, WeightsFile, weights_file, weights_folder
+from directcm.runtime import weights
+from directcm.runtime.weights import WEIGHTS, WeightsFile, weights_file, weights_folder
 
 
 @pytest.fixture

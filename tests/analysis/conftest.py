@@ -9,14 +9,14 @@ from typing import Any
 import numpy as np
 import pytest
 
-from directcm.analysis.collect import COMPARISONS_COLUMNS, METRICS_COLUMNS
-from directcm.analysis.selection import FLOOR, TEACHER
-from directcm.artifacts import Artifact, new_artifact, new_collection, open_artifact, write_csv, write_json
+from directcm.analysis.data.collect import COMPARISONS_COLUMNS, METRICS_COLUMNS
+from directcm.analysis.data.selection import FLOOR, TEACHER
 from directcm.config import Config, load_config
-from directcm.registry import methods
-from directcm.rng import generator
-from directcm.sampling import set_name as part
-from directcm.specs import METHODS, METRICS
+from directcm.config.registry import methods
+from directcm.config.specs import METHODS, METRICS
+from directcm.evaluation.sampling import set_name as part
+from directcm.runtime.artifacts import Artifact, new_artifact, new_collection, open_artifact, write_csv, write_json
+from directcm.runtime.rng import generator
 
 RUN: dict[str, Any] = {
     "method": "cm", "solver": "ddim", "N": 50, "w": 3.0, "adapter": "lora64", "loss": "mse", "lr": 1e-4, "batch_size": 16,

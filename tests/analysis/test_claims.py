@@ -13,15 +13,15 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from directcm.analysis.compare import COLUMNS as COMPARISONS
+from directcm.analysis.data.compare import COLUMNS as COMPARISONS
 from directcm.analysis.tables import claims as module
 from directcm.analysis.tables.claim import Claim, Compared, about, beside, compared, read_claims
 from directcm.analysis.tables.claims import COLUMNS, FAILS, HOLDS, NOT_RUN, UNDECIDED, UNTESTABLE, claims
-from directcm.artifacts import read_csv, write_csv
 from directcm.config import Config, load_config, parse
+from directcm.config.registry import FIRST
+from directcm.config.specs import METHODS, METRICS
 from directcm.errors import UserError
-from directcm.registry import FIRST
-from directcm.specs import METHODS, METRICS
+from directcm.runtime.artifacts import read_csv, write_csv
 
 SHIPPED = Path(__file__).resolve().parents[2] / "workflow" / "claims.yaml"
 STAR = {"N": 50, "w": 3.0, "adapter": "lora4", "steps": 250}

@@ -8,10 +8,10 @@ import shutil
 
 import pytest
 
-from directcm.analysis import collect, compare
-from directcm.analysis.collect import TABLES, comparisons_rows, errors_rows, metrics_rows, students_rows
-from directcm.artifacts import MANIFEST, read_csv, write_csv
+from directcm.analysis.data import collect, compare
+from directcm.analysis.data.collect import TABLES, comparisons_rows, errors_rows, metrics_rows, students_rows
 from directcm.errors import UserError
+from directcm.runtime.artifacts import MANIFEST, read_csv, write_csv
 
 ODE = {"solver": "ddim", "N": 50, "w": 3.0}
 FD = ("fd_tiny", "teacher")
@@ -92,7 +92,7 @@ def test_what_is_no_metrics_is_an_error(make, run, tmp_path):
     with pytest.raises(UserError, match="does not belong in the set"):
         collection = make.student_metrics(run, {(250, 1): {FD: 1.0}}).parent
         make.metrics("CM", run, {FD: 1.0}, step=62, folder=collection / "step~250,sampling_steps~1")
-        from directcm.artifacts import new_collection
+        from directcm.runtime.artifacts import new_collection
 
         new_collection(collection, "metrics", ["step~250,sampling_steps~1"], settings={})
         metrics_rows([collection])

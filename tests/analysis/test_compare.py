@@ -11,17 +11,25 @@ import numpy as np
 import pytest
 from safetensors.numpy import save
 
-from directcm.analysis.compare import COLUMNS, DISTANCES, compare
-from directcm.analysis.inference import crossed, frechet_difference_test, kernel_difference_test, paired_bootstrap
-from directcm.artifacts import Artifact, new_artifact, new_collection, open_artifact, read_csv, write_csv, write_json
+from directcm.analysis.data.compare import COLUMNS, DISTANCES, compare
 from directcm.config import SETTING_AXES, Setting, Statistics
+from directcm.config.registry import FIRST
+from directcm.config.specs import METHODS, METRICS
 from directcm.errors import UserError
-from directcm.metrics import function
-from directcm.metrics.frechet import frechet_distance
-from directcm.metrics.kernel import cmmd, kernel_distance
-from directcm.registry import FIRST
-from directcm.rng import generator
-from directcm.specs import METHODS, METRICS
+from directcm.evaluation.metrics import function
+from directcm.runtime.artifacts import (
+    Artifact,
+    new_artifact,
+    new_collection,
+    open_artifact,
+    read_csv,
+    write_csv,
+    write_json,
+)
+from directcm.runtime.rng import generator
+from directcm.statistics.frechet import frechet_distance
+from directcm.statistics.inference import crossed, frechet_difference_test, kernel_difference_test, paired_bootstrap
+from directcm.statistics.kernel import cmmd, kernel_distance
 
 # Some are quick, all together they are not: `make quick` is for what tells most in a minute.
 pytestmark = pytest.mark.slow

@@ -7,9 +7,9 @@ import statistics
 import pytest
 from matplotlib.colors import to_hex
 
-from directcm.analysis import figure_budget, figure_sensitivity
-from directcm.artifacts import read_csv
+from directcm.analysis.figures import figure_budget, figure_sensitivity
 from directcm.errors import UserError
+from directcm.runtime.artifacts import read_csv
 from tests.analysis import tidy_tables as tables
 from tests.analysis.tidy_tables import MAIN, SNAPSHOTS, alike, outputs, spy, value
 

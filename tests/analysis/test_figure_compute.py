@@ -6,9 +6,9 @@ import math
 
 import pytest
 
-from directcm.analysis import figure_compute
-from directcm.artifacts import read_csv
+from directcm.analysis.figures import figure_compute
 from directcm.errors import UserError
+from directcm.runtime.artifacts import read_csv
 from tests.analysis import tidy_tables as tables
 from tests.analysis.tidy_tables import MAIN, SNAPSHOTS, alike, outputs, spy
 

@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
-from directcm.analysis import figure_convergence
-from directcm.analysis.figure_convergence import PANELS, SERIES
-from directcm.artifacts import Artifact, new_artifact, open_artifact, read_csv, write_csv
+from directcm.analysis.figures import figure_convergence
+from directcm.analysis.figures.figure_convergence import PANELS, SERIES
 from directcm.errors import UserError
+from directcm.runtime.artifacts import Artifact, new_artifact, open_artifact, read_csv, write_csv
 from tests.analysis.tidy_tables import alike, outputs, spy
 
 SIZES = (10, 20, 50, 100)

@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from directcm.analysis import figure_curves as figure
-from directcm.artifacts import read_csv, write_csv
+from directcm.analysis.figures import figure_curves as figure
+from directcm.config.specs import METHODS
 from directcm.errors import UserError
-from directcm.specs import METHODS
+from directcm.runtime.artifacts import read_csv, write_csv
 from tests.analysis.tidy_tables import alike, outputs, spy
 
 

@@ -10,12 +10,12 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from directcm.analysis import figure_editing as figure
-from directcm.analysis import style
-from directcm.artifacts import Artifact, new_artifact, open_artifact, read_csv, write_json
+from directcm.analysis.figures import figure_editing as figure
+from directcm.analysis.figures import style
+from directcm.config.specs import METHODS
 from directcm.errors import UserError
-from directcm.rng import generator
-from directcm.specs import METHODS
+from directcm.runtime.artifacts import Artifact, new_artifact, open_artifact, read_csv, write_json
+from directcm.runtime.rng import generator
 from tests.analysis.tidy_tables import alike, outputs, spy
 
 EDITS = ("inpainting", "colourisation", "super_resolution", "sdedit")

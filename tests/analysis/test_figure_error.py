@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from directcm.analysis import figure_error
-from directcm.artifacts import read_csv, write_csv
+from directcm.analysis.figures import figure_error
 from directcm.errors import UserError
+from directcm.runtime.artifacts import read_csv, write_csv
 from tests.analysis import tidy_tables as tables
 from tests.analysis.tidy_tables import MAIN, alike, outputs, spy
 

@@ -11,7 +11,8 @@ import pytest
 from matplotlib.colors import to_hex
 from scipy import stats
 
-from directcm.analysis import (
+from directcm.analysis.data import tidy
+from directcm.analysis.figures import (
     figure_budget,
     figure_compute,
     figure_curves,
@@ -19,9 +20,8 @@ from directcm.analysis import (
     figure_results,
     figure_training,
     style,
-    tidy,
 )
-from directcm.artifacts import read_csv, write_csv
+from directcm.runtime.artifacts import read_csv, write_csv
 from tests.analysis.tidy_tables import MAIN, METRIC_COLUMNS, STUDENT_COLUMNS, alike, outputs, spy
 
 SEEDS = (0, 1, 2)

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from directcm.analysis import figure_map, style
-from directcm.artifacts import read_csv
+from directcm.analysis.figures import figure_map, style
 from directcm.errors import UserError
+from directcm.runtime.artifacts import read_csv
 from tests.analysis import tidy_tables as tables
 from tests.analysis.tidy_tables import MAIN, SNAPSHOTS, alike, outputs, spy, value
 

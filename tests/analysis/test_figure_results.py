@@ -5,10 +5,10 @@ from __future__ import annotations
 import pytest
 from matplotlib.colors import to_hex
 
-from directcm.analysis import figure_results as figure
-from directcm.analysis import style
-from directcm.artifacts import read_csv, write_csv
+from directcm.analysis.figures import figure_results as figure
+from directcm.analysis.figures import style
 from directcm.errors import UserError
+from directcm.runtime.artifacts import read_csv, write_csv
 from tests.analysis.tidy_tables import FLOOR, MAIN, PAIRS, TEACHER, alike, outputs, spy, value
 
 

@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from directcm.analysis import figure_samples as figure
+from directcm.analysis.figures import figure_samples as figure
 from directcm.analysis.page import plain
-from directcm.artifacts import read_csv
+from directcm.config.specs import METHODS
 from directcm.errors import UserError
-from directcm.specs import METHODS
+from directcm.runtime.artifacts import read_csv
 from tests.analysis.tidy_tables import alike, outputs, spy
 
 CAPTIONS = [

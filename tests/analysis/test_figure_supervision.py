@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from directcm.analysis import figure_supervision
-from directcm.artifacts import new_artifact, open_artifact, read_csv
+from directcm.analysis.figures import figure_supervision
 from directcm.errors import UserError
-from directcm.rng import generator
+from directcm.runtime.artifacts import new_artifact, open_artifact, read_csv
+from directcm.runtime.rng import generator
 from tests.analysis import tidy_tables as tables
 from tests.analysis.tidy_tables import alike, outputs, spy
 

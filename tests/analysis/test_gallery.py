@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from directcm.analysis.gallery import Picture, gallery, read_items, size
+from directcm.analysis.pages.gallery import Picture, gallery, read_items, size
 from directcm.errors import UserError
 
 HOSTILE = '"><script>alert(1)</script> 🎉 $x$'

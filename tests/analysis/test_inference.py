@@ -12,8 +12,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from directcm.analysis import inference
-from directcm.analysis.inference import (
+from directcm.errors import UserError
+from directcm.runtime.rng import generator
+from directcm.statistics import inference
+from directcm.statistics.frechet import frechet_distance
+from directcm.statistics.inference import (
     cautious_p,
     crossed,
     frechet_difference_test,
@@ -21,10 +24,7 @@ from directcm.analysis.inference import (
     kernel_difference_test,
     paired_bootstrap,
 )
-from directcm.errors import UserError
-from directcm.metrics.frechet import frechet_distance
-from directcm.metrics.kernel import cmmd, kernel_distance
-from directcm.rng import generator
+from directcm.statistics.kernel import cmmd, kernel_distance
 
 
 def band(rate: float, runs: int) -> tuple[float, float]:

@@ -13,11 +13,11 @@ import pytest
 import yaml
 from PIL import Image
 
-from directcm.analysis import opening
+from directcm.analysis.pages import opening
 from directcm.analysis.tables import cells, claims, table1
-from directcm.artifacts import read_csv, write_csv
+from directcm.config.specs import METHODS, METRICS
 from directcm.errors import UserError
-from directcm.specs import METHODS, METRICS
+from directcm.runtime.artifacts import read_csv, write_csv
 from tests.analysis.tidy_tables import outputs
 
 # Some are quick, all together they are not: `make quick` is for what tells most in a minute.
@@ -38,7 +38,7 @@ EVERY = {
 
 def page(make, config, tmp_path, captions=("a digit", "another"), side=16, claims_yaml=SHIPPED, columns=12):
     """(the page, its path) of a made-up run; Figure 2 is drawn as `directcm figure samples` draws it."""
-    from directcm.analysis import figure_samples
+    from directcm.analysis.figures import figure_samples
 
     metrics, comparisons = make.tidy(config)
     rows = list(range(len(captions)))

@@ -9,7 +9,7 @@ from types import SimpleNamespace
 import pytest
 import yaml
 
-from directcm.analysis.provenance import (
+from directcm.analysis.pages.provenance import (
     COLUMNS,
     costs_page,
     provenance_page,
@@ -17,10 +17,10 @@ from directcm.analysis.provenance import (
     read_records,
     step_of_benchmark,
 )
-from directcm.artifacts import new_artifact, new_collection, open_artifact, read_csv
 from directcm.config import Convergence, Editing
+from directcm.config.exhibits import exhibits
 from directcm.errors import UserError
-from directcm.exhibits import exhibits
+from directcm.runtime.artifacts import new_artifact, new_collection, open_artifact, read_csv
 
 HEADER = "s\th:m:s\tmax_rss\tmax_vms\n"
 REPORT = Path(__file__).parents[2] / "workflow" / "report"
@@ -236,7 +236,7 @@ def test_captions_say_what_their_figure_shows(configure, name, pair, many):
 
 @pytest.mark.parametrize("name", ["table_comparison", "table_search"])
 def test_captions_say_that_small_p_are_refined(configure, name):
-    from directcm.analysis import inference
+    from directcm.statistics import inference
 
     assert inference.FEW == inference.REFINE == 10
     words = caption(configure, name, {}, "N", pytest.importorskip("docutils.core"))

@@ -12,13 +12,13 @@ from typing import Any
 import pytest
 
 from directcm import cli
-from directcm.analysis import publish as module
-from directcm.analysis.collect import ERRORS_COLUMNS, STUDENTS_COLUMNS
-from directcm.analysis.publish import MARK, configuration, filled, markdown, matching, publish, relevant, shown
-from directcm.artifacts import read_csv, write_csv, write_json
+from directcm.analysis.data.collect import ERRORS_COLUMNS, STUDENTS_COLUMNS
+from directcm.analysis.pages import publish as module
+from directcm.analysis.pages.publish import MARK, configuration, filled, markdown, matching, publish, relevant, shown
 from directcm.config import Config, load_config, parse
+from directcm.config.specs import METRICS
 from directcm.errors import UserError
-from directcm.specs import METRICS
+from directcm.runtime.artifacts import read_csv, write_csv, write_json
 
 # Some are quick, all together they are not: `make quick` is for what tells most in a minute.
 pytestmark = pytest.mark.slow

@@ -11,12 +11,12 @@ from typing import Any
 import pytest
 
 from directcm import cli
-from directcm.analysis.publish import relevant
-from directcm.analysis.reproduced import judge, reproduced
+from directcm.analysis.pages.publish import relevant
+from directcm.analysis.pages.reproduced import judge, reproduced
 from directcm.analysis.tables.cells import COLUMNS
-from directcm.artifacts import write_csv, write_json
 from directcm.config import Config, load_config, parse
 from directcm.errors import UserError
+from directcm.runtime.artifacts import write_csv, write_json
 from tests.analysis.tidy_tables import table
 
 # Some are quick, all together they are not: `make quick` is for what tells most in a minute.

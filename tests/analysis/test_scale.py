@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from directcm.analysis.selection import describe
+from directcm.analysis.data.selection import describe
 from directcm.analysis.tables.cells import same_scale
 from directcm.config import Config, parse
 

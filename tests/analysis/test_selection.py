@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from directcm.analysis.selection import (
+from directcm.analysis.data.selection import (
     base_setting,
     describe,
     main_runs,
@@ -14,9 +14,9 @@ from directcm.analysis.selection import (
     select_runs,
     swept,
 )
-from directcm.artifacts import read_csv
 from directcm.config import ODE_AXES, SETTING_AXES
 from directcm.errors import UserError
+from directcm.runtime.artifacts import read_csv
 
 GRID = {
     "students": [

@@ -6,8 +6,9 @@ import itertools
 
 import pytest
 
-from directcm.analysis import style, tidy
-from directcm.analysis.style import LOOKS, luminance
+from directcm.analysis.data import tidy
+from directcm.analysis.figures import style
+from directcm.analysis.figures.style import LOOKS, luminance
 from tests.analysis import tidy_tables as tables
 
 

@@ -13,7 +13,7 @@ from html.parser import HTMLParser
 import numpy as np
 import pytest
 
-from directcm.analysis.selection import FLOOR, main_runs
+from directcm.analysis.data.selection import FLOOR, main_runs
 from directcm.analysis.tables.cells import COLUMNS, paper_value
 from directcm.analysis.tables.sheet import latex
 from directcm.analysis.tables.table1 import text
@@ -512,6 +512,6 @@ def test_the_analysis_never_imports_torch():
         "for m in pkgutil.walk_packages(a.__path__, 'directcm.analysis.'): importlib.import_module(m.name)\n"
         "print(*sys.modules)"
     )
-    light = "import sys\nfrom directcm.analysis import collect, gallery, needs, provenance, selection\nfrom directcm.analysis.tables import claims, table1, table4\nprint(*sys.modules)"
+    light = "import sys\nfrom directcm.analysis import needs\nfrom directcm.analysis.data import collect, selection\nfrom directcm.analysis.pages import gallery, provenance\nfrom directcm.analysis.tables import claims, table1, table4\nprint(*sys.modules)"
     assert "torch" not in loaded(every)
     assert not loaded(light) & {"torch", "matplotlib", "pandas", "seaborn", "scipy"}

@@ -8,15 +8,15 @@ from typing import Any
 
 import pytest
 
-from directcm.analysis import figure_training
-from directcm.analysis.collect import METRICS_COLUMNS, STUDENTS_COLUMNS
+from directcm.analysis.data.collect import METRICS_COLUMNS, STUDENTS_COLUMNS
+from directcm.analysis.figures import figure_training
 from directcm.analysis.tables import table4
 from directcm.analysis.tables.table4 import COMPUTE, TABLE4_COLUMNS, UPDATES, equal_compute, evaluations
-from directcm.artifacts import write_csv
 from directcm.config import Config, parse
+from directcm.config.registry import methods
+from directcm.config.specs import METHODS
 from directcm.errors import UserError
-from directcm.registry import methods
-from directcm.specs import METHODS
+from directcm.runtime.artifacts import write_csv
 from tests.analysis.tidy_tables import MAIN, available, table
 
 CONTENT: dict[str, Any] = {

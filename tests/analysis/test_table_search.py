@@ -8,9 +8,9 @@ import re
 import pytest
 
 from directcm.analysis.tables.table_search import COLUMNS, times, write
-from directcm.artifacts import new_artifact, open_artifact, write_json
 from directcm.config import Config
 from directcm.errors import UserError
+from directcm.runtime.artifacts import new_artifact, open_artifact, write_json
 
 
 def side(value, indices, own):

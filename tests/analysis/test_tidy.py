@@ -7,9 +7,9 @@ import statistics
 
 import pytest
 
-from directcm.analysis import tidy
-from directcm.artifacts import write_csv
+from directcm.analysis.data import tidy
 from directcm.errors import UserError
+from directcm.runtime.artifacts import write_csv
 from tests.analysis import tidy_tables as tables
 from tests.analysis.tidy_tables import MAIN
 

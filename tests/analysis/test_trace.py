@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 
 from directcm import cli
-from directcm.analysis import trace
-from directcm.artifacts import Artifact, new_artifact, new_collection, open_artifact
+from directcm.analysis.pages import trace
 from directcm.errors import UserError
+from directcm.runtime.artifacts import Artifact, new_artifact, new_collection, open_artifact
 
 
 def make(folder: Path, kind: str, text: str, **inputs: Artifact) -> Artifact:

@@ -13,11 +13,11 @@ from pathlib import Path
 from typing import Any
 
 from directcm.analysis import needs
-from directcm.artifacts import Artifact, new_artifact, open_artifact, write_csv
 from directcm.config import SETTING_AXES, Config, Setting
-from directcm.registry import FIRST
-from directcm.rng import generator
-from directcm.specs import METHODS, METRICS
+from directcm.config.registry import FIRST
+from directcm.config.specs import METHODS, METRICS
+from directcm.runtime.artifacts import Artifact, new_artifact, open_artifact, write_csv
+from directcm.runtime.rng import generator
 
 # The paper's two methods.
 PAPERS = {name: METHODS[name] for name in FIRST}
@@ -291,7 +291,7 @@ def legible(figure: Any) -> list[str]:
 
 def spy(monkeypatch: Any) -> list[Any]:
     """The figures that are saved from now on, with their `words`, each checked to be legible before it is closed."""
-    from directcm.analysis import style
+    from directcm.analysis.figures import style
 
     saved: list[Any] = []
     save = style.save

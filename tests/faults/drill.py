@@ -22,8 +22,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from directcm.artifacts import MANIFEST, open_artifact, read_json, sha256
 from directcm.errors import UserError
+from directcm.runtime.artifacts import MANIFEST, open_artifact, read_json, sha256
 from tests.runs import SMOKE, copy_repository, make_run
 
 VERBS = ("teacher", "encode", "targets", "train", "sample", "features")

@@ -21,7 +21,7 @@ import pytest
 from safetensors.torch import load_file, save_file
 
 from directcm import cli
-from directcm.artifacts import open_artifact, sha256
+from directcm.runtime.artifacts import open_artifact, sha256
 from tests.faults import drill
 from tests.patience import PATIENCE, until
 from tests.runs import ROOT, SMOKE, copy_repository, make_run
@@ -167,7 +167,7 @@ def test_nan_in_the_weights(tiny: Any, tmp_path: Path) -> None:
     """From a teacher whose manifest is right: the damage was done before it was sealed."""
     import torch
 
-    from directcm.artifacts import new_artifact
+    from directcm.runtime.artifacts import new_artifact
 
     with new_artifact(tmp_path / "teacher", "teacher", settings=tiny.teacher.settings) as art:
         for path in sorted(tiny.teacher.folder.iterdir()):

@@ -12,8 +12,8 @@ import pytest
 import torch
 from PIL import Image
 
-from directcm import rng
-from directcm.artifacts import Artifact, new_artifact, open_artifact, save_tensors, write_csv, write_json
+from directcm.runtime import rng
+from directcm.runtime.artifacts import Artifact, new_artifact, open_artifact, save_tensors, write_csv, write_json
 
 SIDE = 8
 

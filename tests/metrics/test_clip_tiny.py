@@ -8,12 +8,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from directcm import rng
-from directcm.artifacts import open_artifact
 from directcm.config import ClipTiny
 from directcm.errors import UserError
-from directcm.metrics import clip_tiny
-from directcm.metrics.clip_tiny import (
+from directcm.evaluation.metrics import clip_tiny
+from directcm.evaluation.metrics.clip_tiny import (
     CaptionTokenizer,
     contrastive_loss,
     degraded,
@@ -22,7 +20,9 @@ from directcm.metrics.clip_tiny import (
     shifted,
     train_tokenizer,
 )
-from directcm.metrics.extractors import ClipTinyExtractor, build_extractor
+from directcm.evaluation.metrics.extractors import ClipTinyExtractor, build_extractor
+from directcm.runtime import rng
+from directcm.runtime.artifacts import open_artifact
 
 TINY = ClipTiny(width=16, layers=1, patch=4, steps=6, batch_size=16, head_steps=4)
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from directcm.artifacts import open_artifact
+from directcm.runtime.artifacts import open_artifact
 from tests.runs import copy_repository, make_run, planned
 
 METRIC = '''"""Contrast: the standard deviation of an image's grey levels."""
@@ -58,10 +58,10 @@ TEACHER = '''"""The exact score of Gaussians around the mean image of each class
 
 import torch
 
-from directcm.artifacts import new_artifact, save_tensors, write_json
+from directcm.runtime.artifacts import new_artifact, save_tensors, write_json
 from directcm.config import PixelUnet
-from directcm.teachers.mixture import COMPONENTS
-from directcm.teachers.pixel_diffusion import classes_of, make_unet, read_images
+from directcm.diffusion.teachers.mixture import COMPONENTS
+from directcm.diffusion.teachers.pixel_diffusion import classes_of, make_unet, read_images
 
 KIND = {
     "about": "Gaussians around the classes' means",
@@ -101,7 +101,11 @@ metrics: [ode_error, fd_tiny, prompt_accuracy, contrast]
 @pytest.mark.pipeline
 def test_a_metric_a_data_set_and_a_teacher_are_one_file_each(tmp_path, digit_data, digit_noise, make_samples):
     folder = copy_repository(tmp_path / "copy")
-    for path, text in (("metrics/contrast", METRIC), ("datasets/stripes", DATA_SET), ("teachers/averages", TEACHER)):
+    for path, text in (
+        ("evaluation/metrics/contrast", METRIC),
+        ("datasets/stripes", DATA_SET),
+        ("diffusion/teachers/averages", TEACHER),
+    ):
         (folder / f"src/directcm/{path}.py").write_text(text)
     (folder / "own.yaml").write_text(OVERLAY)
     run = make_run(folder)

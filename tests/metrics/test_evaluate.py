@@ -11,20 +11,20 @@ from typing import Any
 import numpy as np
 import pytest
 
-from directcm.artifacts import open_artifact, open_collection
 from directcm.config import ClipTiny, Config, Ode, Statistics
+from directcm.config.specs import METRICS
 from directcm.errors import UserError
-from directcm.metrics import prompt_accuracy as module
-from directcm.metrics.bootstrap import mean_interval
-from directcm.metrics.clip_tiny import make_extractor
-from directcm.metrics.evaluate import FLOOR, evaluate, evaluate_collection
-from directcm.metrics.extractors import FeatureExtractor, build_extractor
-from directcm.metrics.features import features, features_collection
-from directcm.metrics.frechet import frechet_distance
-from directcm.metrics.kernel import cmmd, kernel_distance
-from directcm.metrics.manifold import manifold
-from directcm.metrics.prompt_accuracy import train_classifier
-from directcm.specs import METRICS
+from directcm.evaluation.metrics import prompt_accuracy as module
+from directcm.evaluation.metrics.clip_tiny import make_extractor
+from directcm.evaluation.metrics.evaluate import FLOOR, evaluate, evaluate_collection
+from directcm.evaluation.metrics.extractors import FeatureExtractor, build_extractor
+from directcm.evaluation.metrics.features import features, features_collection
+from directcm.evaluation.metrics.prompt_accuracy import train_classifier
+from directcm.runtime.artifacts import open_artifact, open_collection
+from directcm.statistics.bootstrap import mean_interval
+from directcm.statistics.frechet import frechet_distance
+from directcm.statistics.kernel import cmmd, kernel_distance
+from directcm.statistics.manifold import manifold
 
 # Some are quick, all together they are not: `make quick` is for what tells most in a minute.
 pytestmark = pytest.mark.slow
@@ -272,13 +272,13 @@ def test_refuses_wrong_requests(world, tmp_path):
 
 
 def test_evaluate_needs_no_torch():
-    code = "import sys, directcm.metrics.evaluate as e; print(json.dumps([m for m in ('torch',) if m in sys.modules]))"
+    code = "import sys, directcm.evaluation.metrics.evaluate as e; print(json.dumps([m for m in ('torch',) if m in sys.modules]))"
     result = subprocess.run([sys.executable, "-c", "import json; " + code], capture_output=True, text=True, check=True)
     assert json.loads(result.stdout) == []
 
 
 def test_distances_on_features_of_the_right_sides(world, tmp_path, monkeypatch):
-    from directcm.metrics import frechet
+    from directcm.statistics import frechet
 
     content = run(world, tmp_path / "m", metrics=MORE, step=250)
     # 60 rows of 16 features are too few for FD∞: no entry, and nothing else is missed.
@@ -314,7 +314,7 @@ def test_distances_on_features_of_the_right_sides(world, tmp_path, monkeypatch):
 
 def test_the_four_are_computed_once_a_side(world, tmp_path, monkeypatch):
     calls = []
-    monkeypatch.setattr("directcm.metrics.manifold.manifold", lambda a, b: calls.append(1) or manifold(a, b))
+    monkeypatch.setattr("directcm.statistics.manifold.manifold", lambda a, b: calls.append(1) or manifold(a, b))
     run(world, tmp_path / "m", metrics=MORE)
     assert len(calls) == 2
 

@@ -10,10 +10,10 @@ import torch
 from PIL import Image
 from torch import nn
 
-from directcm import rng
+from directcm.config.specs import EXTRACTORS
 from directcm.errors import UserError
-from directcm.metrics import extractors
-from directcm.metrics.extractors import (
+from directcm.evaluation.metrics import extractors
+from directcm.evaluation.metrics.extractors import (
     AestheticLaion,
     ClipVitL14,
     DinoSize,
@@ -24,8 +24,8 @@ from directcm.metrics.extractors import (
     interpolate_positions,
     legacy_inception,
 )
-from directcm.metrics.quality import QualityHead
-from directcm.specs import EXTRACTORS
+from directcm.evaluation.metrics.quality import QualityHead
+from directcm.runtime import rng
 
 SMALL = DinoSize(hidden=32, layers=2, heads=4, patch=14, pretrained_grid=6, size=56)
 

@@ -6,10 +6,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import linalg
 
-from directcm import rng
 from directcm.errors import UserError
-from directcm.metrics import frechet
-from directcm.metrics.frechet import frechet_distance, frechet_infinite, infinite_sizes
+from directcm.runtime import rng
+from directcm.statistics import frechet
+from directcm.statistics.frechet import frechet_distance, frechet_infinite, infinite_sizes
 
 
 def draw(key: int, n: int, dim: int) -> np.ndarray:

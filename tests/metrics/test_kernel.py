@@ -6,10 +6,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.spatial.distance import cdist
 
-from directcm import rng
 from directcm.errors import UserError
-from directcm.metrics import kernel
-from directcm.metrics.kernel import cmmd, kernel_distance
+from directcm.runtime import rng
+from directcm.statistics import kernel
+from directcm.statistics.kernel import cmmd, kernel_distance
 
 
 def draw(key: int, n: int, dim: int) -> np.ndarray:

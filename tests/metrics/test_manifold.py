@@ -9,10 +9,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from directcm import rng
 from directcm.errors import UserError
-from directcm.metrics import manifold as module
-from directcm.metrics.manifold import NEIGHBOURS, manifold
+from directcm.runtime import rng
+from directcm.statistics import manifold as module
+from directcm.statistics.manifold import NEIGHBOURS, manifold
 
 
 def draw(key: int, n: int, dim: int) -> np.ndarray:

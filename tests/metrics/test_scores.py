@@ -6,13 +6,13 @@ import numpy as np
 import pytest
 import torch
 
-from directcm import rng
 from directcm.errors import UserError
-from directcm.metrics.bootstrap import difference_interval, mean_interval
-from directcm.metrics.clip_score import cosine
-from directcm.metrics.ode_error import ode_error
-from directcm.metrics.prompt_accuracy import train_classifier
-from directcm.metrics.quality import QualityHead, head_from_state, load_laion_head
+from directcm.evaluation.metrics.clip_score import cosine
+from directcm.evaluation.metrics.ode_error import ode_error
+from directcm.evaluation.metrics.prompt_accuracy import train_classifier
+from directcm.evaluation.metrics.quality import QualityHead, head_from_state, load_laion_head
+from directcm.runtime import rng
+from directcm.statistics.bootstrap import difference_interval, mean_interval
 
 
 def test_ode_error_matches_rows_by_number():

@@ -11,8 +11,8 @@ import pytest
 import torch
 from PIL import Image
 
-from directcm import rng
-from directcm.cards import card
+from directcm.analysis.pages.cards import card
+from directcm.runtime import rng
 
 # Some are quick, all together they are not: `make quick` is for what tells most in a minute.
 pytestmark = pytest.mark.slow

@@ -14,8 +14,8 @@ from typing import Any
 
 import pytest
 
-from directcm import stop, warm
-from directcm.artifacts import open_artifact, read_json
+from directcm.runtime import stop, warm
+from directcm.runtime.artifacts import open_artifact, read_json
 from tests.patience import PATIENCE
 from tests.runs import HOSTILE
 
@@ -71,7 +71,8 @@ def test_a_job_that_nobody_submitted_for_a_verb_is_not_requeued(tmp_path: Path) 
     script = textwrap.dedent(
         f"""
         import os, signal, sys
-        from directcm import cli, stop
+        from directcm import cli
+        from directcm.runtime import stop
         stop.PATIENCE = 0
         def told(*_):
             os.kill(os.getpid(), {int(signal.SIGTERM)})
@@ -95,7 +96,8 @@ def test_a_helper_that_is_killed_costs_no_finished_work(tmp_path: Path) -> None:
         textwrap.dedent(
             """
             import os, signal, socket, subprocess, sys, threading, time
-            from directcm import cli, warm
+            from directcm import cli
+            from directcm.runtime import warm
             where = sys.argv[1]
             def work(argv):
                 os.kill(os.getppid(), signal.SIGKILL)
@@ -129,7 +131,7 @@ def test_a_helper_that_is_killed_costs_no_finished_work(tmp_path: Path) -> None:
 
 
 def test_the_commit_is_that_of_the_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from directcm.artifacts import provenance
+    from directcm.runtime.artifacts import provenance
 
     subprocess.run(["git", "init", "--quiet", str(tmp_path / "dotfiles")], check=True)
     before = provenance()["commit"]

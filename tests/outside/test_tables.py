@@ -14,9 +14,9 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from directcm import datasets
-from directcm.artifacts import open_artifact
 from directcm.config import Data
 from directcm.errors import UserError
+from directcm.runtime.artifacts import open_artifact
 
 # Some are quick, all together they are not: `make quick` is for what tells most in a minute.
 pytestmark = pytest.mark.slow

@@ -10,11 +10,11 @@ from typing import Any
 import pytest
 import torch
 
-from directcm.artifacts import open_artifact
 from directcm.config import Diffusers, Process
+from directcm.diffusion.teachers import diffusers, load
+from directcm.diffusion.teachers.latent_diffusion import TextEncoders, load_vae
 from directcm.errors import UserError
-from directcm.teachers import diffusers, load
-from directcm.teachers.latent_diffusion import TextEncoders, load_vae
+from directcm.runtime.artifacts import open_artifact
 
 # Some are quick, all together they are not: `make quick` is for what tells most in a minute.
 pytestmark = pytest.mark.slow
@@ -292,7 +292,7 @@ def test_a_key_that_changes_numbers_is_refused(
 def test_a_real_inpainting_unet_is_refused_before_any_job(pipeline: Any, tmp_path: Path, one_line: Any) -> None:
     from diffusers import UNet2DConditionModel
 
-    from directcm import preflight
+    from directcm.cli import preflight
     from directcm.config import Config, parse
 
     folder = spelled(pipeline, tmp_path / "pipeline", None, False)

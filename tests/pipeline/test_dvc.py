@@ -143,7 +143,7 @@ def test_in_the_clone_a_change_plans_what_depends_on_it(clone: SimpleNamespace) 
     assert what_is_planned(clone.run) == ONE_MORE_SEED
     (clone.folder / "config.yaml").write_text(before)
     # Code as well, because the records say what the files were made from.
-    module = clone.folder / "src/directcm/analysis/figure_curves.py"
+    module = clone.folder / "src/directcm/analysis/figures/figure_curves.py"
     text = module.read_text()
     module.write_text(text + "\nEDITED = True\n")
     assert what_is_planned(clone.run) == {"figure_curves": 1, "gallery": 1}

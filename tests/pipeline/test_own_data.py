@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageDraw
 
-from directcm.artifacts import open_artifact, sha256
+from directcm.runtime.artifacts import open_artifact, sha256
 from tests.runs import SMOKE, copy_repository, make_run, planned
 
 pytestmark = [pytest.mark.pipeline, pytest.mark.slow]

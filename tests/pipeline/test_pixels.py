@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from directcm.registry import methods
+from directcm.config.registry import methods
 from tests.runs import copy_repository, make_run, planned
 
 pytestmark = pytest.mark.pipeline

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from directcm.artifacts import read_csv
+from directcm.runtime.artifacts import read_csv
 from tests.runs import make_run
 
 pytestmark = [pytest.mark.pipeline, pytest.mark.browser, pytest.mark.slow]

@@ -13,9 +13,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from directcm import paths
-from directcm.analysis.selection import main_runs
-from directcm.config import load_config
+from directcm.analysis.data.selection import main_runs
+from directcm.config import load_config, paths
 from tests import bars
 from tests.patience import PATIENCE
 from tests.runs import SMOKE, make_run, planned
@@ -179,7 +178,7 @@ def test_touching_every_source_re_runs_nothing(smoke: Path) -> None:
 
 
 def test_a_better_comment_re_runs_nothing(smoke: Path) -> None:
-    path = smoke / "src/directcm/rng.py"
+    path = smoke / "src/directcm/runtime/rng.py"
     before = path.read_text()
     try:
         path.write_text(before.replace('"""', '"""Better said. ', 1) + "\n\n\n# Nothing is computed here.\n")
@@ -190,7 +189,7 @@ def test_a_better_comment_re_runs_nothing(smoke: Path) -> None:
 
 
 def test_editing_direct_cm_plans_direct_cm_and_nothing_else(smoke: Path) -> None:
-    path = smoke / "src/directcm/methods/direct_cm.py"
+    path = smoke / "src/directcm/distill/methods/direct_cm.py"
     before = path.read_text()
     try:
         path.write_text(before + "\nEDITED = True\n")
@@ -219,8 +218,8 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from directcm.methods import Batch, Context
-from directcm.students import Student
+from directcm.distill.methods import Batch, Context
+from directcm.distill.students import Student
 
 LABEL = "Denoiser"
 TEACHER, TARGETS, FORWARDS = False, "", 1
@@ -242,8 +241,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from directcm.analysis import style, tidy
-from directcm.artifacts import write_csv
+from directcm.analysis.data import tidy
+from directcm.analysis.figures import style
+from directcm.runtime.artifacts import write_csv
 from directcm.config import Setting
 
 EXHIBITS = {"counts": {"title": "Samples behind each metric", "takes": "metrics setting", "section": "Counted"}}
@@ -268,7 +268,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from directcm.analysis.tables.sheet import Cell, Head, Row, Sheet, write as write_sheets
-from directcm.artifacts import read_csv, write_csv
+from directcm.runtime.artifacts import read_csv, write_csv
 from directcm.config import Config
 
 EXHIBITS = {
@@ -293,7 +293,7 @@ def test_a_figure_and_a_table_are_one_file_each(smoke: Path, tmp_path: Path) -> 
     folder = tmp_path / "copy"
     shutil.copytree(smoke, folder)
     analysis = folder / "src/directcm/analysis"
-    (analysis / "figure_counts.py").write_text(SAMPLES)
+    (analysis / "figures/figure_counts.py").write_text(SAMPLES)
     (analysis / "tables/table_seeds.py").write_text(SEEDS)
     run = make_run(folder)
     done = run("snakemake", "--cores", "1", *SMOKE, "--", "paper")
@@ -323,7 +323,7 @@ def test_a_method_is_one_file_and_one_line(smoke: Path, tmp_path: Path) -> None:
     """Nothing else is touched, nothing that is there is made again, and it stands in the table, the figure and the costs."""
     folder = tmp_path / "copy"
     shutil.copytree(smoke, folder)
-    (folder / "src/directcm/methods/denoiser.py").write_text(DENOISER)
+    (folder / "src/directcm/distill/methods/denoiser.py").write_text(DENOISER)
     preset = folder / "workflow/presets/smoke.yaml"
     before = preset.read_text()
     assert before.count("\nevaluation:") == 1
@@ -353,7 +353,12 @@ FIGURES |= {"sensitivity", "map"}
 
 @pytest.mark.parametrize(
     ("module", "figures"),
-    [("style", FIGURES), ("figure_map", {"map"}), ("figure_sweep", {"sweep"}), ("tables/cells", set())],
+    [
+        ("figures/style", FIGURES),
+        ("figures/figure_map", {"map"}),
+        ("figures/figure_sweep", {"sweep"}),
+        ("tables/cells", set()),
+    ],
 )
 def test_editing_a_figure_plans_that_figure_only(smoke: Path, module: str, figures: set[str]) -> None:
     path = smoke / f"src/directcm/analysis/{module}.py"
@@ -365,7 +370,7 @@ def test_editing_a_figure_plans_that_figure_only(smoke: Path, module: str, figur
         # The gallery shows the pictures; Table 1 has a picture of its own. The report's first page has Table 1 and Figure 2.
         tables = {"table1", "table2", "table3", "table_metrics", "table_comparison", "figure_results"}
         wanted = {f"figure_{name}" for name in figures} if figures else tables
-        assert jobs == wanted | {"gallery"} | ({"opening"} if module in ("style", "tables/cells") else set())
+        assert jobs == wanted | {"gallery"} | ({"opening"} if module in ("figures/style", "tables/cells") else set())
     finally:
         path.write_text(before)
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from directcm.artifacts import open_artifact, sha256
+from directcm.runtime.artifacts import open_artifact, sha256
 from tests.patience import PATIENCE, until
 from tests.runs import SMOKE, copy_repository, make_run
 from tests.slurm.cluster import Cluster, processes

@@ -29,7 +29,7 @@ rule compare:
         mem_mb=later(2000, 16000),
         runtime=later(20, 240),
     params:
-        code=code("analysis.compare"),
+        code=code("analysis.data.compare"),
         settings=literal(settings(CONFIG.statistics)),
         setting=lambda wildcards: axes_of(wildcards, Setting),
         features=lambda wildcards, input: named(NEEDED, input.features),
@@ -72,7 +72,7 @@ rule collect:
         "../../envs/directcm.yaml"
     threads: 1
     params:
-        code=code("analysis.collect", "paths"),
+        code=code("analysis.data.collect", "config.paths"),
         settings=lambda wildcards: READ[wildcards.scope],
         results=subpath(output[0], ancestor=3),
         out=subpath(output[0], parent=True),
@@ -102,7 +102,7 @@ rule cards:
         "../../envs/directcm.yaml"
     threads: 1
     params:
-        code=code("cards"),
+        code=code("analysis.pages.cards"),
         settings=lambda wildcards: READ[wildcards.scope],
         results=subpath(output[0], ancestor=2),
     message:
@@ -194,7 +194,7 @@ rule opening:
         "../../envs/directcm.yaml"
     threads: 1
     params:
-        code=code("analysis.opening"),
+        code=code("analysis.pages.opening"),
         settings=literal(READ["paper"]),
         samples=rows_of,
     message:
@@ -224,7 +224,7 @@ rule gallery:
         "../../envs/directcm.yaml"
     threads: 1
     params:
-        code=code("analysis.gallery"),
+        code=code("analysis.pages.gallery"),
         pictures=lambda wildcards: json.dumps(pictures_of(wildcards.scope)),
         title=f"Gallery, preset {CONFIG.preset}",
     message:
@@ -260,7 +260,7 @@ rule costs:
         "../../envs/directcm.yaml"
     threads: 1
     params:
-        code=code("analysis.provenance", "paths"),
+        code=code("analysis.pages.provenance", "config.paths"),
         settings=literal(settings(CONFIG)),
         results=subpath(output[0], ancestor=2),
     message:
@@ -290,7 +290,7 @@ rule provenance:
         "../../envs/directcm.yaml"
     threads: 1
     params:
-        code=code("analysis.provenance", "paths"),
+        code=code("analysis.pages.provenance", "config.paths"),
         settings=literal(settings(CONFIG)),
         results=subpath(output[0], ancestor=2),
     message:

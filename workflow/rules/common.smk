@@ -12,20 +12,23 @@ from pathlib import Path
 import pandas as pd
 from snakemake.utils import Paramspace
 
-from directcm import datasets, paths, preflight, warm
+from directcm import datasets
+from directcm.config import paths
+from directcm.cli import preflight
+from directcm.runtime import warm
 from directcm.analysis.tables.claim import beside, compared, read_claims
 from directcm.analysis.needs import available
-from directcm.analysis.selection import base_setting, main_runs, main_setting
+from directcm.analysis.data.selection import base_setting, main_runs, main_setting
 from directcm.analysis.tables.cells import same_scale
 from directcm.cli.rules import command as verb
 from directcm.config import RUN_AXES, Config, Ode, Run, Setting, number
 from directcm.config import parse as validated
 from directcm.errors import UserError
-from directcm.exhibits import exhibits
-from directcm.specs import DISTANCES, EXTRACTORS, METHODS, METRICS, TEACHERS
-from directcm.registry import START_POINTS, methods
-from directcm.sources import stamp
-from directcm.stop import mark_own_job
+from directcm.config.exhibits import exhibits
+from directcm.config.specs import DISTANCES, EXTRACTORS, METHODS, METRICS, TEACHERS
+from directcm.config.registry import START_POINTS, methods
+from directcm.runtime.sources import stamp
+from directcm.runtime.stop import mark_own_job
 
 # Of a job that the SLURM executor submitted: a verb that is stopped puts this one back into the queue, and no other.
 if workflow.remote_exec:
@@ -143,12 +146,12 @@ def code(*modules):
 def measuring(metrics):
     """The code of an evaluation by these metrics: each is a module of its own."""
     return code(
-        "metrics.evaluate", *sorted({f"metrics.{METRICS[m].module}" for m in metrics})
+        "evaluation.metrics.evaluate", *sorted({METRICS[m].module for m in metrics})
     )
 
 
 # The module that reads the teacher: what is made with it depends on its code.
-LOADER = f"teachers.{TEACHERS[CONFIG.teacher.kind].loader}"
+LOADER = f"diffusion.teachers.{TEACHERS[CONFIG.teacher.kind].loader}"
 
 
 def settings(block):
@@ -175,7 +178,7 @@ def known(function):
 
 @known
 def extracting(wildcards):
-    return code("metrics.features", f"metrics.{EXTRACTORS[wildcards.extractor].module}")
+    return code("evaluation.metrics.features", EXTRACTORS[wildcards.extractor].module)
 
 
 def later(small, large):
@@ -204,7 +207,7 @@ def pinned(wildcards):
     kind = CONFIG.teacher.kind
     if not TEACHERS[kind].pinned:
         return ""
-    found = importlib.import_module(f"directcm.teachers.{kind}")
+    found = importlib.import_module(f"directcm.diffusion.teachers.{kind}")
     return found.content(getattr(CONFIG.teacher, kind), Path(OUT, "teacher"))
 
 

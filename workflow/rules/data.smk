@@ -47,7 +47,7 @@ rule noise:
         mem_mb=later(2000, 8000),
         runtime=later(10, 30),
     params:
-        code=code("noise"),
+        code=code("distill.noise"),
         samples=lambda wildcards: (
             CONFIG.search.samples
             if wildcards.noise == "search_noise"

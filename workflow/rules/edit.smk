@@ -16,7 +16,7 @@ rule edit_teacher:
         runtime=later(30, 480),
         gpu=1,
     params:
-        code=code("editing", LOADER),
+        code=code("evaluation.editing", LOADER),
         settings=literal(settings(CONFIG.editing)),
         batch_size=CONFIG.evaluation.batch_size,
         precision=CONFIG.evaluation.precision,
@@ -47,7 +47,7 @@ rule edit:
         runtime=later(20, 120),
         gpu=1,
     params:
-        code=code("editing", LOADER),
+        code=code("evaluation.editing", LOADER),
         settings=literal(settings(CONFIG.editing)),
         batch_size=CONFIG.evaluation.batch_size,
         precision=CONFIG.evaluation.precision,

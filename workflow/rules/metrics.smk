@@ -15,7 +15,7 @@ rule extractor:
         runtime=later(30, 60),
         gpu=1,
     params:
-        code=code("metrics.clip_tiny"),
+        code=code("evaluation.metrics.clip_tiny"),
         settings=lambda wildcards: settings(
             getattr(CONFIG.extractors, wildcards.extractor)
         ),
@@ -241,7 +241,7 @@ rule error_by_time:
         runtime=later(20, 120),
         gpu=1,
     params:
-        code=code("error_by_time", LOADER),
+        code=code("evaluation.error_by_time", LOADER),
         settings=error_settings(),
         batch_size=CONFIG.evaluation.batch_size,
         precision=CONFIG.evaluation.precision,

@@ -19,7 +19,7 @@ rule reference:
         runtime=later(60, 1440),
         gpu=1,
     params:
-        code=code("sampling", LOADER),
+        code=code("evaluation.sampling", LOADER),
         settings=evaluation(),
         shards=CONFIG.evaluation.jobs,
         seed=SEED,
@@ -50,7 +50,7 @@ rule sample:
         runtime=later(30, 480),
         gpu=1,
     params:
-        code=code("sampling", LOADER),
+        code=code("evaluation.sampling", LOADER),
         settings=evaluation(),
         sets=known(
             lambda wildcards: [
@@ -91,9 +91,9 @@ rule search:
     params:
         code=known(
             lambda wildcards: code(
-                "search",
+                "evaluation.search",
                 LOADER,
-                f"metrics.{METRICS[CONFIG.search_metric()].module}",
+                METRICS[CONFIG.search_metric()].module,
             )
         ),
         settings=lambda wildcards: settings(

@@ -116,7 +116,7 @@ def edits_of(wildcards, input):
     return [f"{n}={p}" for n, p in zip(names, [input.teacher, *input.students])]
 
 
-# Figures and tables declare themselves (directcm.exhibits). What they take, by the flag: a rule's inputs …
+# Figures and tables declare themselves (directcm.config.exhibits). What they take, by the flag: a rule's inputs …
 INPUTS = {
     **{
         name: {name: f"{OUT}/{name}/manifest.json"}

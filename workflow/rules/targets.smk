@@ -18,7 +18,7 @@ rule targets:
         runtime=later(60, 1440),
         gpu=1,
     params:
-        code=code("targets", LOADER),
+        code=code("distill.targets", LOADER),
         settings=literal(settings(CONFIG.targets)),
         precision=CONFIG.evaluation.precision,
         start_points=lambda wildcards: wildcards.coupling.removeprefix(",coupling~")
@@ -50,7 +50,7 @@ rule endpoints:
         runtime=later(60, 1440),
         gpu=1,
     params:
-        code=code("endpoints", LOADER),
+        code=code("evaluation.endpoints", LOADER),
         settings=error_settings(),
         batch_size=CONFIG.targets.batch_size,
         precision=CONFIG.evaluation.precision,
@@ -80,7 +80,7 @@ rule trajectories:
         runtime=later(10, 60),
         gpu=1,
     params:
-        code=code("trajectories", LOADER),
+        code=code("evaluation.trajectories", LOADER),
         trajectories=CONFIG.figures.trajectories,
         precision=CONFIG.evaluation.precision,
         solver=CONFIG.ode.solver,

@@ -16,7 +16,7 @@ rule teacher:
         # A teacher that is not trained is only looked at or written down.
         gpu=int(TEACHERS[CONFIG.teacher.kind].learns),
     params:
-        code=code(f"teachers.{CONFIG.teacher.kind}"),
+        code=code(f"diffusion.teachers.{CONFIG.teacher.kind}"),
         kind=CONFIG.teacher.kind,
         settings=literal(settings(getattr(CONFIG.teacher, CONFIG.teacher.kind))),
         process=literal(settings(CONFIG.process)),
@@ -47,7 +47,7 @@ rule encode:
         runtime=later(20, 240),
         gpu=1,
     params:
-        code=code("encode", LOADER),
+        code=code("distill.encode", LOADER),
         settings=literal(settings(CONFIG.encode)),
         precision=CONFIG.evaluation.precision,
         seed=SEED,

@@ -12,7 +12,7 @@ rule convergence:
         mem_mb=4000,
         runtime=30,
     params:
-        code=code("convergence"),
+        code=code("evaluation.convergence"),
         settings=lambda wildcards: settings(CONFIG.convergence),
         seed=SEED,
     message:

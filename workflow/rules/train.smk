@@ -22,7 +22,9 @@ rule train:
         processes=1,
     params:
         code=known(
-            lambda wildcards: code("training", LOADER, f"methods.{wildcards.method}")
+            lambda wildcards: code(
+                "distill.training", LOADER, f"distill.methods.{wildcards.method}"
+            )
         ),
         launch=known(
             lambda wildcards, resources: (

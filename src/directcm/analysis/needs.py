@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from directcm.analysis.selection import main_runs, select_runs, swept
+from directcm.analysis.data.selection import main_runs, select_runs, swept
 from directcm.analysis.tables.cells import headline, others
 from directcm.config import Config
-from directcm.exhibits import Exhibit, exhibits
-from directcm.registry import FIRST
+from directcm.config.exhibits import Exhibit, exhibits
+from directcm.config.registry import FIRST
 
 
 def facts(config: Config) -> dict[str, bool]:

@@ -6,7 +6,7 @@ import functools
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from directcm.artifacts import write_text
+from directcm.runtime.artifacts import write_text
 
 if TYPE_CHECKING:
     from jinja2 import Environment

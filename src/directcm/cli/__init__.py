@@ -12,9 +12,9 @@ from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import IO, Any
 
-from directcm import environment, stop
 from directcm.cli import analysis, declare, distill, evaluation, material, upkeep
 from directcm.errors import UserError
+from directcm.runtime import environment, stop
 
 # By name: every public function of the verbs' modules that stands there.
 VERBS: dict[str, Callable[..., None]] = {
@@ -124,9 +124,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def entry() -> int:
-    """The program: a verb in a fork of the import helper (directcm.warm) where there is one, else here."""
+    """The program: a verb in a fork of the import helper (directcm.runtime.warm) where there is one, else here."""
     if "DIRECTCM_WARM" in os.environ:
-        from directcm import warm
+        from directcm.runtime import warm
 
         status = warm.ask(sys.argv[1:])
         if status is not None:

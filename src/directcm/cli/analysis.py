@@ -10,10 +10,10 @@ from typing import Annotated, Any, Literal
 
 from directcm import config
 from directcm.cli import options as o
+from directcm.config.exhibits import names
+from directcm.config.registry import FIRST
+from directcm.config.specs import METHODS
 from directcm.errors import UserError
-from directcm.exhibits import names
-from directcm.registry import FIRST
-from directcm.specs import METHODS
 
 Settings = Annotated[config.Config, o.block("configuration")]
 Table = Annotated[Path, o.Option(metavar="CSV", filled="input.NAME")]
@@ -45,7 +45,7 @@ def compare(
     job: o.Seeded,
 ) -> None:
     """Compare students: methods, later with earlier, more steps with few, two values of an axis."""
-    from directcm.analysis import compare
+    from directcm.analysis.data import compare
 
     theirs: dict[str, list[str]] = {}
     for name, path in features:
@@ -72,8 +72,8 @@ def compare(
 
 def collect(*, settings: Settings, results: o.Results, scope: o.Scope, job: o.Job) -> None:
     """Put all numbers of a scope into tidy tables."""
-    from directcm import paths
-    from directcm.analysis import collect
+    from directcm.analysis.data import collect
+    from directcm.config import paths
 
     wanted = paths.measured(settings, o.runs_of(settings, scope), scope)
     collect.collect(**{name: [results / path for path in found] for name, found in wanted.items()}, out=job.out)
@@ -136,15 +136,15 @@ def figure(
 
 
 def _exhibit(verb: str, name: str, given: Mapping[str, Any]) -> tuple[Any, list[Any]]:
-    """The module of a figure or table, and what it takes of the flags that were given (`directcm.exhibits`)."""
-    from directcm.artifacts import open_artifact
+    """The module of a figure or table, and what it takes of the flags that were given (`directcm.config.exhibits`)."""
+    from directcm.runtime.artifacts import open_artifact
 
     made: dict[str, Callable[[Any], Any]] = {
         "setting": lambda axes: config.Setting.of(axes, f"{verb} {name}: --setting"),
         "samples": _samples_of,
         "edits": lambda placed: {row: open_artifact(path, "edits") for row, path in placed},
     }
-    module = import_module(f"directcm.analysis.{'tables.' if verb == 'table' else 'figure_'}{name}")
+    module = import_module(f"directcm.analysis.{'tables.' if verb == 'table' else 'figures.figure_'}{name}")
     taken = next(iter(module.EXHIBITS.values()))["takes"].split()
     if lacking := [flag for flag in taken if given[flag] is None]:
         raise UserError(f"{verb} {name}: --{lacking[0].replace('_', '-')} is missing")
@@ -153,7 +153,7 @@ def _exhibit(verb: str, name: str, given: Mapping[str, Any]) -> tuple[Any, list[
 
 def _samples_of(items: Sequence[tuple[str, str]]) -> dict[str, list[Any]]:
     """Row → its samples: the teacher's shards, and of a student's collection the finished student in the fewest steps."""
-    from directcm.artifacts import COLLECTION, MANIFEST, open_artifact, open_collection, read_json
+    from directcm.runtime.artifacts import COLLECTION, MANIFEST, open_artifact, open_collection, read_json
 
     sets: dict[str, list[Any]] = {}
     for row, path in items:
@@ -177,7 +177,7 @@ def opening(
     job: o.Job,
 ) -> None:
     """Write the report's first page: Table 1, Figure 2 and the verdicts."""
-    from directcm.analysis import opening
+    from directcm.analysis.pages import opening
 
     opening.opening(metrics, compared, claims, comparisons, drawn, _samples_of(samples), settings, job.out)
 
@@ -191,15 +191,15 @@ def gallery(
     job: o.Job,
 ) -> None:
     """Write a page of pictures that a click enlarges."""
-    from directcm.analysis import gallery
+    from directcm.analysis.pages import gallery
 
     gallery.gallery(gallery.read_items(pictures), job.out, title)
 
 
 def costs(*, settings: Settings, results: o.Results, scope: o.Scope, job: o.Job) -> None:
     """Write what each step cost, as a page and as CSV."""
-    from directcm import paths
-    from directcm.analysis import provenance
+    from directcm.analysis.pages import provenance
+    from directcm.config import paths
 
     runs = o.runs_of(settings, scope)
     made = [results / name for name in paths.artefacts(settings, runs, scope)]
@@ -209,8 +209,8 @@ def costs(*, settings: Settings, results: o.Results, scope: o.Scope, job: o.Job)
 
 def provenance(*, settings: Settings, results: o.Results, scope: o.Scope, job: o.Job) -> None:
     """Write what ran, and from what."""
-    from directcm import paths
-    from directcm.analysis import provenance
+    from directcm.analysis.pages import provenance
+    from directcm.config import paths
 
     made = [results / name for name in paths.artefacts(settings, o.runs_of(settings, scope), scope)]
     provenance.provenance_page(settings, made, job.out)
@@ -218,6 +218,6 @@ def provenance(*, settings: Settings, results: o.Results, scope: o.Scope, job: o
 
 def cards(*, settings: Settings, results: o.Results, scope: o.Scope, job: o.Job) -> None:
     """Write each student's model card, and the list of them."""
-    from directcm import cards
+    from directcm.analysis.pages import cards
 
     cards.cards(results, o.runs_of(settings, scope), job.out)

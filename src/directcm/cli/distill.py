@@ -7,10 +7,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
-from directcm import config, registry
+from directcm import config
 from directcm.cli import options as o
+from directcm.config import registry
+from directcm.config.specs import DISTANCES
 from directcm.errors import UserError
-from directcm.specs import DISTANCES
 
 Targets = Annotated[o.Artifact, o.artefact("targets")]
 
@@ -30,7 +31,7 @@ def targets(
 ) -> None:
     """Solve the ODE from a shard of the start points."""
     job.prepare()
-    from directcm import targets
+    from directcm.distill import targets
 
     what = (settings, ode.value, shard, teacher, latents)
     targets.make(*what, job.seed, job.device, precision, job.scratch, job.out, start_points)
@@ -49,7 +50,7 @@ def endpoints(
 ) -> None:
     """Solve the ODE from a shard of the start points of the errors by start time."""
     job.prepare()
-    from directcm import endpoints
+    from directcm.evaluation import endpoints
 
     what = (settings, ode.value, shard, batch_size, teacher, latents)
     endpoints.make(*what, job.seed, job.device, precision, job.scratch, job.out)
@@ -60,7 +61,7 @@ def trajectories(
 ) -> None:
     """Keep whole ODE trajectories from a few start points of training."""
     job.prepare()
-    from directcm import trajectories
+    from directcm.evaluation import trajectories
 
     what = (count, ode.value, teacher, latents)
     trajectories.make(*what, job.seed, job.device, precision, job.out)
@@ -105,7 +106,7 @@ def train(
 ) -> None:
     """Distil the teacher into a student."""
     job.prepare()
-    from directcm import training
+    from directcm.distill import training
 
     sizes = {"lr": lr, "batch_size": batch_size, "pool": pool, "steps": steps, "seed": training_seed}
     run = config.Run.of({"method": method, **ode.value.axes(), "adapter": adapter, "loss": loss, **sizes}, "train")

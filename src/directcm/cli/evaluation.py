@@ -9,8 +9,8 @@ from typing import Annotated, Any, Literal
 
 from directcm import config
 from directcm.cli import options as o
+from directcm.config.specs import EXTRACTORS, METHODS
 from directcm.errors import UserError
-from directcm.specs import EXTRACTORS, METHODS
 
 Endpoints = Annotated[o.Artifact, o.artefact("endpoints")]
 Features = Annotated[o.Artifact, o.artefact("features")]
@@ -18,7 +18,7 @@ Collection = Annotated[dict[str, o.Artifact], o.Option(read=str, opened=lambda p
 
 
 def _collection(path: str, kind: str) -> dict[str, o.Artifact]:
-    from directcm.artifacts import open_collection
+    from directcm.runtime.artifacts import open_collection
 
     return open_collection(path, kind)
 
@@ -38,7 +38,7 @@ def sample(
 ) -> None:
     """Sample teacher or student from the shared noise."""
     job.prepare()
-    from directcm import sampling
+    from directcm.evaluation import sampling
 
     what = sampling.Evaluated(settings, teacher, latents, noise, job.seed, job.device)
     if student is None:
@@ -65,7 +65,7 @@ def search(
 ) -> None:
     """Find a student's sampling times by a greedy ternary search."""
     job.prepare()
-    from directcm import search
+    from directcm.evaluation import search
 
     what = (settings, statistics, evaluation, student, teacher, latents, noise, search_noise, reference, extractor)
     search.make(*what, job.seed, job.device, job.scratch, job.out)
@@ -85,7 +85,7 @@ def error_by_time(
 ) -> None:
     """Measure a student's ODE error by start time, in latents and pixels."""
     job.prepare()
-    from directcm import error_by_time
+    from directcm.evaluation import error_by_time
 
     what = (settings, batch_size, precision, student, teacher, latents, endpoints, refined)
     error_by_time.make(*what, job.seed, job.device, job.out)
@@ -105,7 +105,7 @@ def edit(
 ) -> None:
     """Edit held-out images without training: inpainting, colourisation, super-resolution …"""
     job.prepare()
-    from directcm import editing
+    from directcm.evaluation import editing
 
     what = (settings, ode.value, batch_size, precision, teacher, latents, student, reference)
     editing.make(*what, job.seed, job.device, job.out)
@@ -114,7 +114,7 @@ def edit(
 def convergence(*, settings: Annotated[config.Convergence, o.block("convergence")], job: o.Work) -> None:
     """Measure what theory predicts as N grows, on exact teachers of its own."""
     job.prepare()
-    from directcm import convergence
+    from directcm.evaluation import convergence
 
     convergence.make(settings, job.seed, job.out)
 
@@ -127,8 +127,8 @@ def extractor(
     job: o.Work,
 ) -> None:
     """Train the small CLIP and its quality head."""
-    from directcm.metrics import clip_tiny
-    from directcm.progress import Progress
+    from directcm.evaluation.metrics import clip_tiny
+    from directcm.runtime.progress import Progress
 
     progress = Progress(f"extractor: {name}", settings.steps)
 
@@ -152,7 +152,7 @@ def features(
     job: o.Job,
 ) -> None:
     """Extract features of samples, or of the data reference."""
-    from directcm.metrics import features
+    from directcm.evaluation.metrics import features
 
     rest = (data, noise, extractor, batch_size, job.out)
     how: dict[str, Any] = {"device": job.device, "progress": o.counted(f"features: {name}", "image")}
@@ -205,8 +205,8 @@ def evaluate(
     job: o.Seeded,
 ) -> None:
     """Compute the metrics of one set of samples."""
-    from directcm.artifacts import open_artifact
-    from directcm.metrics import evaluate
+    from directcm.evaluation.metrics import evaluate
+    from directcm.runtime.artifacts import open_artifact
 
     def by_name(found: Sequence[o.Artifact]) -> dict[str, o.Artifact]:
         return {f.settings["extractor"]: f for f in found}

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 
 from directcm import config
 from directcm.cli import options as o
-from directcm.specs import TEACHERS
+from directcm.config.specs import TEACHERS
 
 
 def data(
@@ -34,7 +34,7 @@ def teacher(
     """Train a small teacher, record an existing one, or make the exact one."""
     job.prepare()
     block: Any = config.Teacher.model_fields[kind].annotation
-    module = importlib.import_module(f"directcm.teachers.{kind}")
+    module = importlib.import_module(f"directcm.diffusion.teachers.{kind}")
     module.make(config.settings_argument(block, settings), process, data, job.seed, job.scratch, job.out)
 
 
@@ -48,7 +48,7 @@ def encode(
 ) -> None:
     """Encode images and captions once."""
     job.prepare()
-    from directcm import encode
+    from directcm.distill import encode
 
     encode.make(settings, teacher, data, job.seed, job.device, precision, job.scratch, job.out)
 
@@ -62,6 +62,6 @@ def noise(
     job: o.Work,
 ) -> None:
     """Draw the evaluation's noise and prompts."""
-    from directcm import noise
+    from directcm.distill import noise
 
     noise.make(samples, purpose, data, latents, job.seed, job.out)

@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from directcm import config
 from directcm.cli.declare import QUOTED, Option
 from directcm.config import SETTING_AXES
-from directcm.specs import METHODS, METRICS, SOLVERS
+from directcm.config.specs import METHODS, METRICS, SOLVERS
 
 if TYPE_CHECKING:
-    from directcm.artifacts import Artifact
+    from directcm.runtime.artifacts import Artifact
 else:
     # Its module is imported when one is opened.
     Artifact = Any
@@ -88,7 +88,7 @@ def artefact(kind: str, text: str = "") -> Option:
     """The folder of an artefact, or its manifest; the verb gets it opened."""
 
     def opened(path: str) -> Artifact:
-        from directcm.artifacts import open_artifact
+        from directcm.runtime.artifacts import open_artifact
 
         return open_artifact(path, kind)
 
@@ -107,14 +107,14 @@ def tidy(name: str) -> Option:
 
 def runs_of(grid: config.Config, scope: str) -> list[config.Run]:
     """The runs of the main comparison, or of the whole grid."""
-    from directcm.analysis.selection import main_runs
+    from directcm.analysis.data.selection import main_runs
 
     return main_runs(grid) if scope == "main" else grid.runs()
 
 
 def counted(name: str, unit: str) -> Callable[[int, int], None]:
     """A progress bar that is told how many are done, and of how many."""
-    from directcm.progress import Progress
+    from directcm.runtime.progress import Progress
 
     progress = Progress(name, 0, unit)
 
@@ -193,7 +193,7 @@ class Work(Seeded):
         """As many CPU threads as the rule asked for, and the same bytes every time; before torch's first work."""
         import warnings
 
-        from directcm import rng
+        from directcm.runtime import rng
 
         warnings.filterwarnings("ignore", message=".*cuda.*", category=UserWarning)
         rng.deterministic(self.threads)

@@ -21,7 +21,7 @@ Folder = Annotated[Path | None, "default: results/<preset>"]
 def show(table: Annotated[Path, "tables/table1.csv or claims/SCOPE.csv"], /) -> None:
     """Print Table 1, or the verdicts."""
     from directcm.analysis.tables import claims, table1
-    from directcm.artifacts import read_csv
+    from directcm.runtime.artifacts import read_csv
 
     first = (read_csv(table) or [{}])[0]
     if "verdict" in first:
@@ -39,7 +39,7 @@ def reproduced(
     data: Annotated[Path, "the published tables; default: docs/data"] = Path("docs/data"),
 ) -> None:
     """Compare a run's Table 1 with the published one, cell by cell."""
-    from directcm.analysis.reproduced import reproduced
+    from directcm.analysis.pages.reproduced import reproduced
     from directcm.config import load_config
 
     config = load_config(*configfile)
@@ -48,7 +48,7 @@ def reproduced(
 
 def publish(*, results: Finished | None = None) -> None:
     """Write the published tables into README.md and docs/results.md, from docs/data."""
-    from directcm.analysis.publish import publish
+    from directcm.analysis.pages.publish import publish
 
     for name in publish(Path(), results):
         print(f"written: {name}")
@@ -61,7 +61,7 @@ def trace(
     results: Annotated[Path | None, "where to look for what it was made from; default: the results around it"] = None,
 ) -> None:
     """Print what a result was made from, back to the data, and what has changed since."""
-    from directcm.analysis import trace
+    from directcm.analysis.pages import trace
 
     links = list(trace.chain(file, results))
     for link in links:
@@ -86,7 +86,7 @@ def plan(
     rates: Annotated[Path, "measured rates"] = Path("benchmarks/rates.csv"),
 ) -> None:
     """Print what a configuration costs, and what of it is done."""
-    from directcm import plan
+    from directcm.cli import plan
     from directcm.config import load_config
 
     config = load_config(*configfile)
@@ -95,7 +95,7 @@ def plan(
 
 def record(results: Preset, /) -> None:
     """Put Snakemake's records of results among them, for DVC to version."""
-    from directcm import record
+    from directcm.cli import record
 
     record.save(results)
 
@@ -107,7 +107,7 @@ def restore(
     changed: Annotated[bool, "only where DVC has brought another record than the last here"] = False,
 ) -> None:
     """Give Snakemake its records of results back."""
-    from directcm import record
+    from directcm.cli import record
 
     if text := record.restore(results, changed):
         print(text)
@@ -123,7 +123,7 @@ def adopt(
     compared: Annotated[str | None, o.Option("with --declare: how, in one line", metavar="TEXT")] = None,
 ) -> None:
     """Keep results of older code that a release declares unchanged, and note it."""
-    from directcm import adopt
+    from directcm.cli import adopt
 
     if declare is None:
         lines = adopt.adopt(results, dry_run)
@@ -144,7 +144,7 @@ def stages(
     ] = (),
 ) -> None:
     """Derive records/<preset>/dvc.yaml from dvc.yaml."""
-    from directcm import record
+    from directcm.cli import record
     from directcm.config import load_config
 
     config = load_config(*configfile)
@@ -157,7 +157,7 @@ def launch(
     nodes: Annotated[o.Natural, "nodes of the SLURM job"] = 1,
 ) -> None:
     """Run a verb as several processes that train together."""
-    from directcm import launch
+    from directcm.runtime import launch
 
     argv = _after_dashes(verb_and_flags)
     if not argv:
@@ -167,7 +167,7 @@ def launch(
 
 def schema(*, job: o.Job) -> None:
     """Describe the configuration: schema (.json), page (.md) or commented defaults (.yaml)."""
-    from directcm.artifacts import write_text
-    from directcm.reference import render
+    from directcm.config.reference import render
+    from directcm.runtime.artifacts import write_text
 
     write_text(job.out, render(job.out.suffix))

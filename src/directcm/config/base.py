@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar, get_args
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, create_model, model_validator
 
-from directcm.registry import broken, conditions
-from directcm.specs import DATA_SETS, DISTANCES, LAYOUTS, METHODS, SOLVERS, TEACHERS, Kind
+from directcm.config.registry import broken, conditions
+from directcm.config.specs import DATA_SETS, DISTANCES, LAYOUTS, METHODS, SOLVERS, TEACHERS, Kind
 
 _EXPONENT = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)[eE][+-]?[0-9]{1,3}")
 

@@ -8,7 +8,7 @@ from urllib.parse import urlsplit
 from pydantic import Field, field_validator, model_validator
 
 from directcm.config.base import Block, DataKind, DataLayout, Positive, with_own
-from directcm.specs import DATA_SETS, LAYOUTS
+from directcm.config.specs import DATA_SETS, LAYOUTS
 
 
 def embedded_images(kind: str, resolution: int) -> tuple[int, int]:

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 
 from directcm.config.base import Block, Fraction, Positive, Precision, Rate, Solver
-from directcm.specs import METRICS
+from directcm.config.specs import METRICS
 
 
 class Evaluation(Block):

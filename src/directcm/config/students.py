@@ -19,7 +19,7 @@ from directcm.config.base import (
     Rate,
     Solver,
 )
-from directcm.specs import METHODS
+from directcm.config.specs import METHODS
 
 
 class Targets(Block):

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from pydantic import Field, SerializerFunctionWrapHandler, field_validator, model_serializer, model_validator
 
 from directcm.config.base import Block, Count, Fraction, NonNegative, Positive, Rate, TeacherName, with_own
-from directcm.specs import TEACHERS
+from directcm.config.specs import TEACHERS
 
 
 class Karras(Block):

@@ -24,11 +24,11 @@ from directcm.config.evaluation import (
     Search,
     Statistics,
 )
+from directcm.config.registry import methods
 from directcm.config.runs import ODE_AXES, RUN_AXES, SETTING_AXES, Ode, Run, Setting
+from directcm.config.specs import DATA_SETS, DISTANCES, EXTRACTORS, METRICS, TEACHERS
 from directcm.config.students import StudentAxes, Targets, Train, paper_grid
 from directcm.config.teacher import Encode, Process, Teacher
-from directcm.registry import methods
-from directcm.specs import DATA_SETS, DISTANCES, EXTRACTORS, METRICS, TEACHERS
 
 # Of one plan: students, and jobs of one ODE.
 MOST_JOBS, MOST_SHARDS = 20_000, 2_000
@@ -241,7 +241,7 @@ class Config(Block):
                 raise ValueError(f"methods: unknown method {name!r}; there are {', '.join(methods())}")
             # Some of these would fail, or mean nothing, after the teacher has been trained.
             if wrong := methods()[name].refused(given):
-                raise ValueError(f"methods.{name}: {wrong}")
+                raise ValueError(f"distill.methods.{name}: {wrong}")
         for run in self.runs():
             method = methods()[run.method]
             if self.process.kind not in method.processes:

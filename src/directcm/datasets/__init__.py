@@ -19,8 +19,11 @@ from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
-from directcm import outside, rng
-from directcm.artifacts import (
+from directcm.config import Data, local, parse
+from directcm.config.specs import DATA_SETS
+from directcm.errors import UserError
+from directcm.runtime import outside, rng
+from directcm.runtime.artifacts import (
     LOCATION,
     MANIFEST,
     SOURCES,
@@ -31,11 +34,8 @@ from directcm.artifacts import (
     write_csv,
     write_json,
 )
-from directcm.config import Data, local, parse
-from directcm.errors import UserError
-from directcm.outside import SOURCE_COLUMNS
-from directcm.progress import Progress
-from directcm.specs import DATA_SETS
+from directcm.runtime.outside import SOURCE_COLUMNS
+from directcm.runtime.progress import Progress
 
 if TYPE_CHECKING:
     from PIL.Image import Image

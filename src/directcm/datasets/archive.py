@@ -24,10 +24,10 @@ from pathlib import Path, PurePosixPath
 from typing import IO
 
 from directcm.config import Config, Data, local
+from directcm.config.specs import LAYOUTS
 from directcm.datasets import Item, pictures
 from directcm.datasets.download import fetch, verify
 from directcm.errors import UserError
-from directcm.specs import LAYOUTS
 
 DATA_SET = {
     "rank": 4,
@@ -123,7 +123,7 @@ def items(settings: Data) -> tuple[int, Iterator[Item]]:
     metadata.csv (of another layout its own mark) lies at the archive's top, or in one folder there; file names are relative to it.
     """
     archive, layout = obtain(settings), LAYOUTS[settings.layout]
-    module = importlib.import_module(f"directcm.datasets.{layout.module}")
+    module = importlib.import_module(f"directcm.{layout.module}")
     unpacked = Path(tempfile.mkdtemp(prefix="directcm-"))
     try:
         unpack(archive, unpacked)

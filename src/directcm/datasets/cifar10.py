@@ -13,9 +13,9 @@ import numpy as np
 from PIL import Image, ImageOps
 
 from directcm.config import Data
+from directcm.config.specs import LAYOUTS
 from directcm.datasets import HELD_OUT, TRAIN, Item
 from directcm.errors import UserError
-from directcm.specs import LAYOUTS
 
 LAYOUT = {
     "rank": 2,

@@ -21,9 +21,9 @@ from io import FileIO
 from pathlib import Path
 from typing import IO, Any
 
-from directcm.artifacts import read_json, sha256, write_json
 from directcm.errors import UserError
-from directcm.progress import Progress
+from directcm.runtime.artifacts import read_json, sha256, write_json
+from directcm.runtime.progress import Progress
 
 # Tries in a row that bring nothing new; seconds before the second, doubled for each further one; seconds of silence.
 TRIES = 5

@@ -17,9 +17,9 @@ from pathlib import Path, PurePosixPath
 from PIL import Image, ImageOps
 
 from directcm.config import Config, Data, local
+from directcm.config.specs import LAYOUTS, TEACHERS
 from directcm.datasets import TRAIN, Item, check_classes, pictures, split
 from directcm.errors import UserError
-from directcm.specs import LAYOUTS, TEACHERS
 
 DATA_SET = {
     "rank": 3,

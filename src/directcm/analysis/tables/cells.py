@@ -12,15 +12,15 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from directcm.analysis.collect import METRICS_COLUMNS
-from directcm.analysis.selection import FLOOR, ROWS, TEACHER, main_setting, select_axis, select_runs, steps_label
+from directcm.analysis.data.collect import METRICS_COLUMNS
+from directcm.analysis.data.selection import FLOOR, ROWS, TEACHER, main_setting, select_axis, select_runs, steps_label
+from directcm.analysis.data.tidy import Row, finished, mean_sd, read, value
 from directcm.analysis.tables.text import rounded
-from directcm.analysis.tidy import Row, finished, mean_sd, read, value
-from directcm.artifacts import read_csv
 from directcm.config import SETTING_AXES, Config, Ode, Run, spell
+from directcm.config.registry import FIRST
+from directcm.config.specs import METHODS, METRICS
 from directcm.errors import UserError
-from directcm.registry import FIRST
-from directcm.specs import METHODS, METRICS
+from directcm.runtime.artifacts import read_csv
 
 PAPER_RESOLUTION = 1024
 PAPER_SOLVER = "ddim"

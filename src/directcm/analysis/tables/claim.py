@@ -12,11 +12,11 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
-from directcm.analysis.compare import Across, across
+from directcm.analysis.data.compare import Across, across
 from directcm.analysis.page import plain
 from directcm.config import ODE_AXES, SETTING_AXES, Config, Run, read_yaml, spell
+from directcm.config.specs import DISTANCES, METHODS, METRICS, SOLVERS
 from directcm.errors import UserError
-from directcm.specs import DISTANCES, METHODS, METRICS, SOLVERS
 
 CM, DIRECT = METHODS["cm"], METHODS["direct_cm"]
 NAMES = {label: name for name, label in METHODS.items()}

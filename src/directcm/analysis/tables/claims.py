@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from directcm.analysis.data.selection import describe, main_setting, sampling_numbers
 from directcm.analysis.page import plain, write_page
-from directcm.analysis.selection import describe, main_setting, sampling_numbers
 from directcm.analysis.tables.claim import ALONG, MORE, SAMPLING, STEP
 from directcm.analysis.tables.sheet import write_tex
 from directcm.analysis.tables.text import rounded
@@ -25,10 +25,10 @@ from directcm.analysis.tables.verdict import (
     stand_in_for,
     verdicts_of,
     worded,
-)  # fmt: skip
-from directcm.artifacts import read_csv, write_csv, write_json
+)
 from directcm.config import SETTING_AXES, Config, spell
-from directcm.specs import METRICS
+from directcm.config.specs import METRICS
+from directcm.runtime.artifacts import read_csv, write_csv, write_json
 
 SYMBOLS = {HOLDS: "✓", FAILS: "✗", UNDECIDED: "?", UNTESTABLE: "–", NOT_RUN: "○"}
 GROUPS = {"paper": "The paper's claims", "ours": "Our own", "others": "Claims of other papers"}

@@ -6,15 +6,15 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from directcm.analysis.data.selection import FLOOR, describe
 from directcm.analysis.page import plain
-from directcm.analysis.selection import FLOOR, describe
 from directcm.analysis.tables.cells import COLUMNS, A, B, Key, Line, Value, csv_rows, same_scale, select
 from directcm.analysis.tables.sheet import Cell, Head, Row, Sheet, Tex
 from directcm.analysis.tables.sheet import write as write_sheets
 from directcm.analysis.tables.text import REFERENCE, UNDER, fixed, listed
-from directcm.artifacts import write_csv
 from directcm.config import Config
-from directcm.specs import METRICS
+from directcm.config.specs import METRICS
+from directcm.runtime.artifacts import write_csv
 
 FLAGS = {
     "rank_deficient": "fewer samples than feature dimensions, so the covariance is singular and the distance unreliable",

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from directcm.analysis.page import ROOM, plain, write_page
-from directcm.artifacts import write_text
+from directcm.runtime.artifacts import write_text
 
 if TYPE_CHECKING:
     from jinja2 import Environment

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from directcm.analysis.selection import sampling_numbers, swept
+from directcm.analysis.data.selection import sampling_numbers, swept
 from directcm.analysis.tables import grid
 from directcm.analysis.tables.cells import COLUMNS, Value, headline
 from directcm.config import Config
+from directcm.config.specs import SOLVERS
 from directcm.errors import UserError
-from directcm.specs import SOLVERS
 
 EXHIBITS = {
     "table2": {

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from directcm.analysis.selection import sampling_numbers
+from directcm.analysis.data.selection import sampling_numbers
+from directcm.analysis.data.tidy import Row
 from directcm.analysis.tables import grid
 from directcm.analysis.tables.cells import Value, headline
-from directcm.analysis.tidy import Row
 from directcm.config import Config
 from directcm.errors import UserError
 

@@ -7,8 +7,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from directcm.analysis.collect import METRICS_COLUMNS, STUDENTS_COLUMNS
-from directcm.analysis.selection import main_setting, sampling_numbers, select_axis
+from directcm.analysis.data.collect import METRICS_COLUMNS, STUDENTS_COLUMNS
+from directcm.analysis.data.selection import main_setting, sampling_numbers, select_axis
+from directcm.analysis.data.tidy import Row, finished, read, value
 from directcm.analysis.tables import grid
 from directcm.analysis.tables.cells import (
     COLUMNS,
@@ -23,12 +24,11 @@ from directcm.analysis.tables.cells import (
     sets_of,
 )
 from directcm.analysis.tables.text import listed
-from directcm.analysis.tidy import Row, finished, read, value
-from directcm.artifacts import write_csv
 from directcm.config import Config, Setting
+from directcm.config.registry import FIRST
+from directcm.config.specs import METHODS
 from directcm.errors import UserError
-from directcm.registry import FIRST
-from directcm.specs import METHODS
+from directcm.runtime.artifacts import write_csv
 
 EXHIBITS = {
     "table4": {

@@ -7,19 +7,19 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from directcm.analysis.collect import COMPARISONS_COLUMNS, METRICS_COLUMNS
+from directcm.analysis.data.collect import COMPARISONS_COLUMNS, METRICS_COLUMNS
+from directcm.analysis.data.selection import FLOOR, describe, main_runs, main_setting, sampling_numbers, select_axis
+from directcm.analysis.data.tidy import read, value
 from directcm.analysis.page import plain
-from directcm.analysis.selection import FLOOR, describe, main_runs, main_setting, sampling_numbers, select_axis
 from directcm.analysis.tables.cells import A, B, significant, tests_of, winner
 from directcm.analysis.tables.sheet import Cell, Head, Row, Sheet, Tex
 from directcm.analysis.tables.sheet import write as write_sheets
 from directcm.analysis.tables.text import REFERENCE, UNDER, fixed, listed, shown_p
-from directcm.analysis.tidy import read, value
-from directcm.artifacts import write_csv
 from directcm.config import Config
+from directcm.config.registry import FIRST
+from directcm.config.specs import METRICS
 from directcm.errors import UserError
-from directcm.registry import FIRST
-from directcm.specs import METRICS
+from directcm.runtime.artifacts import write_csv
 
 EXHIBITS = {
     "table_comparison": {"title": "CM minus Direct CM, tested", "takes": "metrics comparisons", "needs": "pair"}

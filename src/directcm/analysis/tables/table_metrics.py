@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from directcm.analysis.selection import sampling_numbers
+from directcm.analysis.data.selection import sampling_numbers
 from directcm.analysis.tables import grid
 from directcm.analysis.tables.cells import Value, others
 from directcm.config import Config

@@ -6,15 +6,15 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from directcm.analysis.data.selection import describe, steps_label
 from directcm.analysis.page import plain
-from directcm.analysis.selection import describe, steps_label
 from directcm.analysis.tables.sheet import Cell, Head, Row, Sheet, Tex, latex
 from directcm.analysis.tables.sheet import write as write_sheets
 from directcm.analysis.tables.text import REFERENCE, UNDER, fixed, rounded, shown_p
-from directcm.artifacts import Artifact, write_csv
 from directcm.config import Config
+from directcm.config.specs import METHODS, METRICS
 from directcm.errors import UserError
-from directcm.specs import METHODS, METRICS
+from directcm.runtime.artifacts import Artifact, write_csv
 
 EXHIBITS = {"table_search": {"title": "Sampling times, even and found", "takes": "searches", "needs": "search"}}
 

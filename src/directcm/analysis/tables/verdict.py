@@ -22,8 +22,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from directcm.analysis.data.selection import base_setting, main_setting, sampling_numbers
+from directcm.analysis.data.tidy import Row, matches, value
 from directcm.analysis.page import plain
-from directcm.analysis.selection import base_setting, main_setting, sampling_numbers
 from directcm.analysis.tables.claim import (
     ALONG,
     METHOD,
@@ -37,11 +38,10 @@ from directcm.analysis.tables.claim import (
     read_claims,
     twins,
 )
-from directcm.analysis.tidy import Row, matches, value
-from directcm.artifacts import read_csv
 from directcm.config import SETTING_AXES, Config, Setting, number, spell
+from directcm.config.specs import DISTANCES, METHODS, METRICS, SOLVERS
 from directcm.errors import UserError
-from directcm.specs import DISTANCES, METHODS, METRICS, SOLVERS
+from directcm.runtime.artifacts import read_csv
 
 HOLDS = "holds here"
 FAILS = "does not hold here"
@@ -138,7 +138,7 @@ def _setting_of(row: Row) -> tuple[str, ...]:
 
 def _line(row: Row, place: int, metric: str, test: Test, path: str | Path) -> Line | None:
     """A comparison's line as a test, its difference in the claim's sense; None where it holds no p-value at all."""
-    from directcm.analysis.inference import cautious_p
+    from directcm.statistics.inference import cautious_p
 
     v = {name: _number(row, name, path) for name in _NUMBERS}
     sign = test.sign(metric)
@@ -311,7 +311,7 @@ def _combined(claim: Claim, lines: Sequence[Line]) -> tuple[float, float, Line]:
 
 def judge(claims: Sequence[Claim], rows: Sequence[Row], config: Config, path: str | Path) -> list[Verdict]:
     """The verdicts, in the claims' order; `path` is the comparisons file that `rows` come from, for messages."""
-    from directcm.analysis.inference import holm
+    from directcm.statistics.inference import holm
 
     out = []
     for claim in claims:

@@ -1,0 +1,1 @@
+"""From artefacts to tidy tables, and what is selected and compared of them."""

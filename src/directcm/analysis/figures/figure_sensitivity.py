@@ -1,0 +1,138 @@
+"""Loss and learning rate: CM − Direct CM where one of them differs from the main setting, as dots with intervals."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from directcm.analysis.data import tidy
+from directcm.analysis.figures import style
+from directcm.config import Setting, number, spell
+from directcm.config.specs import DISTANCES, METRICS
+from directcm.errors import UserError
+
+EXHIBITS = {
+    "sensitivity": {
+        "title": "Loss and learning rate",
+        "scope": "paper",
+        "takes": "comparisons setting",
+        "needs": "paired_loss or paired_lr",
+        "place": 13,
+    }
+}
+
+COLUMNS = ["metric", "reference", "axis", "setting", "difference", "low", "high", "level", "p", "n", "n_seeds"]
+NAMES = {"loss": "", "lr": "learning rate ", "batch_size": "batch ", "solver": "", "adapter": ""}
+LOSSES = {d.name: d.title for d in DISTANCES.values()}
+
+
+def draw(
+    comparisons_csv: str | Path,
+    main: Setting,
+    out_pdf: str | Path,
+    out_png: str | Path,
+    out_csv: str | Path,
+    *,
+    axes: Sequence[str] = ("loss", "lr"),
+    alpha: float = tidy.ALPHA,
+    space: str = "latent",
+) -> None:
+    """One panel per headline metric: the difference CM − Direct CM with its interval, main setting first.
+
+    Rows of the figure are settings that differ from the setting `main` in one of `axes` alone, finished students;
+    open where p ≥ `alpha` (unadjusted). Raises UserError where no such setting was compared.
+    `space`: what ODE errors are in, latent or pixel.
+    """
+    rows = tidy.finished(tidy.read(comparisons_csv, (*tidy.COMPARISON_COLUMNS, "level", "n")), "a_step")
+    found: dict[tuple[str, str], list[tidy.Row]] = {("", ""): tidy.differences(rows, main)}
+    for axis in axes:
+        varied = [r for r in tidy.differences(rows, main, (axis,)) if spell(r[axis]) != main.spelled[axis]]
+        for text in sorted({r[axis] for r in varied}, key=lambda t: (tidy.value(t), t)):
+            found[axis, text] = [r for r in varied if r[axis] == text]
+    if len(found) < 2 or not found["", ""]:
+        raise UserError(
+            f"students: no comparison with another {' or '.join(axes)} than the main setting's, which this figure needs; add a "
+            "line with loss: [mse, pseudo_huber] or lr: [3.0e-5, 3.0e-4] to the key students of config.yaml"
+        )
+    pairs = [
+        key
+        for key in tidy.keys([{**r, "value": r["difference"]} for own in found.values() for r in own])
+        if any((r["metric"], r["reference"]) == key for r in found["", ""])
+    ]
+    out: list[dict[str, Any]] = []
+    labels = [_label(axis, text, main, axes) for axis, text in found]
+    with style.styled():
+        import matplotlib.pyplot as plt
+        import seaborn
+        from matplotlib.layout_engine import ConstrainedLayoutEngine
+        from matplotlib.ticker import MaxNLocator
+
+        columns = min(4, len(pairs))
+        height = -(-len(pairs) // columns)
+        figure, grid = plt.subplots(
+            height, columns, figsize=(max(style.PAGE * columns / 4, style.COLUMN), 0.25 + height * (0.78 + 0.17 * len(found))),
+            squeeze=False, layout=ConstrainedLayoutEngine(wspace=0.05, hspace=0.08),
+        )  # fmt: skip
+        for index, panel in enumerate(grid.flat):
+            if index >= len(pairs):
+                panel.remove()
+                continue
+            metric, reference = pairs[index]
+            for y, ((axis, _), own) in enumerate(found.items()):
+                line = next((r for r in own if (r["metric"], r["reference"]) == (metric, reference)), None)
+                if line is None or math.isnan(tidy.value(line["difference"])):
+                    continue
+                middle, low, high = (tidy.value(line[k]) for k in ("difference", "low", "high"))
+                if math.isfinite(low) and math.isfinite(high):
+                    panel.plot([low, high], [y, y], color=style.INK, linewidth=1.1, solid_capstyle="butt", zorder=3)
+                full = tidy.value(line["p"]) < alpha
+                panel.plot(
+                    middle, y, marker="s", markersize=4.2, markerfacecolor=style.INK if full else "white",
+                    markeredgecolor=style.INK, markeredgewidth=0.9, zorder=4,
+                )  # fmt: skip
+                out.append(
+                    {
+                        "metric": metric, "reference": reference, "axis": axis, "setting": labels[y],
+                        **{k: tidy.number(tidy.value(line[k])) for k in ("difference", "low", "high", "level", "p", "n", "n_seeds")},
+                    }
+                )  # fmt: skip
+            panel.axvline(0, color=style.SOFT, linewidth=0.8, zorder=2)
+            panel.set_yticks(range(len(found)), labels if index % columns == 0 else [""] * len(found))
+            panel.set_ylim(len(found) - 0.5, -0.5)
+            panel.margins(x=0.12)
+            panel.xaxis.set_major_locator(MaxNLocator(nbins=3, min_n_ticks=2))
+            panel.set_title(tidy.title(metric, reference, space), loc="left", fontsize=6.8, pad=4)
+            lower = METRICS[metric].better == "lower"
+            panel.set_xlabel(
+                f"CM − Direct CM\n{'Direct CM better →' if lower else '← Direct CM better'}", linespacing=1.3
+            )
+        levels = sorted({tidy.value(r["level"]) for own in found.values() for r in own} - {math.nan})
+        n = sorted({int(r["n_seeds"]) for own in found.values() for r in own})
+        seeds = f"{n[0]}" if len(n) == 1 else f"{n[0]}–{n[-1]}"
+        percent = f"{100 * levels[0]:g} % interval, " if len(levels) == 1 else ""
+        style.legend(
+            figure,
+            [
+                style.handle(
+                    style.Look(style.INK, "s", "-"), f"difference ({percent}{seeds} seed{'s' * (n[-1] != 1)})"
+                ),
+                style.open_handle(f"not significant (p ≥ {alpha:g})", "s"),
+            ],
+        )
+        seaborn.despine(figure)
+        style.save(figure, out_pdf, out_png)
+    tidy.write(out_csv, out, COLUMNS)
+
+
+def _label(axis: str, text: str, main: Setting, axes: Sequence[str]) -> str:
+    """ "main: MSE, 0.0001"; "pseudo-Huber"; "learning rate 0.001"."""
+
+    def shown(value: object) -> str:
+        plain = tidy.value(str(value))
+        return LOSSES.get(str(value), str(value)) if math.isnan(plain) else number(plain)
+
+    if not axis:
+        return "main: " + ", ".join(shown(getattr(main, name)) for name in axes)
+    return NAMES.get(axis, f"{axis} ") + shown(text)

@@ -1,0 +1,1 @@
+"""Pages of the report, model cards and published documents."""

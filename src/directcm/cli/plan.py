@@ -1,0 +1,235 @@
+"""The verb `plan`: the work of a configuration before anything runs: jobs, teacher forwards, hours on named devices, storage.
+
+A forward is one row through the teacher's U-Net, so guidance takes two (docs/methods.md). Training start points are uniform over the
+grid: a target takes (N + 1)/2 steps on average, and the count is an expectation. Hours come from measured rates
+(`benchmarks/rates.csv`), without what has no rate: metrics, analysis, training the teacher.
+"""
+
+from __future__ import annotations
+
+import csv
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from directcm.config import Config, Ode, Run, paths
+from directcm.config.registry import methods
+from directcm.diffusion.processes import make
+from directcm.diffusion.solvers import make_solver
+from directcm.errors import UserError
+from directcm.evaluation import editing
+from directcm.evaluation.search import most_probes
+from directcm.runtime.artifacts import COLLECTION, MANIFEST, read_json
+
+RATES = Path("benchmarks/rates.csv")
+COLUMNS = ["date", "commit", "device", "teacher", "what", "per_second", "n", "note"]
+
+
+@dataclass
+class Job:
+    """One artefact: `forwards` rows through the teacher, `pairs` drawn in training with `method`, `drawn` rows through a student.
+
+    `latents` and `images`: how many of them it stores, as far as that is known beforehand.
+    """
+
+    kind: str
+    folder: str
+    forwards: float = 0.0
+    method: str = ""
+    pairs: float = 0.0
+    drawn: float = 0.0
+    latents: float = 0.0
+    images: float = 0.0
+
+
+def row_bytes(config: Config) -> tuple[int, int]:
+    """Bytes of one latent (float32), and of one RGB image before PNG compression: an upper bound."""
+    channels, side = config.latent()
+    return 4 * channels * side**2, 3 * config.data.resolution**2
+
+
+def teacher_name(config: Config) -> str:
+    """The teacher's name in the rates: its kind and the side of its images in pixels."""
+    return f"{config.teacher.kind}, {config.data.resolution} px"
+
+
+def rows_per_step(ode: Ode) -> int:
+    """Rows through the teacher for one step of one start point."""
+    return make_solver(ode.solver).evaluations_per_step * (1 if ode.w in (0.0, 1.0) else 2)
+
+
+def jobs(config: Config, runs: Sequence[Run], scope: str = "paper") -> list[Job]:
+    """Every artefact of these runs with its work, in the order they are made."""
+    by_key = {run.key: run for run in runs}
+    rows = paths.rows_solved(config.runs())
+    total = config.errors.times * config.errors.points
+    out = []
+    sets = paths.sets(config)
+    for folder in paths.artefacts(config, runs, scope):
+        kind, _, rest = folder.partition("/")
+        job = Job(kind, folder)
+        if kind in ("reference", "floor", "targets", "endpoints"):
+            name, shard = rest.split("/shard~")
+            solved, _, start_points = name.partition(",coupling~")
+            ode = Ode.parse(solved)
+            each = rows_per_step(ode)
+            if kind == "targets":
+                # Mean steps a start point; a trajectory has N of them for its N steps.
+                mean = {"forward": (ode.N + 1) / 2, "prior": ode.N, "trajectory": 1}[start_points or "forward"]
+                steps = config.targets.shard * mean
+                # The endpoint and the state after one step; on trajectories the start point too.
+                job.latents = config.targets.shard * (3 if start_points == "trajectory" else 2)
+            elif kind == "endpoints":
+                size = config.errors.shard
+                points = min(size, total - int(shard) * size)
+                # Start times are evenly spaced from pure noise: N, N − N/times, … steps.
+                steps = points * ode.N * (config.errors.times + 1) / (2 * config.errors.times)
+                job.latents = points
+            else:
+                job.latents = job.images = config.evaluation.samples / config.evaluation.jobs
+                steps = job.latents * ode.N
+            job.forwards = steps * each
+        elif kind == "trajectories":
+            steps = config.figures.trajectories * config.ode.N
+            job.forwards = steps * rows_per_step(config.ode)
+        elif kind == "students":
+            run = by_key[rest]
+            job.method, job.pairs = run.method, float(run.steps * run.batch_size)
+            method = methods()[run.method]
+            if method.teacher and not (method.stored and paths.pool_of(run, rows)):
+                # Of log₂ N halvings only the first asks the teacher, for two steps a pair.
+                share = 2 / math.log2(run.N) if method.halves else 1
+                job.forwards = job.pairs * share * rows_per_step(run.ode)
+        elif kind == "samples":
+            chosen = sets[by_key[rest.removeprefix(paths.MORE)]][rest.startswith(paths.MORE)]
+            job.drawn = float(config.evaluation.samples * sum(k for _, k in chosen))
+            job.latents = job.images = config.evaluation.samples * len(chosen)
+        elif kind == "edits":
+            who, name = rest.split("/")
+            ode = Ode.parse(name) if who == "teacher" else by_key[name].ode
+            calls, steps = editing.evaluations(config.editing, make(config.process), ode.N, config.data.resolution)
+            if who == "teacher":
+                job.forwards = float(config.editing.images * steps * rows_per_step(ode))
+            else:
+                job.drawn = float(config.editing.images * calls)
+        elif kind in ("noise", "floor_noise"):
+            job.latents = config.evaluation.samples
+        elif kind == "search_noise" and config.search is not None:
+            job.latents = config.search.samples
+        elif kind == "search" and config.search is not None:
+            # At most: all probes of the searches, and even and found times on the evaluation's noise.
+            most = most_probes(by_key[rest].N - 1)
+            drawn = sum(k * most for k in range(2, max(config.search.steps) + 1)) + sum(config.search.steps)
+            job.drawn = float(drawn * config.search.samples + 2 * sum(config.search.steps) * config.evaluation.samples)
+        out.append(job)
+    return out
+
+
+def read_rates(path: Path) -> list[dict[str, str]]:
+    """The measured rates; none if there is no file."""
+    if not path.is_file():
+        return []
+    with open(path, newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    for number, row in enumerate(rows, 2):
+        try:
+            good = set(COLUMNS) <= set(row) and float(row["per_second"]) > 0
+        except (TypeError, ValueError):
+            good = False
+        if not good:
+            raise UserError(f"{path}: line {number} is not {', '.join(COLUMNS)} with a rate above 0")
+    return rows
+
+
+def hours(some: Iterable[Job], rates: Mapping[str, float]) -> float | None:
+    """Device hours of solving, training and sampling; None if a rate that they need was not measured.
+
+    A method's rate includes its teacher forwards; a student samples at the teacher's rate.
+    """
+    seconds = 0.0
+    for job in some:
+        if job.kind == "students":
+            if not (rate := rates.get(job.method)):
+                return None
+            seconds += job.pairs / rate
+        elif job.forwards or job.drawn:
+            if not (rate := rates.get("teacher")):
+                return None
+            seconds += (job.forwards + job.drawn) / rate
+    return seconds / 3600
+
+
+def size(folder: Path) -> int | None:
+    """Bytes listed by an artefact, including a collection's parts; None if it is not there."""
+    try:
+        manifest = read_json(folder / MANIFEST)
+        total = int(manifest["bytes"])
+        parts = manifest["settings"]["parts"] if manifest["kind"] == COLLECTION else []
+    except (UserError, KeyError, TypeError, ValueError):
+        return None
+    inside = [size(folder / str(part)) for part in parts]
+    return None if None in inside else total + sum(part or 0 for part in inside)
+
+
+def plan(config: Config, runs: Sequence[Run], results: Path, rates: Path = RATES, scope: str = "paper") -> str:
+    """The plan as text."""
+    found = jobs(config, runs, scope)
+    sizes = {job.folder: size(results / job.folder) for job in found}
+    lines = [
+        f"{config.preset}: {len(runs)} students, {len(found)} artefacts, {sum(s is not None for s in sizes.values())} of them done",
+        "",
+        f"{'artefacts':<14}{'count':>7}{'done':>7}{'teacher forwards':>20}{'still to do':>16}{'on disk':>12}{'all of it':>12}",
+    ]
+    unknown = []
+    whole = 0.0
+    for kind in dict.fromkeys(job.kind for job in found):
+        some = [job for job in found if job.kind == kind]
+        known = [s for job in some if (s := sizes[job.folder]) is not None]
+        left = sum(job.forwards for job in some if sizes[job.folder] is None)
+        # Missing artefacts count with the mean size of their kind, or with that of the rows they will store.
+        latent, image = row_bytes(config)
+        beforehand = sum(job.latents * latent + job.images * image for job in some)
+        expected = len(some) * sum(known) / len(known) if known else beforehand or None
+        if expected is None:
+            unknown.append(kind)
+        else:
+            whole += expected
+        lines.append(
+            f"{kind:<14}{len(some):>7,}{len(known):>7,}{sum(j.forwards for j in some):>20,.0f}{left:>16,.0f}"
+            f"{_bytes(sum(known)):>12}{_bytes(expected) if expected is not None else 'not known':>12}"
+        )
+    lines.append(
+        f"{'all':<14}{len(found):>7,}{sum(s is not None for s in sizes.values()):>7,}{sum(j.forwards for j in found):>20,.0f}"
+        f"{sum(j.forwards for j in found if sizes[j.folder] is None):>16,.0f}"
+        f"{_bytes(sum(s for s in sizes.values() if s is not None)):>12}{_bytes(whole):>12}"
+    )
+    if unknown:
+        lines.append(
+            f"(storage without {', '.join(unknown)}: none is there to measure; images count unpacked, as an upper bound)"
+        )
+    lines += ["", f"Device hours of solving, training and sampling (teacher: {teacher_name(config)}; {rates}):"]
+    table: dict[str, dict[str, float]] = {}
+    for row in read_rates(rates):
+        if row["teacher"] == teacher_name(config):
+            table.setdefault(row["device"], {})[row["what"]] = float(row["per_second"])
+    to_do = [job for job in found if sizes[job.folder] is None]
+    for device, measured in table.items():
+        every, left_hours = hours(found, measured), hours(to_do, measured)
+        if every is None or left_hours is None:
+            lines.append(f"  {device}: not all rates were measured (teacher and each method are needed)")
+        else:
+            lines.append(f"  {device}: {every:.2f} h in all, {left_hours:.2f} h still to do")
+    if not table:
+        lines.append(
+            "  not measured on any device: python benchmarks/rates.py after the teacher and its latents are made"
+        )
+    return "\n".join(lines)
+
+
+def _bytes(count: float) -> str:
+    for unit in ("B", "kB", "MB", "GB"):
+        if count < 1000:
+            return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
+        count /= 1000
+    return f"{count:.1f} TB"

@@ -1,0 +1,36 @@
+"""What can be found missing before the first job: a data folder or archive, a teacher's weights, an extractor's or a distance's weights."""
+
+from __future__ import annotations
+
+import importlib
+from pathlib import Path
+
+from directcm.config import Config
+from directcm.config.specs import DATA_SETS, DISTANCES, EXTRACTORS, TEACHERS
+from directcm.datasets import module_of
+from directcm.errors import UserError
+from directcm.runtime.artifacts import read_json
+
+
+def check(config: Config, results: Path | None = None) -> None:
+    """Raise a UserError that says what is missing, from where it comes, and how to place it by hand.
+
+    `results`: the preset's folder; of data that lie there already the number of images is known.
+    """
+    made = results / "data/data.json" if results is not None else None
+    if made is not None and made.is_file() and (train := read_json(made)["n_train"]) < config.least():
+        raise UserError(
+            f"{made.parent}: {train} images are trained on; {config.why_least()} at least {config.least()} of these: add images, "
+            "lower data.held_out, or leave those metrics out"
+        )
+    if DATA_SETS[config.data.kind].lies_in:
+        module_of(config.data).ready(config)
+    if TEACHERS[config.teacher.kind].pinned:
+        teacher = importlib.import_module(f"directcm.diffusion.teachers.{config.teacher.kind}")
+        teacher.locate(getattr(config.teacher, config.teacher.kind), config.data.resolution)
+    needed = [EXTRACTORS[name].weights for name in config.extractor_names()]
+    needed += [d.weights for d in DISTANCES.values() if any(run.loss == d.name for run in config.runs())]
+    for file in dict.fromkeys(name for files in needed for name in files):
+        from directcm.runtime.weights import weights_file
+
+        weights_file(file)

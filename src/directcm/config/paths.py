@@ -1,0 +1,233 @@
+"""Paths as keys: where a configuration's artefacts and benchmark files lie below its results folder.
+
+The rules of workflow/rules/ and the provenance page spell them through these functions, so that they cannot differ.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+
+from directcm.config import Config, Ode, Run, Setting
+from directcm.config.exhibits import exhibits
+from directcm.config.registry import FIRST, methods
+from directcm.config.specs import EXTRACTORS
+
+
+def unique(items: Iterable[str]) -> list[str]:
+    """Without repetitions, in order."""
+    return list(dict.fromkeys(items))
+
+
+def refined(config: Config, w: float) -> Ode:
+    """The refined ODE under a guidance."""
+    return Ode(solver=config.errors.refined.solver, N=config.errors.refined.N, w=w)
+
+
+def count(total: int, shard: int) -> int:
+    """How many jobs of `shard` items hold `total`."""
+    return -(-total // shard)
+
+
+def trained_extractors(config: Config) -> list[str]:
+    """The extractors that are trained here."""
+    return [name for name in config.extractor_names() if not EXTRACTORS[name].weights]
+
+
+def solved(run: Run) -> str:
+    """The folder below targets/ that a run needs: its ODE, and its start points if not noised images; "" if none."""
+    start_points = methods()[run.method].targets
+    if not start_points:
+        return ""
+    return run.ode.key + ("" if start_points == "forward" else f",coupling~{start_points}")
+
+
+def rows_solved(runs: Iterable[Run]) -> dict[str, int]:
+    """Name of each pool of solved targets that these runs learn from (`solved`) → rows of its largest."""
+    out: dict[str, int] = {}
+    for run in runs:
+        if name := solved(run):
+            out[name] = max(out.get(name, 0), run.pool)
+    return out
+
+
+def pool_of(run: Run, rows: Mapping[str, int]) -> str:
+    """The pool of solved targets that a run is trained with, of those that the grid solves (`rows_solved`); "" where it has none.
+
+    A method whose teacher's steps can be read (STORED) reads them where its start points are solved for another student, and
+    else asks the teacher itself: to solve them all for it alone would cost more.
+    """
+    if name := solved(run):
+        return name
+    name = run.ode.key
+    return name if methods()[run.method].stored and rows.get(name, 0) >= run.pool else ""
+
+
+def pools(config: Config, runs: Sequence[Run]) -> dict[str, int]:
+    """Name of each pool of solved targets that these runs of the grid are trained with → how many shards its largest takes."""
+    rows = rows_solved(config.runs())
+    out: dict[str, int] = {}
+    for run in runs:
+        if name := pool_of(run, rows):
+            out[name] = max(out.get(name, 0), count(run.pool, config.targets.shard))
+    return out
+
+
+def odes(config: Config, runs: Sequence[Run]) -> list[str]:
+    """Keys of all ODEs that are sampled: the `ode` block's first, and those of the runs."""
+    return unique(ode.key for ode in (config.ode, *(run.ode for run in runs)))
+
+
+def default_scope(config: Config) -> str:
+    """What `snakemake` makes without a target: the main comparison, or of more methods than the paper's two the whole grid."""
+    return "main" if {run.method for run in config.runs()} <= set(FIRST) else "paper"
+
+
+def teachers(config: Config) -> tuple[str, ...]:
+    """Whose samples are evaluated beside the students': the teacher's, and those of another noise where some metric reads them."""
+    return ("teacher", "floor") if config.floor_metrics() else ("teacher",)
+
+
+Sets = list[tuple[int, int]]
+# Where sets in more sampling steps than the fewest lie, below what they are.
+MORE = "more_steps/"
+
+
+def sets(config: Config) -> dict[Run, tuple[Sets, Sets]]:
+    """A run → its sets (optimiser step, sampling steps) in the fewest sampling steps, and those in more.
+
+    The latter lie in a collection of their own, so that the main comparison, which is about the former, makes no others. Where
+    the runs of one setting have not the same fewest steps, all of their sets lie in one.
+    """
+    found = {run: config.sets(run) for run in config.runs()}
+    fewest: dict[Setting, set[int]] = {}
+    for run, named in found.items():
+        fewest.setdefault(run.setting, set()).add(min(k for _, k in named))
+    out = {}
+    for run, named in found.items():
+        least = fewest[run.setting]
+        more = [one for one in named if len(least) == 1 and one[1] not in least]
+        out[run] = ([one for one in named if one not in more], more)
+    return out
+
+
+def in_more_steps(config: Config, runs: Sequence[Run], scope: str) -> list[Run]:
+    """The runs of a scope that have a collection in more sampling steps: none in the main comparison."""
+    if scope == "main":
+        return []
+    found = sets(config)
+    return [run for run in runs if found[run][1]]
+
+
+def with_errors(config: Config, runs: Sequence[Run], scope: str) -> list[Run]:
+    """The runs of a scope whose error by start time is measured: none in the main comparison."""
+    return [run for run in runs if scope != "main" and config.measures_errors(run)]
+
+
+def measured(config: Config, runs: Sequence[Run], scope: str = "paper") -> dict[str, list[str]]:
+    """What the tidy tables are collected from, below the results folder, by the argument of `collect` that it is."""
+    names = [run.key for run in runs]
+    more = in_more_steps(config, runs, scope)
+    return {
+        "metrics": [
+            *(f"metrics/{who}/{ode}" for who in teachers(config) for ode in odes(config, runs)),
+            *(f"metrics/students/{name}" for name in names),
+            *(f"metrics/students/{MORE}{run.key}" for run in more),
+        ],
+        "students": [f"students/{name}" for name in names],
+        "targets": [f"targets/{pool}/shard~{i}" for pool, shards in pools(config, runs).items() for i in range(shards)],
+        "errors": [f"errors/{run.key}" for run in with_errors(config, runs, scope)],
+        "comparisons": [
+            *(f"comparisons/{setting}.csv" for setting in unique(run.setting.key for run in runs)),
+            *(f"comparisons/{MORE}{setting}.csv" for setting in unique(run.setting.key for run in more)),
+        ],
+    }
+
+
+def artefacts(config: Config, runs: Sequence[Run], scope: str = "paper") -> list[str]:
+    """Folders of the artefacts behind some of the grid's runs, below the results folder, in the order they are made."""
+    extractors = config.extractor_names()
+    own = measured(config, runs, scope)
+    more = [f"{MORE}{run.key}" for run in in_more_steps(config, runs, scope)]
+    wanted = with_errors(config, runs, scope)
+    error_odes = unique(ode.key for run in wanted for ode in (run.ode, refined(config, run.w)))
+    names = [run.key for run in runs]
+    found = searched(config, runs)
+    return [
+        *("data", "teacher", "latents", "noise"),
+        *(["floor_noise"] if config.floor_metrics() else []),
+        "trajectories",
+        *(["search_noise"] if found else []),
+        *(f"extractors/{name}" for name in trained_extractors(config)),
+        *(
+            f"{draw}/{ode}/shard~{i}"
+            for ode in odes(config, runs)
+            for draw in (("reference", "floor") if config.floor_metrics() else ("reference",))
+            for i in range(config.evaluation.jobs)
+        ),
+        *own["targets"],
+        *(f"endpoints/{ode}/shard~{i}" for ode in error_odes for i in range(error_shards(config))),
+        *own["students"],
+        *own["errors"],
+        *(f"samples/{name}" for name in [*names, *more]),
+        *(f"features/{e}/data" for e in extractors),
+        *(f"features/{e}/{who}/{ode}" for e in extractors for who in teachers(config) for ode in odes(config, runs)),
+        *(f"features/{e}/students/{name}" for e in extractors for name in [*names, *more]),
+        *own["metrics"],
+        *edits(config, runs),
+        *(["convergence"] if config.convergence else []),
+        *(f"search/{name}" for name in found),
+    ]
+
+
+def edits(config: Config, runs: Sequence[Run]) -> list[str]:
+    """The edits of the students among some runs that edit images, below the results folder, and before them their teacher's."""
+    mine = [run for run in config.edited() if run in runs]
+    return [
+        *unique(f"edits/teacher/{run.ode.key}" for run in mine),
+        *(f"edits/students/{run.key}" for run in mine),
+    ]
+
+
+def searched(config: Config, runs: Sequence[Run]) -> list[str]:
+    """Keys of those of some runs whose sampling times are searched."""
+    return [run.key for run in config.searched() if run in runs]
+
+
+def error_shards(config: Config) -> int:
+    """How many jobs solve one ODE from the start points of the errors by start time."""
+    return count(config.errors.times * config.errors.points, config.errors.shard)
+
+
+# The rule whose benchmark file a kind of artefact has, where it is not the artefact's own path.
+_STEPS = {
+    "latents": "encode",
+    "extractors": "extractor",
+    "students": "train",
+    "errors": "error_by_time",
+    "samples": "sample",
+    "metrics": "evaluate",
+    "edits": "edit",
+}
+
+
+# Rules of the analysis that run once for each scope, figures, tables and the pages on costs and provenance apart.
+OF_A_SCOPE = ("collect", "cards", "claims", "opening", "gallery")
+
+
+def benchmarks(config: Config, runs: Sequence[Run], scope: str) -> list[str]:
+    """Snakemake's benchmark files of the jobs behind some of the grid's runs, below results/<preset>/benchmarks.
+
+    Files of tables and figures that this grid has not may be among them; those of the pages on costs and provenance, which
+    are made last, are not.
+    """
+    names = []
+    for folder in artefacts(config, runs, scope):
+        first, _, rest = folder.partition("/")
+        names.append("/".join(filter(None, (_STEPS.get(first, first), rest))))
+    names += [
+        f"compare/{path.removeprefix('comparisons/').removesuffix('.csv')}"
+        for path in measured(config, runs, scope)["comparisons"]
+    ]
+    names += [f"{step}/{scope}" for step in OF_A_SCOPE]
+    names += [one.job for exhibit in exhibits() for one in exhibit.each]
+    return [f"{name}.tsv" for name in names]

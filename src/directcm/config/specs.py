@@ -1,0 +1,225 @@
+"""What each metric, extractor, distance and kind of teacher is, as their modules declare it in plain values: read, never imported.
+
+So planning, help and the configuration know them without torch, and a verb depends on the modules that it runs alone.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar
+
+from directcm.config import registry
+
+PACKAGE = Path(__file__).resolve().parents[1]
+Spec = TypeVar("Spec")
+# What is read of a module, to its closing bracket: the syntax of all would take most of a short command's time.
+_NAMES = ("EXTRACTORS", "METRICS", "SHARED", "DISTANCES", "DATA_SET", "LAYOUT", "KIND", "SETTINGS", "RANGES")
+_STATEMENTS = re.compile(rf"^(?:{'|'.join(_NAMES)}) = .*\n(?:(?:[ \t)\]}}#].*)?\n)*", re.MULTILINE)
+
+
+def declared(kind: Callable[..., Spec], where: str, name: str, *, one: bool = False) -> dict[str, Spec]:
+    """What the modules of some patterns declare under a name, by rank, then by name: several things by their names, with SHARED for all
+    of a module; or `one` a module, of the module's name, with SETTINGS and RANGES.
+
+    Raises ValueError where something is missing, unknown or declared twice.
+    """
+    found: dict[str, Any] = {}
+    for path in sorted(path for pattern in where.split() for path in PACKAGE.glob(pattern)):
+        text = path.read_text(encoding="utf-8")
+        if not re.search(rf"^{name}\b", text, re.MULTILINE):
+            continue
+        values = registry.literals("".join(_STATEMENTS.findall(text)))
+        if name not in values:
+            raise ValueError(f"{path} declares {name} by something that is not a plain value")
+        shared = values.get("SHARED", {})
+        if one:
+            shared = {"settings": values.get("SETTINGS", {}), "ranges": values.get("RANGES", "")}
+        for key, own in ({path.stem: values[name]} if one else values[name]).items():
+            if key in found:
+                raise ValueError(f"{path} declares {key}, as another module does")
+            try:
+                found[key] = kind(
+                    name=key, module=".".join(path.relative_to(PACKAGE).with_suffix("").parts), **{**shared, **own}
+                )
+            except (TypeError, ValueError) as error:
+                raise ValueError(f"{path} declares no {key} as {name} are: {error}") from None
+    return dict(sorted(found.items(), key=lambda item: (item[1].rank, item[0])))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Extractor:
+    """A feature extractor. `weights` names files of the weights cache; none where it is trained here. `made_by`: its class."""
+
+    name: str
+    module: str
+    made_by: str
+    arrays: tuple[str, ...]
+    weights: tuple[str, ...] = ()
+    rank: int = 100
+
+
+@dataclass(frozen=True, kw_only=True)
+class Metric:
+    """One metric. A metric on a stand-in network bears its own name (fd_tiny), never the real one's (fid).
+
+    `better`: "lower" or "higher". `takes`, `function`, `part`: see directcm.evaluation.metrics. `test`: its permutation test in
+    analysis.inference ("frechet", "kid", "cmmd"), which the search of sampling times uses too; a distance without one is judged by
+    seeds alone. `same_noise`: it compares samples of one noise row by row. `rank`: its place among the metrics.
+    `unit`: as titles have it, {space} is latent or pixel. `bounds`: the least and the largest value, None where there is none; what is
+    estimated without bias (KID, FD∞) can fall below 0.
+    `paper`: row → the number the paper reports (2411.08954, main comparison, one step) for its own metric of this kind, `paper_name`.
+    `headline`: it stands in Table 1, else in the table of all metrics only. `stand_in_for`: the metric on a published
+    network whose place a *-tiny metric takes where that network is not at hand; "" where there is none. `least`: images on either
+    side below which it is not defined.
+    """
+
+    name: str
+    module: str
+    title: str
+    better: str
+    references: tuple[str, ...]
+    takes: tuple[str, ...]
+    function: str
+    part: str = "value"
+    test: str = ""
+    extractor: str | None = None
+    per_sample: bool = False
+    same_noise: bool = False
+    decimals: int = 3
+    unit: str = ""
+    bounds: tuple[float | None, float | None] = (None, None)
+    paper_name: str = ""
+    paper: Mapping[str, float] = field(default_factory=dict)
+    same_scale_as_paper: bool = False
+    headline: bool = False
+    stand_in_for: str = ""
+    least: int = 2
+    rank: int = 100
+
+    def __post_init__(self) -> None:
+        if self.better not in ("lower", "higher"):
+            raise ValueError(f"better is {self.better!r}, expected lower or higher")
+        if not self.references or not set(self.references) <= {"teacher", "data", "prompt", "none"}:
+            raise ValueError(f"references are {self.references!r}, expected some of teacher, data, prompt, none")
+        if self.extractor is not None and self.extractor not in EXTRACTORS:
+            raise ValueError(f"extractor is {self.extractor!r}, expected one of {', '.join(EXTRACTORS)}")
+        arrays = EXTRACTORS[self.extractor].arrays if self.extractor else ()
+        known = {*TAKEN, *arrays, "reference.latents", "reference.rows", *(f"reference.{name}" for name in arrays)}
+        if not set(self.takes) <= known:
+            raise ValueError(f"takes is {self.takes!r}, expected some of {', '.join(sorted(known))}")
+
+    @property
+    def needs_labels(self) -> bool:
+        """Whether it is defined for data with labels only."""
+        return "labels" in self.takes
+
+
+# What metrics take beside the arrays of their extractor.
+TAKEN = ("latents", "rows", "images", "labels", "data", "seed")
+EXTRACTORS = declared(Extractor, "evaluation/metrics/*.py statistics/*.py", "EXTRACTORS")
+METRICS = declared(Metric, "evaluation/metrics/*.py statistics/*.py", "METRICS")
+
+METHODS = {name: method.label for name, method in registry.methods().items()}
+SOLVERS = {"ddim": "DDIM", "euler": "Euler", "heun": "Heun", "edm_heun": "Heun (EDM)"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Distance:
+    """What a student's loss compares by. `function` is the distance, or makes it of what it `takes`: "huber_c", "device".
+
+    `weights` names files of the weights cache; `images`: it compares RGB images alone.
+    """
+
+    name: str
+    module: str
+    title: str
+    function: str
+    takes: tuple[str, ...] = ()
+    weights: tuple[str, ...] = ()
+    images: bool = False
+    rank: int = 100
+
+
+DISTANCES = declared(Distance, "diffusion/distances.py", "DISTANCES")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Kind:
+    """What kinds of data set and teacher have in common. `about`: what it is, for the page of the configuration.
+
+    `settings`: key → (default, description) of its own block in the configuration, for what a class there need not say; `ranges`: what
+    its numbers keep, comparisons as methods have them.
+    """
+
+    name: str
+    module: str
+    about: str
+    settings: Mapping[str, tuple[Any, str]] = field(default_factory=dict)
+    ranges: str = ""
+    rank: int = 100
+
+    def __post_init__(self) -> None:
+        for key, value in self.settings.items():
+            if not (isinstance(value, tuple) and len(value) == 2 and isinstance(value[1], str)):
+                raise ValueError(f"SETTINGS has {key} = {value!r}, expected (default, description)")
+        numbers = {key: value for key, (value, _) in self.settings.items() if isinstance(value, int | float)}
+        for part in registry.conditions(self.ranges):
+            if not registry.named(part) <= set(numbers) or not registry.holds(part, numbers):
+                raise ValueError(f"RANGES has {part}, expected what the numbers of SETTINGS keep")
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataSet(Kind):
+    """A data set.
+
+    `images`: how many it has, by a formula in the resolution (side, pixels) where that changes it; None where it is not known
+    before it is read. `groups`: those that a split keeps together, where that is not each image. `largest`: of the
+    resolutions, None for any. `labels`: all its images have one. `lies_in`: what data.path names, a "folder" or an "archive"; "" where
+    nothing outside the project is read. `needs`: the keys of `data` of which it needs one, and why.
+    """
+
+    images: int | str | None = None
+    groups: int | str | None = None
+    largest: int | None = None
+    labels: bool = False
+    lies_in: str = ""
+    needs: tuple[tuple[tuple[str, ...], str], ...] = ()
+
+
+DATA_SETS = declared(DataSet, "datasets/*.py", "DATA_SET", one=True)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Layout(Kind):
+    """How an archive is laid out: `mark`, the file whose folder is the data set's, and what it `needs`, where it is missing."""
+
+    mark: str
+    needs: str
+    largest: int | None = None
+
+
+LAYOUTS = declared(Layout, "datasets/*.py", "LAYOUT", one=True)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TeacherKind(Kind):
+    """A kind of teacher.
+
+    `loader`: the module of directcm.diffusion.teachers that reads its artefact. `latent`: it diffuses a VAE's latents of captioned
+    images, else pixels of labelled ones. `learns`: making it is training, which asks for a GPU. `pinned`: it exists already, outside
+    the project, and its module has `locate` and `content`. `unet`: the key of its block that is a network on pixels.
+    """
+
+    title: str
+    loader: str
+    processes: tuple[str, ...]
+    latent: bool
+    learns: bool
+    pinned: bool = False
+    unet: str = ""
+
+
+TEACHERS = declared(TeacherKind, "diffusion/teachers/*.py", "KIND", one=True)

@@ -1,0 +1,1 @@
+"""Noise processes, ODE solvers, distances and teachers."""

@@ -1,0 +1,162 @@
+"""Teachers: diffusion models that predict x̂₀ and ε̂ at any time, on any process.
+
+A teacher's artefact holds `teacher.json`, whose "loader" names the module here that reads it back. A way to
+get a teacher (train it, pin it) is a module here too, named after its `kind` in the configuration: it says what it is, KIND = {…} in
+plain values (`specs.TeacherKind`), and has `make(settings, process, data, seed, scratch, out)`. Its block is a class in the
+configuration, or made of SETTINGS = {"NAME": (default, "what it is")} and RANGES = "0 <= NAME" here.
+"""
+
+from __future__ import annotations
+
+import copy
+import importlib
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from directcm.diffusion.processes import Process, expand
+from directcm.errors import UserError
+
+if TYPE_CHECKING:
+    from directcm.diffusion.teachers.codec import Codec
+    from directcm.runtime.artifacts import Artifact
+
+DTYPES = {"no": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
+
+
+def dtype(precision: str, device: torch.device | str) -> torch.dtype:
+    """The dtype of frozen weights; a UserError for fp16 without a GPU."""
+    if precision == "fp16" and torch.device(device).type == "cpu":
+        raise UserError("precision fp16 needs a GPU, and there is none here; use no or bf16")
+    return DTYPES[precision]
+
+
+class Conditioning:
+    """What a batch is conditioned on: named tensors (B, …), one row per sample."""
+
+    def __init__(self, tensors: Mapping[str, Tensor]) -> None:
+        self.tensors = dict(tensors)
+
+    def rows(self, index: Tensor) -> Conditioning:
+        """The rows `index` (B',)."""
+        return Conditioning({k: v[index] for k, v in self.tensors.items()})
+
+    def to(self, device: torch.device | str) -> Conditioning:
+        """The same on another device."""
+        return Conditioning({k: v.to(device) for k, v in self.tensors.items()})
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """A teacher's x̂₀ and ε̂, both float32 (B, …)."""
+
+    x0: Tensor
+    eps: Tensor
+
+
+class Teacher(ABC):
+    """A diffusion model behind one contract.
+
+    Subclasses give `noise(x, t, cond)`: ε̂ without guidance, and `unconditional(cond)`: the ∅ of guidance.
+    """
+
+    process: Process
+    shape: tuple[int, ...]
+    network: Any = None
+
+    def __init__(self) -> None:
+        self.device = torch.device("cpu")
+        self.rows_evaluated = 0
+
+    @abstractmethod
+    def noise(self, x: Tensor, t: Tensor, cond: Conditioning | None) -> Tensor:
+        """ε̂(x, t, cond) (B, …) without guidance."""
+
+    @abstractmethod
+    def unconditional(self, cond: Conditioning | None) -> Conditioning | None:
+        """∅ for as many rows as `cond` has."""
+
+    @property
+    def start(self) -> Teacher:
+        """The teacher as whose twin a student starts: itself, or where it has no network one that has."""
+        return self
+
+    def twin(self, network: Any = None) -> Teacher:
+        """The same teacher on another network; None: on a copy of its own."""
+        twin = copy.copy(self)
+        twin.network = copy.deepcopy(self.network) if network is None else network
+        twin.rows_evaluated = 0
+        return twin
+
+    def rows_per_prediction(self, w: float) -> int:
+        """Rows through the network for one row's prediction: 1 at w = 1 and w = 0, else 2."""
+        return 1 if w in (0.0, 1.0) else 2
+
+    def predict(self, x: Tensor, t: Tensor, cond: Conditioning | None, guidance: float = 1.0) -> Prediction:
+        """x̂₀ and ε̂ at x (B, …), times t (B,), guidance w: ε̂ = ε_∅ + w(ε_c − ε_∅) (Imagen form) in one batched forward.
+
+        w = 1 skips the unconditional half, w = 0 the conditional one.
+        """
+        self.rows_evaluated += len(x) * self.rows_per_prediction(guidance)
+        if guidance == 1.0:
+            eps = self.noise(x, t, cond).float()
+        elif guidance == 0.0:
+            eps = self.noise(x, t, self.unconditional(cond)).float()
+        else:
+            none = self.unconditional(cond)
+            both = None
+            if cond is not None and none is not None:
+                both = Conditioning({k: torch.cat([none.tensors[k], cond.tensors[k]]) for k in cond.tensors})
+            without, with_ = self.noise(torch.cat([x, x]), torch.cat([t, t]), both).float().chunk(2)
+            eps = without + guidance * (with_ - without)
+        return Prediction(self.process.clean(x, eps, t), eps)
+
+
+class Gaussian(Teacher):
+    """The exact teacher of x₀ ~ N(mean, scale²·I), whose ODE has a closed-form flow map.
+
+    x_t ~ N(α m, α²s² + σ²), so ε̂ = σ (x − α m)/(α²s² + σ²); the flow keeps (x − α m)/√(α²s² + σ²) constant.
+    """
+
+    def __init__(self, process: Process, mean: Tensor, scale: float) -> None:
+        super().__init__()
+        self.process = process
+        self.mean = mean
+        self.scale = scale
+        self.shape = tuple(mean.shape)
+
+    def noise(self, x: Tensor, t: Tensor, cond: Conditioning | None) -> Tensor:
+        alpha, sigma = expand(self.process.alpha(t), x), expand(self.process.sigma(t), x)
+        return sigma * (x - alpha * self.mean) / (alpha**2 * self.scale**2 + sigma**2)
+
+    def unconditional(self, cond: Conditioning | None) -> Conditioning | None:
+        return cond
+
+    def flow(self, x: Tensor, t: Tensor, s: Tensor) -> Tensor:
+        """The exact solution at times s (B,) of the ODE through x (B, …) at times t (B,)."""
+
+        def moments(time: Tensor) -> tuple[Tensor, Tensor]:
+            alpha, sigma = expand(self.process.alpha(time), x), expand(self.process.sigma(time), x)
+            return alpha * self.mean, (alpha**2 * self.scale**2 + sigma**2).sqrt()
+
+        (m_t, d_t), (m_s, d_s) = moments(t), moments(s)
+        return m_s + (x - m_t) * d_s / d_t
+
+
+def loader(artifact: Artifact) -> str:
+    """The module, without the package's name, that reads a teacher artefact: what is made with it depends on its code."""
+    return f"diffusion.teachers.{artifact.json('teacher.json')['loader']}"
+
+
+def load(artifact: Artifact, device: torch.device | str = "cpu", precision: str = "no") -> Teacher:
+    """The teacher of an artefact, on a device, its frozen weights in a precision ("no" is float32)."""
+    return importlib.import_module(f"directcm.{loader(artifact)}").load(artifact, device, precision)
+
+
+def load_codec(artifact: Artifact, device: torch.device | str = "cpu", precision: str = "no") -> Codec:
+    """What a teacher's images, captions and labels pass through; its parts are read as they are needed."""
+    return importlib.import_module(f"directcm.{loader(artifact)}").load_codec(artifact, device, precision)

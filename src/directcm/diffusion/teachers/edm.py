@@ -1,0 +1,117 @@
+"""The pixel teacher: a class-conditional EDM (Karras et al. 2206.00364) of less than a million parameters, trained here."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from directcm.config import Edm, Process
+from directcm.diffusion import processes
+from directcm.diffusion.processes import VarianceExploding
+from directcm.diffusion.teachers import Conditioning
+from directcm.diffusion.teachers.pixel_diffusion import NO_CLASS, PixelDiffusion, classes_of, make_unet, read_images
+from directcm.errors import UserError
+from directcm.runtime import rng
+from directcm.runtime.artifacts import Artifact, new_artifact, write_csv, write_json
+from directcm.runtime.loop import CURVE, SCHEDULES, Job, fit, make_accelerator
+from directcm.runtime.sources import digest
+
+KIND = {
+    "rank": 3,
+    "title": "small EDM on pixels trained here",
+    "about": "on pixels, trained here",
+    "loader": "pixel_diffusion",
+    "processes": ("karras",),
+    "latent": False,
+    "learns": True,
+    "unet": "unet",
+}
+
+
+def weighted_loss(teacher: PixelDiffusion, x0: Tensor, eps: Tensor, t: Tensor, cond: Conditioning) -> Tensor:
+    """λ(t)·‖D(x₀ + t ε, t, c) − x₀‖² per component, (B,) (Karras et al., Equation 8 and Table 1)."""
+    process = teacher.process
+    assert isinstance(process, VarianceExploding)
+    x = process.diffuse(x0, eps, t)
+    denoised = process.clean(x, teacher.noise(x, t, cond), t)
+    return process.loss_weight(t).float() * ((denoised - x0) ** 2).mean(dim=(1, 2, 3))
+
+
+def make(settings: Edm, process: Process, data: Artifact, seed: int, scratch: Path, out: Path) -> None:
+    """Train the U-Net, and save the exponential moving average of its weights.
+
+    ln t is normal(p_mean, p_std), beyond the ends of the process's grid too (Karras et al., Table 1); a share of the labels
+    becomes ∅. σ_data is the process's, as it is configured; the images' own is among the artefact's counts.
+    """
+    schedule = processes.make(process)
+    if not isinstance(schedule, VarianceExploding):
+        raise UserError(f"teacher: edm needs process.kind karras, this one is {process.kind}")
+    pixels, label = read_images(data)
+    classes = classes_of(data)
+    rng.seed_torch(seed, "unet_init")
+    unet = make_unet(settings.unet, pixels.shape[-1], len(classes), settings.dropout)
+    accelerator = make_accelerator()
+    unet.to(accelerator.device)
+    teacher = PixelDiffusion(unet, schedule)
+
+    def loss(step: int, positions: np.ndarray) -> Tensor:
+        device = accelerator.device
+        if settings.dropout:
+            rng.seed_torch(seed, "teacher_dropout", int(positions[0]))
+        pick = torch.from_numpy(rng.stream(seed, "teacher_batch", int(positions[0]), len(positions), len(pixels)))
+        eps = rng.normal(seed, "teacher_noise", positions.tolist(), teacher.shape)
+        mine = positions - step * settings.batch_size
+        draws = rng.generator(seed, "teacher_draws", step)
+        normal, uniform = draws.standard_normal(settings.batch_size)[mine], draws.random(settings.batch_size)[mine]
+        t = torch.from_numpy(np.exp(settings.p_mean + settings.p_std * normal))
+        dropped = torch.from_numpy(uniform < settings.label_dropout)
+        cond = Conditioning({"label": torch.where(dropped, NO_CLASS, label[pick])})
+        return weighted_loss(teacher, pixels[pick].to(device), eps.to(device), t.to(device), cond.to(device))
+
+    fitted = fit(
+        Job(
+            "teacher: unet",
+            {"unet": unet},
+            loss,
+            settings.steps,
+            settings.batch_size,
+            SCHEDULES[settings.schedule](settings.lr, settings.steps, settings.warm_up),
+            grad_clip=1.0,
+            ema=settings.ema,
+            scratch=scratch / "unet",
+            key={
+                "code": digest("diffusion.teachers.edm"),
+                "settings": settings.model_dump(mode="json"),
+                "process": process.model_dump(mode="json"),
+                "seed": seed,
+                "data": data.fingerprint,
+            },
+        ),
+        accelerator,
+    )
+    with torch.no_grad():
+        for name, p in unet.named_parameters():
+            p.copy_(fitted.ema[f"unet.{name}"])
+    if settings.dropout:
+        # Students are trained from what is saved: theirs is a method's matter, not their teacher's (Song et al. have none).
+        unet.register_to_config(dropout=0.0)
+    about = {
+        "kind": "edm",
+        **settings.model_dump(mode="json"),
+        "process": process.model_dump(mode="json"),
+        "seed": seed,
+    }
+    with new_artifact(out, "teacher", settings=about, inputs={"data": data}) as art:
+        unet.cpu().eval().save_pretrained(art / "unet", safe_serialization=True)
+        write_json(
+            art / "teacher.json",
+            {"loader": "pixel_diffusion", "process": process.model_dump(mode="json"), "classes": classes},
+        )
+        write_csv(art / "curve.csv", fitted.curve, CURVE)
+        art.counts = {
+            "unet_parameters": sum(p.numel() for p in unet.parameters()),
+            "sigma_data_measured": round(float(pixels.double().std()), 6),
+        }

@@ -1,0 +1,152 @@
+"""Class-conditional diffusion on pixels: a UNet2DModel as a Teacher, on any process; the identity as its codec."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from directcm.config import PixelUnet, parse
+from directcm.config import Process as ProcessSettings
+from directcm.diffusion import processes
+from directcm.diffusion.processes import Process, expand
+from directcm.diffusion.teachers import Conditioning, Teacher, dtype
+from directcm.diffusion.teachers.codec import Codec, Draw, to_tensor
+from directcm.errors import UserError
+
+if TYPE_CHECKING:
+    from directcm.runtime.artifacts import Artifact
+
+NO_CLASS = -1
+
+
+def make_unet(settings: PixelUnet, side: int, classes: int, dropout: float = 0.0) -> Any:
+    """A UNet2DModel for RGB images of a side (pixels); its last class, beyond the `classes`, is none of them."""
+    from diffusers import UNet2DModel
+
+    levels = range(len(settings.channels))
+    attention = settings.attention if settings.attention is not None else levels[-1:]
+    return UNet2DModel(
+        sample_size=side,
+        in_channels=3,
+        out_channels=3,
+        down_block_types=tuple("AttnDownBlock2D" if i in attention else "DownBlock2D" for i in levels),
+        up_block_types=tuple("AttnUpBlock2D" if i in attention else "UpBlock2D" for i in reversed(levels)),
+        block_out_channels=settings.channels,
+        layers_per_block=settings.layers_per_block,
+        attention_head_dim=settings.head_dim,
+        norm_num_groups=8,
+        dropout=dropout,
+        num_class_embeds=classes + 1,
+    )
+
+
+class PixelDiffusion(Teacher):
+    """A network F under its process's preconditioning: ε̂ = a·x + b·F(c_in·x, c_noise, class).
+
+    On Karras's process that is EDM's D = c_skip·x + c_out·F (Karras et al. 2206.00364, Table 1) with c_noise = 250·ln t, the
+    rescaling of Song et al. (2303.01469): a UNet2DModel's sinusoids are made for times up to a thousand and would tell
+    ¼·ln t, which runs from −1.6 to 1.1, by their few fastest alone. Conditioning: label (B,) int64, −1 is ∅.
+    """
+
+    def __init__(self, unet: Any, process: Process) -> None:
+        super().__init__()
+        self.network = unet
+        self.process = process
+        side = unet.config.sample_size
+        self.shape = (unet.config.in_channels, side, side)
+        self.device = next(unet.parameters()).device
+
+    def noise(self, x: Tensor, t: Tensor, cond: Conditioning | None) -> Tensor:
+        none = self.network.config.num_class_embeds - 1
+        label = torch.full((len(x),), NO_CLASS, device=x.device) if cond is None else cond.tensors["label"]
+        out = self.network(
+            (expand(self.process.input_scale(t), x) * x).to(self.network.dtype),
+            self.process.network_time(t).to(torch.float32),
+            class_labels=torch.where(label == NO_CLASS, none, label),
+        ).sample.float()
+        own, network = self.process.output_scales(t)
+        return expand(own, x) * x + expand(network, x) * out
+
+    def unconditional(self, cond: Conditioning | None) -> Conditioning | None:
+        return no_class(cond)
+
+
+def no_class(cond: Conditioning | None) -> Conditioning | None:
+    """∅ for as many rows as `cond` has."""
+    return None if cond is None else Conditioning({"label": torch.full_like(cond.tensors["label"], NO_CLASS)})
+
+
+class Pixels(Codec):
+    """The identity; a class is a label's place among the data's."""
+
+    latent = False
+
+    def __init__(self, classes: Sequence[str]) -> None:
+        self.classes = {name: i for i, name in enumerate(classes)}
+
+    def encode(self, images: Tensor, draw: Draw | None) -> Tensor:
+        return images.float().cpu()
+
+    def decode(self, latents: Tensor) -> Tensor:
+        return latents.float().clamp(-1, 1).cpu()
+
+    def condition(self, texts: Sequence[str], labels: Sequence[str]) -> Conditioning:
+        """A UserError for a label that the teacher does not know."""
+        for text, label in zip(texts, labels, strict=True):
+            if label not in self.classes:
+                raise UserError(
+                    f"the image {text[:60]!r} has the label {label!r}, the teacher knows {', '.join(self.classes)}; it needs labelled images"
+                )
+        return Conditioning({"label": torch.tensor([self.classes[label] for label in labels], dtype=torch.int64)})
+
+
+def classes_of(data: Artifact) -> list[str]:
+    """The labels of a data set in order; a UserError where it has none."""
+    found = data.json("data.json")["labels"]
+    if not found:
+        raise UserError(
+            f"{data.folder}: its images have no labels, a teacher on pixels needs them; add a column label to metadata.csv, or use data.kind digits"
+        )
+    return list(found)
+
+
+def read_images(data: Artifact) -> tuple[Tensor, Tensor]:
+    """(pixels (n, 3, H, W) in [−1, 1], classes (n,) int64) of the training images; a UserError where they have no labels."""
+    from PIL import Image
+
+    rows = [r for r in data.csv("images.csv") if r["split"] == "train"]
+    pixels = to_tensor([Image.open(data.file(r["file_name"])) for r in rows])
+    cond = Pixels(classes_of(data)).condition([r["text"] for r in rows], [r["label"] for r in rows])
+    return pixels, cond.tensors["label"]
+
+
+def read_process(artifact: Artifact) -> Process:
+    """The process that a teacher's artefact was made for."""
+    about = artifact.json("teacher.json")
+    return processes.make(parse(ProcessSettings, about["process"], str(artifact.folder / "teacher.json")))
+
+
+def load(artifact: Artifact, device: torch.device | str = "cpu", precision: str = "no") -> PixelDiffusion:
+    """The U-Net of a teacher artefact, frozen, in evaluation mode."""
+    from diffusers import UNet2DModel
+
+    for name in artifact.checksums:
+        if name.startswith("unet/"):
+            artifact.file(name)
+    unet = UNet2DModel.from_pretrained(
+        artifact.folder,
+        subfolder="unet",
+        torch_dtype=dtype(precision, device),
+        use_safetensors=True,
+        local_files_only=True,
+    )
+    unet.requires_grad_(False).eval().to(device)
+    return PixelDiffusion(unet, read_process(artifact))
+
+
+def load_codec(artifact: Artifact, device: torch.device | str = "cpu", precision: str = "no") -> Pixels:
+    """The identity, with the classes of a teacher artefact."""
+    return Pixels(artifact.json("teacher.json")["classes"])

@@ -1,0 +1,1 @@
+"""From encoded images to students: latents, noise, solved targets, methods, training."""

@@ -1,0 +1,254 @@
+"""The verb `train`: distil a teacher into a student with a method of directcm.distill.methods."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from directcm.config import Run, Train
+from directcm.config.registry import methods as declared
+from directcm.diffusion import distances
+from directcm.diffusion.solvers import make_solver
+from directcm.diffusion.teachers import Teacher, load, loader
+from directcm.distill import methods, students
+from directcm.distill.encode import Latents
+from directcm.distill.targets import STARTS, Starts, join
+from directcm.errors import UserError
+from directcm.runtime import rng
+from directcm.runtime.artifacts import Artifact, new_artifact, write_csv, write_json
+from directcm.runtime.loop import CURVE, Job, constant, fit, make_accelerator
+from directcm.runtime.sources import digest
+
+
+def make(
+    run: Run,
+    settings: Train,
+    snapshots: Sequence[int],
+    teacher: Artifact,
+    latents: Artifact,
+    targets: Sequence[Artifact],
+    seed: int,
+    scratch: Path,
+    tensorboard: Path | None,
+    out: Path,
+    hparams: Mapping[str, float] | None = None,
+) -> None:
+    """Train one student.
+
+    `run` says which one; `settings` is shared by all runs. `hparams` replaces values of the method's SETTINGS. The student is also
+    kept after each optimiser step in `snapshots`, in snapshots/step~<step>. `seed` draws the pool; run.seed draws its order, the
+    initial LoRA and, for methods that learn from data alone, fresh pairs of image and noise, none twice. Writes the weights,
+    `curve.csv` and `student.json`. Checkpoints stay in `scratch`; a run resumes only from those of the same settings, inputs and code.
+    """
+    method, pool = methods.load(run.method), run.pool
+    snapshots = sorted(set(snapshots))
+    if snapshots and not 0 < snapshots[0] <= snapshots[-1] < run.steps:
+        raise UserError(f"train: snapshots {snapshots} are not steps before the last, {run.steps}")
+    accelerator = make_accelerator(settings.precision)
+    device = str(accelerator.device)
+    frozen = load(teacher, device, settings.precision)
+    student = students.make_student(frozen, run.adapter, run.seed)
+    unet = student.teacher.network
+    assert unet is not None
+    if settings.gradient_checkpointing:
+        unet.enable_gradient_checkpointing()
+    data = Latents(latents)
+    start_points = method.TARGETS or "forward"
+    pooled = declared()[run.method].pool
+    images = Starts(data, frozen.process, run.N, seed if pooled else run.seed)
+    starts = STARTS[start_points](data, frozen.process, run.N, seed)
+    solved = None
+    stored = declared()[run.method].stored
+    if method.TARGETS or (stored and targets):
+        if not targets:
+            raise UserError(f"train: {run.method} needs --targets, the solved endpoints of its start points")
+        solved = join(targets, count=pool)
+        want = {**run.ode.axes(), "seed": seed, "coupling": start_points}
+        have = {k: targets[0].settings.get(k, "forward") for k in want}
+        if have != want:
+            raise UserError(f"{targets[0].folder}: holds targets for {have}, this student needs {want}")
+        if targets[0].manifest["inputs"] != {"teacher": teacher.fingerprint, "latents": latents.fingerprint}:
+            raise UserError(
+                f"{targets[0].folder}: solved by another teacher or on other latents; delete it and run again"
+            )
+    distance = distances.make(run.loss, settings.huber_c, device)
+    hparams = {**getattr(method, "SETTINGS", {}), **(hparams or {})}
+    for module in unet.modules():
+        if isinstance(module, torch.nn.Dropout):
+            module.p = float(hparams.get("dropout", 0))
+    decay = getattr(method, "decay", None)
+    ema_target = students.Student(student.teacher.twin()) if decay else None
+    context = methods.Context(
+        frozen if method.TEACHER and not (stored and solved is not None) else None,
+        make_solver(run.solver),
+        run.w,
+        distance,
+        run.N,
+        hparams,
+        ema_target,
+    )
+    grid = starts.grid.to(device)
+    drops = any(isinstance(m, torch.nn.Dropout) and m.p > 0 for m in unet.modules())
+
+    def loss(step: int, rows: np.ndarray) -> Tensor:
+        index = rng.stream(run.seed, "train_order", int(rows[0]), len(rows), pool)
+        ids, x0, eps = images.pairs((index if pooled else rows).tolist())
+        k = starts.grid_index(index.tolist())
+        cond = data.conditioning(ids).to(device)
+        rows_solved = None if solved is None else {n: v[torch.from_numpy(index)] for n, v in solved.items()}
+        if start_points == "trajectory":
+            assert rows_solved is not None
+            x, cond_x = rows_solved["x"], data.conditioning(rows_solved["id"]).to(device)
+        else:
+            process = frozen.process
+            x = process.prior(eps) if start_points == "prior" else process.diffuse(x0, eps, starts.grid[k])
+            cond_x = cond
+        draws = rng.generator(run.seed, "method_draws", step).random((run.batch_size, 2))
+        u, v = torch.from_numpy(draws[rows - step * run.batch_size]).to(device).unbind(1)
+        k = k.to(device)
+        batch = methods.Batch(
+            x.to(device),
+            grid[k],
+            grid[k + 1],
+            cond_x,
+            rows_solved["endpoint"].to(device) if rows_solved is not None and method.TARGETS else None,
+            x0.to(device),
+            eps.to(device),
+            cond,
+            u,
+            v,
+            step,
+            run.steps,
+            rows_solved["x_next"].to(device) if rows_solved is not None and stored else None,
+        )
+        if drops:
+            rng.seed_torch(run.seed, "dropout", step, accelerator.process_index)
+        return method.loss(student, batch, context)
+
+    key = {
+        "code": digest("distill.training", loader(teacher), f"distill.methods.{run.method}"),
+        "run": run.axes(),
+        "settings": settings.model_dump(mode="json"),
+        "seed": seed,
+        "teacher": teacher.fingerprint,
+        "latents": latents.fingerprint,
+        "targets": [t.fingerprint for t in targets],
+        **({"own": hparams} if hparams else {}),
+    }
+    stages = []
+    if ready := getattr(method, "ready", None):
+        stages = [ready(k, run.steps, run.N) for k in range(1, run.N + 1)]
+    kept = sorted({*snapshots, *stages} - {0, run.steps})
+    fitted = fit(
+        Job(
+            f"train: {run.method} seed {run.seed}",
+            {"unet": unet},
+            loss,
+            run.steps,
+            run.batch_size,
+            constant(run.lr),
+            weight_decay=settings.weight_decay,
+            grad_clip=settings.grad_clip,
+            checkpoint_every=settings.checkpoint_every,
+            scratch=scratch,
+            key=key,
+            tensorboard=tensorboard,
+            snapshots=kept,
+            ema_eval=settings.ema,
+            ema=None if decay is None else lambda step: decay(step, run.steps, context),
+            ema_target=None if ema_target is None else _free(ema_target, unet),
+        ),
+        accelerator,
+    )
+    if not accelerator.is_main_process:
+        return
+    parameters = dict(unet.named_parameters())
+    _put(parameters, fitted.ema_eval)
+    inputs = {"teacher": teacher, "latents": latents} | {f"targets_{i}": t for i, t in enumerate(targets)}
+    with new_artifact(
+        out,
+        "student",
+        settings={
+            "run": run.axes(),
+            **settings.model_dump(mode="json"),
+            "seed": seed,
+            "snapshots": snapshots,
+            **({"own": hparams} if hparams else {}),
+        },
+        inputs=inputs,
+    ) as art:
+        students.save(unet, run.adapter, art.path)
+        for step, weights in fitted.snapshots.items():
+            _put(parameters, weights)
+            students.save(unet, run.adapter, art.path / students.snapshot_folder(step))
+        write_csv(art / "curve.csv", fitted.curve, CURVE)
+        trained = [p.numel() for p in unet.parameters() if p.requires_grad]
+        drawn = run.steps * run.batch_size
+        forwards = _forwards(method, context, frozen, run, [*snapshots, run.steps])
+        write_json(
+            art / "student.json",
+            {"run": run.axes(), "trainable_parameters": sum(trained), "snapshots": kept, "forwards": forwards},
+        )
+        last = forwards[str(run.steps)]
+        made = 0 if stored and solved is not None else last["teacher"]
+        art.counts = {
+            "pairs_drawn": drawn,
+            "distinct_pairs": min(drawn, pool) if pooled else drawn,
+            "trainable_parameters": sum(trained),
+            "student_forwards": last["student"],
+            # Solver steps read from stored targets were counted by `targets`. As a cost of the method they are in `student.json`.
+            "teacher_forwards": made,
+            "teacher_forwards_minimum": made,
+        }
+        art.provenance["device"] = device
+        art.provenance["seconds_at"] = {str(step): round(value, 3) for step, value in fitted.seconds.items()}
+    for path in scratch.glob("snapshot-*"):
+        shutil.rmtree(path)
+
+
+@torch.no_grad()
+def _put(parameters: Mapping[str, Tensor], weights: Mapping[str, Tensor]) -> None:
+    """Copy weights, under the loop's names, into the parameters."""
+    for name, value in weights.items():
+        parameters[name.removeprefix("unet.")].copy_(value)
+
+
+def _forwards(
+    method: Any, context: methods.Context, teacher: Teacher, run: Run, steps: Sequence[int]
+) -> dict[str, dict[str, int]]:
+    """Up to each of these steps: rows through the student's and the teacher's network, and the solved endpoints used.
+
+    These are the method's costs: a teacher's step counts even if it was read from targets. They are computed, not counted, because a
+    resumed run has not made the forwards before its checkpoint.
+    """
+    total, size = run.steps, run.batch_size
+    passed = getattr(method, "student_forwards", lambda *_: method.FORWARDS)
+    asked = getattr(method, "teacher_steps", lambda *_: int(method.TEACHER))
+    solved = getattr(method, "endpoints", lambda *_: bool(method.TARGETS))
+    rows = context.solver.evaluations_per_step * teacher.rows_per_prediction(run.w)
+    student, solver, used = (
+        np.cumsum([each(step, total, context) for step in range(total)]) * size for each in (passed, asked, solved)
+    )
+    return {
+        str(n): {
+            "student": int(student[n - 1]),
+            "teacher": int(solver[n - 1]) * rows,
+            "endpoints": min(int(used[n - 1]), run.pool),
+        }
+        for n in steps
+    }
+
+
+def _free(ema_target: students.Student, unet: Any) -> dict[str, Tensor]:
+    """The EMA target's weights, without gradients, under the names of the trained weights that they follow."""
+    twin = ema_target.teacher.network
+    twin.requires_grad_(False)
+    twin.train()
+    weights = dict(twin.named_parameters())
+    return {f"unet.{name}": weights[name] for name, p in unet.named_parameters() if p.requires_grad}

@@ -1,0 +1,1 @@
+"""What is sampled from teachers and students, and measured of it."""

@@ -1,0 +1,490 @@
+"""The feature extractors: one class each, alike to use, with a fingerprint of what its numbers depend on.
+
+Published extractors take their weights from the checked cache (`weights.py`) and download nothing. Each takes
+`state`, weights to use instead, and where the architecture can be smaller a size: tests go the same way as real runs.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+import json
+import warnings
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor, nn
+
+from directcm.config import specs
+from directcm.errors import UserError
+from directcm.runtime.artifacts import Artifact
+from directcm.runtime.weights import WEIGHTS, weights_file
+
+# What each gives, the files of the weights cache that it needs (none: it is trained here), and its class.
+EXTRACTORS = {
+    "clip_tiny": {"rank": 1, "arrays": ("image", "text", "score"), "made_by": "ClipTinyExtractor"},
+    "inception_clean": {
+        "rank": 2, "arrays": ("image",), "weights": ("inception-2015-12-05.pt",), "made_by": "InceptionClean",
+    },
+    "inception_legacy_pytorch": {
+        "rank": 3, "arrays": ("image",), "weights": ("pt_inception-2015-12-05-6726825d.pth",),
+        "made_by": "InceptionLegacyPytorch",
+    },
+    "dinov2_vitl14": {
+        "rank": 4, "arrays": ("image",), "weights": ("dinov2_vitl14_pretrain.pth",), "made_by": "Dinov2",
+    },
+    "clip_vitl14": {"rank": 5, "arrays": ("image", "text"), "weights": ("ViT-L-14.pt",), "made_by": "ClipVitL14"},
+    "aesthetic_laion": {
+        "rank": 6, "arrays": ("score",), "weights": ("ViT-L-14.pt", "sac+logos+ava1-l14-linearMSE.pth"),
+        "made_by": "AestheticLaion",
+    },
+}  # fmt: skip
+
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+
+
+def default_device() -> str:
+    """cuda where there is one, else cpu."""
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+class FeatureExtractor(ABC):
+    """Images (RGB) and their texts → the arrays of `specs.EXTRACTORS[name].arrays`, float32, one row per image.
+
+    `version` names the code below: it is raised whenever a change here changes numbers.
+    """
+
+    name: str
+    version: str = "1"
+
+    def __init__(self, device: str | torch.device | None = None, batch_size: int = 64) -> None:
+        if batch_size < 1:
+            raise ValueError("batch_size must be at least 1")
+        self.device = torch.device(device or default_device())
+        self.batch_size = batch_size
+        self._checksums: dict[str, str] = {}
+
+    @property
+    def fingerprint(self) -> str:
+        """SHA-256 over weights' checksums, preprocessing and version: features are comparable where it is equal."""
+        content = {
+            "name": self.name,
+            "version": self.version,
+            "weights": self._checksums,
+            "preprocessing": self.preprocessing(),
+        }
+        return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+    @abstractmethod
+    def preprocessing(self) -> dict[str, Any]:
+        """The parameters of preprocessing and architecture, as JSON."""
+
+    @abstractmethod
+    def _extract(self, images: Sequence[Image.Image], texts: Sequence[str]) -> dict[str, Tensor]:
+        """The arrays of one batch."""
+
+    def extract(self, images: Sequence[Image.Image], texts: Sequence[str]) -> dict[str, np.ndarray]:
+        """The arrays of n ≥ 1 images and n texts: those it has of image (n, D), text (n, D), score (n,)."""
+        if len(images) != len(texts) or not images:
+            raise ValueError(f"{len(images)} images and {len(texts)} texts, expected equal numbers, at least one")
+        batches = []
+        # TF32 convolutions would make features depend on the generation of the GPU.
+        with torch.inference_mode(), torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
+            for start in range(0, len(images), self.batch_size):
+                part = slice(start, start + self.batch_size)
+                arrays = self._extract([i.convert("RGB") for i in images[part]], list(texts[part]))
+                batches.append({key: value.float().cpu().numpy() for key, value in arrays.items()})
+        return {key: np.concatenate([batch[key] for batch in batches]) for key in specs.EXTRACTORS[self.name].arrays}
+
+    def _weights(self, name: str) -> Path:
+        path = weights_file(name)
+        self._checksums[name] = WEIGHTS[name].sha256
+        return path
+
+    def _given(self, name: str, state: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+        digest = hashlib.sha256()
+        for key in sorted(state):
+            digest.update(key.encode())
+            digest.update(state[key].detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes())
+        self._checksums[name] = digest.hexdigest()
+        return state
+
+
+def read_state(path: Path) -> dict[str, Tensor]:
+    """A published state dict, of which the sha256 has been checked; no pickled code is run."""
+    return torch.load(path, map_location="cpu", weights_only=True)
+
+
+class InceptionClean(FeatureExtractor):
+    """clean-fid's "clean" mode: Inception v3's 2,048 pool features of images resized with PIL's bicubic, not rounded.
+
+    The resizing and the network's wrapper are clean-fid's own; only the weights' place differs (clean-fid would fetch
+    them, unchecked, into the system's temporary folder).
+    """
+
+    name = "inception_clean"
+    mode = "clean"
+    weights = specs.EXTRACTORS["inception_clean"].weights[0]
+
+    def __init__(
+        self, device: str | torch.device | None = None, batch_size: int = 64, *, folder: Path | None = None
+    ) -> None:
+        """`folder` holds a stand-in `inception-2015-12-05.pt` (tests): not checked, but in the fingerprint."""
+        super().__init__(device, batch_size)
+        self.resize = clean_fid_resizer(self.mode)
+        self.model = self._network(folder).eval().to(self.device)
+
+    def _network(self, folder: Path | None) -> nn.Module:
+        from cleanfid.inception_torchscript import InceptionV3W
+
+        # A TorchScript archive holds a program, not only numbers: it is loaded because its sha256 is pinned.
+        if folder is None:
+            folder = self._weights(self.weights).parent
+        else:
+            from directcm.runtime.artifacts import sha256
+
+            self._checksums[self.weights] = sha256(folder / self.weights)
+        return InceptionV3W(str(folder), download=False, resize_inside=False)
+
+    def preprocessing(self) -> dict[str, Any]:
+        return {"library": "clean-fid", "mode": self.mode, "size": 299}
+
+    def _forward(self, batch: Tensor) -> Tensor:
+        return self.model(batch)
+
+    def _extract(self, images: Sequence[Image.Image], texts: Sequence[str]) -> dict[str, Tensor]:
+        resized = np.stack([self.resize(np.array(image)) for image in images]).transpose(0, 3, 1, 2)
+        return {
+            "image": self._forward(torch.from_numpy(np.ascontiguousarray(resized, dtype=np.float32)).to(self.device))
+        }
+
+
+def clean_fid_resizer(mode: str) -> Callable[[np.ndarray], np.ndarray]:
+    """clean-fid's resizing, "clean" or "legacy_pytorch", of an image (h, w, 3) in [0, 255] to (299, 299, 3)."""
+    # Building a resizer silences all warnings of the process; this keeps that inside.
+    with warnings.catch_warnings():
+        from cleanfid.resize import build_resizer
+
+        return build_resizer(mode)
+
+
+class InceptionLegacyPytorch(InceptionClean):
+    """clean-fid's "legacy_pytorch" mode: pytorch-fid's network on images resized bilinearly without antialiasing."""
+
+    name = "inception_legacy_pytorch"
+    mode = "legacy_pytorch"
+    weights = specs.EXTRACTORS["inception_legacy_pytorch"].weights[0]
+
+    def __init__(
+        self,
+        device: str | torch.device | None = None,
+        batch_size: int = 64,
+        *,
+        state: Mapping[str, Tensor] | None = None,
+    ) -> None:
+        self._state = state
+        super().__init__(device, batch_size)
+        del self._state
+
+    def _network(self, folder: Path | None) -> nn.Module:
+        state = (
+            read_state(self._weights(self.weights)) if self._state is None else self._given(self.weights, self._state)
+        )
+        return legacy_inception(state)
+
+    def _forward(self, batch: Tensor) -> Tensor:
+        return self.model(batch / 255)[0].squeeze(-1).squeeze(-1)
+
+
+def legacy_inception(state: Mapping[str, Tensor]) -> nn.Module:
+    """clean-fid's port of pytorch-fid's network, up to the pool features, with a state dict of FID's Inception v3."""
+    from cleanfid import inception_pytorch
+
+    # The constructor always fetches its weights by this name; for its duration the name stands for those in hand.
+    fetch = inception_pytorch.load_state_dict_from_url
+    inception_pytorch.load_state_dict_from_url = lambda *args, **kwargs: dict(state)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            return inception_pytorch.InceptionV3(output_blocks=[3], resize_input=False)
+    finally:
+        inception_pytorch.load_state_dict_from_url = fetch
+
+
+@dataclass(frozen=True)
+class DinoSize:
+    """Architecture of a DINOv2: `pretrained_grid` patches a side in the weights, `size` pixels a side here."""
+
+    hidden: int = 1024
+    layers: int = 24
+    heads: int = 16
+    patch: int = 14
+    pretrained_grid: int = 37
+    size: int = 224
+
+
+def interpolate_positions(positions: Tensor, grid: int, offset: float = 0.1) -> Tensor:
+    """Position embeddings (1, 1 + g², D) of a g × g grid → (1, 1 + grid², D), as DINOv2's hub code does.
+
+    The scale factor handed to the bicubic interpolation is (grid + offset)/g, not grid/g, and there is no
+    antialiasing: sample points differ from those of a plain resize, and so do the features.
+    """
+    cls, patches = positions[:, :1].float(), positions[:, 1:].float()
+    side = round(patches.shape[1] ** 0.5)
+    if grid == side:
+        return positions.float()
+    image = patches.reshape(1, side, side, -1).permute(0, 3, 1, 2)
+    scale = (grid + offset) / side
+    image = nn.functional.interpolate(image, scale_factor=(scale, scale), mode="bicubic", antialias=False)
+    return torch.cat([cls, image.permute(0, 2, 3, 1).reshape(1, grid * grid, -1)], dim=1)
+
+
+def dino_state(hub: Mapping[str, Tensor], size: DinoSize) -> dict[str, Tensor]:
+    """The hub's DINOv2 state dict under the names of transformers' Dinov2Model; a missing tensor is a UserError."""
+    used: set[str] = set()
+
+    def take(key: str) -> Tensor:
+        if key not in hub:
+            raise UserError(f"dinov2: the weights have no {key}; they are not DINOv2's ViT-L/14 backbone")
+        used.add(key)
+        return hub[key]
+
+    out = {
+        "embeddings.cls_token": take("cls_token"),
+        "embeddings.mask_token": take("mask_token"),
+        "embeddings.position_embeddings": interpolate_positions(take("pos_embed"), size.size // size.patch),
+        "embeddings.patch_embeddings.projection.weight": take("patch_embed.proj.weight"),
+        "embeddings.patch_embeddings.projection.bias": take("patch_embed.proj.bias"),
+        "layernorm.weight": take("norm.weight"),
+        "layernorm.bias": take("norm.bias"),
+    }
+    for i in range(size.layers):
+        theirs, ours = f"blocks.{i}.", f"encoder.layer.{i}."
+        for kind in ("weight", "bias"):
+            # The hub stacks queries, keys and values in one projection.
+            parts = take(f"{theirs}attn.qkv.{kind}").chunk(3, dim=0)
+            for part, name in zip(parts, ("q_proj", "k_proj", "v_proj"), strict=True):
+                out[f"{ours}attention.{name}.{kind}"] = part.clone()
+            for their, our in (
+                ("norm1", "norm1"),
+                ("attn.proj", "attention.o_proj"),
+                ("norm2", "norm2"),
+                ("mlp.fc1", "mlp.fc1"),
+                ("mlp.fc2", "mlp.fc2"),
+            ):
+                out[f"{ours}{our}.{kind}"] = take(f"{theirs}{their}.{kind}")
+        for k in (1, 2):
+            out[f"{ours}layer_scale{k}.lambda1"] = take(f"{theirs}ls{k}.gamma")
+    unused = set(hub) - used
+    if unused:
+        raise UserError(f"dinov2: the weights hold {min(unused)}, which a {size.layers}-layer DINOv2 has not")
+    return out
+
+
+class Dinov2(FeatureExtractor):
+    """DINOv2 ViT-L/14 (Oquab et al. 2023): the class token after the final layer norm, of images squeezed to 224 × 224.
+
+    The whole image is resized, without a crop, by PIL's bicubic to 8 bits, as Stein et al. 2023 do for FD-DINO.
+    """
+
+    name = "dinov2_vitl14"
+    weights = specs.EXTRACTORS["dinov2_vitl14"].weights[0]
+
+    def __init__(
+        self,
+        device: str | torch.device | None = None,
+        batch_size: int = 64,
+        *,
+        size: DinoSize | None = None,
+        state: Mapping[str, Tensor] | None = None,
+    ) -> None:
+        super().__init__(device, batch_size)
+        from transformers import Dinov2Config, Dinov2Model
+
+        self.size = size or DinoSize()
+        hub = read_state(self._weights(self.weights)) if state is None else self._given(self.weights, state)
+        config = Dinov2Config(
+            hidden_size=self.size.hidden,
+            num_hidden_layers=self.size.layers,
+            num_attention_heads=self.size.heads,
+            image_size=self.size.size,
+            patch_size=self.size.patch,
+        )
+        # No weights are drawn only to be replaced; every tensor must come from the state dict (strict).
+        with torch.device("meta"):
+            model = Dinov2Model(config)
+        model.load_state_dict(dino_state(hub, self.size), strict=True, assign=True)
+        self.model = model.float().eval().to(self.device)
+
+    def preprocessing(self) -> dict[str, Any]:
+        return {
+            **asdict(self.size),
+            "resize": "PIL bicubic, no crop",
+            "mean": IMAGENET_MEAN,
+            "std": IMAGENET_STD,
+            "position_offset": 0.1,
+        }
+
+    def pixels(self, images: Sequence[Image.Image]) -> Tensor:
+        """Images → (n, 3, size, size), resized and normalised with ImageNet's mean and standard deviation."""
+        side = (self.size.size, self.size.size)
+        array = np.stack(
+            [np.asarray(image.resize(side, Image.Resampling.BICUBIC), dtype=np.float32) / 255 for image in images]
+        )
+        array = (array - np.array(IMAGENET_MEAN, np.float32)) / np.array(IMAGENET_STD, np.float32)
+        return torch.from_numpy(np.ascontiguousarray(array.transpose(0, 3, 1, 2)))
+
+    def _extract(self, images: Sequence[Image.Image], texts: Sequence[str]) -> dict[str, Tensor]:
+        return {"image": self.model(pixel_values=self.pixels(images).to(self.device)).last_hidden_state[:, 0]}
+
+
+class ClipVitL14(FeatureExtractor):
+    """OpenAI's CLIP ViT-L/14 in open_clip, float32: image and text embeddings, not normalised.
+
+    Preprocessing and tokenizer are open_clip's (shortest side to 224 by bicubic, centre crop; text cut to 77 tokens).
+    OpenAI's weights need QuickGELU: with a plain GELU open_clip runs all the same, and every score is wrong.
+    """
+
+    name = "clip_vitl14"
+    weights = "ViT-L-14.pt"
+
+    def __init__(
+        self,
+        device: str | torch.device | None = None,
+        batch_size: int = 64,
+        *,
+        state: Mapping[str, Tensor] | None = None,
+    ) -> None:
+        super().__init__(device, batch_size)
+        from open_clip.constants import OPENAI_DATASET_MEAN, OPENAI_DATASET_STD
+        from open_clip.model import build_model_from_openai_state_dict
+        from open_clip.openai import load_openai_model
+        from open_clip.tokenizer import SimpleTokenizer
+        from open_clip.transform import image_transform
+
+        if state is None:
+            # A TorchScript archive holds a program, not only numbers: it is loaded because its sha256 is pinned.
+            model = load_openai_model(str(self._weights(self.weights)), precision="fp32", device="cpu")
+        else:
+            model = build_model_from_openai_state_dict(
+                dict(self._given(self.weights, state)), quick_gelu=True, cast_dtype=None
+            )
+        self.model = model.float().eval().to(self.device)
+        require_quick_gelu(self.model)
+        self.side = int(self.model.visual.image_size[0])
+        self.mean, self.std = OPENAI_DATASET_MEAN, OPENAI_DATASET_STD
+        self.transform = image_transform(self.side, is_train=False, mean=self.mean, std=self.std)
+        self.tokenizer = SimpleTokenizer(context_length=self.model.context_length)
+
+    def preprocessing(self) -> dict[str, Any]:
+        return {
+            "side": self.side,
+            "resize": "open_clip: shortest side, bicubic, centre crop",
+            "mean": list(self.mean),
+            "std": list(self.std),
+            "context": self.model.context_length,
+            "activation": "quick_gelu",
+        }
+
+    def _image(self, images: Sequence[Image.Image]) -> Tensor:
+        return self.model.encode_image(torch.stack([self.transform(image) for image in images]).to(self.device))
+
+    def _extract(self, images: Sequence[Image.Image], texts: Sequence[str]) -> dict[str, Tensor]:
+        return {
+            "image": self._image(images),
+            "text": self.model.encode_text(self.tokenizer(list(texts)).to(self.device)),
+        }
+
+
+def require_quick_gelu(model: Any) -> None:
+    """UserError unless every block of both towers of an open_clip CLIP has QuickGELU."""
+    from open_clip.transformer import QuickGELU
+
+    blocks = [*model.visual.transformer.resblocks, *model.transformer.resblocks]
+    if not all(isinstance(block.mlp.gelu, QuickGELU) for block in blocks):
+        raise UserError(
+            "clip_vitl14: open_clip built the model without QuickGELU, which OpenAI's weights need; "
+            "install open_clip_torch 3.3"
+        )
+
+
+class AestheticLaion(ClipVitL14):
+    """LAION's aesthetic score (about 1 to 10): CLIP ViT-L/14's normalised image embedding, and the published head."""
+
+    name = "aesthetic_laion"
+    head_weights = "sac+logos+ava1-l14-linearMSE.pth"
+
+    def __init__(
+        self,
+        device: str | torch.device | None = None,
+        batch_size: int = 64,
+        *,
+        state: Mapping[str, Tensor] | None = None,
+        head_state: Mapping[str, Tensor] | None = None,
+    ) -> None:
+        super().__init__(device, batch_size, state=state)
+        from directcm.evaluation.metrics.quality import head_from_state, load_laion_head
+
+        if head_state is None:
+            head = load_laion_head(self._weights(self.head_weights))
+        else:
+            head = head_from_state(self._given(self.head_weights, head_state), self.head_weights)
+        self.head = head.float().to(self.device)
+
+    def _extract(self, images: Sequence[Image.Image], texts: Sequence[str]) -> dict[str, Tensor]:
+        return {"score": self.head(self._image(images))}
+
+
+class ClipTinyExtractor(FeatureExtractor):
+    """The small CLIP trained on the run's own images: embeddings, not normalised, and the quality head's score."""
+
+    name = "clip_tiny"
+
+    def __init__(self, folder: Artifact, device: str | torch.device | None = None, batch_size: int = 64) -> None:
+        super().__init__(device, batch_size)
+        from directcm.evaluation.metrics.clip_tiny import load_extractor
+
+        self.model, self.head, self.tokenizer, self.content = load_extractor(folder, self.device)
+        self.side = int(self.content["config"]["vision_cfg"]["image_size"])
+        self._checksums = {name: digest for name, (_, digest) in folder.checksums.items() if name != "extractor.json"}
+
+    def preprocessing(self) -> dict[str, Any]:
+        return {"config": self.content["config"], "code": self.content["version"], "range": [-1, 1]}
+
+    def _extract(self, images: Sequence[Image.Image], texts: Sequence[str]) -> dict[str, Tensor]:
+        from directcm.evaluation.metrics.clip_tiny import pixels
+
+        for image in images:
+            if image.size != (self.side, self.side):
+                raise UserError(
+                    f"clip_tiny: an image is {image.size[0]}×{image.size[1]}, it was trained on {self.side}×{self.side}"
+                )
+        embedding = self.model.encode_image(pixels(np.stack([np.asarray(image) for image in images]), self.device))
+        text = self.model.encode_text(self.tokenizer(texts).to(self.device))
+        return {"image": embedding, "text": text, "score": self.head(embedding)}
+
+
+def build_extractor(
+    name: str, folder: Artifact | None = None, *, device: str | torch.device | None = None, batch_size: int = 64
+) -> FeatureExtractor:
+    """The extractor of a name: a published one from the weights cache, or a trained one from its artefact `folder`."""
+    if name not in specs.EXTRACTORS:
+        raise UserError(f"extractor: unknown name {name!r}; there are {', '.join(specs.EXTRACTORS)}")
+    spec = specs.EXTRACTORS[name]
+    made_by = getattr(importlib.import_module(f"directcm.{spec.module}"), spec.made_by)
+    if not spec.weights:
+        if folder is None:
+            raise UserError(
+                f"{name}: the trained extractor's folder is missing; run the extractor step and pass its folder"
+            )
+        return made_by(folder, device, batch_size)
+    if folder is not None:
+        raise UserError(f"{name}: takes its weights from the cache, not from the folder {folder.folder}")
+    return made_by(device, batch_size)

@@ -1,0 +1,93 @@
+"""Reading the evaluation's artefacts: sample sets in shards, and the prompts behind the rows. Imports no torch."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from PIL import Image
+
+from directcm.errors import UserError
+from directcm.runtime.artifacts import Artifact
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """A row of the evaluation: the data image behind it, its caption and its label ("" where there is none)."""
+
+    row: int
+    id: int
+    text: str
+    label: str
+
+
+def read_prompts(noise: Artifact) -> list[Prompt]:
+    """The prompts of a noise artefact, in the order of rows 0 … n − 1; another order is a UserError."""
+    prompts = [Prompt(int(r["row"]), int(r["id"]), r["text"], r["label"] or "") for r in noise.csv("prompts.csv")]
+    if [p.row for p in prompts] != list(range(len(prompts))):
+        raise UserError(f"{noise.folder / 'prompts.csv'}: rows are not 0 to n − 1 in order; run the noise step again")
+    return prompts
+
+
+@dataclass(frozen=True)
+class SampleSet:
+    """Shards of one sample set, put together: rows (m,) ascending, and which (shard, position) each lies at."""
+
+    shards: tuple[Artifact, ...]
+    rows: np.ndarray
+    _shard: np.ndarray
+    _position: np.ndarray
+
+    def image(self, index: int) -> tuple[Artifact, str]:
+        """The artefact and the file name of the index-th image."""
+        return self.shards[int(self._shard[index])], f"images/{int(self.rows[index]):05d}.png"
+
+    def latents(self) -> np.ndarray:
+        """Final latents (m, c, h, w) in the order of `rows`."""
+        arrays = [shard.arrays("latents.safetensors")["latents"] for shard in self.shards]
+        if len({array.shape[1:] for array in arrays}) > 1:
+            raise UserError(f"{self.shards[0].folder}: its shards hold latents of different shapes")
+        starts = np.cumsum([0, *(len(array) for array in arrays[:-1])])
+        return np.concatenate(arrays)[starts[self._shard] + self._position]
+
+
+def read_samples(shards: Sequence[Artifact], noise: Artifact, prompts: int) -> SampleSet:
+    """Put a set's shards together; rows that repeat or lie beyond the prompts, or another noise, are a UserError."""
+    if not shards:
+        raise UserError("samples: no folder was given")
+    rows, shard_of, position = [], [], []
+    for i, shard in enumerate(shards):
+        stated = shard.manifest["inputs"].get("noise")
+        if stated is not None and stated != noise.fingerprint:
+            raise UserError(
+                f"{shard.folder}: was made from another noise than {noise.folder}; run the sample step again"
+            )
+        own = shard.arrays("latents.safetensors")["rows"].astype(np.int64)
+        rows.append(own)
+        shard_of.append(np.full(own.size, i))
+        position.append(np.arange(own.size))
+    joined = np.concatenate(rows)
+    order = np.argsort(joined, kind="stable")
+    joined = joined[order]
+    if np.unique(joined).size != joined.size:
+        raise UserError(
+            f"{shards[0].folder}: row {int(joined[:-1][joined[1:] == joined[:-1]][0])} is in two shards; "
+            "a shard was given twice"
+        )
+    if joined.size == 0 or joined[0] < 0 or joined[-1] >= prompts:
+        raise UserError(
+            f"{shards[0].folder}: its rows are not among the {prompts} of {noise.folder}; they come from another noise"
+        )
+    return SampleSet(tuple(shards), joined, np.concatenate(shard_of)[order], np.concatenate(position)[order])
+
+
+def samples_inputs(shards: Sequence[Artifact], prefix: str = "samples") -> dict[str, Artifact]:
+    """Shards under the names that manifests record them by: samples_0, samples_1 …"""
+    return {f"{prefix}_{i}": shard for i, shard in enumerate(shards)}
+
+
+def open_image(artifact: Artifact, name: str) -> Image.Image:
+    """A checked image file of an artefact, RGB, read into memory."""
+    with Image.open(artifact.file(name)) as image:
+        return image.convert("RGB")

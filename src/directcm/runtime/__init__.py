@@ -1,0 +1,1 @@
+"""Artefacts, random numbers, interruption, code digests, processes: what every job stands on."""

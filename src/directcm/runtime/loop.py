@@ -1,0 +1,360 @@
+"""The training loop of VAE, teacher and students.
+
+It draws no random numbers: `loss(step, rows)` draws them from directcm.runtime.rng by position. So a run that was stopped and resumed,
+or split over processes, sees the same numbers as an undisturbed one.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import shutil
+import signal
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from directcm.errors import UserError
+from directcm.runtime import stop
+from directcm.runtime.artifacts import (
+    PROVENANCE,
+    Artifact,
+    new_artifact,
+    open_artifact,
+    read_json,
+    save_tensors,
+    write_json,
+)
+from directcm.runtime.progress import Progress
+from directcm.runtime.unchanged import continued, older
+
+CURVE = ["step", "loss", "grad_norm", "lr"]
+
+
+def constant(lr: float) -> Callable[[int], float]:
+    """A constant learning rate."""
+    return lambda step: lr
+
+
+def warmed(lr: float, steps: int, warmup: int = 0) -> Callable[[int], float]:
+    """Linear warm-up over `warmup` steps, then constant."""
+    return lambda step: lr * min(1.0, (step + 1) / max(1, warmup))
+
+
+def cosine(lr: float, steps: int, warmup: int = 0) -> Callable[[int], float]:
+    """Linear warm-up over `warmup` steps, then half a cosine down to 0 at `steps`."""
+
+    def schedule(step: int) -> float:
+        if step < warmup:
+            return lr * (step + 1) / warmup
+        return lr * 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(1, steps - warmup)))
+
+    return schedule
+
+
+SCHEDULES = {"cosine": cosine, "constant": warmed}
+
+
+@dataclass
+class Job:
+    """What to train and how.
+
+    `loss(step, rows)`: per-row losses (B,) for the batch positions `rows` (B,) int64 of this process;
+    position p = step·batch_size + offset counts through the whole training.
+    `ema`: decay of an EMA of the weights, a number or a function of the step. `ema_target`: tensors by the weights' names
+    ("module.weight") that hold this EMA during training, for a loss that reads it. `ema_eval`: decay of a second EMA, which
+    replaces the weights in snapshots and at the end.
+    """
+
+    name: str
+    modules: Mapping[str, nn.Module]
+    loss: Callable[[int, np.ndarray], Tensor]
+    steps: int
+    batch_size: int
+    lr: Callable[[int], float]
+    weight_decay: float = 0.0
+    grad_clip: float = math.inf
+    ema: float | Callable[[int], float] | None = None
+    ema_target: Mapping[str, Tensor] | None = None
+    ema_eval: float | None = None
+    checkpoint_every: int = 200
+    scratch: Path | None = None
+    key: Mapping[str, Any] = field(default_factory=dict)
+    tensorboard: Path | None = None
+    snapshots: Sequence[int] = ()
+
+
+class Fitted(NamedTuple):
+    """The result of training.
+
+    `curve`: one row per step (step, loss, grad_norm, lr). `ema`, `ema_eval`: the two EMAs by weight name, empty if not asked for.
+    `snapshots`: optimiser step → the weights after it by name, those of `ema_eval` if there is one. `seconds`: wall seconds of
+    training up to each snapshot and to the end; an attempt that was stopped counts up to its last checkpoint.
+    """
+
+    curve: list[dict[str, float]]
+    ema: dict[str, Tensor]
+    ema_eval: dict[str, Tensor]
+    snapshots: dict[int, dict[str, Tensor]]
+    seconds: dict[int, float]
+
+
+def _trainable(job: Job) -> dict[str, nn.Parameter]:
+    return {
+        f"{m}.{name}": p
+        for m, module in job.modules.items()
+        for name, p in module.named_parameters()
+        if p.requires_grad
+    }
+
+
+def _checkpoints(scratch: Path) -> list[Path]:
+    return sorted(p for p in scratch.glob("checkpoint-*") if p.is_dir())
+
+
+def _whole(path: Path) -> bool:
+    try:
+        open_artifact(path, "checkpoint").verify()
+    except UserError:
+        return False
+    return True
+
+
+def _restore(job: Job, remove: bool) -> Artifact | None:
+    """The newest intact checkpoint of this job; damaged ones are skipped, those with another key deleted if `remove`."""
+    if job.scratch is None:
+        return None
+    for path in reversed(_checkpoints(job.scratch)):
+        try:
+            found = open_artifact(path, "checkpoint").verify()
+        except UserError as error:
+            print(f"{job.name}: skipping a damaged checkpoint: {error}", flush=True)
+            continue
+        if _belongs(job, found):
+            lost = [s for s in job.snapshots if s <= found.counts["step"] and _snapshot(job, s) is None]
+            if not lost:
+                continued(job.name, _codes(job, found))
+                return found
+            print(f"{job.name}: {path} is passed over, the snapshot of step {lost[0]} before it is missing", flush=True)
+            continue
+        if remove:
+            print(f"{job.name}: {path} was made with other settings; starting afresh", flush=True)
+            shutil.rmtree(path)
+    return None
+
+
+def _snapshot(job: Job, step: int) -> Artifact | None:
+    """An intact snapshot of this job in its scratch folder, or None."""
+    assert job.scratch is not None
+    try:
+        found = open_artifact(job.scratch / f"snapshot-{step:08d}", "snapshot").verify()
+    except UserError:
+        return None
+    return found if _belongs(job, found) else None
+
+
+def _belongs(job: Job, found: Artifact) -> bool:
+    """Whether it has the job's key, or one that differs only in a `code` declared unchanged (directcm.runtime.unchanged)."""
+    key = json.loads(json.dumps(dict(job.key)))
+    code = found.settings.get("code")
+    return found.settings == key or ({**found.settings, "code": key.get("code")} == key and code in older(key["code"]))
+
+
+def _codes(job: Job, found: Artifact) -> list[str]:
+    """Digests of older code with which a checkpoint was made."""
+    beside = found.folder / PROVENANCE
+    before = read_json(beside).get("continued", []) if beside.is_file() else []
+    return before if found.settings.get("code") == job.key.get("code") else [*before, found.settings["code"]]
+
+
+def _agreed(loss: Tensor, accelerator: Any) -> tuple[float, bool]:
+    """The mean loss over all processes, and whether any was told to stop: then all end after this step."""
+    told = stop.asked() is not None
+    if accelerator.num_processes == 1:
+        return float(loss), told
+    value, stopping = accelerator.reduce(torch.stack([loss, loss.new_tensor(float(told))]), reduction="mean").tolist()
+    return value, stopping > 0
+
+
+@torch.no_grad()
+def _towards(ema: Mapping[str, Tensor], parameters: Sequence[Tensor], keep: float) -> None:
+    """ema ← keep·ema + (1 − keep)·parameters, in place."""
+    torch._foreach_lerp_(list(ema.values()), [p.detach() for p in parameters], 1 - keep)
+
+
+def fit(job: Job, accelerator: Any) -> Fitted:
+    """Train a job; see Fitted.
+
+    Snapshots stay in `scratch` until the end, for a run that is resumed. A loss that is not finite is a UserError that names the
+    step; the last checkpoint stays. If told to stop (directcm.runtime.stop), it writes a checkpoint after the current step and ends.
+    """
+    names = _trainable(job)
+    parameters = list(names.values())
+    # Fused: one kernel for all weights. The plain optimiser is a twelfth of a small network's step.
+    optimizer = torch.optim.AdamW(parameters, lr=job.lr(0), weight_decay=job.weight_decay, fused=True)
+    ema: dict[str, Tensor] = {}
+    if job.ema is not None:
+        ema = {k: p.detach().clone() if job.ema_target is None else job.ema_target[k] for k, p in names.items()}
+    ema_eval = {} if job.ema_eval is None else {k: p.detach().clone() for k, p in names.items()}
+    curve: list[dict[str, float]] = []
+    before = 0.0
+    kept: dict[int, dict[str, Tensor]] = {}
+    seconds: dict[int, float] = {}
+    if job.snapshots and job.scratch is None:
+        raise ValueError("snapshots need a scratch folder")
+
+    found = _restore(job, remove=accelerator.is_main_process)
+    if found is not None:
+        state = found.tensors("state.safetensors")
+        with torch.no_grad():
+            for name, p in names.items():
+                p.copy_(state[f"model.{name}"])
+                if ema:
+                    ema[name].copy_(state[f"ema.{name}"])
+                if ema_eval:
+                    ema_eval[name].copy_(state[f"smooth.{name}"])
+        # Keyed by position, as in torch's state_dict. A weight that never had a gradient has no state: SDXL does not use the
+        # text encoders' last layer.
+        slots = {
+            i: {k: state[f"optimizer.{i}.{k}"] for k in ("step", "exp_avg", "exp_avg_sq")}
+            for i in range(len(parameters))
+            if f"optimizer.{i}.step" in state
+        }
+        optimizer.load_state_dict({"state": slots, "param_groups": optimizer.state_dict()["param_groups"]})
+        table = state["curve"].double().tolist()
+        curve = [dict(zip(CURVE, row, strict=True)) for row in table]
+        for row in curve:
+            row["step"] = int(row["step"])
+        before = float(state["seconds"])
+
+    # The modules stay unwrapped, because the loss closes over them; several processes average their gradients below.
+    distributed = accelerator.num_processes > 1
+    optimizer = accelerator.prepare_optimizer(optimizer)
+    scaler = getattr(accelerator, "scaler", None)
+    if found is not None and scaler is not None:
+        scaler.load_state_dict(found.json("scaler.json"))
+    for m in job.modules.values():
+        m.train()
+
+    if job.batch_size % accelerator.num_processes:
+        raise UserError(f"batch_size {job.batch_size} is not a multiple of the {accelerator.num_processes} processes")
+    share = job.batch_size // accelerator.num_processes
+    first = accelerator.process_index * share
+    progress = Progress(job.name, job.steps, done=len(curve))
+    writer = None
+    if job.tensorboard is not None and accelerator.is_main_process:
+        from torch.utils.tensorboard import SummaryWriter
+
+        writer = SummaryWriter(str(job.tensorboard), purge_step=len(curve))
+
+    started = time.perf_counter()
+    with stop.deferred():
+        for step in range(len(curve), job.steps):
+            lr = job.lr(step)
+            for group in optimizer.param_groups:
+                group["lr"] = lr
+            rows = np.arange(step * job.batch_size + first, step * job.batch_size + first + share, dtype=np.int64)
+            with accelerator.autocast():
+                loss = job.loss(step, rows).float().mean()
+            accelerator.backward(loss)
+            if distributed:
+                for p in parameters:
+                    if p.grad is not None:
+                        p.grad = accelerator.reduce(p.grad, reduction="mean")
+            value, stopping = _agreed(loss.detach(), accelerator)
+            if scaler is not None:
+                accelerator.unscale_gradients(optimizer)
+            norm = float(nn.utils.clip_grad_norm_(parameters, job.grad_clip))
+            if not math.isfinite(value) or (scaler is None and not math.isfinite(norm)):
+                where = f"; the last checkpoint is in {job.scratch}" if job.scratch else ""
+                raise UserError(
+                    f"{job.name}: loss {value}, gradient norm {norm} at step {step}: training stops; lower the learning rate{where}"
+                )
+            optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
+            if ema:
+                keep = job.ema(step) if callable(job.ema) else float(job.ema or 0.0)
+                _towards(ema, parameters, keep)
+            if job.ema_eval is not None:
+                _towards(ema_eval, parameters, job.ema_eval)
+            curve.append({"step": step, "loss": value, "grad_norm": norm, "lr": lr})
+            progress.update(1, f"loss {value:.4g}")
+            if writer is not None:
+                for tag in CURVE[1:]:
+                    writer.add_scalar(tag, curve[-1][tag], step)
+            done = step + 1
+            spent = before + time.perf_counter() - started
+            if done in job.snapshots and accelerator.is_main_process:
+                assert job.scratch is not None
+                with new_artifact(job.scratch / f"snapshot-{done:08d}", "snapshot", settings=job.key) as art:
+                    save_tensors(art / "weights.safetensors", ema_eval or names)
+                    save_tensors(art / "seconds.safetensors", {"seconds": torch.tensor(spent, dtype=torch.float64)})
+            if done == job.steps:
+                break
+            if stopping or done % job.checkpoint_every == 0:
+                if job.scratch is not None and accelerator.is_main_process:
+                    _save(job, done, names, ema, ema_eval, optimizer, scaler, curve, spent)
+                if stopping:
+                    accelerator.wait_for_everyone()
+                    kept_in = f"with a checkpoint of step {done} in {job.scratch}" if job.scratch else ""
+                    raise stop.Stopped(stop.asked() or signal.SIGTERM, kept_in)
+    seconds[job.steps] = before + time.perf_counter() - started
+    if writer is not None:
+        writer.close()
+    accelerator.wait_for_everyone()
+    for step in job.snapshots:
+        snapshot = _snapshot(job, step)
+        if snapshot is None:
+            raise UserError(f"{job.name}: the snapshot of step {step} in {job.scratch} is damaged; run again")
+        kept[step] = snapshot.tensors("weights.safetensors")
+        seconds[step] = float(snapshot.tensors("seconds.safetensors")["seconds"])
+    # The caller removes the snapshots after writing the student: not before every process has read them.
+    accelerator.wait_for_everyone()
+    return Fitted(curve, ema, ema_eval, kept, dict(sorted(seconds.items())))
+
+
+def _save(
+    job: Job,
+    step: int,
+    names: dict[str, nn.Parameter],
+    ema: dict[str, Tensor],
+    ema_eval: dict[str, Tensor],
+    optimizer: Any,
+    scaler: Any,
+    curve: list[dict[str, float]],
+    seconds: float,
+) -> None:
+    assert job.scratch is not None
+    state: dict[str, Tensor] = {f"model.{k}": p for k, p in names.items()}
+    state |= {f"ema.{k}": v for k, v in ema.items()} | {f"smooth.{k}": v for k, v in ema_eval.items()}
+    for i, slot in optimizer.state_dict()["state"].items():
+        state |= {f"optimizer.{i}.{k}": torch.as_tensor(v) for k, v in slot.items()}
+    state["seconds"] = torch.tensor(seconds, dtype=torch.float64)
+    state["curve"] = torch.tensor([[row[k] for k in CURVE] for row in curve], dtype=torch.float64)
+    old = _checkpoints(job.scratch)
+    with new_artifact(job.scratch / f"checkpoint-{step:08d}", "checkpoint", settings=job.key) as art:
+        save_tensors(art / "state.safetensors", state)
+        if scaler is not None:
+            write_json(art / "scaler.json", scaler.state_dict())
+        art.counts = {"step": step}
+    # The last intact one before it stays too, in case the newest gets damaged.
+    whole = [path for path in old if path.name < f"checkpoint-{step:08d}" and _whole(path)]
+    for path in old:
+        if path not in whole[-1:] and path.name != f"checkpoint-{step:08d}":
+            shutil.rmtree(path)
+
+
+def make_accelerator(precision: str = "no") -> Any:
+    """The job's Accelerator: the GPU if there is one, several processes under `accelerate launch`."""
+    from accelerate import Accelerator
+
+    if precision == "fp16" and not torch.cuda.is_available():
+        raise UserError("precision fp16 needs a GPU, and there is none here; use no or bf16")
+    # Both are given here, because accelerate reads what is not from the environment.
+    return Accelerator(mixed_precision=precision, gradient_accumulation_steps=1)

@@ -1,0 +1,111 @@
+"""The cache of published weights: files that a user places, and that are never used before their SHA-256 is checked.
+
+Nothing is downloaded here. The folder is $DIRECTCM_WEIGHTS, or `weights/` in the working folder.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from directcm.config import local
+from directcm.errors import UserError
+from directcm.runtime.artifacts import sha256
+
+VARIABLE = "DIRECTCM_WEIGHTS"
+
+
+@dataclass(frozen=True)
+class WeightsFile:
+    """A published file: SHA-256 of all its bytes, where it comes from, size in bytes, licence where it is stated."""
+
+    name: str
+    sha256: str
+    url: str
+    size: int | None = None
+    licence: str | None = None
+
+
+# Each hash stands in full, with the file's name or address, in several public files of different projects. Sizes come
+# from fewer of them, so they only help to explain a mismatch: the hash alone decides.
+WEIGHTS = {
+    f.name: f
+    for f in (
+        # Inception v3 as TorchScript, from StyleGAN2-ADA; k-diffusion pins the same hash. We found no licence.
+        WeightsFile(
+            "inception-2015-12-05.pt",
+            "f58cb9b6ec323ed63459aa4fb441fe750cfe39fafad6da5cb504a16f19e958f4",
+            "https://nvlabs-fi-cdn.nvidia.com/stylegan2-ada-pytorch/pretrained/metrics/inception-2015-12-05.pt",
+            95_607_719,
+        ),
+        # The same network as a state dict, from pytorch-fid; torch-fidelity ships the same bytes under another name.
+        WeightsFile(
+            "pt_inception-2015-12-05-6726825d.pth",
+            "6726825d0af5f729cebd5821db510b11b1cfad8faad88a03f1befd49fb9129b2",
+            "https://github.com/mseitzer/pytorch-fid/releases/download/fid_weights/pt_inception-2015-12-05-6726825d.pth",
+            95_628_359,
+            "Apache-2.0",
+        ),
+        WeightsFile(
+            "dinov2_vitl14_pretrain.pth",
+            "d5383ea8f4877b2472eb973e0fd72d557c7da5d3611bd527ceeb1d7162cbf428",
+            "https://dl.fbaipublicfiles.com/dinov2/dinov2_vitl14/dinov2_vitl14_pretrain.pth",
+            1_217_586_395,
+            "Apache-2.0",
+        ),
+        # OpenAI's address carries the hash itself.
+        WeightsFile(
+            "ViT-L-14.pt",
+            "b8cca3fd41ae0c99ba7e8951adf17d267cdb84cd88be6f7c2e0eca1737a03836",
+            "https://openaipublic.azureedge.net/clip/models/b8cca3fd41ae0c99ba7e8951adf17d267cdb84cd88be6f7c2e0eca1737a03836/ViT-L-14.pt",
+            932_768_134,
+            "MIT",
+        ),
+        # The repository states no licence in the files we saw.
+        WeightsFile(
+            "sac+logos+ava1-l14-linearMSE.pth",
+            "21dd590f3ccdc646f0d53120778b296013b096a035a2718c9cb0d511bff0f1e0",
+            "https://github.com/christophschuhmann/improved-aesthetic-predictor/raw/main/sac%2Blogos%2Bava1-l14-linearMSE.pth",
+            3_714_759,
+        ),
+        # torchvision's VGG-16, the backbone of LPIPS; the name carries the hash's first eight digits.
+        WeightsFile(
+            "vgg16-397923af.pth",
+            "397923af8e79cdbb6a7127f12361acd7a2f83e06b05044ddf496e83de57a5bf0",
+            "https://download.pytorch.org/models/vgg16-397923af.pth",
+            553_433_881,
+        ),
+    )
+}
+
+_verified: set[tuple[str, int, int, str]] = set()
+
+
+def weights_folder() -> Path:
+    """Where weights lie: $DIRECTCM_WEIGHTS, or `weights/` in the working folder."""
+    return local(os.environ.get(VARIABLE) or "weights")
+
+
+def weights_file(name: str) -> Path:
+    """The path of a published file whose SHA-256 has been checked (once per path, size and time of change).
+
+    A missing file, or one with other bytes, is a UserError that says where it comes from and where it goes.
+    """
+    known = WEIGHTS[name]
+    path = weights_folder() / name
+    remedy = (
+        f"get it from {known.url} and place it at {path} (the folder is ${VARIABLE}, or weights/); "
+        f"expected sha256 {known.sha256}"
+    )
+    if not path.is_file():
+        raise UserError(f"{path}: missing weights; {remedy}")
+    stat = path.stat()
+    key = (str(path.resolve()), stat.st_size, stat.st_mtime_ns, known.sha256)
+    if key not in _verified:
+        found = sha256(path)
+        if found != known.sha256:
+            size = f" ({stat.st_size} bytes, {known.size} are usual)" if stat.st_size != known.size else ""
+            raise UserError(f"{path}: has sha256 {found}{size}; delete it, {remedy}")
+        _verified.add(key)
+    return path
