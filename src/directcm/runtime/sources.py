@@ -27,7 +27,7 @@ NEUTRAL = (
 # But these: what methods, metrics and paths are is part of a result.
 COUNTED = tuple(f"directcm.config.{name}" for name in ("paths", "registry", "specs"))
 # What a module fills in lies beside it and bears its name: page.html, sheet.tex, sheet.table.html.
-TEMPLATES = (".html", ".tex")
+TEMPLATES = (".html", ".tex", ".mplstyle")
 
 
 @functools.cache

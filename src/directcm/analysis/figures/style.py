@@ -29,9 +29,10 @@ if TYPE_CHECKING:
 
     from directcm.analysis.data.tidy import Point
 
+# What matplotlib's settings say: fonts, ticks, grid, 200 dots an inch.
+SETTINGS = Path(__file__).with_suffix(".mplstyle")
 COLUMN = 3.25
 PAGE = 6.75
-PNG_DPI = 200
 PRINT_DPI = 300
 
 
@@ -97,35 +98,7 @@ def styled() -> Iterator[None]:
         seaborn.set_theme(
             context="paper",
             style="ticks",
-            rc={
-                "font.family": ["DejaVu Sans"],
-                "font.size": 7,
-                "axes.labelsize": 7,
-                "axes.titlesize": 7,
-                "xtick.labelsize": 6.5,
-                "ytick.labelsize": 6.5,
-                "legend.fontsize": 7,
-                "axes.linewidth": 0.6,
-                "xtick.major.width": 0.6,
-                "ytick.major.width": 0.6,
-                "xtick.minor.width": 0.4,
-                "ytick.minor.width": 0.4,
-                "xtick.major.size": 2.5,
-                "ytick.major.size": 2.5,
-                "xtick.minor.size": 1.5,
-                "ytick.minor.size": 1.5,
-                "axes.grid": True,
-                "grid.color": "#e4e4e4",
-                "grid.linewidth": 0.5,
-                "axes.axisbelow": True,
-                "lines.linewidth": 1.2,
-                "legend.frameon": False,
-                "text.usetex": False,
-                "pdf.fonttype": 42,
-                "ps.fonttype": 42,
-                "figure.dpi": PNG_DPI,
-                "savefig.dpi": PNG_DPI,
-            },
+            rc=matplotlib.rc_params_from_file(SETTINGS, use_default_template=False),
         )
         yield
 
