@@ -156,7 +156,9 @@ def test_every_benchmark_is_in_the_costs(smoke: Path) -> None:
         *paths.benchmarks(config, config.runs(), "paper"),
     }
     # What this grid has not: it has the paper's two methods, on latents.
-    others = {f"{name}.tsv" for name in ("table4", "table_search", "figure_training", "figure_editing", "figure_convergence")}
+    others = {
+        f"{name}.tsv" for name in ("table4", "table_search", "figure_training", "figure_editing", "figure_convergence")
+    }
     assert others <= known and made - late == known - others
     costs = {r["step"]: int(r["jobs"]) for r in rows(smoke / "results/smoke/costs/paper.csv")}
     # The four of the main comparison are sampled, measured and compared in two steps, too.
