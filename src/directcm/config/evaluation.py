@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from directcm.config.base import Block, Fraction, Positive, Precision, Rate, Solver
+from directcm.config.base import ONE_SOLVER, Block, Fraction, Positive, Precision, Rate, Solver
 from directcm.config.specs import METRICS
 
 
@@ -31,7 +31,7 @@ class Evaluation(Block):
 class Refined(Block):
     """The high-accuracy solution that splits a student's error from its solver's."""
 
-    solver: Solver = Field("edm_heun", description="ddim, euler, heun or edm_heun")
+    solver: Solver = Field("edm_heun", description=ONE_SOLVER)
     N: Positive = Field(200, description="intervals; on vp it divides process.timesteps")
 
 
