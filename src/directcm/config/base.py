@@ -56,6 +56,12 @@ Adapter = Annotated[str, Field(pattern=ADAPTER)]
 ONE_SOLVER = " or ".join(", ".join(SOLVERS).rsplit(", ", 1))
 
 
+def require(good: bool, otherwise: str) -> None:
+    """ValueError with what is wrong, and would be right, unless it is good: pydantic names the block, `describe` makes it a line."""
+    if not good:
+        raise ValueError(otherwise)
+
+
 class Block(BaseModel):
     """A block of settings: unknown keys are errors, values never change after validation."""
 
