@@ -9,9 +9,6 @@ import os
 import sys
 from pathlib import Path
 
-import pandas as pd
-from snakemake.utils import Paramspace
-
 from directcm import datasets
 from directcm.config import paths
 from directcm.cli import preflight
@@ -45,11 +42,9 @@ def stop(error):
 
 
 # As the user named them: a mistake is in one of these.
-CONFIG_FILES = " + ".join(
-    ["config.yaml", *(os.path.relpath(p) for p in workflow.overwrite_configfiles)]
-)
+_files = ["config.yaml", *map(os.path.relpath, workflow.overwrite_configfiles)]
 try:
-    CONFIG = validated(Config, config, CONFIG_FILES)
+    CONFIG = validated(Config, config, " + ".join(_files))
     MAIN_RUNS = main_runs(CONFIG)
     # What has to be compared is what the claims are about.
     _claims = read_claims("workflow/claims.yaml")
@@ -88,12 +83,6 @@ SEED = CONFIG.seed
 OUT = f"results/{CONFIG.preset}"
 
 
-def grid(runs):
-    """A Paramspace over runs, settings or ODEs: its wildcards carry the whole identity of each."""
-    rows = pd.DataFrame([run.spelled for run in dict.fromkeys(runs)])
-    return Paramspace(rows, filename_params="*", filename_sep=",")
-
-
 def spelled_by(wildcards, kind=Run):
     """The run, setting or ODE whose axes the wildcards spell."""
     return kind.of(dict(wildcards.items()), "wildcards")
@@ -106,9 +95,8 @@ ROWS_SOLVED = paths.rows_solved(ALL_RUNS)
 SETS = paths.sets(CONFIG)
 # What is made: the main comparison for `snakemake`, everything for `snakemake paper`.
 SCOPES = {"main": MAIN_RUNS, "paper": ALL_RUNS}
-RUN = grid(ALL_RUNS).wildcard_pattern
-ODE = grid([CONFIG.ode]).wildcard_pattern
-SETTING = grid(run.setting for run in ALL_RUNS).wildcard_pattern
+# Their wildcards carry the whole identity of a run, its ODE and its setting.
+RUN, ODE, SETTING = Run.pattern(), Ode.pattern(), Setting.pattern()
 
 
 wildcard_constraints:
@@ -154,20 +142,14 @@ def measuring(metrics):
 LOADER = f"diffusion.teachers.{TEACHERS[CONFIG.teacher.kind].loader}"
 
 
-def settings(block):
-    """A block of the configuration as the JSON that a verb's --settings takes."""
-    return json.dumps(block.model_dump(mode="json"), sort_keys=True)
+def settings(block, *unread):
+    """A block of the configuration, without keys that a rule does not read, as the JSON that a verb's --settings takes."""
+    return json.dumps(block.model_dump(mode="json", exclude={*unread}), sort_keys=True)
 
 
 def literal(text):
     """A parameter as it stands: in plain text Snakemake takes {braces}, of a folder's name perhaps, for wildcards."""
     return known(lambda wildcards: text)
-
-
-def scaled(small, large):
-    """An amount between what 16-pixel digits and 1024-pixel SDXL need, by the number of pixels."""
-    share = min(1.0, (CONFIG.data.resolution / 1024) ** 2)
-    return int(round(small + (large - small) * share))
 
 
 def known(function):
@@ -182,23 +164,30 @@ def extracting(wildcards):
 
 
 def later(small, large):
-    """The same, and more on each further try."""
-    first = scaled(small, large)
+    """An amount between what 16-pixel digits and 1024-pixel SDXL need, by the number of pixels; more on each further try."""
+    share = min(1.0, (CONFIG.data.resolution / 1024) ** 2)
+    first = int(round(small + (large - small) * share))
     return known(lambda wildcards, attempt: first * attempt)
+
+
+def on_gpu(memory, *minutes):
+    """What a job asks for that computes with networks; `memory`: MB for SDXL."""
+    return {"mem_mb": later(4000, memory), "runtime": later(*minutes), "gpu": 1}
+
+
+def made(*folders):
+    """The manifests of artefacts, of which rules are made."""
+    return [f"{OUT}/{folder}/manifest.json" for folder in folders]
+
+
+def shards(folder, count):
+    return made(*(f"{folder}/shard~{i}" for i in range(count)))
 
 
 TARGETS = f"{OUT}/targets/{ODE}{{coupling}}/shard~{{shard}}/manifest.json"
 ENDPOINTS = f"{OUT}/endpoints/{ODE}/shard~{{shard}}/manifest.json"
-# Axes of the grid that are settings of training too travel as wildcards; the rest of the block is a parameter.
-TRAIN_REST = json.dumps(
-    {
-        k: v
-        for k, v in CONFIG.train.model_dump(mode="json").items()
-        if k not in RUN_AXES
-    },
-    sort_keys=True,
-)
-TRAINED_HERE = paths.trained_extractors(CONFIG)
+# What most jobs compute with.
+MODEL = {name: f"{OUT}/{name}/manifest.json" for name in ("teacher", "latents")}
 NEEDED = CONFIG.extractor_names()
 
 
@@ -214,10 +203,8 @@ def pinned(wildcards):
 @known
 def targets_of(wildcards):
     pool = paths.pool_of(spelled_by(wildcards), ROWS_SOLVED)
-    if not pool:
-        return []
-    shards_of_pool = range(paths.count(int(wildcards.pool), CONFIG.targets.shard))
-    return [f"{OUT}/targets/{pool}/shard~{i}/manifest.json" for i in shards_of_pool]
+    count = paths.count(int(wildcards.pool), CONFIG.targets.shard) if pool else 0
+    return shards(f"targets/{pool}", count)
 
 
 @known
@@ -235,74 +222,48 @@ def if_any(name):
 
 
 def endpoints_of(ode):
-    """All shards of an ODE's endpoints; `ode` is a path's part."""
-    return [
-        f"{OUT}/endpoints/{ode}/shard~{i}/manifest.json"
-        for i in range(paths.error_shards(CONFIG))
-    ]
-
-
-def refined_of(wildcards):
-    return endpoints_of(paths.refined(CONFIG, float(wildcards.w)).key)
+    """All shards of an ODE's endpoints."""
+    return shards(f"endpoints/{ode.key}", paths.error_shards(CONFIG))
 
 
 def draw_of(ode, draw="reference"):
     """All shards of what the teacher makes of the evaluation's noise, or of another draw of it ("floor")."""
-    return [
-        f"{OUT}/{draw}/{ode}/shard~{i}/manifest.json"
-        for i in range(CONFIG.evaluation.jobs)
-    ]
+    return shards(f"{draw}/{ode}", CONFIG.evaluation.jobs)
 
 
 def noise_of(draw):
     return f"{OUT}/{'floor_noise' if draw == 'floor' else 'noise'}/manifest.json"
 
 
-def evaluation():
-    """The evaluation block without what a rule does not read."""
-    block = CONFIG.evaluation.model_dump(mode="json")
-    return json.dumps(
-        {k: v for k, v in block.items() if k not in ("samples", "steps", "shards")},
-        sort_keys=True,
-    )
-
-
-def error_settings():
-    """The errors block without what a rule does not read."""
-    block = CONFIG.errors.model_dump(mode="json")
-    return json.dumps(
-        {k: v for k, v in block.items() if k != "refined"}, sort_keys=True
-    )
-
-
+EVALUATION = settings(CONFIG.evaluation, "samples", "steps", "shards")
+ERRORS = settings(CONFIG.errors, "refined")
+# Of the statistics; tests come later, so that another level re-runs no metric.
+INTERVALS = settings(CONFIG.statistics, "permutations", "alpha")
 # Whose features: the teacher's samples lie by the draw of their noise.
 DRAWS = {"teacher": "reference", "floor": "floor"}
 
 
-@known
-def trained(wildcards):
+def trained(name):
+    """An extractor, where it is trained here."""
     return (
-        [f"{OUT}/extractors/{wildcards.extractor}/manifest.json"]
-        if wildcards.extractor in TRAINED_HERE
-        else []
+        made(f"extractors/{name}") if name in paths.trained_extractors(CONFIG) else []
     )
 
 
-def sought(wildcards):
-    """The features that the search of sampling times compares with."""
+def sought():
+    """The metric that the search of sampling times minimises."""
+    return METRICS[CONFIG.search_metric()]
+
+
+def sought_in(wildcards):
+    """The features that the search compares with."""
     data = CONFIG.search.reference == "data"
     who = "data" if data else f"teacher/{spelled_by(wildcards, Ode).key}"
-    name = METRICS[CONFIG.search_metric()].extractor
-    return f"{OUT}/features/{name}/{who}/manifest.json"
-
-
-def sought_by(wildcards):
-    name = METRICS[CONFIG.search_metric()].extractor
-    return [f"{OUT}/extractors/{name}/manifest.json"] if name in TRAINED_HERE else []
+    return made(f"features/{sought().extractor}/{who}")
 
 
 def features_of(what):
-    return [f"{OUT}/features/{name}/{what}/manifest.json" for name in NEEDED]
+    return made(*(f"features/{name}/{what}" for name in NEEDED))
 
 
 def axes_of(wildcards, kind=Run):

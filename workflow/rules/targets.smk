@@ -1,7 +1,6 @@
 rule targets:
     input:
-        teacher=f"{OUT}/teacher/manifest.json",
-        latents=f"{OUT}/latents/manifest.json",
+        **MODEL,
     output:
         TARGETS,
     log:
@@ -14,9 +13,7 @@ rule targets:
         "../../envs/directcm.yaml"
     threads: 1
     resources:
-        mem_mb=later(4000, 48000),
-        runtime=later(60, 1440),
-        gpu=1,
+        **on_gpu(48000, 60, 1440),
     params:
         code=code("distill.targets", LOADER),
         settings=literal(settings(CONFIG.targets)),
@@ -33,8 +30,7 @@ rule targets:
 
 rule endpoints:
     input:
-        teacher=f"{OUT}/teacher/manifest.json",
-        latents=f"{OUT}/latents/manifest.json",
+        **MODEL,
     output:
         ENDPOINTS,
     log:
@@ -46,12 +42,10 @@ rule endpoints:
         "../../envs/directcm.yaml"
     threads: 1
     resources:
-        mem_mb=later(4000, 48000),
-        runtime=later(60, 1440),
-        gpu=1,
+        **on_gpu(48000, 60, 1440),
     params:
         code=code("evaluation.endpoints", LOADER),
-        settings=error_settings(),
+        settings=ERRORS,
         batch_size=CONFIG.targets.batch_size,
         precision=CONFIG.evaluation.precision,
         seed=SEED,
@@ -64,8 +58,7 @@ rule endpoints:
 
 rule trajectories:
     input:
-        teacher=f"{OUT}/teacher/manifest.json",
-        latents=f"{OUT}/latents/manifest.json",
+        **MODEL,
     output:
         f"{OUT}/trajectories/manifest.json",
     log:
@@ -76,9 +69,7 @@ rule trajectories:
         "../../envs/directcm.yaml"
     threads: 1
     resources:
-        mem_mb=later(4000, 48000),
-        runtime=later(10, 60),
-        gpu=1,
+        **on_gpu(48000, 10, 60),
     params:
         code=code("evaluation.trajectories", LOADER),
         trajectories=CONFIG.figures.trajectories,

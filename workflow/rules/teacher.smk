@@ -43,9 +43,7 @@ rule encode:
         "../../envs/directcm.yaml"
     threads: 1
     resources:
-        mem_mb=later(4000, 48000),
-        runtime=later(20, 240),
-        gpu=1,
+        **on_gpu(48000, 20, 240),
     params:
         code=code("distill.encode", LOADER),
         settings=literal(settings(CONFIG.encode)),

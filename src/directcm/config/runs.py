@@ -61,6 +61,11 @@ class Axes(BaseModel):
         """The part of a path: name~value,name~value … as Snakemake's Paramspace spells it; numbers without exponents."""
         return ",".join(f"{name}~{text}" for name, text in self.spelled.items())
 
+    @classmethod
+    def pattern(cls) -> str:
+        """All keys of its kind, as rules spell them: a wildcard for each value."""
+        return ",".join(f"{name}~{{{name}}}" for name in cls.model_fields)
+
     @cached_property
     def words(self) -> str:
         """For a reader: "solver = ddim, N = 50 …"."""
