@@ -4,6 +4,7 @@ import functools
 import gc
 import importlib
 import inspect
+import itertools
 import json
 import os
 import sys
