@@ -56,7 +56,7 @@ Adapter = Annotated[str, Field(pattern=ADAPTER)]
 ONE_SOLVER = " or ".join(", ".join(SOLVERS).rsplit(", ", 1))
 
 
-def require(good: bool, otherwise: str) -> None:
+def require(good: object, otherwise: str) -> None:
     """ValueError with what is wrong, and would be right, unless it is good: pydantic names the block, `describe` makes it a line."""
     if not good:
         raise ValueError(otherwise)
@@ -91,6 +91,11 @@ class Block(BaseModel):
         return data
 
 
+def newer(default: Any, **how: Any) -> Any:
+    """A key that is left out of what is written where it has its default: what was made before the key existed stays as it is."""
+    return Field(default, exclude_if=functools.partial(operator.eq, default), **how)
+
+
 B = TypeVar("B", bound=Block)
 
 
@@ -115,15 +120,12 @@ def _own(kind: Kind) -> type[Block]:
 
 
 def with_own(model: type[B], kinds: Iterable[Kind]) -> type[B]:
-    """A model with a block, of their SETTINGS, for each of the kinds that has none in its class.
-
-    It is left out of what is written where it is as it stands there, so that what was made before the kind existed stays.
-    """
+    """A model with a block, of their SETTINGS, for each of the kinds that has none in its class."""
     made: dict[str, Any] = {}
     for kind in kinds:
         if kind.name not in model.model_fields:
             default = _own(kind)()
-            made[kind.name] = (type(default), Field(default, exclude_if=functools.partial(operator.eq, default)))
+            made[kind.name] = (type(default), newer(default))
     return create_model(model.__name__, __base__=model, __doc__=model.__doc__, **made) if made else model
 
 

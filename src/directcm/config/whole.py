@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 from pydantic import Field, model_validator
 
-from directcm.config.base import Block, Count, require
+from directcm.config.base import Block, Count, newer, require
 from directcm.config.data import Data, embedded_images
 from directcm.config.evaluation import (
     FRECHET,
@@ -63,10 +63,8 @@ class Config(Block):
     ode: Ode = Ode()
     targets: Targets = Targets()
     train: Train = Train()
-    # Left out of what is written where it is empty, so that what was made before it existed stays.
-    methods: dict[str, dict[str, Annotated[float, Field(strict=True)]]] = Field(
+    methods: dict[str, dict[str, Annotated[float, Field(strict=True)]]] = newer(
         {},
-        exclude_if=lambda value: not value,
         description="a method's hyperparameters (SETTINGS in its file) that differ from its defaults: {ct: {s1: 40}}",
     )
     students: list[StudentAxes] = Field(default_factory=lambda: paper_grid(), min_length=1)
@@ -80,21 +78,15 @@ class Config(Block):
     )
     extractors: Extractors = Extractors()
     errors: Errors = Errors()
-    # Left out of what is written where it is null: tables that were made before this key existed are not made anew.
-    search: Search | None = Field(
+    search: Search | None = newer(
         None,
-        exclude_if=lambda value: value is None,
         description="search sampling times too: a block of steps, samples, metric and reference; null: even times alone",
     )
     statistics: Statistics = Statistics()
-    # As the teachers' own blocks: what was made before it existed stays.
-    editing: Editing = Field(default=Editing(), exclude_if=lambda value: value == Editing())
+    editing: Editing = newer(Editing())
     figures: Figures = Figures()
-    # Left out of what is written where it is null: what was made before it existed stays.
-    convergence: Convergence | None = Field(
-        None,
-        exclude_if=lambda value: value is None,
-        description="null: not measured; a preset that wants it names at least one of its keys",
+    convergence: Convergence | None = newer(
+        None, description="null: not measured; a preset that wants it names at least one of its keys"
     )
 
     @model_validator(mode="after")
@@ -152,9 +144,7 @@ class Config(Block):
             require(there, f"metrics: {name} needs extractors.clip_tiny, which is null")
         labelled = " or ".join(name for name, spec in DATA_SETS.items() if spec.labels)
         names = ", ".join(self.metrics)
-        require(
-            bool(self.metric_names()), f"metrics: {names} need labelled images (data.kind {labelled}); name others too"
-        )
+        require(self.metric_names(), f"metrics: {names} need labelled images (data.kind {labelled}); name others too")
 
     def _check_data(self) -> None:
         """What the data's number and resolution ask of the others."""
