@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar, get_args
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, create_model, model_validator
 
-from directcm.config.registry import broken, conditions
+from directcm.config.registry import broken, conditions, require
 from directcm.config.specs import DATA_SETS, DISTANCES, LAYOUTS, METHODS, SOLVERS, TEACHERS, Kind
 
 _EXPONENT = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)[eE][+-]?[0-9]{1,3}")
@@ -54,12 +54,6 @@ else:
 ADAPTER = r"^(full|lora[1-9][0-9]*)$"
 Adapter = Annotated[str, Field(pattern=ADAPTER)]
 ONE_SOLVER = " or ".join(", ".join(SOLVERS).rsplit(", ", 1))
-
-
-def require(good: object, otherwise: str) -> None:
-    """ValueError with what is wrong, and would be right, unless it is good: pydantic names the block, `describe` makes it a line."""
-    if not good:
-        raise ValueError(otherwise)
 
 
 class Block(BaseModel):
@@ -104,8 +98,8 @@ def _own(kind: Kind) -> type[Block]:
 
     def keep(self: Any) -> Any:
         numbers = {k: v for k, v in self.model_dump().items() if isinstance(v, int | float)}
-        if wrong := broken(conditions(kind.ranges), numbers):
-            raise ValueError(wrong)
+        wrong = broken(conditions(kind.ranges), numbers)
+        require(wrong is None, str(wrong))
         return self
 
     types = {int: Annotated[int, Field(strict=True)], float: Annotated[float, Field(allow_inf_nan=False)]}

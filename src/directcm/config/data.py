@@ -7,7 +7,8 @@ from urllib.parse import urlsplit
 
 from pydantic import Field, field_validator, model_validator
 
-from directcm.config.base import Block, DataKind, DataLayout, Positive, newer, require, with_own
+from directcm.config.base import Block, DataKind, DataLayout, Positive, newer, with_own
+from directcm.config.registry import require
 from directcm.config.specs import DATA_SETS, LAYOUTS
 
 

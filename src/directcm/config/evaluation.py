@@ -6,7 +6,8 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from directcm.config.base import ONE_SOLVER, Block, Fraction, Positive, Precision, Rate, Solver, require
+from directcm.config.base import ONE_SOLVER, Block, Fraction, Positive, Precision, Rate, Solver
+from directcm.config.registry import require
 from directcm.config.specs import METRICS
 
 

@@ -45,14 +45,12 @@ def declared(kind: Callable[..., S], where: str, name: str, *, one: bool = False
         if not re.search(rf"^{name}\b", text, re.MULTILINE):
             continue
         values = registry.literals("".join(_STATEMENTS.findall(text)))
-        if name not in values:
-            raise ValueError(f"{path} declares {name} by something that is not a plain value")
+        registry.require(name in values, f"{path} declares {name} by something that is not a plain value")
         shared = values.get("SHARED", {})
         if one:
             shared = {"settings": values.get("SETTINGS", {}), "ranges": values.get("RANGES", "")}
         for key, own in ({path.stem: values[name]} if one else values[name]).items():
-            if key in found:
-                raise ValueError(f"{path} declares {key}, as another module does")
+            registry.require(key not in found, f"{path} declares {key}, as another module does")
             try:
                 found[key] = kind(
                     name=key, module=".".join(path.relative_to(PACKAGE).with_suffix("").parts), **{**shared, **own}
@@ -107,16 +105,15 @@ class Metric(Spec):
     least: int = 2
 
     def __post_init__(self) -> None:
-        if self.better not in ("lower", "higher"):
-            raise ValueError(f"better is {self.better!r}, expected lower or higher")
-        if not self.references or not set(self.references) <= {"teacher", "data", "prompt", "none"}:
-            raise ValueError(f"references are {self.references!r}, expected some of teacher, data, prompt, none")
-        if self.extractor is not None and self.extractor not in EXTRACTORS:
-            raise ValueError(f"extractor is {self.extractor!r}, expected one of {', '.join(EXTRACTORS)}")
+        require = registry.require
+        require(self.better in ("lower", "higher"), f"better is {self.better!r}, expected lower or higher")
+        some = set() < set(self.references) <= {"teacher", "data", "prompt", "none"}
+        require(some, f"references are {self.references!r}, expected some of teacher, data, prompt, none")
+        known = self.extractor is None or self.extractor in EXTRACTORS
+        require(known, f"extractor is {self.extractor!r}, expected one of {', '.join(EXTRACTORS)}")
         arrays = EXTRACTORS[self.extractor].arrays if self.extractor else ()
-        known = {*TAKEN, *arrays, "reference.latents", "reference.rows", *(f"reference.{name}" for name in arrays)}
-        if not set(self.takes) <= known:
-            raise ValueError(f"takes is {self.takes!r}, expected some of {', '.join(sorted(known))}")
+        there = {*TAKEN, *arrays, "reference.latents", "reference.rows", *(f"reference.{name}" for name in arrays)}
+        require(there >= {*self.takes}, f"takes is {self.takes!r}, expected some of {', '.join(sorted(there))}")
 
     @property
     def needs_labels(self) -> bool:
@@ -174,12 +171,12 @@ class Kind(Spec):
 
     def __post_init__(self) -> None:
         for key, value in self.settings.items():
-            if not (isinstance(value, tuple) and len(value) == 2 and isinstance(value[1], str)):
-                raise ValueError(f"SETTINGS has {key} = {value!r}, expected (default, description)")
+            described = isinstance(value, tuple) and len(value) == 2 and isinstance(value[1], str)
+            registry.require(described, f"SETTINGS has {key} = {value!r}, expected (default, description)")
         numbers = {key: value for key, (value, _) in self.settings.items() if isinstance(value, int | float)}
         for part in registry.conditions(self.ranges):
-            if not registry.named(part) <= set(numbers) or not registry.holds(part, numbers):
-                raise ValueError(f"RANGES has {part}, expected what the numbers of SETTINGS keep")
+            kept = registry.named(part) <= set(numbers) and registry.holds(part, numbers)
+            registry.require(kept, f"RANGES has {part}, expected what the numbers of SETTINGS keep")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -15,9 +15,9 @@ from directcm.config.base import (
     Rate,
     TeacherName,
     newer,
-    require,
     with_own,
 )
+from directcm.config.registry import require
 from directcm.config.specs import TEACHERS
 
 

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 from pydantic import Field, model_validator
 
-from directcm.config.base import Block, Count, newer, require
+from directcm.config.base import Block, Count, newer
 from directcm.config.data import Data, embedded_images
 from directcm.config.evaluation import (
     FRECHET,
@@ -24,7 +24,7 @@ from directcm.config.evaluation import (
     Search,
     Statistics,
 )
-from directcm.config.registry import methods
+from directcm.config.registry import methods, require
 from directcm.config.runs import ODE_AXES, RUN_AXES, SETTING_AXES, Ode, Run, Setting
 from directcm.config.specs import DATA_SETS, DISTANCES, EXTRACTORS, METRICS, TEACHERS, Metric
 from directcm.config.students import StudentAxes, Targets, Train, paper_grid
