@@ -65,24 +65,20 @@ class Block(BaseModel):
     @classmethod
     def _as_yaml_means(cls, data: Any) -> Any:
         """No booleans in the place of numbers, and numbers with an exponent as numbers."""
-        if isinstance(data, dict):
-            texts = {key for key, info in cls.model_fields.items() if info.annotation in (str, str | None)}
-            # Blocks within do their own.
-            data = {
-                key: value if key in texts or (isinstance(value, dict) and key != "methods") else _numbers(value)
-                for key, value in data.items()
-            }
-            for key, value in data.items():
-                info = cls.model_fields.get(key)
-                inside = value if isinstance(value, list | tuple) else [value]
-                if value is False and info is not None and "no" in get_args(info.annotation):
-                    continue
-                if info is not None and info.annotation is not bool and any(isinstance(v, bool) for v in inside):
-                    value = next(v for v in inside if isinstance(v, bool))
-                    raise ValueError(
-                        f'{key} is {str(value).lower()}, expected a number or text (text in quotes: "no" and "on" are truth values to YAML)'
-                    )
-        return data
+        if not isinstance(data, dict):
+            return data
+        taken = {}
+        for key, value in data.items():
+            kind = cls.model_fields[key].annotation if key in cls.model_fields else bool
+            # Blocks within see to theirs.
+            as_is = kind in (str, str | None) or (isinstance(value, dict) and key != "methods")
+            taken[key] = value if as_is else _numbers(value)
+            truths = [one for one in (value if isinstance(value, list | tuple) else [value]) if isinstance(one, bool)]
+            require(
+                not truths or kind is bool or (value is False and "no" in get_args(kind)),
+                f'{key} is {str(*truths[:1]).lower()}, expected a number or text (text in quotes: "no" and "on" are truth values to YAML)',
+            )
+        return taken
 
 
 def newer(default: Any, **how: Any) -> Any:
@@ -93,8 +89,8 @@ def newer(default: Any, **how: Any) -> Any:
 B = TypeVar("B", bound=Block)
 
 
-def _own(kind: Kind) -> type[Block]:
-    """The block of a kind's own SETTINGS, of which each keeps the type of its default and the kind's RANGES."""
+def _block(kind: Kind) -> type[Block]:
+    """The block of a kind's SETTINGS, of which each keeps the type of its default and the kind's RANGES."""
 
     def keep(self: Any) -> Any:
         numbers = {k: v for k, v in self.model_dump().items() if isinstance(v, int | float)}
@@ -113,12 +109,12 @@ def _own(kind: Kind) -> type[Block]:
     return create_model("".join(part.capitalize() for part in kind.name.split("_")), __base__=Block, **made)
 
 
-def with_own(model: type[B], kinds: Iterable[Kind]) -> type[B]:
+def with_blocks(model: type[B], kinds: Iterable[Kind]) -> type[B]:
     """A model with a block, of their SETTINGS, for each of the kinds that has none in its class."""
     made: dict[str, Any] = {}
     for kind in kinds:
         if kind.name not in model.model_fields:
-            default = _own(kind)()
+            default = _block(kind)()
             made[kind.name] = (type(default), newer(default))
     return create_model(model.__name__, __base__=model, __doc__=model.__doc__, **made) if made else model
 

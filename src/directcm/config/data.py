@@ -7,7 +7,7 @@ from urllib.parse import urlsplit
 
 from pydantic import Field, field_validator, model_validator
 
-from directcm.config.base import Block, DataKind, DataLayout, Positive, newer, with_own
+from directcm.config.base import Block, DataKind, DataLayout, Positive, newer, with_blocks
 from directcm.config.registry import require
 from directcm.config.specs import DATA_SETS, LAYOUTS
 
@@ -96,4 +96,4 @@ class Data(Block):
 
 
 if not TYPE_CHECKING:
-    Data = with_own(Data, [spec for spec in DATA_SETS.values() if spec.settings])
+    Data = with_blocks(Data, [spec for spec in DATA_SETS.values() if spec.settings])

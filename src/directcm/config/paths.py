@@ -145,7 +145,7 @@ def measured(config: Config, runs: Sequence[Run], scope: str = "paper") -> dict[
 def artefacts(config: Config, runs: Sequence[Run], scope: str = "paper") -> list[str]:
     """Folders of the artefacts behind some of the grid's runs, below the results folder, in the order they are made."""
     extractors = config.extractor_names()
-    own = measured(config, runs, scope)
+    tables = measured(config, runs, scope)
     more = [f"{MORE}{run.key}" for run in in_more_steps(config, runs, scope)]
     wanted = with_errors(config, runs, scope)
     error_odes = unique(ode.key for run in wanted for ode in (run.ode, refined(config, run.w)))
@@ -163,15 +163,15 @@ def artefacts(config: Config, runs: Sequence[Run], scope: str = "paper") -> list
             for draw in (("reference", "floor") if config.floor_metrics() else ("reference",))
             for i in range(config.evaluation.jobs)
         ),
-        *own["targets"],
+        *tables["targets"],
         *(f"endpoints/{ode}/shard~{i}" for ode in error_odes for i in range(error_shards(config))),
-        *own["students"],
-        *own["errors"],
+        *tables["students"],
+        *tables["errors"],
         *(f"samples/{name}" for name in [*names, *more]),
         *(f"features/{e}/data" for e in extractors),
         *(f"features/{e}/{who}/{ode}" for e in extractors for who in teachers(config) for ode in odes(config, runs)),
         *(f"features/{e}/students/{name}" for e in extractors for name in [*names, *more]),
-        *own["metrics"],
+        *tables["metrics"],
         *edits(config, runs),
         *(["convergence"] if config.convergence else []),
         *(f"search/{name}" for name in found),

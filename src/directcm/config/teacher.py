@@ -15,7 +15,7 @@ from directcm.config.base import (
     Rate,
     TeacherName,
     newer,
-    with_own,
+    with_blocks,
 )
 from directcm.config.registry import require
 from directcm.config.specs import TEACHERS
@@ -52,7 +52,7 @@ class Process(Block):
     karras: Karras = Karras()
 
     @model_serializer(mode="wrap")
-    def _own(self, everything: SerializerFunctionWrapHandler) -> dict[str, Any]:
+    def _of_its_kind(self, everything: SerializerFunctionWrapHandler) -> dict[str, Any]:
         """Of both kinds' keys those of this one: what is made under one kind does not depend on the other's."""
         other = ("timesteps", "time_input") if self.kind == "karras" else ("karras",)
         return {key: value for key, value in everything(self).items() if key not in other}
@@ -218,7 +218,7 @@ class Teacher(Block):
 
 
 if not TYPE_CHECKING:
-    Teacher = with_own(Teacher, TEACHERS.values())
+    Teacher = with_blocks(Teacher, TEACHERS.values())
 
 
 class Encode(Block):

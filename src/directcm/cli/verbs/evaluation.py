@@ -208,10 +208,9 @@ def evaluate(
     def by_name(found: Sequence[o.Artifact]) -> dict[str, o.Artifact]:
         return {f.settings["extractor"]: f for f in found}
 
-    common: dict[str, Any] = {"metrics": metrics, "row": whose.label, "statistics": settings}
     kind = config.Run if whose.label in METHODS.values() else config.Ode
-    common["run"] = kind.of(whose.run, "--run")
-    common |= {"seed": job.seed, "out": job.out}
+    common: dict[str, Any] = {"metrics": metrics, "row": whose.label, "run": kind.of(whose.run, "--run")}
+    common |= {"statistics": settings, "seed": job.seed, "out": job.out}
     data_by, reference_by = by_name(data_features), by_name(reference_features)
     if collection is not None:
         parts = [_collection(path, "features") for path in features]
