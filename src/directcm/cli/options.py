@@ -44,7 +44,7 @@ def _json(text: str) -> Any:
 
 
 def _words(
-    form: str, pattern: str, good: Callable[..., bool] = lambda *_: True, kind: Callable[[str], Any] = str, **how: str
+    form: str, pattern: str, good: Callable[..., bool] = lambda *_: True, kind: Callable[[str], Any] = str, **how: Any
 ) -> Option:
     """Several values in one word, such as NAME=FOLDER: the groups of a pattern, if they are good. `form`: what an error says is right."""
 

@@ -160,7 +160,13 @@ def declared(path: Path) -> Declared:
         "SETTINGS": ("numbers by name", lambda v: isinstance(v, dict) and all(map(number, v.values()))),
         "RANGES": ("comparisons that name each of SETTINGS and nothing else, and that the defaults keep", kept),
     }
-    optional = {"PROCESSES": Declared.processes, "HALVES": False, "STORED": False, "SETTINGS": {}, "RANGES": ""}
+    optional: dict[str, Any] = {
+        "PROCESSES": Declared.processes,
+        "HALVES": False,
+        "STORED": False,
+        "SETTINGS": {},
+        "RANGES": "",
+    }
     found = optional | found
     for key, (what, good) in checks.items():
         require(key in found and good(found[key]), f"{path} declares no {key} = {what}")
