@@ -4,11 +4,7 @@
 rule compare:
     input:
         metrics=lambda wildcards: students_of(wildcards, "metrics"),
-        features=lambda wildcards: [
-            path
-            for name in NEEDED
-            for path in students_of(wildcards, f"features/{name}")
-        ],
+        features=lambda wildcards: [path for name in NEEDED for path in students_of(wildcards, f"features/{name}")],
         teacher=features_of(f"teacher/{ODE}"),
         data=features_of("data"),
     output:
@@ -83,9 +79,7 @@ rule cards:
         data=f"{OUT}/data/manifest.json",
         teacher=f"{OUT}/teacher/manifest.json",
         students=lambda wildcards: of_scope(wildcards.scope, "students"),
-        metrics=lambda wildcards: made(
-            *(f"metrics/students/{run.key}" for run in SCOPES[wildcards.scope])
-        ),
+        metrics=lambda wildcards: made(*(f"metrics/students/{run.key}" for run in SCOPES[wildcards.scope])),
     output:
         f"{OUT}/cards/{{scope}}.csv",
     log:
@@ -200,9 +194,7 @@ rule opening:
 
 rule gallery:
     input:
-        pictures=lambda wildcards: [
-            picture["path"] for picture in pictures_of(wildcards.scope)
-        ],
+        pictures=lambda wildcards: [picture["path"] for picture in pictures_of(wildcards.scope)],
     output:
         report(
             f"{OUT}/gallery/{{scope}}.html",

@@ -134,9 +134,7 @@ def code(*modules):
 
 def measuring(metrics):
     """The code of an evaluation by these metrics: each is a module of its own."""
-    return code(
-        "evaluation.metrics.evaluate", *sorted({METRICS[m].module for m in metrics})
-    )
+    return code("evaluation.metrics.evaluate", *sorted({METRICS[m].module for m in metrics}))
 
 
 # The module that reads the teacher: what is made with it depends on its code.
@@ -172,27 +170,26 @@ def later(small, large):
 
 
 def on_gpu(memory, *minutes):
-    """What a job asks for that computes with networks; `memory`: MB for SDXL."""
+    """What a job that computes with networks asks for: `memory` in MB, for SDXL; minutes for digits, and for SDXL; one GPU."""
     return {"mem_mb": later(4000, memory), "runtime": later(*minutes), "gpu": 1}
 
 
 def made(*folders):
-    """The manifests of artefacts, of which rules are made."""
+    """The manifests of artefacts in these folders of the results."""
     return [f"{OUT}/{folder}/manifest.json" for folder in folders]
 
 
 def shards(folder, count):
+    """The manifests of an artefact in `count` shards."""
     return made(*(f"{folder}/shard~{i}" for i in range(count)))
 
 
-TARGETS = f"{OUT}/targets/{ODE}{{coupling}}/shard~{{shard}}/manifest.json"
-ENDPOINTS = f"{OUT}/endpoints/{ODE}/shard~{{shard}}/manifest.json"
 # What most jobs compute with.
 MODEL = {name: f"{OUT}/{name}/manifest.json" for name in ("teacher", "latents")}
 NEEDED = CONFIG.extractor_names()
 
 
-def pinned(wildcards):
+def pinned():
     """A digest of the files of a teacher that exists already; nothing where it is made here."""
     kind = CONFIG.teacher.kind
     if not TEACHERS[kind].pinned:
@@ -217,9 +214,7 @@ def hparams_of(wildcards):
 
 def if_any(name):
     """--NAME FILE …, where a rule's input of that name has any."""
-    return known(
-        lambda wildcards, input: f"--{name} {input[name]}" if input[name] else ""
-    )
+    return known(lambda wildcards, input: f"--{name} {input[name]}" if input[name] else "")
 
 
 def endpoints_of(ode):
@@ -246,9 +241,7 @@ DRAWS = {"teacher": "reference", "floor": "floor"}
 
 def trained(name):
     """An extractor, where it is trained here."""
-    return (
-        made(f"extractors/{name}") if name in paths.trained_extractors(CONFIG) else []
-    )
+    return made(f"extractors/{name}") if name in paths.trained_extractors(CONFIG) else []
 
 
 def sought():

@@ -14,9 +14,7 @@ rule extractor:
         **on_gpu(16000, 30, 60),
     params:
         code=code("evaluation.metrics.clip_tiny"),
-        settings=lambda wildcards: settings(
-            getattr(CONFIG.extractors, wildcards.extractor)
-        ),
+        settings=lambda wildcards: settings(getattr(CONFIG.extractors, wildcards.extractor)),
         seed=SEED,
     message:
         "extractor: {wildcards.extractor}"
@@ -56,9 +54,7 @@ use rule features_data as features_teacher with:
     input:
         data=f"{OUT}/data/manifest.json",
         noise=lambda wildcards: noise_of(wildcards.who),
-        samples=lambda wildcards: draw_of(
-            spelled_by(wildcards, Ode).key, DRAWS[wildcards.who]
-        ),
+        samples=lambda wildcards: draw_of(spelled_by(wildcards, Ode).key, DRAWS[wildcards.who]),
         extractor=known(lambda wildcards: trained(wildcards.extractor)),
     output:
         f"{OUT}/features/{{extractor}}/{{who}}/{ODE}/manifest.json",
@@ -215,9 +211,7 @@ rule error_by_time:
         **MODEL,
         student=f"{OUT}/students/{RUN}/manifest.json",
         endpoints=lambda wildcards: endpoints_of(spelled_by(wildcards, Ode)),
-        refined=lambda wildcards: endpoints_of(
-            paths.refined(CONFIG, float(wildcards.w))
-        ),
+        refined=lambda wildcards: endpoints_of(paths.refined(CONFIG, float(wildcards.w))),
     output:
         f"{OUT}/errors/{RUN}/manifest.json",
     log:

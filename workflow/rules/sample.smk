@@ -47,10 +47,7 @@ rule sample:
         code=code("evaluation.sampling", LOADER),
         settings=EVALUATION,
         sets=known(
-            lambda wildcards: [
-                f"{step}:{steps}"
-                for step, steps in SETS[spelled_by(wildcards)][bool(wildcards.more)]
-            ]
+            lambda wildcards: [f"{step}:{steps}" for step, steps in SETS[spelled_by(wildcards)][bool(wildcards.more)]]
         ),
         seed=SEED,
         scratch=f"{OUT}/scratch/samples/{{more}}{RUN}",
@@ -81,9 +78,7 @@ rule search:
         **on_gpu(48000, 60, 1440),
     params:
         code=known(lambda wildcards: code("evaluation.search", LOADER, sought().module)),
-        settings=lambda wildcards: settings(
-            CONFIG.search.model_copy(update={"metric": sought().name})
-        ),
+        settings=lambda wildcards: settings(CONFIG.search.model_copy(update={"metric": sought().name})),
         statistics=json.dumps({"permutations": CONFIG.statistics.permutations}),
         evaluation=EVALUATION,
         extractor=if_any("extractor"),

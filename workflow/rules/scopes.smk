@@ -107,11 +107,7 @@ INPUTS = {
         "students": made(*(f"edits/students/{run.key}" for run in CONFIG.edited())),
     },
     "students": {"students": made(*(f"students/{run.key}" for run in MAIN_RUNS))},
-    "searches": {
-        "searches": made(
-            *(f"search/{run}" for run in paths.searched(CONFIG, MAIN_RUNS))
-        )
-    },
+    "searches": {"searches": made(*(f"search/{run}" for run in paths.searched(CONFIG, MAIN_RUNS)))},
     "table": {"table": f"{TABLES}/table1.csv"},
 }
 # … of which these are tidy tables, by the file …
@@ -245,11 +241,7 @@ def others_of(scope):
 
 def made_by(scope, names):
     """The outputs of rules that run once for each scope."""
-    return [
-        str(path).format(scope=scope)
-        for name in names
-        for path in getattr(rules, name).output
-    ]
+    return [str(path).format(scope=scope) for name in names for path in getattr(rules, name).output]
 
 
 def results_of(scope):

@@ -2,7 +2,7 @@ rule targets:
     input:
         **MODEL,
     output:
-        TARGETS,
+        f"{OUT}/targets/{ODE}{{coupling}}/shard~{{shard}}/manifest.json",
     log:
         f"{OUT}/logs/targets/{ODE}{{coupling}}/shard~{{shard}}.log",
     benchmark:
@@ -18,8 +18,7 @@ rule targets:
         code=code("distill.targets", LOADER),
         settings=literal(settings(CONFIG.targets)),
         precision=CONFIG.evaluation.precision,
-        start_points=lambda wildcards: wildcards.coupling.removeprefix(",coupling~")
-        or START_POINTS[0],
+        start_points=lambda wildcards: wildcards.coupling.removeprefix(",coupling~") or START_POINTS[0],
         seed=SEED,
         scratch=f"{OUT}/scratch/targets/{ODE}{{coupling}}/shard~{{shard}}",
     message:
@@ -32,7 +31,7 @@ rule endpoints:
     input:
         **MODEL,
     output:
-        ENDPOINTS,
+        f"{OUT}/endpoints/{ODE}/shard~{{shard}}/manifest.json",
     log:
         f"{OUT}/logs/endpoints/{ODE}/shard~{{shard}}.log",
     benchmark:

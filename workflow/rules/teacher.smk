@@ -20,7 +20,7 @@ rule teacher:
         kind=CONFIG.teacher.kind,
         settings=literal(settings(getattr(CONFIG.teacher, CONFIG.teacher.kind))),
         process=literal(settings(CONFIG.process)),
-        content=known(lambda wildcards: pinned(wildcards)),
+        content=known(lambda wildcards: pinned()),
         seed=SEED,
         scratch=f"{OUT}/scratch/teacher",
     message:

@@ -18,17 +18,12 @@ rule train:
         # Processes that train one student together, over all its nodes: `--set-resources train:processes=4`.
         processes=1,
     params:
-        code=known(
-            lambda wildcards: code(
-                "distill.training", LOADER, f"distill.methods.{wildcards.method}"
-            )
-        ),
+        code=known(lambda wildcards: code("distill.training", LOADER, f"distill.methods.{wildcards.method}")),
         launch=known(
             lambda wildcards, resources: (
                 ""
                 if resources.processes == 1
-                else f"launch --processes {resources.processes}"
-                f" --nodes {resources.get('nodes', 1)} -- "
+                else f"launch --processes {resources.processes}" f" --nodes {resources.get('nodes', 1)} -- "
             )
         ),
         # Axes of the grid that are settings of training too travel as wildcards.
