@@ -4,25 +4,17 @@ from __future__ import annotations
 
 import argparse
 import gc
-import inspect
 import os
 import sys
 import traceback
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import IO, Any
 
-from directcm.cli import analysis, declare, distill, evaluation, material, upkeep
+from directcm.cli import declare
+from directcm.cli.verbs import VERBS
 from directcm.errors import UserError
 from directcm.runtime import environment, stop
-
-# By name: every public function of the verbs' modules that stands there.
-VERBS: dict[str, Callable[..., None]] = {
-    name: found
-    for module in (material, distill, evaluation, analysis, upkeep)
-    for name, found in vars(module).items()
-    if inspect.isfunction(found) and found.__module__ == module.__name__ and not name.startswith("_")
-}
 
 
 class _Tee:

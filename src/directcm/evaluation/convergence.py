@@ -462,7 +462,7 @@ def predicted(row: Row) -> float | None:
         return CT_PREDICTED[row["solver"]]
     # With K = 1000 steps the error has a floor.
     if row["quantity"] in (ENDPOINT, ERROR) and row["process"] != "vp_1000":
-        return -float(SOLVERS[row["solver"]].order)
+        return -float(make_solver(row["solver"]).order)
     return PREDICTED.get(row["quantity"])
 
 

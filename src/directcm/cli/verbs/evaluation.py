@@ -37,7 +37,6 @@ def sample(
     job: o.Long,
 ) -> None:
     """Sample teacher or student from the shared noise."""
-    job.prepare()
     from directcm.evaluation import sampling
 
     what = sampling.Evaluated(settings, teacher, latents, noise, job.seed, job.device)
@@ -64,7 +63,6 @@ def search(
     job: o.Long,
 ) -> None:
     """Find a student's sampling times by a greedy ternary search."""
-    job.prepare()
     from directcm.evaluation import search
 
     what = (settings, statistics, evaluation, student, teacher, latents, noise, search_noise, reference, extractor)
@@ -81,14 +79,14 @@ def error_by_time(
     latents: o.Latents,
     endpoints: Annotated[Sequence[Endpoints], o.Option("shards of the student's own ODE", least=1)],
     refined: Annotated[Sequence[Endpoints], o.Option("shards of the refined ODE", least=1)],
-    job: o.Work,
+    job: o.Torch,
 ) -> None:
     """Measure a student's ODE error by start time, in latents and pixels."""
-    job.prepare()
     from directcm.evaluation import error_by_time
 
-    what = (settings, batch_size, precision, student, teacher, latents, endpoints, refined)
-    error_by_time.make(*what, job.seed, job.device, job.out)
+    error_by_time.make(
+        settings, batch_size, precision, student, teacher, latents, endpoints, refined, job.seed, job.device, job.out
+    )
 
 
 def edit(
@@ -101,19 +99,18 @@ def edit(
     latents: o.Latents,
     student: Annotated[o.Student | None, "the student; without it the teacher's solved ODE takes its place"] = None,
     reference: Annotated[o.Artifact | None, o.artefact("edits", "student: the teacher's edits under its ODE")] = None,
-    job: o.Work,
+    job: o.Torch,
 ) -> None:
     """Edit held-out images without training: inpainting, colourisation, super-resolution …"""
-    job.prepare()
     from directcm.evaluation import editing
 
-    what = (settings, ode.value, batch_size, precision, teacher, latents, student, reference)
-    editing.make(*what, job.seed, job.device, job.out)
+    editing.make(
+        settings, ode.value, batch_size, precision, teacher, latents, student, reference, job.seed, job.device, job.out
+    )
 
 
-def convergence(*, settings: Annotated[config.Convergence, o.block("convergence")], job: o.Work) -> None:
+def convergence(*, settings: Annotated[config.Convergence, o.block("convergence")], job: o.Torch) -> None:
     """Measure what theory predicts as N grows, on exact teachers of its own."""
-    job.prepare()
     from directcm.evaluation import convergence
 
     convergence.make(settings, job.seed, job.out)
@@ -211,10 +208,9 @@ def evaluate(
     def by_name(found: Sequence[o.Artifact]) -> dict[str, o.Artifact]:
         return {f.settings["extractor"]: f for f in found}
 
-    common: dict[str, Any] = {"metrics": metrics, "row": whose.label, "statistics": settings}
     kind = config.Run if whose.label in METHODS.values() else config.Ode
-    common["run"] = kind.of(whose.run, "--run")
-    common |= {"seed": job.seed, "out": job.out}
+    common: dict[str, Any] = {"metrics": metrics, "row": whose.label, "run": kind.of(whose.run, "--run")}
+    common |= {"statistics": settings, "seed": job.seed, "out": job.out}
     data_by, reference_by = by_name(data_features), by_name(reference_features)
     if collection is not None:
         parts = [_collection(path, "features") for path in features]
