@@ -94,7 +94,7 @@ def better(metric: str) -> str:
 
 def of(rows: Iterable[tidy.Row], metric: str, reference: str, row: str | None = None) -> list[tidy.Row]:
     """The lines of a tidy table about one metric, and one model where `row` names it."""
-    return [r for r in rows if (r["metric"], r["reference"]) == (metric, reference) and row in (None, r["row"])]
+    return [r for r in rows if (r["metric"], r["reference"]) == (metric, reference) and (row is None or r["row"] == row)]
 
 
 def names_of(rows: Iterable[tidy.Row]) -> list[str]:
