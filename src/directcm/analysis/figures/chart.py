@@ -67,7 +67,13 @@ def panels(rows: int, columns: int, size: tuple[float, float], space: tuple[floa
 
 
 def tiles(
-    count: int, height: float, space: tuple[float, float], *, abreast: int = 4, head: float = 0.0, least: float = style.COLUMN
+    count: int,
+    height: float,
+    space: tuple[float, float],
+    *,
+    abreast: int = 4,
+    head: float = 0.0,
+    least: float = style.COLUMN,
 ) -> tuple[Chart, int]:
     """A chart of `count` panels, and how many of them are side by side, at most `abreast`.
 
@@ -94,7 +100,14 @@ def better(metric: str) -> str:
 
 def of(rows: Iterable[tidy.Row], metric: str, reference: str, row: str | None = None) -> list[tidy.Row]:
     """The lines of a tidy table about one metric, and one model where `row` names it."""
-    return [r for r in rows if (r["metric"], r["reference"]) == (metric, reference) and (row is None or r["row"] == row)]
+    return [
+        r for r in rows if (r["metric"], r["reference"]) == (metric, reference) and (row is None or r["row"] == row)
+    ]
+
+
+def place_of(row: str) -> int:
+    """A model's place among all; one that has none comes last."""
+    return tidy.ROWS.index(row) if row in tidy.ROWS else len(tidy.ROWS)
 
 
 def names_of(rows: Iterable[tidy.Row]) -> list[str]:

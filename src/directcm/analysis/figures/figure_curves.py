@@ -15,6 +15,7 @@ from matplotlib.ticker import MaxNLocator
 
 from directcm.analysis.data import tidy
 from directcm.analysis.figures import style
+from directcm.analysis.figures.chart import place_of
 from directcm.config.specs import METHODS
 from directcm.errors import UserError
 from directcm.runtime.artifacts import Artifact, read_csv, write_csv
@@ -89,9 +90,7 @@ def mean_table(curves: Sequence[Curve], out_csv: str | Path) -> None:
 
 
 def _ordered(curves: Sequence[Curve]) -> list[Curve]:
-    return sorted(
-        curves, key=lambda c: (tidy.ROWS.index(c.row) if c.row in tidy.ROWS else len(tidy.ROWS), c.row, c.seed)
-    )
+    return sorted(curves, key=lambda c: (place_of(c.row), c.row, c.seed))
 
 
 def smooth(values: np.ndarray, window: int) -> np.ndarray:

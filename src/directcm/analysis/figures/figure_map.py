@@ -121,7 +121,10 @@ def draw(comparisons_csv: str | Path, main: Setting, *files: str | Path, alpha: 
     palette = LinearSegmentedColormap.from_list("ahead", [cm, "#f7f7f7", direct])
     for row, metric in zip(chart.grid, metrics, strict=True):
         # The largest differences, of the shortest trainings, would leave all others white on a linear scale.
-        limit = max((abs(c.difference) for one in maps for key, c in one.cells.items() if key[0] == metric), default=0) or 1.0
+        limit = (
+            max((abs(c.difference) for one in maps for key, c in one.cells.items() if key[0] == metric), default=0)
+            or 1.0
+        )
         norm = FuncNorm((_root, _square), vmin=-limit, vmax=limit)
         for panel, one in zip(row, maps, strict=True):
             for (own, x, adapter), cell in sorted(one.cells.items(), key=lambda item: item[0][1:]):

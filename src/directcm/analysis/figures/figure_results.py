@@ -32,12 +32,16 @@ def draw(table_csv: str | Path, *files: str | Path) -> None:
             f"{table_csv}: unknown row {strangers[0]!r}; there are {', '.join(tidy.ROWS)}; make the table again"
         )
     # Panels as the students' lines of the table list them: the teacher's lack some.
-    order = list(dict.fromkeys(line["metric"] for line in sorted(lines, key=lambda line: line["row"] not in tidy.STUDENTS)))
+    order = list(
+        dict.fromkeys(line["metric"] for line in sorted(lines, key=lambda line: line["row"] not in tidy.STUDENTS))
+    )
     metrics = sorted(
         {(line["metric"], line["reference"]) for line in lines},
         key=lambda key: (order.index(key[0]), METRICS[key[0]].references.index(key[1])),
     )
-    names = sorted({(line["row"], int(line["steps"])) for line in lines}, key=lambda name: (tidy.ROWS.index(name[0]), name[1]))
+    names = sorted(
+        {(line["row"], int(line["steps"])) for line in lines}, key=lambda name: (tidy.ROWS.index(name[0]), name[1])
+    )
     several = len({steps for row, steps in names if row in tidy.STUDENTS}) > 1
     labels = [f"{row}, {steps_label(steps)}" if several and row in tidy.STUDENTS else row for row, steps in names]
     chart, abreast = tiles(len(metrics), 0.72 + 0.2 * len(names), (0.06, 0.08), least=2.4)

@@ -67,7 +67,9 @@ def draw(metrics_csv: str | Path, main: Setting, *files: str | Path) -> None:
         raise UserError(
             "metrics: this figure needs an FD or prompt_accuracy; add one to the key metrics of config.yaml"
         )
-    families: dict[str, list[str]] = {f: [n for n, label in METHODS.items() if label in paths and family(n) == f] for f in FAMILIES}
+    families: dict[str, list[str]] = {
+        f: [n for n, label in METHODS.items() if label in paths and family(n) == f] for f in FAMILIES
+    }
     families = {f"Learnt {f}": [METHODS[n] for n in own] for f, own in families.items() if own}
     bases = {label: base for label in paths if (base := tidy.base(label)) in paths}
     heights = [1.9] * len(metrics) + [1.15] * len(metrics) * bool(bases)

@@ -6,6 +6,7 @@ markers and dashes carry the same distinction without any colour.
 
 from __future__ import annotations
 
+import functools
 import io
 import itertools
 import math
@@ -72,7 +73,9 @@ LOOKS = {
     "Direct CM": Look("#d97400", "^", (0, (4, 1.6))),
 }
 # The other methods' in the order of their files: Okabe and Ito's colours that are left, a marker and a dash of their own each.
-_COLORS = "#009e73 #cc79a7 #56b4e9 #8c564b #b8a800 #7f3fbf #e0524c #4d6b53 #9a6a00 #3c3cff #00606e".split()
+_COLORS = (
+    "#009e73", "#cc79a7", "#56b4e9", "#8c564b", "#b8a800", "#7f3fbf", "#e0524c", "#4d6b53", "#9a6a00", "#3c3cff", "#00606e",
+)  # fmt: skip
 _DASHES = [(0, (length, gap)) for length, gap in itertools.product((6.0, 2.5, 0.8, 9.0), (1.2, 2.2, 3.4))]
 _MARKERS = "svPX<>hp*8H"
 for _label, *_parts in zip(
@@ -252,8 +255,21 @@ def method_handle(name: str, label: str, among: Collection[str] | None = None) -
 
 def mark_handle(label: str, marker: str = "o", **line: Any) -> Artist:
     """An entry for what a mark means: open and grey, unless `line`, in Line2D's words, says otherwise."""
-    look = {"linestyle": "", "markersize": 3.9, "markerfacecolor": "white", "markeredgecolor": SOFT, "markeredgewidth": 0.9}
+    look = {
+        "linestyle": "",
+        "markersize": 3.9,
+        "markerfacecolor": "white",
+        "markeredgecolor": SOFT,
+        "markeredgewidth": 0.9,
+    }
     return Line2D([], [], marker=marker, label=label, **(look | line))  # fmt: skip
+
+
+@functools.cache
+def inches(text: str, size: float, ismath: bool = False) -> float:
+    """How wide a text is at a size in points."""
+    font = FontProperties(family="DejaVu Sans", size=size)
+    return float(text_to_path.get_text_width_height_descent(text, font, ismath=ismath)[0] / 72)
 
 
 def legend(figure: Figure, entries: Sequence[Artist], size: float = 6.5, handlelength: float = 2.8) -> None:
@@ -261,13 +277,8 @@ def legend(figure: Figure, entries: Sequence[Artist], size: float = 6.5, handlel
 
     Panels lose their upper and right frame.
     """
-    font = FontProperties(family="DejaVu Sans", size=size)
     labels = [str(entry.get_label()) for entry in entries]
-    widths = [
-        (text_to_path.get_text_width_height_descent(label, font, ismath="$" in label)[0] + size * (handlelength + 1.6))
-        / 72
-        for label in labels
-    ]
+    widths = [inches(label, size, "$" in label) + size * (handlelength + 1.6) / 72 for label in labels]
 
     def breadth(columns: int) -> float:
         # Matplotlib fills a legend column by column, the first ones fullest; a column is as wide as its widest entry.
@@ -312,7 +323,9 @@ def constants(values: Mapping[str, float], decimals: int) -> list[Reference]:
 def reference_handles(names: Collection[str], *, marker: bool = False) -> list[Artist]:
     """Legend entries of reference lines, by their full names, in the order of LOOKS."""
     papers = {f"paper, {name}": Look(look.color, "", PAPER) for name, look in LOOKS.items()}
-    entries = (handle(look, name, marker=marker, linewidth=0.9) for name, look in (LOOKS | papers).items() if name in names)
+    entries = (
+        handle(look, name, marker=marker, linewidth=0.9) for name, look in (LOOKS | papers).items() if name in names
+    )
     return list(entries)
 
 
@@ -506,7 +519,9 @@ def place(
         note.set_in_layout(False)
 
 
-def _free(point: np.ndarray, extent: np.ndarray, scale: float, cloud: np.ndarray, frame: Bbox, taken: list[Bbox]) -> Bbox:
+def _free(
+    point: np.ndarray, extent: np.ndarray, scale: float, cloud: np.ndarray, frame: Bbox, taken: list[Bbox]
+) -> Bbox:
     """Where a text of such an extent costs least: near its point, off the cloud (n, 2), inside the frame, off what is taken (pixels)."""
 
     def box(radius: float, angle: float) -> Bbox:
