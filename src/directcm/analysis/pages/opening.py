@@ -5,14 +5,13 @@ A piece of HTML with its own style, which Snakemake's report shows as its openin
 
 from __future__ import annotations
 
-import base64
 import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from directcm.analysis.figures import figure_samples
-from directcm.analysis.page import plain, write_page
+from directcm.analysis.page import data_uri, plain, write_page
 from directcm.analysis.tables import claims, table1
 from directcm.config import Config
 from directcm.errors import UserError
@@ -36,14 +35,13 @@ def _picture(artifact: Artifact, row: int) -> dict[str, Any]:
     with Image.open(artifact.file(f"images/{row:05d}.png")) as file:
         image = file.convert("RGB")
     small = max(image.size) <= PIXELS // 2
-    if not small:
-        image.thumbnail((PIXELS, PIXELS), Image.Resampling.LANCZOS)
     buffer = io.BytesIO()
     if small:
         image.save(buffer, format="PNG", optimize=True)
     else:
+        image.thumbnail((PIXELS, PIXELS), Image.Resampling.LANCZOS)
         image.save(buffer, format="JPEG", quality=88)
-    source = f"data:image/{'png' if small else 'jpeg'};base64,{base64.b64encode(buffer.getvalue()).decode('ascii')}"
+    source = data_uri(buffer.getvalue(), "png" if small else "jpeg")
     return {"source": source, "small": small, "width": image.width, "height": image.height}
 
 
