@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -18,9 +18,6 @@ from directcm.analysis.figures.chart import place_of
 from directcm.analysis.page import plain
 from directcm.errors import UserError
 from directcm.runtime.artifacts import Artifact
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
 
 EXHIBITS = {
     "editing": {
@@ -234,7 +231,7 @@ def draw(
 
 
 def _draw_panel(
-    page: Axes, left: float, top: float, panel: Panel, at_rows: Sequence[int], named: bool, cell: float
+    page: Any, left: float, top: float, panel: Panel, at_rows: Sequence[int], named: bool, cell: float
 ) -> None:
     """A panel whose pictures start at `left` below `top` (inches), each strip in its row."""
     width, height = page.figure.get_size_inches()

@@ -52,8 +52,11 @@ def stops(errors: Mapping[tuple[int, float], float], values: Mapping[tuple[int, 
     found: dict[float, dict[int, tuple[float, float]]] = {}
     for seed, step in sorted(errors.keys() & values.keys()):
         found.setdefault(step, {})[seed] = (errors[seed, step], values[seed, step])
-    means = {step: [math.fsum(v) / len(v) for v in zip(*own.values(), strict=True)] for step, own in found.items()}
-    return [Stop(step, *means[step], found[step]) for step in sorted(found)]
+    out = []
+    for step, seeds in sorted(found.items()):
+        x, y = (math.fsum(each) / len(each) for each in zip(*seeds.values(), strict=True))
+        out.append(Stop(step, x, y, seeds))
+    return out
 
 
 @style.styled()

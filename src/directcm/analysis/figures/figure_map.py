@@ -185,7 +185,7 @@ def _draw_cell(panel: Any, x: int, y: int, cell: Cell, color: tuple[float, ...],
     if not cell.significant:
         panel.add_patch(Rectangle(facecolor="none", edgecolor=HATCH, hatch="/////", **box))
     if cell.inversion:
-        edge = {"facecolor": "none", "edgecolor": style.INK, "linewidth": 1.8, "zorder": 5}
+        edge: dict[str, Any] = {"facecolor": "none", "edgecolor": style.INK, "linewidth": 1.8, "zorder": 5}
         panel.add_patch(Rectangle((x - 0.46, y - 0.46), 0.92, 0.92, **edge))
     behind = {"boxstyle": "round,pad=0.15", "facecolor": color, "edgecolor": "none"}
     panel.text(

@@ -60,7 +60,7 @@ def draw(table_csv: str | Path, *files: str | Path) -> None:
                 )  # fmt: skip
                 continue
             sd = tidy.value(line["sd"])
-            chart.lines.append(line)
+            chart.lines.append(dict(line))
             # A bar ends where values are not possible.
             reach = [[min(sd, mean - least)], [min(sd, most - mean)]]
             axes.errorbar(

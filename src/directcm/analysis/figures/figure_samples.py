@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import matplotlib.pyplot as plt
+import numpy as np
 from PIL import Image
 
 from directcm.analysis.figures import style
@@ -89,6 +90,12 @@ def images_of(shards: Sequence[Artifact]) -> dict[int, Artifact]:
     }
 
 
+def _picture(artifact: Artifact, row: int, inches: float) -> np.ndarray:
+    """An evaluation row's image as `style.at_print_size` has it."""
+    with Image.open(artifact.file(f"images/{row:05d}.png")) as file:
+        return style.at_print_size(file.convert("RGB"), inches)
+
+
 class _Band(NamedTuple):
     """One round of pictures: evaluation rows, whether their prompts were said above, and the inches that these take."""
 
@@ -163,9 +170,7 @@ def draw(
             for c, row in enumerate(band.rows):
                 x = left + c * (cell + gap)
                 axes = figure.add_axes((x / width, bottom / height, cell / width, cell / height))
-                with Image.open(held[name][row].file(f"images/{row:05d}.png")) as file:
-                    picture = style.at_print_size(file.convert("RGB"), cell)
-                axes.imshow(picture, interpolation="none", aspect="equal")
+                axes.imshow(_picture(held[name][row], row, cell), interpolation="none", aspect="equal")
                 axes.set(xticks=[], yticks=[])
                 axes.grid(False)
                 for spine in axes.spines.values():

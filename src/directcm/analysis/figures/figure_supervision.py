@@ -102,15 +102,10 @@ def draw(trajectories: Artifact, out_pdf: str | Path, out_png: str | Path, out_c
     right.set_title("Direct CM: the endpoint itself is the target", fontsize=7.2, pad=5)
     for path in paths:
         _pair(left, path, 0.6)
-        arrow = {
-            "arrowstyle": "-|>",
-            "mutation_scale": 7,
-            "color": direct.color,
-            "linewidth": 1.1,
-            "shrinkA": 1,
-            "shrinkB": 3.5,
-        }
-        right.add_patch(FancyArrowPatch(path[0], path[-1], linestyle="-", zorder=5, **arrow))
+        arrow = FancyArrowPatch(
+            path[0], path[-1], arrowstyle="-|>", mutation_scale=7, color=direct.color, linewidth=1.1, shrinkA=1, shrinkB=3.5, zorder=5
+        )  # fmt: skip
+        right.add_patch(arrow)
         right.scatter(*path[0], s=20, marker=direct.marker, color=direct.color, linewidths=0, zorder=6)
     marker: dict[str, Any] = {"linestyle": "", "markersize": 4.2}
     entries = [
@@ -141,13 +136,8 @@ def _pair(axes: Any, path: np.ndarray, scale: float) -> None:
     cm = style.LOOKS["CM"]
     if scale > 1:
         arrow = {
-            "arrowstyle": "-|>",
-            "color": cm.color,
-            "linewidth": 1.3,
-            "shrinkA": 0,
-            "shrinkB": 3.4,
-            "mutation_scale": 8,
-        }
+            "arrowstyle": "-|>", "color": cm.color, "linewidth": 1.3, "shrinkA": 0, "shrinkB": 3.4, "mutation_scale": 8,
+        }  # fmt: skip
         axes.annotate("", path[1], path[0], zorder=6, arrowprops=arrow)
     mark = {"s": 15 * scale, "marker": cm.marker}
     axes.scatter(*path[0], color=cm.color, linewidths=0, zorder=5, **mark)

@@ -239,8 +239,9 @@ def leaving(bars: Iterable[Gone], *, horizontal: bool = False) -> None:
 
 def handle(look: Look, label: str, *, hollow: bool = False, marker: bool = True, linewidth: float = 1.2) -> Artist:
     """A legend's entry for a look."""
+    line: Any = look.line
     return Line2D(
-        [], [], color=look.color, linestyle=look.line, linewidth=linewidth, marker=look.marker if marker else "",
+        [], [], color=look.color, linestyle=line, linewidth=linewidth, marker=look.marker if marker else "",
         markersize=3.9, markerfacecolor="white" if hollow else look.color, markeredgewidth=0.9, label=label,
     )  # fmt: skip
 
@@ -255,14 +256,10 @@ def method_handle(name: str, label: str, among: Collection[str] | None = None) -
 
 def mark_handle(label: str, marker: str = "o", **line: Any) -> Artist:
     """An entry for what a mark means: open and grey, unless `line`, in Line2D's words, says otherwise."""
-    look = {
-        "linestyle": "",
-        "markersize": 3.9,
-        "markerfacecolor": "white",
-        "markeredgecolor": SOFT,
-        "markeredgewidth": 0.9,
-    }
-    return Line2D([], [], marker=marker, label=label, **(look | line))  # fmt: skip
+    look: dict[str, Any] = {
+        "linestyle": "", "markersize": 3.9, "markerfacecolor": "white", "markeredgecolor": SOFT, "markeredgewidth": 0.9,
+    }  # fmt: skip
+    return Line2D([], [], marker=marker, label=label, **(look | line))
 
 
 @functools.cache
@@ -361,7 +358,7 @@ def references(panels: Sequence[Axes], lines: Sequence[Reference]) -> None:
             (below if max(heights) < low else above).append(f"{line.name} {' to '.join(values).replace('-', '−')}")
             continue
         least, most = min(least, min(heights) - 0.06 * span), max(most, max(heights) + 0.06 * span)
-        look = {"color": line.look.color, "linestyle": line.look.line, "linewidth": 0.9, "zorder": 2.5}
+        look: dict[str, Any] = {"color": line.look.color, "linestyle": line.look.line, "linewidth": 0.9, "zorder": 2.5}
         for panel in panels:
             if line.x:
                 panel.plot(line.x, line.y, marker=line.look.marker, markersize=3.2, **look)
@@ -504,7 +501,7 @@ def place(
     cloud, frame = np.concatenate(dots), axes.get_window_extent(renderer)
     taken: list[Bbox] = []
     for label in labels:
-        point = axes.transData.transform((label.x, label.y))
+        point = np.array(axes.transData.transform((label.x, label.y)))
         probe = axes.text(label.x, label.y, label.text, fontsize=size)
         extent = probe.get_window_extent(renderer).size
         probe.remove()

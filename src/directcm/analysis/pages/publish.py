@@ -15,7 +15,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, S
 from dataclasses import dataclass
 from operator import itemgetter
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from directcm.analysis.data import tidy
 from directcm.analysis.data.collect import COMPARISONS_COLUMNS, ERRORS_COLUMNS
@@ -201,6 +201,9 @@ class Tables:
     config: Config
     root: Path
 
+    def file(self, name: str) -> Path:
+        return self.folder / f"{name}.csv"
+
     def differences(self, free: Collection[str], steps: int | None = None) -> list[dict[str, Any]]:
         """CM − Direct CM in the first Fréchet distance to the teacher, and the same in the ODE error as "ode", None where it is not there.
 
@@ -209,7 +212,7 @@ class Tables:
         distance = next((name for name in tidy.DISTANCES if name in self.config.metric_names()), None)
         if distance is None:
             raise UserError(f"metrics: none of {', '.join(tidy.DISTANCES)}, which the map and the sweeps show")
-        rows = tidy.read(self.folder / "comparisons.csv", tidy.COMPARISON_COLUMNS)
+        rows = tidy.read(self.file("comparisons"), tidy.COMPARISON_COLUMNS)
         found = tidy.differences(rows, main_setting(self.config), free, steps)
         setting = itemgetter(*tidy.SETTING_AXES, "a_step")
         errors = {setting(row): row for row in of(found, "ode_error", "teacher")}
@@ -259,7 +262,7 @@ def _comparison_text(rows: Sequence[Row]) -> str:
 
 def _judged(tables: Tables) -> list[Verdict]:
     own = about(read_claims(tables.root / "workflow/claims.yaml"), tables.config)
-    path = tables.folder / "comparisons.csv"
+    path = tables.file("comparisons")
     return judge(own, tidy.read(path, COMPARISONS_COLUMNS), tables.config, path)
 
 
@@ -389,7 +392,7 @@ def _sweeps_text(rows: Sequence[Row]) -> str:
 
 def _errors(tables: Tables) -> list[dict[str, Any]]:
     """Errors by start time in latents, means over seeds: the first, the middle and the last of the times."""
-    path, main = tables.folder / "errors.csv", main_setting(tables.config)
+    path, main = tables.file("errors"), main_setting(tables.config)
     rows = [r for r in tidy.read(path, ERRORS_COLUMNS) if tidy.matches(r, main) and r["space"] == "latent"]
     if not rows:
         raise UserError(f"{path}: none of the main comparison; add errors: true to its line of students")
@@ -448,22 +451,24 @@ def _plain_text(rows: Sequence[Row]) -> str:
 # ----------------------------------------------------------------- the documents
 
 
-# Each kind of table: its lines from tidy tables (None: no tidy table has them), and its lines as Markdown.
-BLOCKS: dict[str, tuple[Callable[[Tables], list[dict[str, Any]]] | None, Callable[[Sequence[Row]], str]]] = {
-    "table1": (lambda t: table1.rows(t.folder / "metrics.csv", t.folder / "comparisons.csv", t.config), _table1_text),
-    "comparison": (
-        lambda t: table_comparison.rows(t.folder / "metrics.csv", t.folder / "comparisons.csv", t.config),
-        _comparison_text,
+class Block(NamedTuple):
+    """One kind of table: its lines from tidy tables (None: no tidy table has them), and its lines as Markdown."""
+
+    rows: Callable[[Tables], list[dict[str, Any]]] | None
+    text: Callable[[Sequence[Row]], str]
+
+
+BLOCKS = {
+    "table1": Block(lambda t: table1.rows(t.file("metrics"), t.file("comparisons"), t.config), _table1_text),
+    "comparison": Block(
+        lambda t: table_comparison.rows(t.file("metrics"), t.file("comparisons"), t.config), _comparison_text
     ),
-    "verdicts": (_verdicts, _verdicts_text),
-    "map": (_map, _map_text),
-    "sweeps": (_sweeps, _sweeps_text),
-    "errors": (_errors, _errors_text),
-    "table4": (
-        lambda t: table4.rows(t.folder / "metrics.csv", t.config, t.folder / "students.csv"),
-        _table4_text,
-    ),
-    "slopes": (None, _plain_text),
+    "verdicts": Block(_verdicts, _verdicts_text),
+    "map": Block(_map, _map_text),
+    "sweeps": Block(_sweeps, _sweeps_text),
+    "errors": Block(_errors, _errors_text),
+    "table4": Block(lambda t: table4.rows(t.file("metrics"), t.config, t.file("students")), _table4_text),
+    "slopes": Block(None, _plain_text),
 }
 # Within a line of text: a sentence, a commit, a command's minutes.
 INLINE = ("reading", "source", "minutes")

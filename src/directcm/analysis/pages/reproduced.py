@@ -108,8 +108,8 @@ def reproduced(config: Config, results: Path, data: Path) -> str:
         f"{count['different']} different" + (f", {lost} in one of the two alone" if lost else "")
     )
     lines = [_line(cell) for cell in cells if cell.verdict == "different"]
-    more = [f"  and {len(lines) - MOST} more"] if len(lines) > MOST else []
-    return "\n".join([text, *lines[:MOST], *more])
+    rest = [f"  and {len(lines) - MOST} more"] if len(lines) > MOST else []
+    return "\n".join([text, *lines[:MOST], *rest])
 
 
 def _line(cell: Judged) -> str:
