@@ -503,7 +503,7 @@ def place(
     for label in labels:
         point = np.array(axes.transData.transform((label.x, label.y)))
         probe = axes.text(label.x, label.y, label.text, fontsize=size)
-        extent = probe.get_window_extent(renderer).size
+        extent = np.array(probe.get_window_extent(renderer).size)
         probe.remove()
         taken.append(_free(point, extent, scale, cloud, frame, taken))
         offset = (taken[-1].corners().mean(axis=0) - point) / scale

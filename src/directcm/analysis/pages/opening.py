@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from directcm.analysis.figures import figure_samples
+from directcm.analysis.figures.pictures import images_of, shorten
 from directcm.analysis.page import data_uri, plain, write_page
 from directcm.analysis.tables import claims, table1
 from directcm.config import Config
@@ -55,10 +55,10 @@ def figure(drawn: str | Path, samples: Mapping[str, Sequence[Artifact]]) -> dict
     models = list(dict.fromkeys(line["model"] for line in shown))
     prompts = {int(line["row"]): line["prompt"] for line in shown}
     chosen = list(prompts)[:MOST]
-    held = {name: figure_samples.images_of(shards) for name, shards in samples.items()}
+    held = {name: images_of(shards) for name, shards in samples.items()}
     if not chosen or any(row not in held.get(model, {}) for model in models for row in chosen):
         raise UserError(f"{drawn}: shows images that the samples do not have; draw Figure 2 again")
-    names = {row: figure_samples.shorten(prompts[row], PROMPT, 1) for row in chosen}
+    names = {row: shorten(prompts[row], PROMPT, 1) for row in chosen}
     pictures = {
         (model, row): _picture(held[model][row], row) | {"alt": f"{plain(model)}: {names[row]}"}
         for model in models

@@ -21,8 +21,6 @@ from directcm.analysis.data import tidy
 from directcm.analysis.data.collect import COMPARISONS_COLUMNS, ERRORS_COLUMNS
 from directcm.analysis.data.collect import TABLES as COLLECTED
 from directcm.analysis.data.selection import FLOOR, main_runs, main_setting, sampling_numbers, steps_label
-from directcm.analysis.figures.chart import of
-from directcm.analysis.figures.figure_map import inverted
 from directcm.analysis.tables import claims, table1, table4, table_comparison
 from directcm.analysis.tables.claim import METHOD, about, read_claims
 from directcm.analysis.tables.text import fixed, listed
@@ -215,8 +213,9 @@ class Tables:
         rows = tidy.read(self.file("comparisons"), tidy.COMPARISON_COLUMNS)
         found = tidy.differences(rows, main_setting(self.config), free, steps)
         setting = itemgetter(*tidy.SETTING_AXES, "a_step")
-        errors = {setting(row): row for row in of(found, "ode_error", "teacher")}
-        return [{**row, "ode": errors.get(setting(row))} for row in of(found, distance, "teacher")]
+        found = [row for row in found if row["reference"] == "teacher"]
+        errors = {setting(row): row for row in found if row["metric"] == "ode_error"}
+        return [{**row, "ode": errors.get(setting(row))} for row in found if row["metric"] == distance]
 
 
 # ----------------------------------------------------------------- Table 1 and the differences
@@ -312,6 +311,9 @@ def _reading(tables: Tables) -> str:
 
 def _map(tables: Tables) -> list[dict[str, Any]]:
     """A line per regime: budget × capacity along training, and guidance at the main budget."""
+    # Drawing libraries take two seconds, and most tables need none.
+    from directcm.analysis.figures.figure_map import inverted
+
     main = main_setting(tables.config)
     rows = tables.differences((*tidy.BUDGET_AXES, "adapter", "w"))
     panels: list[tuple[str, Row]] = []
