@@ -261,7 +261,7 @@ def test_even_times_on_the_evaluations_noise_are_the_samples_of_the_tables(
 def test_killed_and_resumed_is_undisturbed(
     tiny: Any, setting: Any, made: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real, calls = search.sample_at, []
+    real, calls = sampling.sample_at, []
 
     def dies(*args: Any) -> Any:
         calls.append((tuple(args[4]), args[6], args[7]))
@@ -269,7 +269,7 @@ def test_killed_and_resumed_is_undisturbed(
             raise KeyboardInterrupt
         return real(*args)
 
-    monkeypatch.setattr(search, "sample_at", dies)
+    monkeypatch.setattr(sampling, "sample_at", dies)
     with pytest.raises(KeyboardInterrupt):
         run(tiny, setting, tmp_path / "s")
     assert not (tmp_path / "s").exists()
@@ -306,7 +306,7 @@ def test_refusals(tiny: Any, setting: Any, tmp_path: Path, one_line: Any) -> Non
 def test_a_sample_that_is_not_finite_is_named(
     tiny: Any, setting: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, one_line: Any
 ) -> None:
-    monkeypatch.setattr(search, "sample_at", lambda student, noise, *args: noise * np.nan)
+    monkeypatch.setattr(sampling, "sample_at", lambda student, noise, *args: noise * np.nan)
     with pytest.raises(UserError) as error:
         run(tiny, setting, tmp_path / "s")
     assert "rows 0 to 1 at grid indices 0 2 is not finite" in one_line(error)
