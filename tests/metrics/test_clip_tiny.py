@@ -80,7 +80,7 @@ def test_generic_folder_of_few_images_and_any_captions(tmp_path, build):
     content = make_extractor("clip_tiny", data, TINY, 0, tmp_path / "out")
     assert content["captions"] == 7 and 0 <= content["held_out_zero_shot_accuracy"] <= 1
     assert content["config"]["text_cfg"]["context_length"] == 77
-    extractor = build_extractor("clip_tiny", open_artifact(tmp_path / "out", "extractor"), device="cpu", batch_size=3)
+    extractor = build_extractor("clip_tiny", open_artifact(tmp_path / "out", "extractor"), device="cpu")
     found = extractor.extract(images[:7], texts)
     assert {k: v.shape for k, v in found.items()} == {"image": (7, 16), "text": (7, 16), "score": (7,)}
     assert all(np.isfinite(v).all() for v in found.values())

@@ -153,13 +153,13 @@ def features(
 ) -> None:
     """Extract features of samples, or of the data reference."""
     from directcm.evaluation.metrics import features
+    from directcm.evaluation.metrics.extractors import build_extractor
 
-    rest = (data, noise, extractor, batch_size, job.out)
-    how: dict[str, Any] = {"device": job.device, "progress": o.counted(f"features: {name}", "image")}
+    built = build_extractor(name, extractor, device=job.device)
     if collection is not None:
-        features.features_collection(name, collection, *rest, **how)
+        features.features_collection(built, collection, data, noise, batch_size, job.out)
     else:
-        features.features(name, samples or None, *rest, **how)
+        features.features(built, samples or None, data, noise, batch_size, job.out)
 
 
 ROWS = ("Teacher", "Teacher, other noise", *METHODS.values())
