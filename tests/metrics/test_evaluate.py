@@ -17,7 +17,7 @@ from directcm.errors import UserError
 from directcm.evaluation.metrics import features as features_module
 from directcm.evaluation.metrics import prompt_accuracy as module
 from directcm.evaluation.metrics.clip_tiny import make_extractor
-from directcm.evaluation.metrics.evaluate import FLOOR, evaluate, evaluate_collection
+from directcm.evaluation.metrics.evaluate import FLOOR, Comparison, evaluate, evaluate_collection
 from directcm.evaluation.metrics.extractors import FeatureExtractor, build_extractor
 from directcm.evaluation.metrics.features import features, features_collection
 from directcm.evaluation.metrics.prompt_accuracy import train_classifier
@@ -80,7 +80,9 @@ def run(world: SimpleNamespace, out, **changes: Any) -> dict[str, Any]:
         "seed": 5,
         "out": out,
     }
-    return evaluate(**{**arguments, **changes})
+    given = {**arguments, **changes}
+    alone = {name: given.pop(name) for name in ("samples", "features", "out", "steps", "step") if name in given}
+    return evaluate(Comparison(**given), **alone)
 
 
 def find(content: dict[str, Any], metric: str, reference: str) -> dict[str, Any]:
@@ -430,7 +432,9 @@ def collect(world, collection, out, **changes):
         "seed": 5,
         "out": out,
     }
-    return evaluate_collection(**{**arguments, **changes})
+    given = {**arguments, **changes}
+    alone = {name: given.pop(name) for name in ("samples", "features", "out")}
+    return evaluate_collection(Comparison(**given), **alone)
 
 
 def test_features_of_a_collection_are_those_of_its_sets(world, collection, tmp_path):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from directcm import config
 from directcm.cli import options as o
@@ -211,16 +211,24 @@ def evaluate(
     def by_name(found: Sequence[o.Artifact]) -> dict[str, o.Artifact]:
         return {f.settings["extractor"]: f for f in found}
 
-    common: dict[str, Any] = {"metrics": metrics, "row": whose.label, "statistics": settings}
     kind = config.Run if whose.label in METHODS.values() else config.Ode
-    common["run"] = kind.of(whose.run, "--run")
-    common |= {"seed": job.seed, "out": job.out}
-    data_by, reference_by = by_name(data_features), by_name(reference_features)
+    compared = evaluate.Comparison(
+        metrics=metrics,
+        row=whose.label,
+        run=kind.of(whose.run, "--run"),
+        statistics=settings,
+        seed=job.seed,
+        data=data,
+        noise=noise,
+        data_features=by_name(data_features),
+        reference=reference,
+        reference_features=by_name(reference_features),
+        reference_noise=reference_noise,
+    )
     if collection is not None:
         parts = [_collection(path, "features") for path in features]
         named = {next(iter(found.values())).settings["extractor"]: found for found in parts}
-        evaluate.evaluate_collection(collection, named, data, noise, data_by, reference, reference_by, **common)
-        return
-    opened = by_name([open_artifact(path, "features") for path in features])
-    common |= {"steps": steps, "reference_noise": reference_noise}
-    evaluate.evaluate(samples, opened, data, noise, data_by, reference or None, reference_by or None, **common)
+        evaluate.evaluate_collection(compared, collection, named, job.out)
+    else:
+        opened = by_name([open_artifact(path, "features") for path in features])
+        evaluate.evaluate(compared, samples, opened, job.out, steps=steps)

@@ -11,35 +11,32 @@ import torch
 from directcm.errors import UserError
 from directcm.evaluation.checks import batches
 from directcm.evaluation.metrics.extractors import FeatureExtractor
-from directcm.evaluation.metrics.samples import Prompt, open_image, read_prompts, read_samples, samples_inputs
+from directcm.evaluation.metrics.samples import open_image, read_prompts, read_samples, samples_inputs
 from directcm.runtime.artifacts import Artifact, new_artifact, new_collection, save_tensors, write_csv
 from directcm.runtime.progress import Progress
-
-
-def reference_rows(data: Artifact, prompts: Sequence[Prompt]) -> int:
-    """Evaluation rows that stand for the data reference: the first min(n, n_train), whose images are all different."""
-    count = min(len(prompts), int(data.json("data.json")["n_train"]))
-    if len({p.id for p in prompts[:count]}) != count:
-        raise UserError(
-            f"{data.folder}: the noise's first {count} rows repeat an image; the noise was made from other data"
-        )
-    return count
 
 
 def _images(
     samples: Sequence[Artifact] | None, data: Artifact, noise: Artifact
 ) -> tuple[np.ndarray, list[tuple[Artifact, str]], list[str], dict[str, Artifact]]:
-    """Of a sample set, or of the data reference: rows, image files, prompts (the captions), and inputs of the artefact."""
+    """Rows, image files, captions (their prompts) and the artefact's inputs: of a sample set, or of the data reference.
+
+    The reference is the first min(n, n_train) rows, whose images are all different.
+    """
     prompts = read_prompts(noise)
     if samples is None:
-        rows = np.arange(reference_rows(data, prompts))
+        rows = np.arange(min(len(prompts), int(data.json("data.json")["n_train"])))
         names = {int(r["id"]): r["file_name"] for r in data.csv("images.csv")}
-        missing = [p.id for p in prompts[: rows.size] if p.id not in names]
-        if missing:
+        ids = [p.id for p in prompts[: rows.size]]
+        if len(set(ids)) != rows.size:
+            raise UserError(
+                f"{data.folder}: the noise's first {rows.size} rows repeat an image; the noise was made from other data"
+            )
+        if missing := [i for i in ids if i not in names]:
             raise UserError(
                 f"{data.folder / 'images.csv'}: has no image {missing[0]}; the noise was made from other data"
             )
-        files = [(data, names[prompts[i].id]) for i in rows]
+        files = [(data, names[i]) for i in ids]
         inputs = {"data": data}
     else:
         joined = read_samples(samples, noise, len(prompts))
