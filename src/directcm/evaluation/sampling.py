@@ -22,7 +22,7 @@ from directcm.distill import students
 from directcm.distill.encode import Latents
 from directcm.distill.students import Student
 from directcm.errors import UserError
-from directcm.evaluation.checks import batches, check_finite, check_teacher
+from directcm.evaluation.common import batches, check_finite, check_teacher
 from directcm.runtime import rng
 from directcm.runtime.artifacts import Artifact, new_artifact, new_collection, save_tensors
 from directcm.runtime.blocks import block_ranges, clear, work

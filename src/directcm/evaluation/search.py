@@ -29,7 +29,7 @@ from directcm.diffusion.teachers.codec import to_images
 from directcm.distill import students
 from directcm.distill.students import Student
 from directcm.errors import UserError
-from directcm.evaluation.checks import check_finite, check_teacher
+from directcm.evaluation.common import check_finite, check_teacher
 from directcm.evaluation.metrics import function
 from directcm.evaluation.metrics.extractors import FeatureExtractor, build_extractor
 from directcm.evaluation.metrics.samples import read_prompts

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from directcm.config import ClipTiny
 from directcm.errors import UserError
-from directcm.evaluation.checks import batches
+from directcm.evaluation.common import batches
 from directcm.evaluation.metrics.quality import QualityHead, head_from_state
 from directcm.evaluation.metrics.samples import open_image
 from directcm.runtime import rng

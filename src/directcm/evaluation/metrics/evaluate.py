@@ -19,6 +19,7 @@ import numpy as np
 from directcm.config import Ode, Run, Statistics
 from directcm.config.specs import EXTRACTORS, METRICS, Metric
 from directcm.errors import UserError
+from directcm.evaluation.common import numbered
 from directcm.evaluation.metrics import Scores, function
 from directcm.evaluation.metrics.samples import (
     Prompt,
@@ -26,7 +27,6 @@ from directcm.evaluation.metrics.samples import (
     open_image,
     read_prompts,
     read_samples,
-    samples_inputs,
 )
 from directcm.runtime.artifacts import Artifact, new_artifact, new_collection, write_csv, write_json
 from directcm.statistics.bootstrap import mean_interval
@@ -176,7 +176,7 @@ class Comparison:
 
     def inputs(self) -> dict[str, Artifact]:
         """What the metrics of any set are made from, but for the set and features."""
-        found = {"data": self.data, "noise": self.noise, **samples_inputs(self.reference or (), "reference")}
+        found = {"data": self.data, "noise": self.noise, **numbered("reference", self.reference or ())}
         return found if self.reference_noise is None else {**found, "reference_noise": self.reference_noise}
 
 
@@ -204,7 +204,7 @@ def evaluate(
     entries: list[dict[str, Any]] = []
     columns: dict[str, np.ndarray] = {}
     checks: dict[str, Any] = {}
-    used = {**compared.inputs(), **samples_inputs(samples)}
+    used = {**compared.inputs(), **numbered("samples", samples)}
     results: dict[tuple[str | None, ...], Any] = {}
 
     @cache

@@ -9,9 +9,9 @@ import numpy as np
 import torch
 
 from directcm.errors import UserError
-from directcm.evaluation.checks import batches
+from directcm.evaluation.common import batches, numbered
 from directcm.evaluation.metrics.extractors import FeatureExtractor
-from directcm.evaluation.metrics.samples import open_image, read_prompts, read_samples, samples_inputs
+from directcm.evaluation.metrics.samples import open_image, read_prompts, read_samples
 from directcm.runtime.artifacts import Artifact, new_artifact, new_collection, save_tensors, write_csv
 from directcm.runtime.progress import Progress
 
@@ -42,7 +42,7 @@ def _images(
         joined = read_samples(samples, noise, len(prompts))
         rows = joined.rows
         files = [joined.image(i) for i in range(rows.size)]
-        inputs = samples_inputs(samples)
+        inputs = numbered("samples", samples)
     return rows, files, [prompts[int(row)].text for row in rows], {"noise": noise, **inputs}
 
 

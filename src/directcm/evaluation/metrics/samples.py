@@ -76,11 +76,6 @@ def read_samples(shards: Sequence[Artifact], noise: Artifact, prompts: int) -> S
     return SampleSet(tuple(shards), joined, of, place)
 
 
-def samples_inputs(shards: Sequence[Artifact], prefix: str = "samples") -> dict[str, Artifact]:
-    """Shards under the names that manifests record them by: samples_0, samples_1 …"""
-    return {f"{prefix}_{i}": shard for i, shard in enumerate(shards)}
-
-
 def open_image(artifact: Artifact, name: str) -> Image.Image:
     """A checked image file of an artefact, RGB, read into memory."""
     with Image.open(artifact.file(name)) as image:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from directcm.errors import UserError
@@ -14,6 +15,11 @@ if TYPE_CHECKING:
 def batches(rows: range, size: int) -> list[range]:
     """The rows in batches of at most `size`, in order."""
     return [rows[start : start + size] for start in range(0, len(rows), size)]
+
+
+def numbered(name: str, artifacts: Sequence[Artifact]) -> dict[str, Artifact]:
+    """Artefacts as manifests record them: NAME_0, NAME_1 …"""
+    return {f"{name}_{i}": artifact for i, artifact in enumerate(artifacts)}
 
 
 def check_teacher(student: Artifact, teacher: Artifact) -> None:
