@@ -464,7 +464,7 @@ def test_features_of_a_collection_leave_nothing_old(world, collection, tmp_path)
 
 def test_evaluation_of_a_collection_is_that_of_its_sets(world, collection, tmp_path, monkeypatch):
     trained = []
-    monkeypatch.setattr(module, "_TRAINED", {})
+    module.classifier_of.cache_clear()
     monkeypatch.setattr(module, "train_classifier", lambda data: trained.append(1) or train_classifier(data))
     contents = collect(world, collection, tmp_path / "c")
     assert len(trained) == 1 and tuple(contents) == SETS

@@ -128,14 +128,8 @@ def extractor(
 ) -> None:
     """Train the small CLIP and its quality head."""
     from directcm.evaluation.metrics import clip_tiny
-    from directcm.runtime.progress import Progress
 
-    progress = Progress(f"extractor: {name}", settings.steps)
-
-    def show(step: int, steps: int, loss: float) -> None:
-        progress.update(1, f"loss {loss:.3g}")
-
-    result = clip_tiny.make_extractor(name, data, settings, job.seed, job.out, show, job.device)
+    result = clip_tiny.make_extractor(name, data, settings, job.seed, job.out, job.device)
     print(f"held-out zero-shot accuracy {result['held_out_zero_shot_accuracy']:.3f}", file=sys.stderr)
 
 

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -125,36 +125,33 @@ def _reference(artifact: Artifact, side: str, extractor: FeatureExtractor, noise
     return artifact.arrays("features.safetensors")["image"]
 
 
-@dataclass(frozen=True)
-class _Sampler:
-    """A student with one initial noise: features of its samples at given times."""
+def _features(
+    key: Mapping[str, Any],
+    scratch: Path,
+    student: Student,
+    intervals: int,
+    extractor: FeatureExtractor,
+    what: Evaluated,
+    name: str,
+    purpose: str,
+    indices: Times,
+    n: int,
+) -> np.ndarray:
+    """Features (n, D) of a student's samples at these times, of the first n rows of the noise; blocks in `scratch` are reused."""
+    texts = [p.text for p in read_prompts(what.noise)]
 
-    name: str
-    what: Evaluated
-    student: Student
-    intervals: int
-    extractor: FeatureExtractor
-    purpose: str
-    key: Mapping[str, Any]
-    scratch: Path
+    def block(rows: range) -> dict[str, Tensor]:
+        parts = []
+        for some, latents in what.draw(student, intervals, indices, rows, purpose):
+            which = f"rows {some.start} to {some.stop - 1} at grid indices {_words(indices)}"
+            check_finite(latents, f"search: a sample of {which}")
+            found = extractor.extract(to_images(what.codec.decode(latents)), texts[some.start : some.stop])
+            parts.append(torch.from_numpy(found["image"]))
+        return {"features": torch.cat(parts)}
 
-    def features(self, indices: Times, n: int) -> np.ndarray:
-        """Features (n, D) of the first n rows; blocks in `scratch` are reused."""
-        texts = [p.text for p in read_prompts(self.what.noise)]
-
-        def block(rows: range) -> dict[str, Tensor]:
-            parts = []
-            for some, latents in self.what.draw(self.student, self.intervals, indices, rows, self.purpose):
-                which = f"rows {some.start} to {some.stop - 1} at grid indices {_words(indices)}"
-                check_finite(latents, f"search: a sample of {which}")
-                images = to_images(self.what.codec.decode(latents))
-                found = self.extractor.extract(images, texts[some.start : some.stop])
-                parts.append(torch.from_numpy(found["image"]))
-            return {"features": torch.cat(parts)}
-
-        place = self.scratch / f"{self.name}~{'-'.join(map(str, indices))}"
-        blocks = block_ranges(n, self.what.settings.block, 0, 1)
-        return work(place, {**self.key, "n": n}, blocks, block)["features"].numpy()
+    place = scratch / f"{name}~{'-'.join(map(str, indices))}"
+    blocks = block_ranges(n, what.settings.block, 0, 1)
+    return work(place, {**key, "n": n}, blocks, block)["features"].numpy()
 
 
 def _words(values: Iterable[float | int]) -> str:
@@ -222,14 +219,15 @@ def make(
         "extractor": extractor.fingerprint,
         **{k: v.fingerprint for k, v in inputs.items()},
     }
-    searched = _Sampler("search", here, who, intervals, extractor, "search_step_noise", key, scratch)
-    held_out = _Sampler("evaluation", there, who, intervals, extractor, "step_noise", key, scratch)
+    draw = partial(_features, key, scratch, who, intervals, extractor)
+    searched = partial(draw, here, "search", "search_step_noise")
+    held_out = partial(draw, there, "evaluation", "step_noise")
 
     def distance(features: np.ndarray) -> float:
         return float(function(metric)(features, against[: len(features)]).value)
 
     def measure(indices: Times) -> float:
-        value = distance(searched.features(indices, n_search))
+        value = distance(searched(indices, n_search))
         print(f"search: times {_words(grid[i] for i in indices)}: {metric} {value:.6g}", file=sys.stderr, flush=True)
         return value
 
@@ -238,7 +236,7 @@ def make(
     again: set[Times] = set()
     for steps in sorted(settings.steps):
         both = {"even": tuple(step_indices(intervals, steps)), "found": best(probed, steps)}
-        features = {label: held_out.features(indices, n) for label, indices in both.items()}
+        features = {label: held_out(indices, n) for label, indices in both.items()}
         difference, p = 0.0, None
         if both["even"] != both["found"]:
             difference, p = _test(metric, features["found"], features["even"], against[:n], statistics, seed)

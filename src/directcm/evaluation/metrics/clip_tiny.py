@@ -8,7 +8,7 @@ little an image has been degraded: 10 for a real one, 0 for one that is blurred 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,7 @@ from directcm.evaluation.metrics.quality import QualityHead, head_from_state
 from directcm.evaluation.metrics.samples import open_image
 from directcm.runtime import rng
 from directcm.runtime.artifacts import Artifact, new_artifact, save_tensors, write_json, write_text
+from directcm.runtime.progress import Progress
 
 VERSION = "clip_tiny-1"
 PAD, START, END = "<pad>", "<start>", "<end>"
@@ -189,8 +190,8 @@ def _train_clip(
     settings: ClipTiny,
     seed: int,
     device: str,
-    progress: Callable[[int, int, float], None] | None,
 ) -> None:
+    progress = Progress("extractor: clip_tiny", settings.steps)
     optimiser = torch.optim.AdamW(model.parameters(), betas=(0.9, 0.98), weight_decay=0.05)
     model.train()
     for step in range(settings.steps):
@@ -203,8 +204,7 @@ def _train_clip(
         _descend(optimiser, loss, settings.lr * schedule(step, settings.steps), clip=1.0)
         with torch.no_grad():
             model.logit_scale.clamp_(0, math.log(100))
-        if progress is not None:
-            progress(step + 1, settings.steps, float(loss.detach()))
+        progress.update(1, f"loss {float(loss.detach()):.3g}")
     model.eval()
 
 
@@ -255,13 +255,11 @@ def make_extractor(
     settings: ClipTiny,
     seed: int,
     out: str | Path,
-    progress: Callable[[int, int, float], None] | None = None,
     device: str = "cpu",
 ) -> dict[str, Any]:
     """The verb `extractor`: train the small CLIP and its quality head on the train split, and write the artefact.
 
-    `progress(step, steps, loss)` is called after each step of the CLIP. Returns the content of extractor.json. On the
-    CPU equal arguments and numbers of threads give equal bytes.
+    Returns the content of extractor.json. On the CPU equal arguments and numbers of threads give equal bytes.
     """
     if name != "clip_tiny":
         raise UserError(f"extractor: {name!r} is not trained here, only clip_tiny is; published ones need no such step")
@@ -293,7 +291,7 @@ def make_extractor(
         torch.manual_seed(_seed_of(seed, "clip_tiny head init"))
         head = QualityHead(settings.width)
     model, head = model.to(device), head.to(device)
-    _train_clip(model, tokens, images, caption, settings, seed, device, progress)
+    _train_clip(model, tokens, images, caption, settings, seed, device)
     _train_head(head, *_embed_degraded(model, images, seed, "clip_tiny degrade", device), settings, seed)
     held_out, held_out_caption = read("held_out")
     accuracy = error = None
