@@ -12,6 +12,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -310,7 +311,9 @@ def make(
     todo = listed(settings, process, intervals, y)
     calls = sum(len(one.indices) for one in todo) + settings.points
     progress = Progress("edit", n * calls, "image")
-    tensors, numbers, rows = {"truth": y, "id": ids}, [], []
+    tensors = {"truth": y, "id": ids}
+    numbers: list[dict[str, Any]] = []
+    rows: list[dict[str, Any]] = []
 
     def counted(x: Tensor, index: int, cond: Conditioning) -> Tensor:
         ends = flow(x, index, cond)
@@ -320,8 +323,8 @@ def make(
     def note(name: str, level: float, steps: int, known: float | None, *squares: Tensor | None) -> None:
         """Record an edit: mean squares (n,) of its result (None: not compared), of its input and of the mean image."""
         mine, raw, plain = map(summary, squares)
-        numbers.append({"edit": name, "level": level, "steps": steps, "n": n, "known_error": known, **mine})
-        numbers[-1] |= {"input": raw, "mean": plain}
+        about = {"edit": name, "level": level, "steps": steps, "n": n, "known_error": known}
+        numbers.append({**about, **mine, "input": raw, "mean": plain})
         for i, image in enumerate(ids.tolist()):
             values = [None if each is None else float(each[i]) for each in squares]
             rows.append(dict(zip(COLUMNS, (image, name, *values), strict=True)))

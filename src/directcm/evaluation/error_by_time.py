@@ -88,8 +88,8 @@ def make(
         check_finite(values, f"error_by_time: a {space} error of {student.folder}")
         for i, time in enumerate(times):
             here = values[i :: settings.times].contiguous()
-            own, solver, whole = here.mean(0).tolist()
-            fields = (time, space, own, solver, whole, whole - own - solver, len(here))
+            to_own, own_to_fine, to_fine = here.mean(0).tolist()
+            fields = (time, space, to_own, own_to_fine, to_fine, to_fine - to_own - own_to_fine, len(here))
             rows.append(dict(zip(COLUMNS, fields, strict=True)))
         for i, three_ in enumerate(values.tolist()):
             point, place = divmod(i, settings.times)

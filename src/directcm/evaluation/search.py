@@ -93,14 +93,19 @@ def greedy(intervals: int, numbers: Iterable[int], measure: Callable[[Times], fl
     follow, the last index that does is taken: of a function with one minimum it is the best of those allowed.
     """
     probed = Probed(measure)
+
+    def after(placed: Times, follow: int) -> Times:
+        """`placed` with the best next index that leaves room for `follow` more."""
+        last = intervals - 1 - follow
+        found = ternary(placed[-1] + 1, intervals - 1, lambda index: probed.at((*placed, index)))
+        fits = [times for times in probed if times[:-1] == placed and times[-1] <= last]
+        return min(fits if found <= last else [*fits, (*placed, last)], key=probed.at)
+
     for steps in sorted(numbers):
-        times: Times = (0,)
         probed.at(tuple(step_indices(intervals, steps)))
+        times: Times = (0,)
         for follow in reversed(range(steps - 1)):
-            placed, last = times, intervals - 1 - follow
-            found = ternary(placed[-1] + 1, intervals - 1, lambda index, placed=placed: probed.at((*placed, index)))
-            fits = [t for t in probed if t[:-1] == placed and t[-1] <= last]
-            times = min(fits if found <= last else [*fits, (*placed, last)], key=probed.at)
+            times = after(times, follow)
     return probed
 
 
@@ -240,7 +245,7 @@ def make(
         difference, p = 0.0, None
         if both["even"] != both["found"]:
             difference, p = _test(metric, features["found"], features["even"], against[:n], statistics, seed)
-        result = {"steps": steps, "probes": sum(len(times) == steps for times in probed)}
+        result: dict[str, Any] = {"steps": steps, "probes": sum(len(times) == steps for times in probed)}
         for label, indices in both.items():
             times, value = [grid[i] for i in indices], distance(features[label])
             result[label] = {"indices": list(indices), "times": times, "search": probed[indices], "value": value}

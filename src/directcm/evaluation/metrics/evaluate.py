@@ -194,7 +194,7 @@ def evaluate(
     `samples` are the set's shards, which together hold every row of the noise; `features` are by extractor name. `steps` is the
     set's number of sampling steps, `step` the optimiser step of its student (None for the teacher).
     """
-    own, theirs = _complete(samples, compared.noise, len(compared.prompts)), compared.theirs
+    mine, theirs = _complete(samples, compared.noise, len(compared.prompts)), compared.theirs
     if {s.fingerprint for s in samples} & {s.fingerprint for s in compared.reference or ()}:
         raise UserError(f"{samples[0].folder}: is both the set and its reference")
     if compared.row == FLOOR and _origin(samples) != _origin(compared.reference or ()):
@@ -208,14 +208,14 @@ def evaluate(
     results: dict[tuple[str | None, ...], Any] = {}
 
     @cache
-    def mine(extractor: str) -> _Features:
-        return _Features(features, extractor, "the samples", samples, compared.noise, own.rows)
+    def features_of(extractor: str) -> _Features:
+        return _Features(features, extractor, "the samples", samples, compared.noise, mine.rows)
 
     given: dict[str, Callable[[], Any]] = {
-        "latents": own.latents,
-        "rows": lambda: own.rows,
-        "images": lambda: [open_image(*own.image(i)) for i in range(own.rows.size)],
-        "labels": lambda: [compared.prompts[int(row)].label for row in own.rows],
+        "latents": mine.latents,
+        "rows": lambda: mine.rows,
+        "images": lambda: [open_image(*mine.image(i)) for i in range(mine.rows.size)],
+        "labels": lambda: [compared.prompts[int(row)].label for row in mine.rows],
         "data": lambda: compared.data,
         "seed": lambda: compared.seed,
         "reference.latents": lambda: compared.latents,
@@ -225,10 +225,10 @@ def evaluate(
     def computed(spec: Metric, against: str) -> tuple[Any, dict[str, int | None]]:
         """The result of a metric's function; its rows of the samples and of the reference (None: it takes none), and its dimension."""
         compares = any(word.startswith("reference.") for word in spec.takes)
-        n, n_reference = own.rows.size, theirs.rows.size if compares and theirs else None
+        n, n_reference = mine.rows.size, theirs.rows.size if compares and theirs else None
         arrays: dict[str, np.ndarray] = {}
         if spec.extractor:
-            one = mine(spec.extractor)
+            one = features_of(spec.extractor)
             used[f"features_samples_{spec.extractor}"] = one.artifact
             arrays |= one.arrays
             if compares:
@@ -260,7 +260,7 @@ def evaluate(
             finite = np.isfinite(values)
             if not finite.all():
                 raise UserError(
-                    f"{spec.name}: the value of row {int(own.rows[np.argmin(finite)])} is NaN or infinite; "
+                    f"{spec.name}: the value of row {int(mine.rows[np.argmin(finite)])} is NaN or infinite; "
                     "make the samples again"
                 )
             checks.update(found.checks)
@@ -286,9 +286,9 @@ def evaluate(
     }
     with new_artifact(out, "metrics", settings=settings, inputs=used) as art:
         write_json(art / "metrics.json", content)
-        rows = [{"row": int(r), **{k: float(v[i]) for k, v in columns.items()}} for i, r in enumerate(own.rows)]
+        rows = [{"row": int(r), **{k: float(v[i]) for k, v in columns.items()}} for i, r in enumerate(mine.rows)]
         write_csv(art / "per_sample.csv", rows, ["row", *columns])
-        art.counts = {"rows": int(own.rows.size), "metrics": len(entries)}
+        art.counts = {"rows": int(mine.rows.size), "metrics": len(entries)}
     return content
 
 

@@ -63,7 +63,6 @@ class FeatureExtractor(ABC):
 
     name: str
     version: str = "1"
-
     # Where it was trained here; published ones have none.
     folder: Artifact | None = None
 
