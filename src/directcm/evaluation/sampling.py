@@ -149,7 +149,8 @@ def _write(
     settings: Mapping[str, Any],
     inputs: Mapping[str, Artifact],
     make_block: Callable[[range], dict[str, Tensor]],
-    found: Callable[[range], None],
+    progress: Progress,
+    per_row: int,
     counts: Sequence[str],
     scratch: Path,
     out: Path,
@@ -157,7 +158,8 @@ def _write(
 ) -> None:
     """Compute the blocks, decode, and write the samples artefact.
 
-    A block has latents (B, …) and forwards (1, len(counts)); `code`: further modules that it depends on.
+    A block has latents (B, …) and forwards (1, len(counts)). `progress` counts `per_row` a row, here for blocks that were there.
+    `code`: further modules that a block depends on.
     """
     key = {
         **settings,
@@ -171,7 +173,7 @@ def _write(
             check_finite(latent, f"sample: row {row}")
         return {**made, "rows": torch.tensor(rows)}
 
-    done = work(scratch, key, blocks, block, found)
+    done = work(scratch, key, blocks, block, lambda rows: progress.update(len(rows) * per_row))
     forwards = done.pop("forwards").sum(0).tolist()
     with new_artifact(out, "samples", settings=settings, inputs=inputs) as art:
         save_tensors(art / "latents.safetensors", done)
@@ -201,12 +203,9 @@ def sample_teacher(what: Evaluated, ode: Ode, shard: int, shards: int, scratch: 
             "forwards": torch.tensor([[solved.forwards.made, solved.forwards.minimum]]),
         }
 
-    def found(rows: range) -> None:
-        progress.update(len(rows) * ode.N)
-
     settings = what.settings_for(ode, step=None, steps=None)
     counts = ("teacher_forwards", "teacher_forwards_minimum")
-    _write(what, "teacher", blocks, settings, what.inputs(), block, found, counts, scratch, out)
+    _write(what, "teacher", blocks, settings, what.inputs(), block, progress, ode.N, counts, scratch, out)
     clear(scratch)
 
 
@@ -235,10 +234,6 @@ def sample_students(
     code = f"distill.methods.{run.method}"
     method = importlib.import_module(f"directcm.{code}")
     jump, ready = (getattr(method, name, None) for name in ("jump", "ready"))
-
-    def found(rows: range) -> None:
-        progress.update(len(rows))
-
     for step, steps in sets:
         at = min(step, ready(steps, run.steps, run.N)) if ready else step
         if not at:
@@ -255,6 +250,6 @@ def sample_students(
         name = set_name(step, steps)
         settings = what.settings_for(ode, step=step, steps=steps)
         where = (scratch / name, out / name)
-        _write(what, name, blocks, settings, inputs, block, found, ["student_forwards"], *where, code)
+        _write(what, name, blocks, settings, inputs, block, progress, 1, ["student_forwards"], *where, code)
     new_collection(out, "samples", [set_name(*one) for one in sets], settings={}, inputs=inputs)
     clear(scratch)

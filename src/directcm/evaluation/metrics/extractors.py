@@ -1,7 +1,7 @@
 """The feature extractors: one class each, alike to use, with a fingerprint of what its numbers depend on.
 
-Published extractors take their weights from the checked cache (`weights.py`) and download nothing. Each takes
-`state`, weights to use instead, and where the architecture can be smaller a size: tests go the same way as real runs.
+Published extractors take their weights from the checked cache (`weights.py`) and download nothing. Each can be given other
+weights (`state`, `given`), and where the architecture can be smaller a size: tests go the same way as real runs.
 """
 
 from __future__ import annotations
