@@ -69,7 +69,8 @@ class _Features:
         stated = sorted(value for key, value in inputs.items() if key.startswith(kind))
         if (settings.get("of"), stated) != (kind, sorted(owner.fingerprint for owner in owners)):
             raise UserError(
-                f"{here}: are not the features of {owners[0].folder}; another set's were passed, or it was made anew"
+                f"{here}: are not the features of {owners[0].folder}; another set's were passed, or it was made anew; "
+                "make them again"
             )
         if inputs.get("noise") != noise.fingerprint:
             raise UserError(f"{here}: are not the features of {owners[0].folder} under {noise.folder}; make them again")
@@ -80,7 +81,7 @@ class _Features:
         self.arrays = self.artifact.arrays("features.safetensors")
         for name in EXTRACTORS[extractor].arrays:
             if name not in self.arrays:
-                raise UserError(f"{here}: has no {name} features")
+                raise UserError(f"{here}: has no {name} features; make them again")
             count = self.arrays[name].shape[0]
             if count != self.rows.size:
                 raise UserError(f"{here}: {count} rows of {name}, {self.rows.size} row numbers; make them again")
@@ -108,7 +109,7 @@ class Comparison:
     reference: Sequence[Artifact] | None = None
     reference_features: Mapping[str, Artifact] | None = None
     reference_noise: Artifact | None = None
-    _read: dict[tuple[str, str], _Features] = field(default_factory=dict)
+    _read: dict[tuple[str, str], _Features] = field(init=False, default_factory=dict)
 
     def __post_init__(self) -> None:
         if self.row == TEACHER and self.reference:
