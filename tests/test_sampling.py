@@ -213,15 +213,15 @@ def test_sets_killed_between_two_resume_to_the_same_bytes(
     tiny: Any, kept: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     whole = tiny.sample_sets(tmp_path / "whole", kept["long"], SETS)
-    real, calls = sampling.sample_student, []
+    real, calls = sampling.sample_at, []
 
     def dies(*args: Any) -> Any:
-        calls.append(args[4])
+        calls.append(len(args[4]))
         if len(calls) == 7:
             raise KeyboardInterrupt
         return real(*args)
 
-    monkeypatch.setattr(sampling, "sample_student", dies)
+    monkeypatch.setattr(sampling, "sample_at", dies)
     with pytest.raises(KeyboardInterrupt):
         tiny.sample_sets(tmp_path / "s", kept["long"], SETS)
     # Rows 0–2 and 3–5 in batches of 2: four calls a set; the second set was under way.
@@ -263,7 +263,7 @@ def test_shards_that_are_not_there(tiny: Any, tmp_path: Path, one_line: Any) -> 
 
 
 def test_a_killed_run_resumes_to_the_same_bytes(tiny: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    real, calls = sampling.sample_student, []
+    real, calls = sampling.sample_at, []
 
     def dies(*args: Any) -> Any:
         calls.append(args[6])
@@ -271,7 +271,7 @@ def test_a_killed_run_resumes_to_the_same_bytes(tiny: Any, tmp_path: Path, monke
             raise KeyboardInterrupt
         return real(*args)
 
-    monkeypatch.setattr(sampling, "sample_student", dies)
+    monkeypatch.setattr(sampling, "sample_at", dies)
     with pytest.raises(KeyboardInterrupt):
         tiny.sample_student(tmp_path / "s", tiny.direct_cm, 1)
     resumed = tiny.sample_student(tmp_path / "s", tiny.direct_cm, 1)
@@ -288,7 +288,7 @@ def test_a_sample_that_is_not_finite_is_named(
             out[1] = float("nan")
         return out
 
-    monkeypatch.setattr(sampling, "sample_student", broken)
+    monkeypatch.setattr(sampling, "sample_at", broken)
     with pytest.raises(UserError) as error:
         tiny.sample_student(tmp_path / "s", tiny.direct_cm, 1)
     assert "row 4 is not finite" in one_line(error)

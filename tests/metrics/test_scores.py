@@ -8,9 +8,10 @@ import torch
 
 from directcm.errors import UserError
 from directcm.evaluation.metrics.clip_score import cosine
+from directcm.evaluation.metrics.extractors import read_state
 from directcm.evaluation.metrics.ode_error import ode_error
 from directcm.evaluation.metrics.prompt_accuracy import train_classifier
-from directcm.evaluation.metrics.quality import QualityHead, head_from_state, load_laion_head
+from directcm.evaluation.metrics.quality import QualityHead, head_from_state
 from directcm.runtime import rng
 from directcm.statistics.bootstrap import difference_interval, mean_interval
 
@@ -110,7 +111,7 @@ def test_quality_head_is_the_laion_architecture():
 def test_quality_head_loads_and_normalises(tmp_path):
     state = QualityHead(8).state_dict()
     torch.save(state, tmp_path / "head.pth")
-    head = load_laion_head(tmp_path / "head.pth")
+    head = head_from_state(read_state(tmp_path / "head.pth"), "head.pth")
     assert not head.training
     x = torch.from_numpy(rng.generator(0, "x").standard_normal((3, 8)).astype(np.float32))
     torch.testing.assert_close(head(x), head(17 * x))
@@ -133,7 +134,7 @@ def test_head_runs_no_pickled_code(tmp_path):
 
     torch.save({"layers.0.weight": Evil()}, tmp_path / "evil.pth")
     with pytest.raises(pickle.UnpicklingError):
-        load_laion_head(tmp_path / "evil.pth")
+        read_state(tmp_path / "evil.pth")
     assert not (tmp_path / "pwned").exists()
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from directcm import config
 from directcm.cli import options as o
@@ -125,14 +125,8 @@ def extractor(
 ) -> None:
     """Train the small CLIP and its quality head."""
     from directcm.evaluation.metrics import clip_tiny
-    from directcm.runtime.progress import Progress
 
-    progress = Progress(f"extractor: {name}", settings.steps)
-
-    def show(step: int, steps: int, loss: float) -> None:
-        progress.update(1, f"loss {loss:.3g}")
-
-    result = clip_tiny.make_extractor(name, data, settings, job.seed, job.out, show, job.device)
+    result = clip_tiny.make_extractor(name, data, settings, job.seed, job.out, job.device)
     print(f"held-out zero-shot accuracy {result['held_out_zero_shot_accuracy']:.3f}", file=sys.stderr)
 
 
@@ -150,13 +144,13 @@ def features(
 ) -> None:
     """Extract features of samples, or of the data reference."""
     from directcm.evaluation.metrics import features
+    from directcm.evaluation.metrics.extractors import build_extractor
 
-    rest = (data, noise, extractor, batch_size, job.out)
-    how: dict[str, Any] = {"device": job.device, "progress": o.counted(f"features: {name}", "image")}
+    built = build_extractor(name, extractor, device=job.device)
     if collection is not None:
-        features.features_collection(name, collection, *rest, **how)
+        features.features_collection(built, collection, data, noise, batch_size, job.out)
     else:
-        features.features(name, samples or None, *rest, **how)
+        features.features(built, samples or None, data, noise, batch_size, job.out)
 
 
 ROWS = ("Teacher", "Teacher, other noise", *METHODS.values())
@@ -209,14 +203,23 @@ def evaluate(
         return {f.settings["extractor"]: f for f in found}
 
     kind = config.Run if whose.label in METHODS.values() else config.Ode
-    common: dict[str, Any] = {"metrics": metrics, "row": whose.label, "run": kind.of(whose.run, "--run")}
-    common |= {"statistics": settings, "seed": job.seed, "out": job.out}
-    data_by, reference_by = by_name(data_features), by_name(reference_features)
+    compared = evaluate.Comparison(
+        metrics=metrics,
+        row=whose.label,
+        run=kind.of(whose.run, "--run"),
+        statistics=settings,
+        seed=job.seed,
+        data=data,
+        noise=noise,
+        data_features=by_name(data_features),
+        reference=reference,
+        reference_features=by_name(reference_features),
+        reference_noise=reference_noise,
+    )
     if collection is not None:
         parts = [_collection(path, "features") for path in features]
         named = {next(iter(found.values())).settings["extractor"]: found for found in parts}
-        evaluate.evaluate_collection(collection, named, data, noise, data_by, reference, reference_by, **common)
-        return
-    opened = by_name([open_artifact(path, "features") for path in features])
-    common |= {"steps": steps, "reference_noise": reference_noise}
-    evaluate.evaluate(samples, opened, data, noise, data_by, reference or None, reference_by or None, **common)
+        evaluate.evaluate_collection(compared, collection, named, job.out)
+    else:
+        opened = by_name([open_artifact(path, "features") for path in features])
+        evaluate.evaluate(compared, samples, opened, job.out, steps=steps)
