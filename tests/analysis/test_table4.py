@@ -6,6 +6,7 @@ import csv
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pytest
 
 from directcm.analysis.data.collect import METRICS_COLUMNS, STUDENTS_COLUMNS
@@ -117,23 +118,16 @@ def test_table4(tmp_path: Path) -> None:
 
 def test_what_counts_as_equal() -> None:
     main = MAIN.at(pool=1)
-    base = {**main.spelled, "method": "ct", "teacher_forwards": "0", "target_forwards": "40"}
+    base = {**main.axes(), "method": "ct", "teacher_forwards": 0, "target_forwards": 40, "student_backwards": 10}
 
-    def student(steps: str, step: str, forwards: float, **more: str) -> dict[str, str]:
-        return {
-            **base,
-            "steps": steps,
-            "step": step,
-            "student_forwards": str(forwards),
-            "student_backwards": "10",
-            **more,
-        }
+    def student(steps: int, step: int, forwards: float, **more: float) -> dict[str, Any]:
+        return {**base, "steps": steps, "step": step, "student_forwards": forwards, **more}
 
-    rows = [student("9", "3", 20), student("9", "9", 35), student("5", "5", 42), student("5", "5", 40, lr="2")]
-    assert [evaluations(r) for r in rows] == [80, 95, 102, 100]
-    assert equal_compute(rows, main, 100) == {"ct": (("5", "1", "5"), 102)}
-    assert equal_compute(rows[:2], main, 100) == {"ct": (("9", "1", "9"), 95)}
-    assert equal_compute(rows[:1], main, 100) == {}
+    rows = pd.DataFrame([student(9, 3, 20), student(9, 9, 35), student(5, 5, 42), student(5, 5, 40, lr=2)])
+    assert [*evaluations(rows)] == [80, 95, 102, 100]
+    assert equal_compute(rows, main, 100).to_dict("index") == {"ct": {"steps": 5, "pool": 1, "step": 5, "cost": 102}}
+    assert equal_compute(rows[:2], main, 100).to_dict("index") == {"ct": {"steps": 9, "pool": 1, "step": 9, "cost": 95}}
+    assert equal_compute(rows[:1], main, 100).empty
 
 
 def test_with_the_papers_two_there_is_no_table4(tmp_path: Path) -> None:

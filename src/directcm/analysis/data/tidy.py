@@ -1,7 +1,7 @@
 """Reading the tidy tables: rows by setting, means over seeds, and which rows belong to one path of training.
 
-A tidy table has one row per value; an empty field is not defined and becomes NaN. Tables are read as text, so that a
-number is compared with a setting as a number: 1e-4 and 0.0001 are one learning rate.
+A tidy table has one row per value; an empty field is not defined and becomes NaN. Numbers are compared as numbers: 1e-4 and
+0.0001 are one learning rate. Tables are made of pandas frames (`frame`), figures of rows of text (`read`).
 """
 
 from __future__ import annotations
@@ -10,13 +10,16 @@ import math
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from directcm.config import ODE_AXES, SETTING_AXES, Setting, spell
 from directcm.config.registry import FIRST
 from directcm.config.specs import METHODS, METRICS
 from directcm.errors import UserError
 from directcm.runtime.artifacts import read_csv, write_csv
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 TEACHER = "Teacher"
 FLOOR = "Teacher, other noise"
@@ -36,6 +39,11 @@ COMPARISON_COLUMNS = (
     "difference", "low", "high", "p", "n_seeds",
 )  # fmt: skip
 
+# The columns of tidy tables that are text; all others are numbers.
+TEXTS = (
+    "row", "method", "what", "a", "b", "solver", "adapter", "loss", "space", "metric", "reference", "test", "flags",
+)  # fmt: skip
+
 Row = Mapping[str, str]
 
 
@@ -51,6 +59,33 @@ def read(path: str | Path, columns: Collection[str]) -> list[dict[str, str]]:
     if missing:
         raise UserError(f"{path}: lacks the columns {', '.join(missing)}; make it again")
     return rows
+
+
+def frame(path: str | Path, columns: Collection[str], empty: bool = False) -> pd.DataFrame:
+    """A tidy table: numbers as float64, NaN where not defined or not finite; text as it stands (TEXTS).
+
+    `empty`: it may hold no rows. Raises UserError where it does and may not, where a column is missing, and where a number is none.
+    """
+    import pandas as pd
+
+    table = pd.DataFrame(read_csv(path) if empty else read(path, columns), dtype=object)
+    if empty and table.empty:
+        return pd.DataFrame(columns=list(columns))
+    if missing := [name for name in columns if name not in table or table[name].isna().any()]:
+        raise UserError(f"{path}: lacks the columns {', '.join(missing)}; make it again")
+    for name in table.columns.difference(TEXTS):
+        try:
+            numbers = pd.Series([float(text or "nan") for text in table[name]], table.index)
+        except ValueError as error:
+            text = str(error).partition(": ")[2]
+            raise UserError(f"{path}: {name} is {text:.40}, expected a number; make it again") from None
+        table[name] = numbers.replace([math.inf, -math.inf], math.nan)
+    return table
+
+
+def keys_of(table: pd.DataFrame, columns: Iterable[str]) -> list[tuple[Any, ...]]:
+    """These columns of each row, as a tuple: for sets, dictionaries and joins."""
+    return list(table[list(columns)].itertuples(index=False, name=None))
 
 
 def value(text: str | None) -> float:

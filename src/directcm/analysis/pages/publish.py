@@ -253,7 +253,7 @@ def _comparison_text(rows: Sequence[Row]) -> str:
 def _judged(folder: Path, config: Config, root: Path) -> list[Verdict]:
     own = about(read_claims(root / "workflow/claims.yaml"), config)
     path = folder / "comparisons.csv"
-    return judge(own, tidy.read(path, COMPARISONS_COLUMNS), config, path)
+    return judge(own, tidy.frame(path, COMPARISONS_COLUMNS), config, path)
 
 
 def _verdicts(folder: Path, config: Config, root: Path) -> list[dict[str, Any]]:

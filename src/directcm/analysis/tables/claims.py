@@ -63,18 +63,18 @@ def _place(verdict: Verdict, line: Line, config: Config) -> str:
     claim, main = verdict.claim, main_setting(config)
     parts = []
     for axis in (*claim.over, *claim.also):
-        if axis in SETTING_AXES and (axis in claim.over or spell(line.row[axis]) != main.spelled[axis]):
+        if axis in SETTING_AXES and (axis in claim.over or line.row[axis] != getattr(main, axis)):
             parts.append(worded(axis, line.row[axis]))
         elif axis == SAMPLING:
             parts.append(worded(axis, line.row["sampling_steps"]))
         elif axis == STEP and claim.what != ALONG:
             parts.append(worded(axis, line.row["a_step"]))
     if claim.what == ALONG:
-        parts.append(f"step {line.row['b_step']} to {line.row['a_step']}")
+        parts.append(f"step {line.row['b_step']:.0f} to {line.row['a_step']:.0f}")
     if claim.axis is not None:
         parts.append(worded(claim.axis, line.row[claim.axis]) + f" against {shown(claim.axis, claim.tests[0].than)}")
     if claim.what == MORE and SAMPLING not in claim.free:
-        parts.append(f"{line.row['sampling_steps']} sampling steps against {sampling_numbers(config)[0]}")
+        parts.append(f"{line.row['sampling_steps']:.0f} sampling steps against {sampling_numbers(config)[0]}")
     return ", ".join(plain(part) for part in parts)
 
 
@@ -115,7 +115,7 @@ def _sides(row: Mapping[str, str]) -> tuple[str, str]:
 
 def _effect(line: Line) -> str:
     """Both values of a test, their difference with its interval and what it is of, and the difference in per cent."""
-    v, metric = line.values, line.metric
+    v, metric = line.row, line.metric
     first, second = _sides(line.row)
     side = {"teacher": " to the teacher", "data": " to the data"}
     against = side.get(line.row["reference"], "") if len(METRICS[metric].references) > 1 else ""
@@ -153,9 +153,9 @@ def words(verdict: Verdict, config: Config) -> Words:
             contrary = (verdict.p_against or 0) < (verdict.p_for or 0)
             kind = _KINDS[claim.quantifier, contrary]
             place = f"{kind} of {verdict.settings} settings: {place}; sign as claimed in {verdict.agree}"
-        seeds = [int(x.values["n_seeds"]) for x in verdict.lines]
+        seeds = [int(x.row["n_seeds"]) for x in verdict.lines]
         count = f"{min(seeds)}" if min(seeds) == max(seeds) else f"{min(seeds)} to {max(seeds)}"
-        sizes = f"{int(min(x.values['n'] for x in verdict.lines)):,} prompts, {count} seed{'s' * (max(seeds) > 1)}"
+        sizes = f"{int(min(x.row['n'] for x in verdict.lines)):,} prompts, {count} seed{'s' * (max(seeds) > 1)}"
         if min(seeds) == 1:
             sizes += ": nothing about other seeds"
     return Words(
@@ -216,7 +216,7 @@ def notes(verdicts: Sequence[Verdict], config: Config) -> list[str]:
         ),
     ]  # fmt: skip
     out += stand_ins(verdicts)
-    if any(line.values["n_seeds"] == 1 for v in verdicts for line in v.lines):
+    if any(line.row["n_seeds"] == 1 for v in verdicts for line in v.lines):
         out.append(
             "Where there is one seed, the verdict is about these trained students and says nothing about other seeds."
         )
@@ -251,14 +251,14 @@ def _rows(verdict: Verdict, alpha: float) -> list[dict[str, Any]]:
     out = []
     for line in verdict.lines:
         test = claim.tests[line.test - 1]
-        kept = ("what", "a", "b", *SETTING_AXES, "a_step", "b_step", "sampling_steps", "reference", "level")
-        numbers = ("mean_a", "mean_b", "difference", "low", "high", "p_prompts")
+        kept = ("what", "a", "b", "reference", "level", "mean_a", "mean_b", "difference", "low", "high", "p_prompts")
+        spelled = (*SETTING_AXES, "a_step", "b_step", "sampling_steps", "n", "n_seeds")
         out.append(
             {
                 **whole, "test": line.test, "metric": line.metric, "stands_in_for": stand_in_for(line.metric, test.metric),
-                "claimed_sign": "+" if line.sign > 0 else "-", **{name: line.row[name] for name in kept},
-                **{name: rounded(line.values[name]) for name in numbers}, "relative_percent": rounded(line.relative),
-                "n": int(line.values["n"]), "n_seeds": int(line.values["n_seeds"]), "p_crossed": rounded(line.values["p"]),
+                "claimed_sign": "+" if line.sign > 0 else "-", **{name: rounded(line.row[name]) for name in kept},
+                **{name: spell(line.row[name]) for name in spelled}, "relative_percent": rounded(line.relative),
+                "p_crossed": rounded(line.row["p"]),
                 "p_cautious": rounded(line.p_cautious), "p_test_for": rounded(line.p_for), "p_test_against": rounded(line.p_against),
                 "decisive": "yes" if line is verdict.decisive else "no",
             }

@@ -9,12 +9,12 @@ from typing import Any
 
 from directcm.analysis.data.collect import COMPARISONS_COLUMNS, METRICS_COLUMNS
 from directcm.analysis.data.selection import FLOOR, describe, main_runs, main_setting, sampling_numbers, select_axis
-from directcm.analysis.data.tidy import read, value
+from directcm.analysis.data.tidy import frame, number
 from directcm.analysis.page import plain
 from directcm.analysis.tables.cells import A, B, significant, tests_of, winner
 from directcm.analysis.tables.sheet import Cell, Head, Row, Sheet, Tex
 from directcm.analysis.tables.sheet import write as write_sheets
-from directcm.analysis.tables.text import REFERENCE, UNDER, fixed, listed, shown_p
+from directcm.analysis.tables.text import REFERENCE, UNDER, fixed, listed, rounded, shown_p
 from directcm.config import Config
 from directcm.config.registry import FIRST
 from directcm.config.specs import METRICS
@@ -36,20 +36,20 @@ TESTS = {
 READING = "Reading"
 
 
-def reading(comparison: Mapping[str, str], alpha: float) -> str:
+def reading(comparison: Mapping[str, Any], alpha: float) -> str:
     """In plain words, what one comparison of CM and Direct CM says."""
-    who, p, conditional = winner(comparison), value(comparison["p"]), value(comparison["p_prompts"])
+    who, p = winner(comparison), comparison["p"]
     if math.isnan(p):
         return "not tested"
     if who is None:
         return "no difference shown"
     # One seed has no sd: what is shown then is about these two students.
-    scope = " between these two students; nothing about other seeds" if value(comparison["n_seeds"]) == 1 else ""
+    scope = " between these two students; nothing about other seeds" if comparison["n_seeds"] == 1 else ""
     if significant(comparison, alpha):
         return f"{who} is better{scope}"
     if p < alpha:
         return f"undecided: over seeds and prompts {who} is better, over prompts alone no difference is shown{scope}"
-    if conditional < alpha:
+    if comparison["p_prompts"] < alpha:
         return f"no difference shown over seeds and prompts; {who} is better for these trained students alone{scope}"
     return f"no difference shown{scope}"
 
@@ -64,26 +64,20 @@ def rows(metrics: str | Path, comparisons: str | Path, config: Config) -> list[d
     main, fewest = main_setting(config), sampling_numbers(config)[0]
     found = {
         (row["metric"], row["reference"]): row
-        for row in tests_of(select_axis(read(comparisons, COMPARISONS_COLUMNS), main)).values()
-        if value(row["a_step"]) == main.steps and value(row["sampling_steps"]) == fewest
+        for row in tests_of(select_axis(frame(comparisons, COMPARISONS_COLUMNS), main)).values()
+        if row["a_step"] == main.steps and row["sampling_steps"] == fewest
     }
-    floors = {
-        (row["metric"], row["reference"]): row["value"]
-        for row in select_axis(read(metrics, METRICS_COLUMNS), main)
-        if row["row"] == FLOOR and row["reference"] == "teacher"
-    }
+    teachers = select_axis(frame(metrics, METRICS_COLUMNS), main)
+    floors = teachers[(teachers["row"] == FLOOR) & (teachers["reference"] == "teacher")].set_index("metric")["value"]
     out = []
-    for key in ((m, r) for m in config.metric_names() for r in METRICS[m].references if (m, r) in found):
-        line = found[key]
-        texts = {"cm": line["mean_a"], "direct_cm": line["mean_b"], "floor": floors.get(key)}
-        texts |= {name: line[name] for name in ("difference", "low", "high", "level", "p", "p_prompts")}
-        numbers = {name: None if math.isnan(x := value(text)) else x for name, text in texts.items()}
-        whole = {
-            name: int(float(line[name])) if line[name] else None for name in ("n", "n_seeds", "seeds_agree", "dim")
-        }
-        said = {"test": line["test"], "reading": reading(line, config.statistics.alpha)}
-        own = {"steps": fewest, "metric": key[0], "reference": key[1], **numbers, **whole, **said}
-        out.append({name: own[name] for name in COMPARISON_COLUMNS})
+    for metric, reference in ((m, r) for m in config.metric_names() for r in METRICS[m].references if (m, r) in found):
+        line = found[metric, reference]
+        own = line | {
+            "steps": fewest, "cm": line["mean_a"], "direct_cm": line["mean_b"], "reading": reading(line, config.statistics.alpha),
+            "floor": floors.get(metric, math.nan) if reference == "teacher" else math.nan,
+        }  # fmt: skip
+        own |= {name: number(line[name]) for name in ("n", "n_seeds", "seeds_agree", "dim")}
+        out.append({name: rounded(own[name]) for name in COMPARISON_COLUMNS})
     if not out:
         raise UserError(
             f"{comparisons}: no comparison of CM and Direct CM with {main.words}; compare this setting and collect again"

@@ -28,6 +28,11 @@ def shown_p(x: float | None) -> str:
     return "< 0.001" if x < 0.001 else f"{x:.3f}"
 
 
+def defined(x: float) -> float | None:
+    """The number, None for NaN."""
+    return None if math.isnan(x) else x
+
+
 def rounded(x: Any) -> Any:
     """Ten significant digits of a float: what values carry, without the last bits' noise. None for NaN; else as it is."""
     if not isinstance(x, float):
