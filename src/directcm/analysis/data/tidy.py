@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from directcm.config import ODE_AXES, SETTING_AXES, Setting, spell
+from directcm.config import ODE_AXES, RUN_AXES, SETTING_AXES, Setting, spell
 from directcm.config.registry import FIRST
 from directcm.config.specs import METHODS, METRICS
 from directcm.errors import UserError
@@ -43,6 +43,12 @@ COMPARISON_COLUMNS = (
 TEXTS = (
     "row", "method", "what", "a", "b", "solver", "adapter", "loss", "space", "metric", "reference", "test", "flags",
 )  # fmt: skip
+# Of the numbers, those that are spelled as in paths, and those that count something.
+SPELLED = (*RUN_AXES, "time")
+WHOLE = (
+    "step", "a_step", "b_step", "sampling_steps", "n", "n_reference", "n_seeds", "dim", "seeds_agree", "trainable_parameters",
+    "pairs", "distinct_pairs", "student_forwards", "student_backwards", "teacher_forwards", "target_forwards",
+)  # fmt: skip
 
 Row = Mapping[str, str]
 
@@ -61,26 +67,40 @@ def read(path: str | Path, columns: Collection[str]) -> list[dict[str, str]]:
     return rows
 
 
-def frame(path: str | Path, columns: Collection[str], empty: bool = False) -> pd.DataFrame:
-    """A tidy table: numbers as float64, NaN where not defined or not finite; text as it stands (TEXTS).
+def frame(
+    path: str | Path, columns: Collection[str], empty: bool = False, texts: Collection[str] = TEXTS
+) -> pd.DataFrame:
+    """A tidy table: numbers as float64, NaN where not defined or not finite; the columns `texts` as text.
 
     `empty`: it may hold no rows. Raises UserError where it does and may not, where a column is missing, and where a number is none.
     """
     import pandas as pd
 
-    table = pd.DataFrame(read_csv(path) if empty else read(path, columns), dtype=object)
-    if empty and table.empty:
-        return pd.DataFrame(columns=list(columns))
+    rows = read_csv(path) if empty else read(path, columns)
+    table = pd.DataFrame(rows, columns=None if rows else list(columns), dtype=object)
     if missing := [name for name in columns if name not in table or table[name].isna().any()]:
         raise UserError(f"{path}: lacks the columns {', '.join(missing)}; make it again")
-    for name in table.columns.difference(TEXTS):
+    for name in table.columns.difference(list(texts)):
         try:
-            numbers = pd.Series([float(text or "nan") for text in table[name]], table.index)
+            numbers = pd.Series([float(text or "nan") for text in table[name]], table.index, float)
         except ValueError as error:
             text = str(error).partition(": ")[2]
             raise UserError(f"{path}: {name} is {text:.40}, expected a number; make it again") from None
         table[name] = numbers.replace([math.inf, -math.inf], math.nan)
     return table
+
+
+def save(path: str | Path, table: pd.DataFrame) -> None:
+    """Write a tidy table as `frame` reads it: axes as paths spell them, counts as whole numbers, ten digits of all else."""
+    from pandas.api.types import is_numeric_dtype
+
+    columns: dict[str, Sequence[Any]] = {}
+    for name in table:
+        shown = spell if name in SPELLED else number if name in WHOLE else rounded
+        numeric = is_numeric_dtype(table[name])
+        columns[name] = [None if math.isnan(x) else shown(x) for x in table[name]] if numeric else list(table[name])
+    rows = [dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)]
+    write_csv(path, rows, list(columns))
 
 
 def keys_of(table: pd.DataFrame, columns: Iterable[str]) -> list[tuple[Any, ...]]:
@@ -338,6 +358,13 @@ def number(x: float) -> float | int | None:
     if not math.isfinite(x):
         return None
     return int(x) if float(x).is_integer() and abs(x) < 1e15 else float(f"{x:.10g}")
+
+
+def rounded(x: Any) -> Any:
+    """Ten significant digits of a float: what values carry, without the last bits' noise. None where it is not finite; else as it is."""
+    if not isinstance(x, float):
+        return x
+    return float(f"{x:.10g}") if math.isfinite(x) else None
 
 
 def signed(x: float, decimals: int) -> str:

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 from directcm.analysis.data.collect import COMPARISONS_COLUMNS, METRICS_COLUMNS
 from directcm.analysis.data.selection import FLOOR, ROWS, TEACHER, main_setting, select_axis, select_runs, steps_label
-from directcm.analysis.data.tidy import frame, keys_of, mean_sd, number
-from directcm.analysis.tables.text import defined, rounded
+from directcm.analysis.data.tidy import frame, keys_of, mean_sd, number, rounded
+from directcm.analysis.tables.text import defined
 from directcm.config import ODE_AXES, RUN_AXES, SETTING_AXES, Config, Run
 from directcm.config.registry import FIRST
 from directcm.config.specs import METHODS, METRICS

@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from directcm.analysis.data.selection import describe, main_setting, sampling_numbers
+from directcm.analysis.data.tidy import rounded
 from directcm.analysis.page import plain, write_page
 from directcm.analysis.tables.claim import ALONG, MORE, SAMPLING, STEP
 from directcm.analysis.tables.sheet import write_tex
-from directcm.analysis.tables.text import rounded
 from directcm.analysis.tables.verdict import (
     FAILS,
     HOLDS,

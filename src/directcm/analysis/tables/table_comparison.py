@@ -9,12 +9,12 @@ from typing import Any
 
 from directcm.analysis.data.collect import COMPARISONS_COLUMNS, METRICS_COLUMNS
 from directcm.analysis.data.selection import FLOOR, describe, main_runs, main_setting, sampling_numbers, select_axis
-from directcm.analysis.data.tidy import frame, number
+from directcm.analysis.data.tidy import frame, number, rounded
 from directcm.analysis.page import plain
 from directcm.analysis.tables.cells import A, B, significant, tests_of, winner
 from directcm.analysis.tables.sheet import Cell, Head, Row, Sheet, Tex
 from directcm.analysis.tables.sheet import write as write_sheets
-from directcm.analysis.tables.text import REFERENCE, UNDER, fixed, listed, rounded, shown_p
+from directcm.analysis.tables.text import REFERENCE, UNDER, fixed, listed, shown_p
 from directcm.config import Config
 from directcm.config.registry import FIRST
 from directcm.config.specs import METRICS
