@@ -369,8 +369,8 @@ def test_other_rows(world, one_line):
     [
         (lambda rows: rows[1:], "other rows|has n = 24"),
         (lambda rows: [*rows[:-1], rows[0]], "repeated rows"),
-        (lambda rows: [{**r, "ode_error": "x"} for r in rows], "not a number"),
-        (lambda rows: [{**r, "ode_error": ""} for r in rows], "not a number"),
+        (lambda rows: [{**r, "ode_error": "x"} for r in rows], "ode_error is 'x', expected a number"),
+        (lambda rows: [{**r, "ode_error": ""} for r in rows], "not finite"),
         (lambda rows: [{**r, "ode_error": "nan"} for r in rows], "not finite"),
         (lambda rows: [{**r, "row": ""} for r in rows], "without a row number"),
         (lambda rows: [], "no column"),
