@@ -13,7 +13,7 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from directcm.analysis.data.compare import COLUMNS as COMPARISONS
+from directcm.analysis.data.tidy import COMPARISON_COLUMNS as COMPARISONS
 from directcm.analysis.tables import claims as module
 from directcm.analysis.tables.claim import Claim, Compared, about, beside, compared, read_claims
 from directcm.analysis.tables.claims import COLUMNS, FAILS, HOLDS, NOT_RUN, UNDECIDED, UNTESTABLE, claims

@@ -8,9 +8,9 @@ import shutil
 
 import pytest
 
-from directcm.analysis.data import collect, compare
-from directcm.analysis.data.collect import TABLES, comparisons_table, errors_table, metrics_table, students_table
-from directcm.analysis.data.tidy import rounded, save
+from directcm.analysis.data import collect
+from directcm.analysis.data.collect import comparisons_table, errors_table, metrics_table, students_table
+from directcm.analysis.data.tidy import COMPARISON_COLUMNS, TABLES, rounded, save
 from directcm.errors import UserError
 from directcm.runtime.artifacts import MANIFEST, read_csv, write_csv
 
@@ -210,7 +210,7 @@ def test_comparisons_are_joined_and_each_setting_given_once(make, configure, tmp
     joined = saved(make, comparisons_table(parts))
     assert joined == saved(make, comparisons_table(parts[::-1]))
     assert [r["N"] for r in joined] == ["10"] * (len(rows) // 2) + ["50"] * (len(rows) // 2)
-    assert list(joined[0]) == TABLES["comparisons.csv"] == compare.COLUMNS
+    assert list(joined[0]) == TABLES["comparisons.csv"] == COMPARISON_COLUMNS
     assert (joined[0]["lr"], joined[0]["a_step"], joined[0]["p"], joined[0]["test"]) == (
         "0.0001",
         "250",
@@ -222,7 +222,7 @@ def test_comparisons_are_joined_and_each_setting_given_once(make, configure, tmp
     write_csv(tmp_path / "x.csv", [{"a": 1}], ["a"])
     with pytest.raises(UserError, match="lacks the columns what, b, solver"):
         comparisons_table([tmp_path / "x.csv"])
-    write_csv(tmp_path / "none.csv", [], compare.COLUMNS)
+    write_csv(tmp_path / "none.csv", [], COMPARISON_COLUMNS)
     assert comparisons_table([tmp_path / "none.csv"]).empty
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import pytest
 
-from directcm.analysis.data.collect import METRICS_COLUMNS
 from directcm.analysis.data.selection import (
     base_setting,
     describe,
@@ -15,7 +14,7 @@ from directcm.analysis.data.selection import (
     select_runs,
     swept,
 )
-from directcm.analysis.data.tidy import frame, keys_of
+from directcm.analysis.data.tidy import METRIC_COLUMNS, frame, keys_of
 from directcm.config import ODE_AXES, SETTING_AXES
 from directcm.errors import UserError
 from directcm.runtime.artifacts import read_csv, write_csv
@@ -76,8 +75,8 @@ def test_lines_of_a_table_are_selected_as_numbers_spell_them(make, configure):
     rows = read_csv(path)
     for row in rows:  # other spellings of the same numbers
         row["lr"], row["w"] = {"0.0001": "1e-4", "0.001": "1E-03"}.get(row["lr"], row["lr"]), "3.0"
-    write_csv(path, rows, METRICS_COLUMNS)
-    table = frame(path, METRICS_COLUMNS)
+    write_csv(path, rows, METRIC_COLUMNS)
+    table = frame(path, METRIC_COLUMNS)
     found = select_axis(table, main, "N")
     assert found.index.is_monotonic_increasing
     assert {*keys_of(found, ("row", "N"))} == {

@@ -17,7 +17,8 @@ from directcm.analysis.data.selection import FLOOR, main_runs
 from directcm.analysis.tables.cells import COLUMNS, paper_value
 from directcm.analysis.tables.sheet import latex
 from directcm.analysis.tables.table1 import text
-from directcm.analysis.tables.table_comparison import COMPARISON_COLUMNS, reading
+from directcm.analysis.tables.table_comparison import COLUMNS as COMPARISON_COLUMNS
+from directcm.analysis.tables.table_comparison import reading
 from directcm.analysis.tables.text import fixed, shown_p
 from directcm.errors import UserError
 from tests.analysis.tidy_tables import available, table

@@ -9,7 +9,7 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from directcm.analysis.data.collect import METRICS_COLUMNS, STUDENTS_COLUMNS
+from directcm.analysis.data.tidy import METRIC_COLUMNS, STUDENT_COLUMNS
 from directcm.analysis.figures import figure_training
 from directcm.analysis.tables import table4
 from directcm.analysis.tables.table4 import COMPUTE, TABLE4_COLUMNS, UPDATES, equal_compute, evaluations
@@ -57,9 +57,9 @@ def tables(config: Config, folder: Path) -> tuple[Path, Path, Path]:
             own = {"student_forwards": methods()[run.method].forwards * drawn, "student_backwards": drawn}
             own |= {"teacher_forwards": 4 * drawn if run.method == "cm" else 0, "target_forwards": 0}
             costs.append({**run.axes(), "step": step, **own})
-    write_csv(folder / "metrics.csv", rows, METRICS_COLUMNS)
+    write_csv(folder / "metrics.csv", rows, METRIC_COLUMNS)
     write_csv(folder / "comparisons.csv", [], ["what", "a", "b", "a_step", "b_step"])
-    write_csv(folder / "students.csv", costs, STUDENTS_COLUMNS)
+    write_csv(folder / "students.csv", costs, STUDENT_COLUMNS)
     return folder / "metrics.csv", folder / "comparisons.csv", folder / "students.csv"
 
 
@@ -82,7 +82,7 @@ def test_table4_has_of_each_run_the_sampling_steps_that_the_grid_has(tmp_path: P
     }  # fmt: skip
     assert {k for part, row, k in found if (part, row) == (COMPUTE, "CT")} == {1}
     kept = [r for r in read(metrics) if (r["row"], r["seed"], r["sampling_steps"]) != ("ECT", "1", "2")]
-    write_csv(metrics, kept, METRICS_COLUMNS)
+    write_csv(metrics, kept, METRIC_COLUMNS)
     with pytest.raises(UserError, match=r"none of ECT at 2 sampling steps with .*seed = 1; evaluate this student"):
         table4.rows(metrics, config, costs)
 

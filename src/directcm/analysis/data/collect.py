@@ -12,9 +12,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from directcm.analysis.data.compare import COLUMNS as COMPARISONS_COLUMNS
-from directcm.analysis.data.tidy import FLOOR, ROWS, TEACHER, TEXTS, frame, keys_of, save
-from directcm.config import RUN_AXES, SETTING_AXES, Axes, Ode, Run, spell
+from directcm.analysis.data import tidy
+from directcm.config import RUN_AXES, Axes, Ode, Run, spell
 from directcm.config.registry import START_POINTS, methods
 from directcm.config.specs import METHODS, METRICS
 from directcm.errors import UserError
@@ -31,28 +30,10 @@ from directcm.runtime.artifacts import (
 if TYPE_CHECKING:
     import pandas as pd
 
-METRICS_COLUMNS = [
-    "row", "method", *SETTING_AXES, "seed", "step", "sampling_steps", "metric", "reference", "value", "low", "high", "n",
-    "n_reference", "dim", "flags",
-]  # fmt: skip
-STUDENTS_COLUMNS = [
-    "method", *SETTING_AXES, "seed", "step", "trainable_parameters", "pairs", "distinct_pairs", "student_forwards",
-    "student_backwards", "teacher_forwards", "target_forwards", "seconds", "target_seconds",
-]  # fmt: skip
-# Not "solver": that is the name of an axis of the setting.
-ERROR_TERMS = {"student": "student_error", "solver": "solver_error", "total": "total_error", "cross": "cross_term"}
-ERRORS_COLUMNS = ["method", *SETTING_AXES, "seed", "time", "space", *ERROR_TERMS.values(), "n"]
-TABLES = {
-    "metrics.csv": METRICS_COLUMNS,
-    "students.csv": STUDENTS_COLUMNS,
-    "errors.csv": ERRORS_COLUMNS,
-    "comparisons.csv": COMPARISONS_COLUMNS,
-}
-
 SIZES = ("n", "n_reference", "dim")
 # Names that are sorted as they are declared.
 ORDERS: dict[str, Sequence[str]] = {
-    "row": ROWS, "method": tuple(METHODS), "metric": tuple(METRICS), "reference": ("teacher", "data", "prompt", "none"),
+    "row": tidy.ROWS, "method": tuple(METHODS), "metric": tuple(METRICS), "reference": ("teacher", "data", "prompt", "none"),
     "space": ("latent", "pixel"),
 }  # fmt: skip
 A = TypeVar("A", bound=Axes)
@@ -60,7 +41,7 @@ A = TypeVar("A", bound=Axes)
 
 def _ordered(column: pd.Series) -> pd.Series:
     """A column to sort by: declared names in their order, then others by a number at their end (lora4 before lora64), then as text."""
-    if column.name not in TEXTS:
+    if column.name not in tidy.TEXTS:
         return column
     known = ORDERS.get(str(column.name), ())
 
@@ -110,8 +91,8 @@ def _metrics_of(artifact: Artifact) -> dict[str, Any]:
     missing = [k for k in ("row", "steps", "run", "metrics") if not isinstance(content, dict) or k not in content]
     if missing:
         raise UserError(f"{path}: lacks {', '.join(missing)}; delete the folder and evaluate again")
-    if content["row"] not in ROWS:
-        raise UserError(f"{path}: row is {content['row']!r}, expected one of {', '.join(ROWS)}")
+    if content["row"] not in tidy.ROWS:
+        raise UserError(f"{path}: row is {content['row']!r}, expected one of {', '.join(tidy.ROWS)}")
     if not isinstance(content["metrics"], list) or not all(isinstance(item, dict) for item in content["metrics"]):
         raise UserError(f"{path}: metrics is not a list of values; delete the folder and evaluate again")
     for item in content["metrics"]:
@@ -159,7 +140,7 @@ def metrics_table(paths: Sequence[str | Path]) -> pd.DataFrame:
     for artifact, part in (item for path in paths for item in _evaluated(Path(path))):
         path, content = artifact.folder / "metrics.json", _metrics_of(artifact)
         row, steps = content["row"], content["steps"]
-        teacher = row in (TEACHER, FLOOR)
+        teacher = row in (tidy.TEACHER, tidy.FLOOR)
         run = _run_of(Ode if teacher else Run, content, path)
         if isinstance(run, Run) and METHODS.get(run.method) != row:
             raise UserError(f"{path}: row is {row!r} but method {run.method!r}; evaluate again")
@@ -175,7 +156,7 @@ def metrics_table(paths: Sequence[str | Path]) -> pd.DataFrame:
         _once(given, (row, run, step, steps), path, "set")
         noise = (content.get("fingerprints") or {}).get("noise")
         if noise is not None:
-            first, where = noises.setdefault(row == FLOOR, (noise, path))
+            first, where = noises.setdefault(row == tidy.FLOOR, (noise, path))
             if first != noise:
                 raise UserError(f"{path}: evaluated on other noise than {where}; evaluate both on the same noise")
         for item in content["metrics"]:
@@ -192,7 +173,7 @@ def metrics_table(paths: Sequence[str | Path]) -> pd.DataFrame:
             out.append(
                 {**own, **{name: item.get(name) for name in ("metric", "reference", "value", "low", "high", *SIZES)}}
             )
-    return _table(out, METRICS_COLUMNS, "value")
+    return _table(out, tidy.METRIC_COLUMNS, "value")
 
 
 # ----------------------------------------------------------------- students
@@ -261,7 +242,9 @@ def students_table(
     """
     solved = _Targets(targets)
     steps_of: dict[tuple[Any, ...], set[int]] = {}
-    for *axes, step in keys_of(evaluated.dropna(subset="step"), (*RUN_AXES, "step")) if evaluated is not None else ():
+    for *axes, step in (
+        tidy.keys_of(evaluated.dropna(subset="step"), (*RUN_AXES, "step")) if evaluated is not None else ()
+    ):
         steps_of.setdefault(tuple(axes), set()).add(int(step))
     out: list[dict[str, Any]] = []
     given: dict[Run, Path] = {}
@@ -295,7 +278,7 @@ def students_table(
                     "target_seconds": None if seconds is None else made["endpoints"] * seconds,
                 }
             )  # fmt: skip
-    return _table(out, STUDENTS_COLUMNS, "trainable_parameters")
+    return _table(out, tidy.STUDENT_COLUMNS, "trainable_parameters")
 
 
 # ----------------------------------------------------------------- errors
@@ -311,11 +294,11 @@ def errors_table(paths: Sequence[str | Path]) -> pd.DataFrame:
         named = artifact.settings if "run" in artifact.settings else artifact.json("student_error.json")
         run = _run_of(Run, named, artifact.folder / MANIFEST)
         _once(given, run, where)
-        table = frame(where, ("time", "space", *ERROR_TERMS, "n"), empty=True, texts=("space",))
+        table = tidy.frame(where, ("time", "space", *tidy.ERROR_TERMS, "n"), empty=True, texts=("space",))
         if len(wrong := table["space"][~table["space"].isin(ORDERS["space"])]):
             raise UserError(f"{where}: space is {wrong.iloc[0]!r}, expected latent or pixel; measure it again")
-        found.append(table.rename(columns=ERROR_TERMS).assign(**run.axes(), path=where))
-    whole = _joined(found, ERRORS_COLUMNS)
+        found.append(table.rename(columns=tidy.ERROR_TERMS).assign(**run.axes(), path=where))
+    whole = _joined(found, tidy.ERROR_COLUMNS)
     first = whole.groupby(["time", "space"])[["n", "path"]].transform("first")
     if len(wrong := whole[whole["n"] != first["n"]]):
         other, line = wrong.iloc[0], first.loc[wrong.index[0]]
@@ -323,7 +306,7 @@ def errors_table(paths: Sequence[str | Path]) -> pd.DataFrame:
             f"{other['path']}: n = {other['n']:.0f} start points at time {spell(other['time'])}, but {line['n']:.0f} in "
             f"{line['path']}: not comparable; measure both alike"
         )
-    return _table(whole, ERRORS_COLUMNS, "student_error")
+    return _table(whole, tidy.ERROR_COLUMNS, "student_error")
 
 
 # ----------------------------------------------------------------- comparisons
@@ -331,15 +314,15 @@ def errors_table(paths: Sequence[str | Path]) -> pd.DataFrame:
 
 def comparisons_table(paths: Sequence[str | Path]) -> pd.DataFrame:
     """comparisons.csv: the settings' own comparison tables, one after the other."""
-    tables = [frame(path, COMPARISONS_COLUMNS, empty=True).assign(path=path) for path in paths]
-    whole = _joined(tables, COMPARISONS_COLUMNS)
-    keys = COMPARISONS_COLUMNS[: COMPARISONS_COLUMNS.index("mean_a")]
+    tables = [tidy.frame(path, tidy.COMPARISON_COLUMNS, empty=True).assign(path=path) for path in paths]
+    whole = _joined(tables, tidy.COMPARISON_COLUMNS)
+    keys = tidy.COMPARISON_COLUMNS[: tidy.COMPARISON_COLUMNS.index("mean_a")]
     if (twice := whole.duplicated(keys)).any():
         first = whole.groupby(keys)["path"].transform("first")
         raise UserError(
             f"{whole['path'][twice].iloc[0]}: compares what {first[twice].iloc[0]} compares; give each setting once"
         )
-    return _table(whole, COMPARISONS_COLUMNS, "mean_a")
+    return _table(whole, tidy.COMPARISON_COLUMNS, "mean_a")
 
 
 # ----------------------------------------------------------------- the verb
@@ -356,7 +339,7 @@ def collect(
     """Write metrics.csv, students.csv, errors.csv and comparisons.csv into the folder `out`; returns their numbers of lines.
 
     `metrics`: students' collections and the teacher's and its floor's metrics artefacts; `students`, `targets`, `errors`:
-    artefacts of these kinds; each as folder or manifest.json, in any order. `comparisons`: CSV files of COMPARISONS_COLUMNS.
+    artefacts of these kinds; each as folder or manifest.json, in any order. `comparisons`: CSV files of tidy.COMPARISON_COLUMNS.
     A table with no line has its heading alone. Nothing is written where something cannot be compared (UserError).
     """
     measured = metrics_table(metrics)
@@ -367,5 +350,5 @@ def collect(
         "comparisons.csv": comparisons_table(comparisons),
     }
     for name, table in tables.items():
-        save(Path(out) / name, table)
+        tidy.save(Path(out) / name, table)
     return {name: len(table) for name, table in tables.items()}

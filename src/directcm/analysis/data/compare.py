@@ -18,8 +18,8 @@ from typing import TYPE_CHECKING, Any
 
 from threadpoolctl import threadpool_limits
 
-from directcm.analysis.data.tidy import frame, save
-from directcm.config import ODE_AXES, SETTING_AXES, Run, Setting, Statistics, spell
+from directcm.analysis.data.tidy import COMPARISON_COLUMNS, frame, save
+from directcm.config import ODE_AXES, Run, Setting, Statistics, spell
 from directcm.config.registry import FIRST
 from directcm.config.specs import METHODS, METRICS
 from directcm.errors import UserError
@@ -35,12 +35,6 @@ SET = ("row", "step", "sampling_steps")
 # (method, axis, value): the setting's students of a method against those whose setting has another value of one axis.
 Across = tuple[str, str, str]
 BOOTSTRAP, PERMUTATION, SEEDS = "bootstrap", "permutation", "seeds"
-COLUMNS = [
-    "what", "a", "b", *SETTING_AXES, "a_step", "b_step", "sampling_steps", "metric", "reference", "mean_a", "mean_b",
-    "difference", "low", "high", "level", "se_seeds", "se_prompts", "df", "p", "test", "p_prompts", "n", "n_seeds", "dim",
-    "seeds_agree",
-]  # fmt: skip
-
 # What a metric is in `inference`; a distance that is neither (FD∞, precision …) is judged by seeds alone.
 DISTANCES = {m.name: m.test for m in METRICS.values() if m.test}
 
@@ -397,7 +391,7 @@ def compare(
     threads: int = 1,
     progress: Callable[[int, int], None] | None = None,
 ) -> list[dict[str, Any]]:
-    """Write one setting's lines of comparisons.csv (COLUMNS), and return them; a header alone where nothing can be compared.
+    """Write one setting's lines of comparisons.csv (COMPARISON_COLUMNS), and return them; a header alone where nothing can be compared.
 
     `pairs` of methods are compared, methods `along` their training, and methods `stepwise` with themselves in more sampling
     steps: there `sampling_steps` is the larger number, and b the fewest that were evaluated. `claimed` are the (metric,
@@ -447,5 +441,5 @@ def compare(
             rows += [row] if row is not None else []
             if progress is not None:
                 progress(done, len(jobs))
-    save(out_csv, pd.DataFrame(rows, columns=COLUMNS))
+    save(out_csv, pd.DataFrame(rows, columns=COMPARISON_COLUMNS))
     return rows

@@ -33,12 +33,28 @@ BUDGET_AXES = ("steps", "pool")
 DISTANCES = tuple(m.name for m in METRICS.values() if m.test == "frechet" and m.headline)
 ALIGNMENTS = tuple(m.name for m in METRICS.values() if m.takes == ("image", "text"))
 AGAINST = {"teacher": "to teacher", "data": "to data"}
-METRIC_COLUMNS = ("row", "method", *SETTING_AXES, "seed", "step", "sampling_steps", "metric", "reference", "value")
-COMPARISON_COLUMNS = (
+METRIC_COLUMNS = [
+    "row", "method", *SETTING_AXES, "seed", "step", "sampling_steps", "metric", "reference", "value", "low", "high", "n",
+    "n_reference", "dim", "flags",
+]  # fmt: skip
+STUDENT_COLUMNS = [
+    "method", *SETTING_AXES, "seed", "step", "trainable_parameters", "pairs", "distinct_pairs", "student_forwards",
+    "student_backwards", "teacher_forwards", "target_forwards", "seconds", "target_seconds",
+]  # fmt: skip
+# A term of an errors artefact → its column. Not "solver": that is the name of an axis of the setting.
+ERROR_TERMS = {"student": "student_error", "solver": "solver_error", "total": "total_error", "cross": "cross_term"}
+ERROR_COLUMNS = ["method", *SETTING_AXES, "seed", "time", "space", *ERROR_TERMS.values(), "n"]
+COMPARISON_COLUMNS = [
     "what", "a", "b", *SETTING_AXES, "a_step", "b_step", "sampling_steps", "metric", "reference", "mean_a", "mean_b",
-    "difference", "low", "high", "p", "n_seeds",
-)  # fmt: skip
-
+    "difference", "low", "high", "level", "se_seeds", "se_prompts", "df", "p", "test", "p_prompts", "n", "n_seeds", "dim",
+    "seeds_agree",
+]  # fmt: skip
+TABLES = {
+    "metrics.csv": METRIC_COLUMNS,
+    "students.csv": STUDENT_COLUMNS,
+    "errors.csv": ERROR_COLUMNS,
+    "comparisons.csv": COMPARISON_COLUMNS,
+}
 # The columns of tidy tables that are text; all others are numbers.
 TEXTS = (
     "row", "method", "what", "a", "b", "solver", "adapter", "loss", "space", "metric", "reference", "test", "flags",

@@ -17,8 +17,6 @@ from pathlib import Path
 from typing import Any
 
 from directcm.analysis.data import tidy
-from directcm.analysis.data.collect import COMPARISONS_COLUMNS, ERRORS_COLUMNS
-from directcm.analysis.data.collect import TABLES as COLLECTED
 from directcm.analysis.data.selection import FLOOR, main_runs, main_setting, sampling_numbers, steps_label
 from directcm.analysis.figures.figure_map import inverted
 from directcm.analysis.tables import claims, table1, table4, table_comparison
@@ -118,7 +116,7 @@ def take(results: Path, root: Path) -> list[Path]:
     written = []
     for scope in scopes:
         source, folder = results / "collected" / scope, root / DATA / results.name / scope
-        for name, columns in COLLECTED.items():
+        for name, columns in tidy.TABLES.items():
             if scope == "main" or name not in BY_METRIC:
                 write_bytes(folder / name, (source / name).read_bytes())
             else:
@@ -253,7 +251,7 @@ def _comparison_text(rows: Sequence[Row]) -> str:
 def _judged(folder: Path, config: Config, root: Path) -> list[Verdict]:
     own = about(read_claims(root / "workflow/claims.yaml"), config)
     path = folder / "comparisons.csv"
-    return judge(own, tidy.frame(path, COMPARISONS_COLUMNS), config, path)
+    return judge(own, tidy.frame(path, tidy.COMPARISON_COLUMNS), config, path)
 
 
 def _verdicts(folder: Path, config: Config, root: Path) -> list[dict[str, Any]]:
@@ -415,7 +413,7 @@ def _sweeps_text(rows: Sequence[Row]) -> str:
 
 def _errors(folder: Path, config: Config) -> list[dict[str, Any]]:
     """Errors by start time in latents, means over seeds: the first, the middle and the last of the times."""
-    rows = [r for r in tidy.read(folder / "errors.csv", ERRORS_COLUMNS) if tidy.matches(r, main_setting(config))]
+    rows = [r for r in tidy.read(folder / "errors.csv", tidy.ERROR_COLUMNS) if tidy.matches(r, main_setting(config))]
     rows = [row for row in rows if row["space"] == "latent"]
     if not rows:
         raise UserError(f"{folder}/errors.csv: none of the main comparison; add errors: true to its line of students")

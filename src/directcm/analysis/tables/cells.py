@@ -12,9 +12,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from directcm.analysis.data.collect import COMPARISONS_COLUMNS, METRICS_COLUMNS
 from directcm.analysis.data.selection import FLOOR, ROWS, TEACHER, main_setting, select_axis, select_runs, steps_label
-from directcm.analysis.data.tidy import frame, keys_of, mean_sd, number, rounded
+from directcm.analysis.data.tidy import COMPARISON_COLUMNS, METRIC_COLUMNS, frame, keys_of, mean_sd, number, rounded
 from directcm.analysis.tables.text import defined
 from directcm.config import ODE_AXES, RUN_AXES, SETTING_AXES, Config, Run
 from directcm.config.registry import FIRST
@@ -255,12 +254,12 @@ def select(
     `axis`, with their teachers. `group` says which of `groups` each row is in.
     """
     sets = sets_of(config, numbers, axis)
-    rows = select_axis(frame(metrics, METRICS_COLUMNS), main_setting(config), axis)
+    rows = select_axis(frame(metrics, METRIC_COLUMNS), main_setting(config), axis)
     teachers, students = rows[rows["step"].isna()], among(rows[rows["step"] == rows["steps"]], sets)
     chosen = rows.loc[[*teachers.index, *students.index]]
     require(chosen, sets, metrics)
     lines = lines_of(chosen.assign(group=group), groups)
-    tests = tests_of(frame(comparisons, COMPARISONS_COLUMNS, empty=True))
+    tests = tests_of(frame(comparisons, COMPARISON_COLUMNS, empty=True))
     fill(lines, names, tests, config.statistics.alpha, metrics)
     if not any(line.values for line in lines):
         raise UserError(f"metrics: none of {', '.join(names)} has been evaluated; check the key metrics")

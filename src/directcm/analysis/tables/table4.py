@@ -6,9 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from directcm.analysis.data.collect import METRICS_COLUMNS, STUDENTS_COLUMNS
 from directcm.analysis.data.selection import main_setting, sampling_numbers, select_axis
-from directcm.analysis.data.tidy import frame
+from directcm.analysis.data.tidy import METRIC_COLUMNS, STUDENT_COLUMNS, frame
 from directcm.analysis.tables import grid
 from directcm.analysis.tables.cells import (
     COLUMNS,
@@ -73,12 +72,12 @@ def _lines(metrics: str | Path, config: Config, students: str | Path) -> tuple[l
     main, numbers = main_setting(config), sampling_numbers(config)
     if set(config_methods(config)) <= set(FIRST):
         raise UserError("students: method has cm and direct_cm alone, so Table 4 has nothing to add; name others too")
-    costs = frame(students, STUDENTS_COLUMNS)
+    costs = frame(students, STUDENT_COLUMNS)
     whole = select_axis(costs[costs["step"] == main.steps], main)
     own = dict(zip(whole["method"], evaluations(whole), strict=True))
     reference = FIRST[0] if FIRST[0] in own else next(iter(own))
     compute = equal_compute(costs, main, own[reference])
-    rows = select_axis(frame(metrics, METRICS_COLUMNS), main, ("steps", "pool"))
+    rows = select_axis(frame(metrics, METRIC_COLUMNS), main, ("steps", "pool"))
     trained = among(rows, sets_of(config, numbers, ("steps", "pool")))
     updates = select_axis(trained[trained["step"] == trained["steps"]], main)
     require(rows.loc[[*updates.index, *rows.index[rows["step"].isna()]]], sets_of(config, numbers), metrics)

@@ -7,9 +7,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from directcm.analysis.data.collect import COMPARISONS_COLUMNS, METRICS_COLUMNS
 from directcm.analysis.data.selection import FLOOR, describe, main_runs, main_setting, sampling_numbers, select_axis
-from directcm.analysis.data.tidy import frame, number, rounded
+from directcm.analysis.data.tidy import COMPARISON_COLUMNS, METRIC_COLUMNS, frame, number, rounded
 from directcm.analysis.page import plain
 from directcm.analysis.tables.cells import A, B, significant, tests_of, winner
 from directcm.analysis.tables.sheet import Cell, Head, Row, Sheet, Tex
@@ -25,7 +24,7 @@ EXHIBITS = {
     "table_comparison": {"title": "CM minus Direct CM, tested", "takes": "metrics comparisons", "needs": "pair"}
 }
 
-COMPARISON_COLUMNS = [
+COLUMNS = [
     "steps", "metric", "reference", "cm", "direct_cm", "floor", "difference", "low", "high", "level", "p", "p_prompts",
     "test", "n", "n_seeds", "seeds_agree", "dim", "reading",
 ]  # fmt: skip
@@ -55,7 +54,7 @@ def reading(comparison: Mapping[str, Any], alpha: float) -> str:
 
 
 def rows(metrics: str | Path, comparisons: str | Path, config: Config) -> list[dict[str, Any]]:
-    """The lines of its CSV (COMPARISON_COLUMNS); nothing is written.
+    """The lines of its CSV (COLUMNS); nothing is written.
 
     `floor` is the teacher's distance to its own samples from other noise.
     """
@@ -64,10 +63,10 @@ def rows(metrics: str | Path, comparisons: str | Path, config: Config) -> list[d
     main, fewest = main_setting(config), sampling_numbers(config)[0]
     found = {
         (row["metric"], row["reference"]): row
-        for row in tests_of(select_axis(frame(comparisons, COMPARISONS_COLUMNS), main)).values()
+        for row in tests_of(select_axis(frame(comparisons, COMPARISON_COLUMNS), main)).values()
         if row["a_step"] == main.steps and row["sampling_steps"] == fewest
     }
-    teachers = select_axis(frame(metrics, METRICS_COLUMNS), main)
+    teachers = select_axis(frame(metrics, METRIC_COLUMNS), main)
     floors = teachers[(teachers["row"] == FLOOR) & (teachers["reference"] == "teacher")].set_index("metric")["value"]
     out = []
     for metric, reference in ((m, r) for m in config.metric_names() for r in METRICS[m].references if (m, r) in found):
@@ -77,7 +76,7 @@ def rows(metrics: str | Path, comparisons: str | Path, config: Config) -> list[d
             "floor": floors.get(metric, math.nan) if reference == "teacher" else math.nan,
         }  # fmt: skip
         own |= {name: number(line[name]) for name in ("n", "n_seeds", "seeds_agree", "dim")}
-        out.append({name: rounded(own[name]) for name in COMPARISON_COLUMNS})
+        out.append({name: rounded(own[name]) for name in COLUMNS})
     if not out:
         raise UserError(
             f"{comparisons}: no comparison of CM and Direct CM with {main.words}; compare this setting and collect again"
@@ -88,7 +87,7 @@ def rows(metrics: str | Path, comparisons: str | Path, config: Config) -> list[d
 def write(metrics: str | Path, comparisons: str | Path, config: Config, out: Path) -> list[dict[str, Any]]:
     """Write `rows` as CSV, LaTeX and HTML; returns them."""
     found = rows(metrics, comparisons, config)
-    write_csv(out, found, COMPARISON_COLUMNS)
+    write_csv(out, found, COLUMNS)
     alpha = config.statistics.alpha
     what = f"{found[0]['steps']} sampling step{'s' * (found[0]['steps'] != 1)}"
     level = " or ".join(dict.fromkeys(f"{100 * row['level']:g}" for row in found if row["level"] is not None))

@@ -22,9 +22,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from directcm.analysis.data.collect import COMPARISONS_COLUMNS
 from directcm.analysis.data.selection import base_setting, main_setting, sampling_numbers, select_axis
-from directcm.analysis.data.tidy import frame, keys_of
+from directcm.analysis.data.tidy import COMPARISON_COLUMNS, frame, keys_of
 from directcm.analysis.tables.claim import (
     ALONG,
     METHOD,
@@ -329,5 +328,5 @@ def verdicts_of(claims_yaml: str | Path, comparisons_csv: str | Path, config: Co
 
     Raises UserError for a claim that is not one, and for a comparisons.csv that lacks columns or holds no numbers.
     """
-    rows = frame(comparisons_csv, COMPARISONS_COLUMNS, empty=True)
+    rows = frame(comparisons_csv, COMPARISON_COLUMNS, empty=True)
     return judge(about(read_claims(claims_yaml), config), rows, config, comparisons_csv)
