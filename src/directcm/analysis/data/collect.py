@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from directcm.analysis.data import tidy
+from directcm.analysis.data.compare import metrics_of
 from directcm.config import RUN_AXES, Axes, Ode, Run, spell
 from directcm.config.registry import START_POINTS, methods
 from directcm.config.specs import METHODS, METRICS
@@ -84,30 +85,6 @@ def _run_of(kind: type[A], content: Any, path: Path) -> A:
     return kind.of(run, f"{path}: its run", "delete the folder and run again")
 
 
-def _metrics_of(artifact: Artifact) -> dict[str, Any]:
-    """A metrics.json with the keys that the analysis relies on."""
-    path = artifact.folder / "metrics.json"
-    content = artifact.json("metrics.json")
-    missing = [k for k in ("row", "steps", "run", "metrics") if not isinstance(content, dict) or k not in content]
-    if missing:
-        raise UserError(f"{path}: lacks {', '.join(missing)}; delete the folder and evaluate again")
-    if content["row"] not in tidy.ROWS:
-        raise UserError(f"{path}: row is {content['row']!r}, expected one of {', '.join(tidy.ROWS)}")
-    if not isinstance(content["metrics"], list) or not all(isinstance(item, dict) for item in content["metrics"]):
-        raise UserError(f"{path}: metrics is not a list of values; delete the folder and evaluate again")
-    for item in content["metrics"]:
-        spec = METRICS.get(item.get("metric", ""))
-        if spec is None or item.get("reference") not in spec.references:
-            raise UserError(
-                f"{path}: unknown metric {item.get('metric')!r} against {item.get('reference')!r}; evaluate again"
-            )
-        if "value" not in item or not isinstance(item["value"], int | float | None):
-            raise UserError(
-                f"{path}: {item['metric']} against {item['reference']} has no number as its value; evaluate again"
-            )
-    return content
-
-
 def _set_of(name: str, where: Path) -> tuple[int, int]:
     """(optimiser step, sampling steps) of a part "step~250,sampling_steps~1"."""
     found = re.fullmatch(r"step~(\d+),sampling_steps~(\d+)", name)
@@ -138,7 +115,7 @@ def metrics_table(paths: Sequence[str | Path]) -> pd.DataFrame:
     noises: dict[bool, tuple[str, Path]] = {}
     sizes: dict[tuple[str, str], tuple[tuple[Any, ...], Path]] = {}
     for artifact, part in (item for path in paths for item in _evaluated(Path(path))):
-        path, content = artifact.folder / "metrics.json", _metrics_of(artifact)
+        path, content = artifact.folder / "metrics.json", metrics_of(artifact)
         row, steps = content["row"], content["steps"]
         teacher = row in (tidy.TEACHER, tidy.FLOOR)
         run = _run_of(Ode if teacher else Run, content, path)

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from threadpoolctl import threadpool_limits
 
-from directcm.analysis.data.tidy import COMPARISON_COLUMNS, frame, save
+from directcm.analysis.data.tidy import COMPARISON_COLUMNS, ROWS, frame, save
 from directcm.config import ODE_AXES, Run, Setting, Statistics, spell
 from directcm.config.registry import FIRST
 from directcm.config.specs import METHODS, METRICS
@@ -121,6 +121,25 @@ def _per_sample(items: Sequence[Evaluation], metric: str, rows: pd.Index) -> np.
     return np.array([item.per_sample[metric] for item in items])
 
 
+def metrics_of(artifact: Artifact, *more: str) -> dict[str, Any]:
+    """A metrics.json with the keys that the analysis relies on, and `more`; UserError where it is none."""
+    path, content = artifact.folder / "metrics.json", artifact.json("metrics.json")
+    wanted = ("row", "steps", "run", "metrics", *more)
+    if missing := [k for k in wanted if not isinstance(content, dict) or k not in content]:
+        raise UserError(f"{path}: lacks {', '.join(missing)}; delete the folder and evaluate again")
+    if content["row"] not in ROWS:
+        raise UserError(f"{path}: row is {content['row']!r}, expected one of {', '.join(ROWS)}")
+    if not isinstance(content["metrics"], list) or not all(isinstance(item, dict) for item in content["metrics"]):
+        raise UserError(f"{path}: metrics is not a list of values; delete the folder and evaluate again")
+    for item in content["metrics"]:
+        spec, named = METRICS.get(item.get("metric", "")), f"{item.get('metric')!r} against {item.get('reference')!r}"
+        if spec is None or item.get("reference") not in spec.references:
+            raise UserError(f"{path}: unknown metric {named}; evaluate again")
+        if "value" not in item or not isinstance(item["value"], int | float | None):
+            raise UserError(f"{path}: {named} has no number as its value; evaluate again")
+    return content
+
+
 def _other(run: Run, setting: Setting, others: Sequence[Across]) -> Across | None:
     """Which of `others` a run of another setting is."""
     for method, axis, value in others:
@@ -131,12 +150,7 @@ def _other(run: Run, setting: Setting, others: Sequence[Across]) -> Across | Non
 
 def _read(artifact: Artifact, setting: Setting, others: Sequence[Across] = ()) -> tuple[Across | None, Evaluation]:
     """A metrics artefact of a student of this setting, or which of `others` it is; UserError where it is neither or not readable."""
-    path = artifact.folder / "metrics.json"
-    content = artifact.json("metrics.json")
-    wanted = ("row", "step", "steps", "run", "metrics", "fingerprints")
-    missing = [k for k in wanted if not isinstance(content, dict) or k not in content]
-    if missing:
-        raise UserError(f"{path}: lacks {', '.join(missing)}; delete the folder and evaluate again")
+    path, content = artifact.folder / "metrics.json", metrics_of(artifact, "step", "fingerprints")
     run = Run.of(content["run"], f"{path}: its run", "evaluate it again")
     if content["row"] != METHODS.get(run.method):
         raise UserError(f"{path}: row is {content['row']!r} but method {run.method!r}; evaluate again")
@@ -146,10 +160,6 @@ def _read(artifact: Artifact, setting: Setting, others: Sequence[Across] = ()) -
             raise UserError(
                 f"{path}: {axis} is {value}, but the setting compared has {getattr(setting, axis)}; pass the runs of one setting"
             )
-    for item in content["metrics"]:
-        spec = METRICS.get(item["metric"])
-        if spec is None or item["reference"] not in spec.references:
-            raise UserError(f"{path}: unknown metric {item['metric']!r} against {item['reference']!r}; evaluate again")
     values = {(item["metric"], item["reference"]): item for item in content["metrics"]}
     steps = int(content["step"]), int(content["steps"])
     return other, Evaluation(run, *steps, values, content["fingerprints"], artifact)

@@ -64,6 +64,7 @@ SPELLED = (*RUN_AXES, "time")
 WHOLE = (
     "step", "a_step", "b_step", "sampling_steps", "n", "n_reference", "n_seeds", "dim", "seeds_agree", "trainable_parameters",
     "pairs", "distinct_pairs", "student_forwards", "student_backwards", "teacher_forwards", "target_forwards",
+    "n_settings", "settings_agree", "test",
 )  # fmt: skip
 
 Row = Mapping[str, str]
@@ -107,16 +108,18 @@ def frame(
 
 
 def save(path: str | Path, table: pd.DataFrame) -> None:
-    """Write a tidy table as `frame` reads it: axes as paths spell them, counts as whole numbers, ten digits of all else."""
+    """Write a table as CSV, as `frame` reads it: axes as paths spell them, counts as whole numbers, ten digits of all else."""
+    import pandas as pd
     from pandas.api.types import is_numeric_dtype
 
-    columns: dict[str, Sequence[Any]] = {}
+    shown: dict[str, Callable[[Any], Any]] = dict.fromkeys(SPELLED, spell) | dict.fromkeys(WHOLE, number)
+    columns = {}
     for name in table:
-        shown = spell if name in SPELLED else number if name in WHOLE else rounded
-        numeric = is_numeric_dtype(table[name])
-        columns[name] = [None if math.isnan(x) else shown(x) for x in table[name]] if numeric else list(table[name])
-    rows = [dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)]
-    write_csv(path, rows, list(columns))
+        own = shown.get(name, rounded) if is_numeric_dtype(table[name]) else str
+        columns[name] = [None if pd.isna(x) else own(x) for x in table[name]]
+    write_csv(
+        path, [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)], list(columns)
+    )
 
 
 def keys_of(table: pd.DataFrame, columns: Iterable[str]) -> list[tuple[Any, ...]]:

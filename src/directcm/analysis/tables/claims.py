@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from directcm.analysis.data.selection import describe, main_setting, sampling_numbers
-from directcm.analysis.data.tidy import rounded
+from directcm.analysis.data.tidy import save
 from directcm.analysis.page import plain, write_page
 from directcm.analysis.tables.claim import ALONG, MORE, SAMPLING, STEP
 from directcm.analysis.tables.sheet import write_tex
@@ -26,9 +26,9 @@ from directcm.analysis.tables.verdict import (
     verdicts_of,
     worded,
 )
-from directcm.config import SETTING_AXES, Config, spell
+from directcm.config import SETTING_AXES, Config
 from directcm.config.specs import METRICS
-from directcm.runtime.artifacts import read_csv, write_csv, write_json
+from directcm.runtime.artifacts import read_csv, write_json
 
 SYMBOLS = {HOLDS: "✓", FAILS: "✗", UNDECIDED: "?", UNTESTABLE: "–", NOT_RUN: "○"}
 GROUPS = {"paper": "The paper's claims", "ours": "Our own", "others": "Claims of other papers"}
@@ -240,30 +240,20 @@ def in_groups(verdicts: Sequence[Verdict], config: Config) -> list[dict[str, Any
 def _rows(verdict: Verdict, alpha: float) -> list[dict[str, Any]]:
     """A claim's lines of claims.csv: one per test and setting, or one alone where it was not tested."""
     claim = verdict.claim
-    whole = {
-        "id": claim.id, "source": claim.source, "where": claim.where, "says": claim.says, "verdict": verdict.verdict,
-        "reason": verdict.reason, "quantifier": claim.quantifier, "p_for": rounded(verdict.p_for),
-        "p_against": rounded(verdict.p_against), "p": rounded(verdict.p), "p_holm": rounded(verdict.p_holm), "alpha": alpha,
-        "n_settings": verdict.settings or None, "settings_agree": verdict.agree if verdict.lines else None,
-    }  # fmt: skip
+    whole = {name: getattr(claim, name) for name in ("id", "source", "where", "says", "quantifier")}
+    whole |= {name: getattr(verdict, name) for name in ("verdict", "reason", "p_for", "p_against", "p", "p_holm")}
+    whole |= {"alpha": alpha, "n_settings": verdict.settings, "settings_agree": verdict.agree}
     if not verdict.lines:
-        return [dict.fromkeys(COLUMNS) | whole]
-    out = []
-    for line in verdict.lines:
-        test = claim.tests[line.test - 1]
-        kept = ("what", "a", "b", "reference", "level", "mean_a", "mean_b", "difference", "low", "high", "p_prompts")
-        spelled = (*SETTING_AXES, "a_step", "b_step", "sampling_steps", "n", "n_seeds")
-        out.append(
-            {
-                **whole, "test": line.test, "metric": line.metric, "stands_in_for": stand_in_for(line.metric, test.metric),
-                "claimed_sign": "+" if line.sign > 0 else "-", **{name: rounded(line.row[name]) for name in kept},
-                **{name: spell(line.row[name]) for name in spelled}, "relative_percent": rounded(line.relative),
-                "p_crossed": rounded(line.row["p"]),
-                "p_cautious": rounded(line.p_cautious), "p_test_for": rounded(line.p_for), "p_test_against": rounded(line.p_against),
-                "decisive": "yes" if line is verdict.decisive else "no",
-            }
-        )  # fmt: skip
-    return out
+        return [whole | {"n_settings": None, "settings_agree": None}]
+    return [
+        {
+            **line.row, **whole, "test": line.test, "stands_in_for": stand_in_for(line.metric, claim.tests[line.test - 1].metric),
+            "claimed_sign": "+" if line.sign > 0 else "-", "relative_percent": line.relative, "p_crossed": line.row["p"],
+            "p_cautious": line.p_cautious, "p_test_for": line.p_for, "p_test_against": line.p_against,
+            "decisive": "yes" if line is verdict.decisive else "no",
+        }
+        for line in verdict.lines
+    ]  # fmt: skip
 
 
 def claims(
@@ -276,9 +266,12 @@ def claims(
     out_json: str | Path,
 ) -> list[Verdict]:
     """Write the verdicts: every number as CSV (COLUMNS), LaTeX, a page, and {id: verdict} as JSON. Errors: `verdicts_of`."""
+    import pandas as pd
+
     verdicts = verdicts_of(claims_yaml, comparisons_csv, config)
     groups, sentence, remarks = in_groups(verdicts, config), scale(config), notes(verdicts, config)
-    write_csv(out_csv, [row for v in verdicts for row in _rows(v, config.statistics.alpha)], COLUMNS)
+    rows = [row for v in verdicts for row in _rows(v, config.statistics.alpha)]
+    save(out_csv, pd.DataFrame(rows, columns=COLUMNS))
     write_tex(out_tex, "tables/claims.tex", groups=groups, scale=sentence, notes=remarks)
     title = "The claims, and what holds here"
     write_page(out_html, "tables/claims.html", title=title, scale=sentence, groups=groups, notes=remarks)

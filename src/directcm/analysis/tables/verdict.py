@@ -254,22 +254,16 @@ def _combined(claim: Claim, lines: Sequence[Line]) -> tuple[float, float, Line]:
     for line in lines:
         groups.setdefault(line.setting, []).append(line)
     # Within a setting all tests must succeed, so the weakest speaks for it, and any of k may speak against it.
-    own = [
-        (
-            max(line.p_for for line in group),
-            min(1.0, len(group) * min(line.p_against for line in group)),
-            max(group, key=lambda line: (line.p_for, -line.effect)),
-            min(group, key=lambda line: (line.p_against, line.effect)),
-        )
-        for group in groups.values()
-    ]
+    weak = [max(group, key=lambda line: (line.p_for, -line.effect)) for group in groups.values()]
+    strong = [min(group, key=lambda line: (line.p_against, line.effect)) for group in groups.values()]
+    against = [min(1.0, len(g) * line.p_against) for g, line in zip(groups.values(), strong, strict=True)]
     # Of k settings the hardest counts where all must hold, k times the easiest where one will do.
     every = claim.quantifier == "every"
-    weakest = (max if every else min)(own, key=lambda o: (o[0], -o[2].effect))
-    contrary = (min if every else max)(own, key=lambda o: (o[1], o[3].effect))
-    p_for = min(1.0, weakest[0] * (1 if every else len(own)))
-    p_against = min(1.0, contrary[1] * (len(own) if every else 1))
-    return p_for, p_against, contrary[3] if p_against < p_for else weakest[2]
+    weakest = (max if every else min)(weak, key=lambda line: (line.p_for, -line.effect))
+    contrary = (min if every else max)(zip(against, strong, strict=True), key=lambda found: (found[0], found[1].effect))
+    p_for = min(1.0, weakest.p_for * (1 if every else len(weak)))
+    p_against = min(1.0, contrary[0] * (len(weak) if every else 1))
+    return p_for, p_against, contrary[1] if p_against < p_for else weakest
 
 
 def judge(claims: Sequence[Claim], rows: pd.DataFrame, config: Config, path: str | Path) -> list[Verdict]:
