@@ -9,8 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from directcm.analysis.data.selection import FLOOR, TEACHER
-from directcm.analysis.data.tidy import COMPARISON_COLUMNS, METRIC_COLUMNS
+from directcm.analysis.data.tidy import COMPARISON_COLUMNS, FLOOR, METRIC_COLUMNS, TEACHER
 from directcm.config import Config, load_config
 from directcm.config.registry import methods
 from directcm.config.specs import METHODS, METRICS

@@ -13,7 +13,8 @@ from html.parser import HTMLParser
 import numpy as np
 import pytest
 
-from directcm.analysis.data.selection import FLOOR, main_runs
+from directcm.analysis.data.selection import main_runs
+from directcm.analysis.data.tidy import FLOOR
 from directcm.analysis.tables.cells import COLUMNS, paper_value
 from directcm.analysis.tables.sheet import latex
 from directcm.analysis.tables.table1 import text

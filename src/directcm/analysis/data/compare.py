@@ -140,21 +140,14 @@ def metrics_of(artifact: Artifact, *more: str) -> dict[str, Any]:
     return content
 
 
-def _other(run: Run, setting: Setting, others: Sequence[Across]) -> Across | None:
-    """Which of `others` a run of another setting is."""
-    for method, axis, value in others:
-        if run.method == method and run.setting == setting.at(**{axis: value}):
-            return method, axis, value
-    return None
-
-
 def _read(artifact: Artifact, setting: Setting, others: Sequence[Across] = ()) -> tuple[Across | None, Evaluation]:
     """A metrics artefact of a student of this setting, or which of `others` it is; UserError where it is neither or not readable."""
     path, content = artifact.folder / "metrics.json", metrics_of(artifact, "step", "fingerprints")
     run = Run.of(content["run"], f"{path}: its run", "evaluate it again")
     if content["row"] != METHODS.get(run.method):
         raise UserError(f"{path}: row is {content['row']!r} but method {run.method!r}; evaluate again")
-    other = _other(run, setting, others)
+    crossed = ((one, setting.at(**{one[1]: one[2]})) for one in others if one[0] == run.method)
+    other = next((one for one, theirs in crossed if run.setting == theirs), None)
     for axis, value in run.setting.axes().items():
         if other is None and value != getattr(setting, axis):
             raise UserError(
@@ -186,28 +179,26 @@ class _Inputs:
             )
         return found
 
-    def reference(self, items: Sequence[Evaluation], extractor: str, against: str) -> Features:
-        """The reference features, if they are those that every set's metrics were computed against."""
-        found = self.references[against].get(extractor)
-        if found is None:
-            raise UserError(
-                f"compare: {extractor} features of the {against} are missing; run the features step for them"
-            )
-        for item in items:
-            if item.fingerprints.get(f"features_{against}_{extractor}") != found.artifact.fingerprint:
-                raise UserError(
-                    f"{item.path}: was computed against other {against} features than {found.artifact.folder}; "
-                    "pass the right ones, or evaluate again"
-                )
-        return found
-
     def stacked(
         self, groups: Sequence[Sequence[Evaluation]], extractor: str, against: str, n: int
     ) -> tuple[list[np.ndarray], np.ndarray]:
-        """The first n rows of each group's features, (S, n, D) each, and of their reference (n, D)."""
+        """The first n rows of each group's features, (S, n, D) each, and of their reference (n, D).
+
+        UserError unless these are the features that every set's metrics were computed on and against.
+        """
         import numpy as np
 
-        reference = self.reference([item for group in groups for item in group], extractor, against)
+        reference = self.references[against].get(extractor)
+        if reference is None:
+            raise UserError(
+                f"compare: {extractor} features of the {against} are missing; run the features step for them"
+            )
+        for item in (item for group in groups for item in group):
+            if item.fingerprints.get(f"features_{against}_{extractor}") != reference.artifact.fingerprint:
+                raise UserError(
+                    f"{item.path}: was computed against other {against} features than {reference.artifact.folder}; "
+                    "pass the right ones, or evaluate again"
+                )
         arrays = []
         for group in groups:
             own = [self.of(item, extractor) for item in group]
@@ -320,16 +311,13 @@ def _wanted(pairing: _Pairing, key: tuple[str, str], claimed: Sequence[tuple[str
     return claimed is None or ours or key in claimed
 
 
-def _agree(
-    found: Sequence[float], stated: Sequence[float], scale: Sequence[float], item: Evaluation, metric: str
-) -> None:
+def _agree(found: np.ndarray, stated: np.ndarray, scale: np.ndarray, item: Evaluation, metric: str) -> None:
     """Raise a UserError where a difference computed here is not that of the metrics: these are not their features."""
-    for mine, theirs, size in zip(found, stated, scale, strict=True):
-        if abs(mine - theirs) > 1e-5 * size + 1e-9:
-            raise UserError(
-                f"{item.path}: {metric} differs by {theirs:.6g} in the metrics and by {mine:.6g} from their features or "
-                "per_sample.csv; evaluate again"
-            )
+    for place in (abs(found - stated) > 1e-5 * scale + 1e-9).nonzero()[0][:1]:
+        raise UserError(
+            f"{item.path}: {metric} differs by {stated[place]:.6g} in the metrics and by {found[place]:.6g} from their features or "
+            "per_sample.csv; evaluate again"
+        )
 
 
 def _row(
@@ -344,9 +332,8 @@ def _row(
     entries_a, entries_b = ([item.values[key] for item in group] for group in (pairing.a, pairing.b))
     if any(e["value"] is None for e in (*entries_a, *entries_b)):
         return None
-    values_a, values_b = ([float(e["value"]) for e in entries] for entries in (entries_a, entries_b))
-    per_seed = np.array(values_a) - np.array(values_b)
-    scale = [abs(x) + abs(y) for x, y in zip(values_a, values_b, strict=True)]
+    values_a, values_b = (np.array([e["value"] for e in entries], float) for entries in (entries_a, entries_b))
+    per_seed, scale = values_a - values_b, abs(values_a) + abs(values_b)
     n = int(entries_a[0]["n"])
     test, p_prompts, variance = SEEDS, None, None
     if METRICS[metric].per_sample:
@@ -357,7 +344,7 @@ def _row(
                 f"{pairing.a[0].path}: {metric} has n = {n}, but per_sample.csv {len(rows)} rows; evaluate again"
             )
         result = inference.paired_bootstrap(a, b, statistics.bootstrap, seed, statistics.level)
-        _agree(result.per_seed.tolist(), per_seed.tolist(), scale, pairing.a[0], metric)
+        _agree(result.per_seed, per_seed, scale, pairing.a[0], metric)
         test, p_prompts, variance = BOOTSTRAP, result.p, result.variance
     elif metric in DISTANCES:
         extractor = METRICS[metric].extractor
@@ -367,7 +354,7 @@ def _row(
             own = inference.frechet_difference_test(x, y, against, statistics.permutations, seed)
         else:
             own = inference.kernel_difference_test(x, y, against, DISTANCES[metric], statistics.permutations, seed)
-        _agree(own.per_seed.tolist(), per_seed.tolist(), scale, pairing.a[0], metric)
+        _agree(own.per_seed, per_seed, scale, pairing.a[0], metric)
         test, p_prompts, variance = PERMUTATION, own.p, own.variance
     whole = inference.crossed(per_seed, variance, n, statistics.level)
     first, second = pairing.a[0], pairing.b[0]

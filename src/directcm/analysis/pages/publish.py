@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from directcm.analysis.data import tidy
-from directcm.analysis.data.selection import FLOOR, main_runs, main_setting, sampling_numbers, steps_label
+from directcm.analysis.data.selection import main_runs, main_setting, sampling_numbers, steps_label
 from directcm.analysis.figures.figure_map import inverted
 from directcm.analysis.tables import claims, table1, table4, table_comparison
 from directcm.analysis.tables.claim import METHOD, about, read_claims
@@ -207,7 +207,7 @@ def _table1_text(rows: Sequence[Row]) -> str:
     head = ["metric"]
     for column in columns:
         steps = next(int(row["steps"]) for row in rows if row["row"] == column)
-        head.append(f"{column} (the floor)" if column == FLOOR else f"{column} ({steps_label(steps)})")
+        head.append(f"{column} (the floor)" if column == tidy.FLOOR else f"{column} ({steps_label(steps)})")
     body = []
     for metric, reference in lines:
         spec, own = METRICS[metric], [cells.get((column, metric, reference)) for column in columns]

@@ -12,8 +12,19 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from directcm.analysis.data.selection import FLOOR, ROWS, TEACHER, main_setting, select_axis, select_runs, steps_label
-from directcm.analysis.data.tidy import COMPARISON_COLUMNS, METRIC_COLUMNS, frame, keys_of, mean_sd, number, rounded
+from directcm.analysis.data.selection import main_setting, select_axis, select_runs, steps_label
+from directcm.analysis.data.tidy import (
+    COMPARISON_COLUMNS,
+    FLOOR,
+    METRIC_COLUMNS,
+    ROWS,
+    TEACHER,
+    frame,
+    keys_of,
+    mean_sd,
+    number,
+    rounded,
+)
 from directcm.analysis.tables.text import defined
 from directcm.config import ODE_AXES, RUN_AXES, SETTING_AXES, Config, Run
 from directcm.config.registry import FIRST
@@ -51,8 +62,8 @@ class Value:
     n_seeds: int
     n_samples: int
     paper: float | None
-    n_reference: int | None
-    dim: int | None
+    n_reference: float | None
+    dim: float | None
     flags: tuple[str, ...]
     place: Place
     best: bool = False

@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from directcm.analysis.data.selection import FLOOR, describe, main_runs, main_setting, sampling_numbers, select_axis
-from directcm.analysis.data.tidy import COMPARISON_COLUMNS, METRIC_COLUMNS, frame, number, rounded
+from directcm.analysis.data.selection import describe, main_runs, main_setting, sampling_numbers, select_axis
+from directcm.analysis.data.tidy import COMPARISON_COLUMNS, FLOOR, METRIC_COLUMNS, frame, number, save
 from directcm.analysis.page import plain
 from directcm.analysis.tables.cells import A, B, significant, tests_of, winner
 from directcm.analysis.tables.sheet import Cell, Head, Row, Sheet, Tex
@@ -18,7 +18,6 @@ from directcm.config import Config
 from directcm.config.registry import FIRST
 from directcm.config.specs import METRICS
 from directcm.errors import UserError
-from directcm.runtime.artifacts import write_csv
 
 EXHIBITS = {
     "table_comparison": {"title": "CM minus Direct CM, tested", "takes": "metrics comparisons", "needs": "pair"}
@@ -76,7 +75,7 @@ def rows(metrics: str | Path, comparisons: str | Path, config: Config) -> list[d
             "floor": floors.get(metric, math.nan) if reference == "teacher" else math.nan,
         }  # fmt: skip
         own |= {name: number(line[name]) for name in ("n", "n_seeds", "seeds_agree", "dim")}
-        out.append({name: rounded(own[name]) for name in COLUMNS})
+        out.append({name: own[name] for name in COLUMNS})
     if not out:
         raise UserError(
             f"{comparisons}: no comparison of CM and Direct CM with {main.words}; compare this setting and collect again"
@@ -86,11 +85,13 @@ def rows(metrics: str | Path, comparisons: str | Path, config: Config) -> list[d
 
 def write(metrics: str | Path, comparisons: str | Path, config: Config, out: Path) -> list[dict[str, Any]]:
     """Write `rows` as CSV, LaTeX and HTML; returns them."""
+    import pandas as pd
+
     found = rows(metrics, comparisons, config)
-    write_csv(out, found, COLUMNS)
+    save(out, pd.DataFrame(found))
     alpha = config.statistics.alpha
     what = f"{found[0]['steps']} sampling step{'s' * (found[0]['steps'] != 1)}"
-    level = " or ".join(dict.fromkeys(f"{100 * row['level']:g}" for row in found if row["level"] is not None))
+    level = " or ".join(dict.fromkeys(f"{100 * row['level']:g}" for row in found))
     about: dict[str, Any] = {
         "name": "table_comparison", "title": "CM minus Direct CM, paired by seed and prompt", "settings": plain(describe(config)),
         "corner": "Metric", "notes": _notes(found, config), "spoken": "",
@@ -115,14 +116,12 @@ def write(metrics: str | Path, comparisons: str | Path, config: Config, out: Pat
 def _cells(row: Mapping[str, Any], alpha: float) -> dict[str, Cell]:
     """Column → cell."""
     decimals = METRICS[row["metric"]].decimals
-    lower = METRICS[row["metric"]].better == "lower"
-    sure = row["p"] is not None and row["p"] < alpha and (row["p_prompts"] is None or row["p_prompts"] < alpha)
-    better = row["difference"] is not None and (row["difference"] < 0) == lower
+    sure, who = significant(row, alpha), winner(row)
     # A difference is smaller than what it is a difference of.
     difference, low, high = (fixed(row[name], decimals + 1, True) for name in ("difference", "low", "high"))
     return {
-        A: Cell(fixed(row["cm"], decimals), sure and better),
-        B: Cell(fixed(row["direct_cm"], decimals), sure and not better),
+        A: Cell(fixed(row["cm"], decimals), sure and who == A),
+        B: Cell(fixed(row["direct_cm"], decimals), sure and who == B),
         "Floor": Cell(fixed(row["floor"], decimals)),
         "CM − Direct CM": Cell(difference),
         "Interval": Cell(f"[{low}, {high}]"),
