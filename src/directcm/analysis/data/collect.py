@@ -174,37 +174,28 @@ def _count(artifact: Artifact, name: str) -> int:
     return value
 
 
-class _Targets:
-    """What solving cost, per target, of the shards that a student was trained on."""
+def _solving(shards: Mapping[Artifact, Ode], student: Artifact, run: Run) -> tuple[float, float | None]:
+    """(mean teacher forwards, mean seconds) per target of a student; seconds are None where a shard's are not recorded.
 
-    def __init__(self, paths: Sequence[str | Path]) -> None:
-        self.shards = [open_artifact(path, "targets") for path in paths]
-        self.odes = [_run_of(Ode, {"run": shard.settings}, shard.folder / MANIFEST) for shard in self.shards]
-
-    def of(self, student: Artifact, run: Run) -> list[Artifact]:
-        """The shards whose fingerprints the student's manifest names, else all of its ODE and start points."""
-        wanted = {value for key, value in student.manifest["inputs"].items() if key.startswith("targets")}
-        found = [shard for shard in self.shards if shard.fingerprint in wanted]
-        if not found:
-            start_points = methods()[run.method].targets
-            own = [s for s, ode in zip(self.shards, self.odes, strict=True) if ode == run.ode]
-            found = [s for s in own if s.settings.get("coupling", START_POINTS[0]) == start_points]
-        if not found:
-            raise UserError(f"{student.folder}: its targets' manifests were not given; pass all targets of its ODE")
-        return found
-
-    def cost(self, student: Artifact, run: Run) -> tuple[float, float | None]:
-        """(mean teacher forwards, mean seconds) per target; seconds are None where a shard's are not recorded."""
-        shards = self.of(student, run)
-        solved = sum(_count(shard, "targets") for shard in shards)
-        if not solved:
-            raise UserError(f"{shards[0].folder}: holds no targets; delete the folder and run again")
-        recorded = [_provenance(shard) for shard in shards]
-        # A process's own seconds hold its start-up too, which a student's do not.
-        clocks = [_seconds(found.get("solving_seconds", found.get("seconds"))) for found in recorded]
-        known = [c for c in clocks if c is not None]
-        seconds = math.fsum(known) / solved if len(known) == len(clocks) else None
-        return sum(_count(shard, "teacher_forwards") for shard in shards) / solved, seconds
+    Of the shards whose fingerprints the student's manifest names, else of all of its ODE and start points.
+    """
+    wanted = {value for key, value in student.manifest["inputs"].items() if key.startswith("targets")}
+    start_points = methods()[run.method].targets
+    alike = [s for s, ode in shards.items() if ode == run.ode]
+    found = [shard for shard in shards if shard.fingerprint in wanted] or [
+        shard for shard in alike if shard.settings.get("coupling", START_POINTS[0]) == start_points
+    ]
+    if not found:
+        raise UserError(f"{student.folder}: its targets' manifests were not given; pass all targets of its ODE")
+    solved = sum(_count(shard, "targets") for shard in found)
+    if not solved:
+        raise UserError(f"{found[0].folder}: holds no targets; delete the folder and run again")
+    recorded = [_provenance(shard) for shard in found]
+    # A process's own seconds hold its start-up too, which a student's do not.
+    clocks = [_seconds(one.get("solving_seconds", one.get("seconds"))) for one in recorded]
+    known = [clock for clock in clocks if clock is not None]
+    seconds = math.fsum(known) / solved if len(known) == len(clocks) else None
+    return sum(_count(shard, "teacher_forwards") for shard in found) / solved, seconds
 
 
 def students_table(
@@ -217,7 +208,10 @@ def students_table(
     used so far, none counted twice, times the mean over the targets of the shards trained on, and the same for the seconds: "solving_seconds"
     of the shards' provenance, else the whole processes'. A step is listed if the student's manifest or `evaluated` (metrics.csv) names it.
     """
-    solved = _Targets(targets)
+    shards = {
+        shard: _run_of(Ode, {"run": shard.settings}, shard.folder / MANIFEST)
+        for shard in (open_artifact(path, "targets") for path in targets)
+    }
     steps_of: dict[tuple[Any, ...], set[int]] = {}
     for *axes, step in (
         tidy.keys_of(evaluated.dropna(subset="step"), (*RUN_AXES, "step")) if evaluated is not None else ()
@@ -236,7 +230,7 @@ def students_table(
         clocks = _provenance(student).get("seconds_at")
         clocks = clocks if isinstance(clocks, dict) else {}
         declared = methods()[run.method]
-        forwards, seconds = solved.cost(student, run) if declared.targets else (0.0, 0.0)
+        forwards, seconds = _solving(shards, student, run) if declared.targets else (0.0, 0.0)
         steps = {*steps_of.get(tuple(run.axes().values()), ()), *(student.settings.get("snapshots") or ()), run.steps}
         for step in sorted(steps):
             pairs = drawn * step // run.steps

@@ -46,10 +46,8 @@ COLUMNS = [
 def _digits(value: float, metric: str, signed: bool = False) -> str:
     """A value at its metric's decimals, with a true minus; one that would be rounded away at two significant digits."""
     decimals = METRICS[metric].decimals
-    text = f"{value:{'+' if signed else ''}.{decimals}f}"
-    if value and abs(value) < 5 * 10**-decimals:
-        text = f"{value:{'+' if signed else ''}.1e}"
-    return text.replace("-", "−")
+    form = ".1e" if value and abs(value) < 5 * 10**-decimals else f".{decimals}f"
+    return f"{value:{'+' if signed else ''}{form}}".replace("-", "−")
 
 
 def _p(value: float | None) -> str:

@@ -266,48 +266,46 @@ def _combined(claim: Claim, lines: Sequence[Line]) -> tuple[float, float, Line]:
     return p_for, p_against, contrary[1] if p_against < p_for else weakest
 
 
+def _judged(claim: Claim, rows: pd.DataFrame, config: Config, path: str | Path) -> Verdict:
+    """A claim's verdict before Holm's adjustment: undecided where it was tested."""
+    chosen = [evaluated(test, config) for test in claim.tests]
+    metrics = [metric for metric in chosen if metric is not None]
+    if None in chosen:
+        wanted = claim.tests[chosen.index(None)].metric
+        needs = METRICS[wanted[0]]
+        why = f"its extractor is {needs.extractor}" if needs.extractor else "it is not among this run's metrics"
+        if needs.needs_labels and wanted[0] in config.metrics:
+            why = "the images have no labels"
+        names = " or ".join(METRICS[m].title for m in wanted)
+        return Verdict(claim, UNTESTABLE, f"{names} was not evaluated in this run: {why}")
+    candidates = _candidates(claim, rows, config)
+    if reason := _missing(claim, candidates, config):
+        return Verdict(claim, NOT_RUN, reason, metrics)
+    settings = len(candidates.drop_duplicates(_PLACE))
+    lines: list[Line] = []
+    for place, (test, metric) in enumerate(zip(claim.tests, metrics, strict=True), 1):
+        own = candidates[(candidates["metric"] == metric) & (candidates["reference"] == test.reference)]
+        _check(own, metric, path)
+        # What is judged by prompts alone, where seeds and prompts together give no p, is not judged.
+        tested = own[own["p"].notna()].to_dict("records")
+        lines += [_line(row, place, metric, test) for row in tested]
+        if lacking := settings - len(tested):
+            reason = (
+                f"{METRICS[metric].title} has no p-value in {lacking} of {settings} setting{'s' * (settings > 1)}: "
+                "it is not defined there, or one seed says nothing"
+            )
+    if reason:
+        return Verdict(claim, UNTESTABLE, reason, metrics)
+    p_for, p_against, decisive = _combined(claim, lines)
+    p = min(1.0, 2 * min(p_for, p_against))
+    return Verdict(claim, UNDECIDED, "", metrics, lines, decisive, p_for, p_against, p)
+
+
 def judge(claims: Sequence[Claim], rows: pd.DataFrame, config: Config, path: str | Path) -> list[Verdict]:
     """The verdicts, in the claims' order, from comparisons.csv's `rows`; `path` is that file, for messages."""
     from directcm.statistics.inference import holm
 
-    out = []
-    for claim in claims:
-        chosen = [evaluated(test, config) for test in claim.tests]
-        if None in chosen:
-            wanted = claim.tests[chosen.index(None)].metric
-            names = " or ".join(METRICS[m].title for m in wanted)
-            needs = METRICS[wanted[0]]
-            why = f"its extractor is {needs.extractor}" if needs.extractor else "it is not among this run's metrics"
-            if needs.needs_labels and wanted[0] in config.metrics:
-                why = "the images have no labels"
-            out.append(Verdict(claim, UNTESTABLE, f"{names} was not evaluated in this run: {why}"))
-            continue
-        metrics = [m for m in chosen if m is not None]
-        candidates = _candidates(claim, rows, config)
-        reason = _missing(claim, candidates, config)
-        if reason:
-            out.append(Verdict(claim, NOT_RUN, reason, metrics))
-            continue
-        verdict = Verdict(claim, UNDECIDED, "", metrics)
-        settings = len(candidates.drop_duplicates(_PLACE))
-        for place, (test, metric) in enumerate(zip(claim.tests, metrics, strict=True), 1):
-            own = candidates[(candidates["metric"] == metric) & (candidates["reference"] == test.reference)]
-            _check(own, metric, path)
-            # What is judged by prompts alone, where seeds and prompts together give no p, is not judged.
-            tested = own[own["p"].notna()].to_dict("records")
-            verdict.lines += [_line(row, place, metric, test) for row in tested]
-            if lacking := settings - len(tested):
-                verdict.verdict = UNTESTABLE
-                verdict.reason = (
-                    f"{METRICS[metric].title} has no p-value in {lacking} of {settings} setting{'s' * (settings > 1)}: "
-                    "it is not defined there, or one seed says nothing"
-                )
-        if verdict.verdict == UNTESTABLE:
-            verdict.lines = []
-        else:
-            verdict.p_for, verdict.p_against, verdict.decisive = _combined(claim, verdict.lines)
-            verdict.p = min(1.0, 2 * min(verdict.p_for, verdict.p_against))
-        out.append(verdict)
+    out = [_judged(claim, rows, config, path) for claim in claims]
     tested = [v for v in out if v.p is not None]
     for verdict, adjusted in zip(tested, holm([v.p for v in tested if v.p is not None]), strict=True):
         verdict.p_holm = adjusted
