@@ -12,19 +12,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from directcm.analysis.data import tidy
 from directcm.analysis.data.selection import main_setting, select_axis, select_runs, steps_label
-from directcm.analysis.data.tidy import (
-    COMPARISON_COLUMNS,
-    FLOOR,
-    METRIC_COLUMNS,
-    ROWS,
-    TEACHER,
-    frame,
-    keys_of,
-    mean_sd,
-    number,
-    rounded,
-)
 from directcm.analysis.tables.text import defined
 from directcm.config import ODE_AXES, RUN_AXES, SETTING_AXES, Config, Run
 from directcm.config.registry import FIRST
@@ -89,7 +78,7 @@ class Line:
     @property
     def detail(self) -> str:
         """What stands under the row's name."""
-        if self.row in (TEACHER, FLOOR):
+        if self.row in (tidy.TEACHER, tidy.FLOOR):
             return f"{self.steps} solver steps"
         cost = "" if self.cost is None else f", {self.cost:,.0f} evaluations"
         return f"{steps_label(self.steps)}, {self.seeds} seed{'s' * (self.seeds != 1)}{cost}"
@@ -148,7 +137,7 @@ def winner(comparison: Mapping[str, Any]) -> str | None:
 def tests_of(comparisons: pd.DataFrame) -> dict[Place, dict[str, Any]]:
     """Comparisons of CM and Direct CM at the same step of training, by place."""
     found = comparisons.query("what == 'method' and a == @A and b == @B and a_step == b_step")
-    return dict(zip(keys_of(found, _places("a_step")), found.to_dict("records"), strict=True))
+    return dict(zip(tidy.keys_of(found, _places("a_step")), found.to_dict("records"), strict=True))
 
 
 # ----------------------------------------------------------------- lines
@@ -163,7 +152,7 @@ def lines_of(rows: pd.DataFrame, groups: Sequence[str]) -> list[Line]:
 
     def order(line: Line) -> tuple[int, bool, int, int]:
         student = line.row in METHODS.values()
-        return groups.index(line.group), student, line.steps * student, ROWS.index(line.row)
+        return groups.index(line.group), student, line.steps * student, tidy.ROWS.index(line.row)
 
     return sorted(lines, key=order)
 
@@ -172,11 +161,11 @@ def _value(line: Line, rows: pd.DataFrame) -> Value:
     """The value of a line's rows of one metric and reference, a row a seed."""
     first, values = rows.iloc[0], rows["value"]
     metric, reference = first["metric"], first["reference"]
-    mean, sd = mean_sd(values) if values.notna().all() else (math.nan, math.nan)
+    mean, sd = tidy.mean_sd(values) if values.notna().all() else (math.nan, math.nan)
     return Value(
         line.row, line.steps, line.solver, metric, reference, defined(mean), defined(sd), len(rows), int(first["n"]),
         paper_value(line.row, line.steps, metric, reference) if line.solver == PAPER_SOLVER else None,
-        number(first["n_reference"]), number(first["dim"]), tuple(dict.fromkeys(filter(None, ";".join(rows["flags"]).split(";")))),
+        tidy.number(first["n_reference"]), tidy.number(first["dim"]), tuple(dict.fromkeys(filter(None, ";".join(rows["flags"]).split(";")))),
         tuple(first[_places("step")]),
     )  # fmt: skip
 
@@ -228,14 +217,14 @@ def sets_of(config: Config, numbers: Sequence[int], axis: str | tuple[str, ...] 
 
 def among(rows: pd.DataFrame, sets: Container[Place]) -> pd.DataFrame:
     """The students' rows of metrics.csv that are of these sets."""
-    return rows[[place in sets for place in keys_of(rows, SET)]]
+    return rows[[place in sets for place in tidy.keys_of(rows, SET)]]
 
 
 def require(rows: pd.DataFrame, sets: Mapping[Place, Run], path: str | Path) -> None:
     """UserError where a finished student among these sets, its teacher or its floor has no line in metrics.csv."""
-    have, teachers = set(keys_of(rows, SET)), set(keys_of(rows, ("row", *ODE_AXES)))
+    have, teachers = set(tidy.keys_of(rows, SET)), set(tidy.keys_of(rows, ("row", *ODE_AXES)))
     # Of errors sample by sample alone neither has a line: the teacher has none to itself, another noise no counterpart.
-    needed = (TEACHER, FLOOR) if rows["metric"].ne("ode_error").any() else ()
+    needed = (tidy.TEACHER, tidy.FLOOR) if rows["metric"].ne("ode_error").any() else ()
     for place, run in sets.items():
         step, k = place[-2:]
         if step == run.steps and place not in have:
@@ -265,19 +254,19 @@ def select(
     `axis`, with their teachers. `group` says which of `groups` each row is in.
     """
     sets = sets_of(config, numbers, axis)
-    rows = select_axis(frame(metrics, METRIC_COLUMNS), main_setting(config), axis)
+    rows = select_axis(tidy.frame(metrics, tidy.METRIC_COLUMNS), main_setting(config), axis)
     teachers, students = rows[rows["step"].isna()], among(rows[rows["step"] == rows["steps"]], sets)
     chosen = rows.loc[[*teachers.index, *students.index]]
     require(chosen, sets, metrics)
     lines = lines_of(chosen.assign(group=group), groups)
-    tests = tests_of(frame(comparisons, COMPARISON_COLUMNS, empty=True))
+    tests = tests_of(tidy.frame(comparisons, tidy.COMPARISON_COLUMNS, empty=True))
     fill(lines, names, tests, config.statistics.alpha, metrics)
     if not any(line.values for line in lines):
         raise UserError(f"metrics: none of {', '.join(names)} has been evaluated; check the key metrics")
     tested = students[students["metric"].isin(names)]
-    return lines, sum(place in tests for place in keys_of(tested, _places("step")))
+    return lines, sum(place in tests for place in tidy.keys_of(tested, _places("step")))
 
 
 def csv_rows(lines: Sequence[Line], columns: Sequence[str] = COLUMNS) -> list[dict[str, Any]]:
     """A table's CSV: a line per value."""
-    return [{c: rounded(getattr(own, c)) for c in columns} for line in lines for own in line.values.values()]
+    return [{c: tidy.rounded(getattr(own, c)) for c in columns} for line in lines for own in line.values.values()]

@@ -8,19 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from directcm.analysis.data.selection import main_setting, sampling_numbers, select_axis
 from directcm.analysis.data.tidy import METRIC_COLUMNS, STUDENT_COLUMNS, frame
-from directcm.analysis.tables import grid
-from directcm.analysis.tables.cells import (
-    COLUMNS,
-    Line,
-    among,
-    config_methods,
-    csv_rows,
-    fill,
-    headline,
-    lines_of,
-    require,
-    sets_of,
-)
+from directcm.analysis.tables import cells, grid
 from directcm.analysis.tables.text import listed
 from directcm.config import Config, Setting
 from directcm.config.registry import FIRST
@@ -44,7 +32,7 @@ EXHIBITS = {
 UPDATES, COMPUTE = "At equal student updates", "At equal compute"
 # How far from the common budget a training may end and still be called equal.
 WITHIN = 0.1
-VALUES = [name for name in COLUMNS if name != "paper"]
+VALUES = [name for name in cells.COLUMNS if name != "paper"]
 TABLE4_COLUMNS = ["part", *VALUES, "evaluations"]
 
 
@@ -67,10 +55,10 @@ def equal_compute(students: pd.DataFrame, main: Setting, budget: float) -> pd.Da
     return near.drop_duplicates("method").set_index("method")[["steps", "pool", "step", "cost"]]
 
 
-def _lines(metrics: str | Path, config: Config, students: str | Path) -> tuple[list[Line], list[str]]:
+def _lines(metrics: str | Path, config: Config, students: str | Path) -> tuple[list[cells.Line], list[str]]:
     """Its lines with their values, each line's part its group, and the notes."""
     main, numbers = main_setting(config), sampling_numbers(config)
-    if set(config_methods(config)) <= set(FIRST):
+    if set(cells.config_methods(config)) <= set(FIRST):
         raise UserError("students: method has cm and direct_cm alone, so Table 4 has nothing to add; name others too")
     costs = frame(students, STUDENT_COLUMNS)
     whole = select_axis(costs[costs["step"] == main.steps], main)
@@ -78,15 +66,17 @@ def _lines(metrics: str | Path, config: Config, students: str | Path) -> tuple[l
     reference = FIRST[0] if FIRST[0] in own else next(iter(own))
     compute = equal_compute(costs, main, own[reference])
     rows = select_axis(frame(metrics, METRIC_COLUMNS), main, ("steps", "pool"))
-    trained = among(rows, sets_of(config, numbers, ("steps", "pool")))
+    trained = cells.among(rows, cells.sets_of(config, numbers, ("steps", "pool")))
     updates = select_axis(trained[trained["step"] == trained["steps"]], main)
-    require(rows.loc[[*updates.index, *rows.index[rows["step"].isna()]]], sets_of(config, numbers), metrics)
+    cells.require(rows.loc[[*updates.index, *rows.index[rows["step"].isna()]]], cells.sets_of(config, numbers), metrics)
     equal = trained.merge(compute.reset_index(), on=["method", "steps", "pool", "step"])
-    lines = lines_of(updates.assign(group=UPDATES), [UPDATES]) + lines_of(equal.assign(group=COMPUTE), [COMPUTE])
+    lines = cells.lines_of(updates.assign(group=UPDATES), [UPDATES]) + cells.lines_of(
+        equal.assign(group=COMPUTE), [COMPUTE]
+    )
     cost = {UPDATES: own, COMPUTE: compute["cost"]}
     for line in lines:
         line.cost = cost[line.group][line.rows["method"].iloc[0]]
-    fill(lines, headline(config), {}, config.statistics.alpha, metrics)
+    cells.fill(lines, cells.headline(config), {}, config.statistics.alpha, metrics)
     absent = [METHODS[name] for name in own if name not in compute.index]
     notes = [
         "Students: mean ± sample standard deviation (n − 1) over training seeds. All from the same initial noise and prompts.",
@@ -101,11 +91,11 @@ def _lines(metrics: str | Path, config: Config, students: str | Path) -> tuple[l
     return lines, notes
 
 
-def _csv(lines: Sequence[Line]) -> list[dict[str, Any]]:
+def _csv(lines: Sequence[cells.Line]) -> list[dict[str, Any]]:
     return [
         {**row, "part": line.group, "evaluations": round(line.cost or 0)}
         for line in lines
-        for row in csv_rows([line], VALUES)
+        for row in cells.csv_rows([line], VALUES)
     ]
 
 
