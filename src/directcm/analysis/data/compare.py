@@ -403,8 +403,6 @@ def compare(
     Raises UserError for a run of another setting, other noise, other n or size, features or references that the metrics
     were not computed on, and values that their own features do not give.
     """
-    import pandas as pd
-
     if not metrics:
         raise UserError("compare: no metrics were given; evaluate the setting's students first")
     found = [_read(part, setting, others) for path in metrics for part in open_collection(path, "metrics").values()]
@@ -438,5 +436,5 @@ def compare(
             rows += [row] if row is not None else []
             if progress is not None:
                 progress(done, len(jobs))
-    save(out_csv, pd.DataFrame(rows, columns=COMPARISON_COLUMNS))
+    save(out_csv, rows, COMPARISON_COLUMNS)
     return rows

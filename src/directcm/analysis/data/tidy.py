@@ -107,19 +107,22 @@ def frame(
     return table
 
 
-def save(path: str | Path, table: pd.DataFrame) -> None:
-    """Write a table as CSV, as `frame` reads it: axes as paths spell them, counts as whole numbers, ten digits of all else."""
+def save(
+    path: str | Path, rows: pd.DataFrame | Sequence[Mapping[str, Any]], columns: Sequence[str] | None = None
+) -> None:
+    """Write rows as CSV, as `frame` reads it: axes as paths spell them, counts as whole numbers, ten digits of all else.
+
+    `columns`: theirs, in order. A field that a row lacks is empty.
+    """
     import pandas as pd
     from pandas.api.types import is_numeric_dtype
 
-    shown: dict[str, Callable[[Any], Any]] = dict.fromkeys(SPELLED, spell) | dict.fromkeys(WHOLE, number)
-    columns = {}
+    shown: dict[Any, Callable[[Any], Any]] = dict.fromkeys(SPELLED, spell) | dict.fromkeys(WHOLE, number)
+    table, fields = pd.DataFrame(rows, columns=columns), []
     for name in table:
         own = shown.get(name, rounded) if is_numeric_dtype(table[name]) else str
-        columns[name] = [None if pd.isna(x) else own(x) for x in table[name]]
-    write_csv(
-        path, [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)], list(columns)
-    )
+        fields.append([None if pd.isna(x) else own(x) for x in table[name]])
+    write_csv(path, [dict(zip(table, row, strict=True)) for row in zip(*fields, strict=True)], list(table))
 
 
 def keys_of(table: pd.DataFrame, columns: Iterable[str]) -> list[tuple[Any, ...]]:

@@ -264,12 +264,9 @@ def claims(
     out_json: str | Path,
 ) -> list[Verdict]:
     """Write the verdicts: every number as CSV (COLUMNS), LaTeX, a page, and {id: verdict} as JSON. Errors: `verdicts_of`."""
-    import pandas as pd
-
     verdicts = verdicts_of(claims_yaml, comparisons_csv, config)
     groups, sentence, remarks = in_groups(verdicts, config), scale(config), notes(verdicts, config)
-    rows = [row for v in verdicts for row in _rows(v, config.statistics.alpha)]
-    save(out_csv, pd.DataFrame(rows, columns=COLUMNS))
+    save(out_csv, [row for v in verdicts for row in _rows(v, config.statistics.alpha)], COLUMNS)
     write_tex(out_tex, "tables/claims.tex", groups=groups, scale=sentence, notes=remarks)
     title = "The claims, and what holds here"
     write_page(out_html, "tables/claims.html", title=title, scale=sentence, groups=groups, notes=remarks)

@@ -85,10 +85,8 @@ def rows(metrics: str | Path, comparisons: str | Path, config: Config) -> list[d
 
 def write(metrics: str | Path, comparisons: str | Path, config: Config, out: Path) -> list[dict[str, Any]]:
     """Write `rows` as CSV, LaTeX and HTML; returns them."""
-    import pandas as pd
-
     found = rows(metrics, comparisons, config)
-    save(out, pd.DataFrame(found))
+    save(out, found, COLUMNS)
     alpha = config.statistics.alpha
     what = f"{found[0]['steps']} sampling step{'s' * (found[0]['steps'] != 1)}"
     level = " or ".join(dict.fromkeys(f"{100 * row['level']:g}" for row in found))
