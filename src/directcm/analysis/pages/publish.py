@@ -18,9 +18,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from directcm.analysis.data import tidy
-from directcm.analysis.data.collect import COMPARISONS_COLUMNS, ERRORS_COLUMNS
-from directcm.analysis.data.collect import TABLES as COLLECTED
-from directcm.analysis.data.selection import FLOOR, main_runs, main_setting, sampling_numbers, steps_label
+from directcm.analysis.data.selection import main_runs, main_setting, sampling_numbers, steps_label
 from directcm.analysis.tables import claims, table1, table4, table_comparison
 from directcm.analysis.tables.claim import METHOD, about, read_claims
 from directcm.analysis.tables.text import fixed, listed
@@ -111,7 +109,7 @@ def take(results: Path, root: Path) -> list[Path]:
         matching(results / "collected" / scope, config)
     for scope in scopes:
         source, folder = results / "collected" / scope, root / DATA / results.name / scope
-        for name, columns in COLLECTED.items():
+        for name, columns in tidy.TABLES.items():
             if scope == "main" or name not in BY_METRIC:
                 write_bytes(folder / name, (source / name).read_bytes())
             else:
@@ -227,7 +225,7 @@ def _table1_text(rows: Sequence[Row]) -> str:
     columns = list(dict.fromkeys(row["row"] for row in rows))
     lines = list(dict.fromkeys((row["metric"], row["reference"]) for row in rows))
     lines.sort(key=lambda line: (list(METRICS).index(line[0]), METRICS[line[0]].references.index(line[1])))
-    head = ["metric", *(f"{c} ({'the floor' if c == FLOOR else steps_label(steps[c])})" for c in columns)]
+    head = ["metric", *(f"{c} ({'the floor' if c == tidy.FLOOR else steps_label(steps[c])})" for c in columns)]
     body, papers = [], []
     for metric, reference in lines:
         spec, own = METRICS[metric], [cells.get((column, metric, reference)) for column in columns]
@@ -262,7 +260,7 @@ def _comparison_text(rows: Sequence[Row]) -> str:
 def _judged(tables: Tables) -> list[Verdict]:
     own = about(read_claims(tables.root / "workflow/claims.yaml"), tables.config)
     path = tables.file("comparisons")
-    return judge(own, tidy.read(path, COMPARISONS_COLUMNS), tables.config, path)
+    return judge(own, tidy.frame(path, tidy.COMPARISON_COLUMNS), tables.config, path)
 
 
 def _verdicts(tables: Tables) -> list[dict[str, Any]]:
@@ -395,7 +393,7 @@ def _sweeps_text(rows: Sequence[Row]) -> str:
 def _errors(tables: Tables) -> list[dict[str, Any]]:
     """Errors by start time in latents, means over seeds: the first, the middle and the last of the times."""
     path, main = tables.file("errors"), main_setting(tables.config)
-    rows = [r for r in tidy.read(path, ERRORS_COLUMNS) if tidy.matches(r, main) and r["space"] == "latent"]
+    rows = [r for r in tidy.read(path, tidy.ERROR_COLUMNS) if tidy.matches(r, main) and r["space"] == "latent"]
     if not rows:
         raise UserError(f"{path}: none of the main comparison; add errors: true to its line of students")
     times = sorted({tidy.value(row["time"]) for row in rows})
