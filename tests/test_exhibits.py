@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from directcm.analysis import needs
-from directcm.cli import VERBS
+from directcm.cli import verbs
 from directcm.cli.declare import flags
 from directcm.config import Config, exhibits
 from directcm.config.exhibits import Exhibit, declared
@@ -19,7 +19,7 @@ def test_every_file_is_on_the_command_line_and_takes_flags_of_its_verb() -> None
     for kind, pattern in exhibits.MODULES.items():
         files = {path.stem.removeprefix("figure_") for path in exhibits.FOLDER.glob(pattern)}
         own = [one for one in exhibits.exhibits() if one.kind == kind]
-        by_name = {flag.name: flag for flag in flags(VERBS[kind])}
+        by_name = {flag.name: flag for flag in flags(verbs()[kind])}
         assert files == {one.word for one in own} == set(by_name["name"].option.choices)
         for one in own:
             assert set(one.takes.split()) < by_name.keys()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from directcm.cli import VERBS
+from directcm.cli import verbs
 from directcm.cli.declare import flags
 
 
@@ -13,7 +13,7 @@ def command(verb: str, given: str = "", *, wildcards: str = "", before: str = ""
     among those, or what `values` say. A name with a "?" is a parameter that holds the flag too, or nothing at all. `before`
     stands before the verb. Raises ValueError for a name that is no flag of the verb's.
     """
-    found = {flag.name: flag for flag in flags(VERBS[verb])}
+    found = {flag.name: flag for flag in flags(verbs()[verb])}
     values = {name: f"{{wildcards.{name}}}" for name in wildcards.split()} | values
     named = given.split()
     if unknown := {*(name.removesuffix("?") for name in named), *values} - set(found):

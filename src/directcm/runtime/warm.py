@@ -33,12 +33,13 @@ FORKED = "DIRECTCM_FORKED"
 # Verbs that are worth a helper: they import torch or its like. Their artefacts record their memory, as Snakemake's benchmark sees the
 # caller's alone.
 VERBS = "encode|noise|targets|endpoints|trajectories|train|sample|search|error_by_time|edit|extractor|features|evaluate|convergence"
-# A verb that uses a helper which others are worth: matplotlib and seaborn are two seconds.
-ALSO = "figure"
+# Verbs that use a helper which others are worth: scipy, matplotlib and seaborn are one to two seconds.
+ALSO = "figure|compare|claims|opening"
 # Third-party modules that several of them need; none of ours, so that an edited module is read anew by the next job.
 MODULES = (
     "torch scipy.linalg scipy.stats scipy.ndimage scipy.spatial.distance sklearn.svm peft.tuners.lora open_clip.model"
     " diffusers.pipelines.stable_diffusion_xl.pipeline_stable_diffusion_xl seaborn matplotlib.backends.backend_pdf"
+    " pydantic.root_model grimp torch.utils.tensorboard.writer"
 )
 # Variables that libraries read while they are imported begin so: with other values a verb starts by itself.
 READ_EARLY = re.compile(
