@@ -293,7 +293,7 @@ def test_a_rule_s_command_is_what_its_verb_declares() -> None:
         " {params.reference} --out {output} --seed {params.seed} --threads {threads} --log {log}"
     )
     # Every flag that a verb needs stands in it, and what it has not is refused where the rule is read.
-    for name, verb in cli.VERBS.items():
+    for name, verb in cli.verbs.VERBS.items():
         words = command(name).split()
         assert all((flag.text in words) or flag.bare for flag in declare.flags(verb) if flag.required)
     for wrong in ({"given": "colour"}, {"given": "colour?"}, {"wildcards": "colour"}, {"colour": "red"}):

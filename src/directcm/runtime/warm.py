@@ -39,6 +39,7 @@ ALSO = "figure|table|claims|opening|collect"
 MODULES = (
     "torch scipy.linalg scipy.stats scipy.ndimage scipy.spatial.distance sklearn.svm peft.tuners.lora open_clip.model"
     " diffusers.pipelines.stable_diffusion_xl.pipeline_stable_diffusion_xl seaborn matplotlib.backends.backend_pdf"
+    " pydantic.root_model grimp torch.utils.tensorboard.writer"
 )
 # Variables that libraries read while they are imported begin so: with other values a verb starts by itself.
 READ_EARLY = re.compile(
