@@ -53,7 +53,7 @@ def listing(folder: Path) -> list[str]:
 
 def test_contents(tmp_path: Path) -> None:
     art = make(tmp_path / "a", key="value").verify()
-    assert art.manifest["kind"] == "data" and art.counts == {"n": 1} and art.settings == {"key": "value"}
+    assert art.kind == "data" and art.counts == {"n": 1} and art.settings == {"key": "value"}
     assert art.file("a.txt").read_text() == "hello" and art.json("sub/b.json") == {"x": [1, 2]}
     assert torch.equal(art.tensors("t.safetensors")["t"], torch.arange(6.0).reshape(2, 3))
     assert np.array_equal(art.arrays("t.safetensors")["t"], np.arange(6.0).reshape(2, 3))
@@ -433,7 +433,7 @@ def test_a_collection_gives_back_its_parts_in_order(tmp_path: Path) -> None:
         parts = open_collection(path, "metrics")
         assert list(parts) == names
         assert [a.verify().file("a.txt").read_text() for a in parts.values()] == names
-        assert [a.manifest["kind"] for a in parts.values()] == ["metrics"] * 3
+        assert [a.kind for a in parts.values()] == ["metrics"] * 3
     whole = open_artifact(tmp_path / "c", "collection").verify()
     assert whole.settings == {"of": "metrics", "parts": names, "key": 1} and whole.counts == {"parts": 3}
     assert whole.manifest["inputs"] == {"data": source.fingerprint}

@@ -175,6 +175,11 @@ class Artifact:
     _checked: set[str] = field(default_factory=set)
 
     @property
+    def kind(self) -> str:
+        """What it is: "data", "teacher", "latents" …"""
+        return self.manifest["kind"]
+
+    @property
     def fingerprint(self) -> str:
         """SHA-256 over every file's checksum: equal for equal bytes."""
         return self.manifest["checksums_sha256"]

@@ -35,7 +35,6 @@ def accelerate(processes: int, nodes: int, argv: Sequence[str], environment: Map
 
     Its first node is the one that the job's script runs on, which is where `srun` is started.
     """
-    share(processes, nodes)
     port = 0
     where: list[str] = []
     if nodes > 1:
