@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from directcm.errors import UserError
-from directcm.runtime.artifacts import read_json, sha256, write_json
+from directcm.runtime.artifacts import read_json, sha256, sync, write_json
 from directcm.runtime.progress import Progress
 
 # Tries in a row that bring nothing new; seconds before the second, doubled for each further one; seconds of silence.
@@ -60,10 +60,14 @@ def fetch(url: str, path: Path, digest: str, most: int) -> None:
     verify(path, digest, f"delete it, and it is fetched again from {url}, or correct data.sha256")
 
 
+def _beside(path: Path, ending: str) -> Path:
+    return path.with_name(f"{path.name}.{ending}")
+
+
 @contextmanager
 def _partial(path: Path) -> Iterator[FileIO | None]:
     """NAME.part, open and locked for this process alone; None where the whole file is there by the time it is to be had."""
-    part = path.with_name(f"{path.name}.part")
+    part = _beside(path, "part")
     said = False
     while not path.exists():
         with open(part, "ab", buffering=0) as file:
@@ -142,17 +146,9 @@ class _Download:
     most: int
     file: FileIO
 
-    @property
-    def part(self) -> Path:
-        return self.path.with_name(f"{self.path.name}.part")
-
-    @property
-    def note(self) -> Path:
-        return self.path.with_name(f"{self.path.name}.part.json")
-
-    @property
-    def by_hand(self) -> str:
-        return f"place the file by hand at {self.path} (sha256 {self.digest})"
+    def __post_init__(self) -> None:
+        self.part, self.note = _beside(self.path, "part"), _beside(self.path, "part.json")
+        self.by_hand = f"place the file by hand at {self.path} (sha256 {self.digest})"
 
     def run(self) -> None:
         """Fetch, check, put in place."""
@@ -167,14 +163,10 @@ class _Download:
         os.fsync(self.file.fileno())
         os.replace(self.part, self.path)
         self.note.unlink(missing_ok=True)
-        folder = os.open(self.path.parent, os.O_RDONLY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
+        sync(self.path.parent)
 
     def _set_aside(self) -> None:
-        wrong = self.path.with_name(f"{self.path.name}.wrong")
+        wrong = _beside(self.path, "wrong")
         found, size = sha256(self.part), self.part.stat().st_size
         os.replace(self.part, wrong)
         self.note.unlink(missing_ok=True)
@@ -186,6 +178,10 @@ class _Download:
     def _empty(self) -> None:
         self.file.truncate(0)
         self.note.unlink(missing_ok=True)
+
+    def _anew(self, why: str = "the file there is another one now") -> _Again:
+        self._empty()
+        return _Again(f"{why}; starting anew")
 
     def _whole(self) -> bool:
         """Ask until all of the file has come; whether it is in parts."""
@@ -236,8 +232,7 @@ class _Download:
                 # Whole already: it was stopped just before it was put in place.
                 if _span(error.headers.get("Content-Range"))[1] == have:
                     return True
-                self._empty()
-                raise _Again("the file there is another one now; starting anew") from None
+                raise self._anew() from None
             reason = f"HTTP {error.code} {error.reason}"
             if error.code in _BUSY:
                 raise _Again(reason) from None
@@ -251,14 +246,12 @@ class _Download:
             if resumed:
                 first, size = _span(response.headers.get("Content-Range"))
                 if not have or first != have:
-                    self._empty()
-                    raise _Again("it sends a part that was not asked for; starting anew")
+                    raise self._anew("it sends a part that was not asked for")
                 size = size or known["size"]
                 version = _version(response.headers)
                 others = [name for name in version if known["version"].get(name, version[name]) != version[name]]
                 if size != known["size"] or others:
-                    self._empty()
-                    raise _Again("the file there is another one now; starting anew")
+                    raise self._anew()
             else:
                 self._empty()
                 length = re.fullmatch("[0-9]{1,18}", response.headers.get("Content-Length") or "")
