@@ -17,7 +17,6 @@ import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from io import FileIO
 from pathlib import Path
 from typing import IO, Any
 
@@ -65,12 +64,12 @@ def _beside(path: Path, ending: str) -> Path:
 
 
 @contextmanager
-def _partial(path: Path) -> Iterator[FileIO | None]:
+def _partial(path: Path) -> Iterator[IO[bytes] | None]:
     """NAME.part, open and locked for this process alone; None where the whole file is there by the time it is to be had."""
     part = _beside(path, "part")
     said = False
     while not path.exists():
-        with open(part, "ab", buffering=0) as file:
+        with open(part, "ab") as file:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
@@ -144,7 +143,7 @@ class _Download:
     path: Path
     digest: str
     most: int
-    file: FileIO
+    file: IO[bytes]
 
     def __post_init__(self) -> None:
         self.part, self.note = _beside(self.path, "part"), _beside(self.path, "part.json")
@@ -276,15 +275,10 @@ class _Download:
                 raise _Again(_reason(error)) from None
             if not block:
                 break
-            self._write(block)
+            self.file.write(block)
+            self.file.flush()
             if megabytes is not None:
                 megabytes.update(((have + len(block)) >> 20) - (have >> 20))
             have += len(block)
         if size is not None and have < size:
             raise _Again(f"the connection ended after {have} of {size} bytes")
-
-    def _write(self, block: bytes) -> None:
-        # An unbuffered write may take less than it is given.
-        rest = memoryview(block)
-        while rest:
-            rest = rest[self.file.write(rest) :]

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from directcm.errors import UserError
 from directcm.runtime.artifacts import load_tensors, read_json, save_tensors, sha256, write_json
-from directcm.runtime.unchanged import continued, older
+from directcm.runtime.unchanged import continued, made_by
 
 
 def block_ranges(total: int, block: int, shard: int, shards: int) -> list[range]:
@@ -56,12 +56,8 @@ def _finished(path: Path) -> dict[str, Tensor] | None:
 def _begun(marker: Path, key: Mapping[str, Any]) -> list[str] | None:
     """Digests of the older code that made the blocks beside a marker; None if they have another key."""
     found = read_json(marker) if marker.is_file() else {}
-    if found.get("key") == _digest(key):
-        return found.get("continued", [])
-    for code in older(key["code"]) if "code" in key else ():
-        if found.get("key") == _digest({**key, "code": code}):
-            return [*found.get("continued", []), code]
-    return None
+    codes = made_by(key, lambda one: _digest(one) == found.get("key"))
+    return None if codes is None else [*found.get("continued", []), *codes]
 
 
 def work(

@@ -32,7 +32,7 @@ from directcm.runtime.artifacts import (
     write_json,
 )
 from directcm.runtime.progress import Progress
-from directcm.runtime.unchanged import continued, older
+from directcm.runtime.unchanged import continued, made_by
 
 CURVE = ["step", "loss", "grad_norm", "lr"]
 
@@ -186,7 +186,8 @@ def _found(job: Job, remove: bool) -> Artifact | None:
         except UserError as error:
             print(f"{job.name}: skipping a damaged checkpoint: {error}", flush=True)
             continue
-        if not _belongs(job, found):
+        codes = _codes(job, found)
+        if codes is None:
             if remove:
                 print(f"{job.name}: {path} was made with other settings; starting afresh", flush=True)
                 shutil.rmtree(path)
@@ -194,7 +195,7 @@ def _found(job: Job, remove: bool) -> Artifact | None:
         if lost := [s for s in job.snapshots if s <= found.counts["step"] and _snapshot(job, s) is None]:
             print(f"{job.name}: {path} is passed over, the snapshot of step {lost[0]} before it is missing", flush=True)
             continue
-        continued(job.name, _codes(job, found))
+        continued(job.name, codes)
         return found
     return None
 
@@ -202,21 +203,15 @@ def _found(job: Job, remove: bool) -> Artifact | None:
 def _snapshot(job: Job, step: int) -> Artifact | None:
     """An intact snapshot of this job in its scratch folder, or None."""
     found = _intact(_place(job, "snapshot", step), "snapshot")
-    return found if found is not None and _belongs(job, found) else None
+    return found if found is not None and _codes(job, found) is not None else None
 
 
-def _belongs(job: Job, found: Artifact) -> bool:
-    """Whether it has the job's key, or one that differs only in a `code` declared unchanged (directcm.runtime.unchanged)."""
-    key = json.loads(json.dumps(dict(job.key)))
-    code = found.settings.get("code")
-    return found.settings == key or ({**found.settings, "code": key.get("code")} == key and code in older(key["code"]))
-
-
-def _codes(job: Job, found: Artifact) -> list[str]:
-    """Digests of older code with which a checkpoint was made."""
+def _codes(job: Job, found: Artifact) -> list[str] | None:
+    """Digests of older code with which it was made (directcm.runtime.unchanged); None where it has another key than the job."""
+    codes = made_by(json.loads(json.dumps(dict(job.key))), lambda key: key == found.settings)
     beside = found.folder / PROVENANCE
     before = read_json(beside).get("continued", []) if beside.is_file() else []
-    return before if found.settings.get("code") == job.key.get("code") else [*before, found.settings["code"]]
+    return None if codes is None else [*before, *codes]
 
 
 def _agreed(loss: Tensor, accelerator: Any) -> tuple[float, bool]:
