@@ -19,7 +19,7 @@ import weakref
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path, PurePosixPath
@@ -122,18 +122,18 @@ def items(settings: Data) -> tuple[int, Iterator[Item]]:
         verify(archive, digest, "replace it by the right one, or correct data.sha256")
     layout = LAYOUTS[settings.layout]
     module = importlib.import_module(f"directcm.{layout.module}")
-    unpacked = Path(tempfile.mkdtemp(prefix="directcm-"))
-    try:
+    with ExitStack() as folders:
+        unpacked = Path(
+            folders.enter_context(tempfile.TemporaryDirectory(prefix="directcm-", ignore_cleanup_errors=True))
+        )
         unpack(archive, unpacked)
         root = _root(archive, unpacked, layout.mark, layout.needs)
         with _naming(root, archive):
             count, found = module.items(settings.model_copy(update={"kind": "folder", "path": str(root)}))
-    except BaseException:
-        shutil.rmtree(unpacked, ignore_errors=True)
-        raise
-    images = _read(found, root, archive, unpacked)
-    # Where nothing is ever read of it: a generator that has not begun has no `finally` yet.
-    weakref.finalize(images, shutil.rmtree, unpacked, ignore_errors=True)
+        kept = folders.pop_all()
+    images = _read(found, root, archive, kept)
+    # Where nothing is ever read of it: a generator that has not begun has no end yet.
+    weakref.finalize(images, kept.close)
     return count, images
 
 
@@ -149,12 +149,9 @@ def _naming(root: Path, archive: Path) -> Iterator[None]:
         pictures.RENAMED.pop(str(root), None)
 
 
-def _read(found: Iterator[Item], root: Path, archive: Path, unpacked: Path) -> Iterator[Item]:
-    try:
-        with _naming(root, archive):
-            yield from found
-    finally:
-        shutil.rmtree(unpacked, ignore_errors=True)
+def _read(found: Iterator[Item], root: Path, archive: Path, folders: ExitStack) -> Iterator[Item]:
+    with folders, _naming(root, archive):
+        yield from found
 
 
 def _root(archive: Path, unpacked: Path, mark: str, needs: str) -> Path:

@@ -15,7 +15,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
@@ -203,10 +203,9 @@ class _Download:
 
     def _known(self) -> dict[str, Any]:
         """What the note says of the version that the partial file is a part of; nothing where it came from elsewhere."""
-        try:
+        note: Any = None
+        with suppress(UserError):
             note = read_json(self.note)
-        except UserError:
-            return {}
         if not (isinstance(note, dict) and note.get("url") == self.url and isinstance(note.get("version"), dict)):
             return {}
         size = note.get("size")

@@ -420,8 +420,8 @@ def provenance() -> dict[str, Any]:
     def git(*args: str) -> str | None:
         try:
             # Of the folder that we are in: a hook's or a dotfile manager's GIT_DIR names another repository.
-            own = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
-            done = subprocess.run(["git", *args], capture_output=True, text=True, check=True, timeout=10, env=own)
+            clean = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
+            done = subprocess.run(["git", *args], capture_output=True, text=True, check=True, timeout=10, env=clean)
             return done.stdout.strip()
         except (OSError, subprocess.SubprocessError):
             return None

@@ -12,6 +12,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from types import FrameType
@@ -51,11 +52,8 @@ def listening() -> Iterator[None]:
     """While the block lasts the signals raise Stopped. Only in the main thread; elsewhere nothing changes."""
     global _asked
     _asked = None
-    try:
-        before = {number: signal.signal(number, _handle) for number in SIGNALS}
-    except ValueError:
-        yield
-        return
+    main = threading.current_thread() is threading.main_thread()
+    before = {number: signal.signal(number, _handle) for number in SIGNALS} if main else {}
     try:
         yield
     finally:
