@@ -11,6 +11,7 @@ import os
 import unicodedata
 from collections import defaultdict
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
@@ -211,10 +212,9 @@ class _Folder:
 
     def _entries(self, folder: Path) -> dict[str, str]:
         if folder not in self.listed:
-            try:
+            names: list[str] = []
+            with suppress(OSError):
                 names = sorted(os.listdir(folder))
-            except OSError:
-                names = []
             self.listed[folder] = {unicodedata.normalize("NFC", name): name for name in names}
         return self.listed[folder]
 

@@ -37,10 +37,6 @@ class Unusable(Exception):
     """Why a file is no picture that can be used: a phrase without the file's name."""
 
 
-class TooLarge(Unusable):
-    """A picture of more pixels than Pillow opens."""
-
-
 def read(path: Path, name: str) -> Image.Image:
     """The picture in a file, upright, 8-bit RGB; Unusable where it cannot be read or its numbers mean nothing certain.
 
@@ -58,9 +54,9 @@ def read(path: Path, name: str) -> Image.Image:
             raise
         except Image.DecompressionBombError:
             most = 2 * (Image.MAX_IMAGE_PIXELS or 0)
-            raise TooLarge(f"too large, it has more than {most:,} pixels") from None
+            raise Unusable(f"too large, it has more than {most:,} pixels") from None
         except MemoryError:
-            raise TooLarge("too large for this machine's memory") from None
+            raise Unusable("too large for this machine's memory") from None
         # A decoder's errors are an open set: struct.error, SyntaxError, zlib.error, IndexError, RuntimeError of a plugin …
         except Exception as error:
             raise Unusable(f"not a readable image ({_reason(error, path)})") from None

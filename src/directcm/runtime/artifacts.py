@@ -109,13 +109,13 @@ def _reading(path: str | Path, what: str, *damage: type[Exception]) -> Iterator[
         yield
     except FileNotFoundError:
         raise UserError(f"{path}: no such file; run the step that makes it") from None
-    except (OSError, *damage) as error:
+    except damage as error:
         raise UserError(f"{path}: not {what} ({error}); delete it and run again") from None
 
 
 def read_json(path: str | Path) -> Any:
     """Read JSON; a missing or malformed file is a UserError naming it."""
-    with _reading(path, "valid JSON", ValueError, RecursionError):
+    with _reading(path, "valid JSON", OSError, ValueError, RecursionError):
         return json.loads(Path(path).read_text(encoding="utf-8"))
 
 
@@ -134,7 +134,7 @@ def write_csv(path: str | Path, rows: list[dict[str, Any]], columns: list[str]) 
 def read_csv(path: str | Path) -> list[dict[str, str]]:
     """Read CSV rows as dictionaries of text; a missing or malformed file is a UserError naming it."""
     with (
-        _reading(path, "a readable CSV file", csv.Error, UnicodeDecodeError),
+        _reading(path, "a readable CSV file", OSError, csv.Error, UnicodeDecodeError),
         open(path, newline="", encoding="utf-8") as file,
     ):
         return list(csv.DictReader(file))
@@ -152,7 +152,7 @@ def load_tensors(path: str | Path) -> dict[str, torch.Tensor]:
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
-    with _reading(path, "a readable safetensors file", SafetensorError):
+    with _reading(path, "a readable safetensors file", OSError, SafetensorError):
         return load_file(str(path))
 
 
@@ -162,7 +162,7 @@ def load_arrays(path: str | Path) -> dict[str, np.ndarray]:
     from safetensors.numpy import load_file
 
     # AttributeError: a dtype that numpy has not.
-    with _reading(path, "a readable safetensors file", SafetensorError, AttributeError):
+    with _reading(path, "a readable safetensors file", OSError, SafetensorError, AttributeError):
         return load_file(str(path))
 
 

@@ -118,7 +118,7 @@ class _State:
     seconds: float = 0.0
 
     def _tensors(self) -> dict[str, Tensor]:
-        parts = {"model": self.weights, "ema": self.ema, "smooth": self.ema_eval}
+        parts: dict[str, Mapping[str, Tensor]] = {"model": self.weights, "ema": self.ema, "smooth": self.ema_eval}
         return {f"{part}.{name}": tensor for part, named in parts.items() for name, tensor in named.items()}
 
     @torch.no_grad()
