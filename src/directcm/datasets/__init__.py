@@ -99,20 +99,20 @@ def write(
 ) -> None:
     """Write `count` items, one at a time, as the data artefact: images/, images.csv (id, file_name, text, label, split), data.json.
 
-    `sources`: rows of the files outside the project that they were made from, for sources.csv; None where there are none. `least`: training images that the metrics need. `classes`: whether a teacher is told the class of each.
+    `sources`: rows of the files outside the project that they were made from, for sources.csv; None where there are none.
+    `least`: training images that the metrics need. `classes`: whether a teacher is told the class of each.
     """
     if count < 2:
         raise UserError(f"data: {count} image(s) found, at least 2 are needed (one to train on, one held out)")
     progress = Progress("data", count, "image")
     with new_artifact(out, "data", settings={**json.loads(settings.model_dump_json()), "seed": seed}) as art:
         rows: list[dict[str, Any]] = []
-        own, pixels = list[str](), list[bytes]()
+        pixels: list[bytes] = []
         for i, item in enumerate(items):
             name = f"images/{i:05d}.png"
             item.image.save(art / name)
-            own.append(item.part)
             pixels.append(hashlib.sha256(item.image.tobytes()).digest())
-            rows.append({"id": i, "file_name": name, "text": item.text, "label": item.label})
+            rows.append({"id": i, "file_name": name, "text": item.text, "label": item.label, "split": item.part})
             progress.update()
         if len(rows) != count:
             raise ValueError(f"{count} items were announced, {len(rows)} came")
@@ -121,11 +121,11 @@ def write(
             # Nothing can be held out of one picture; whoever tries a pipeline on placeholders is told.
             print(f"data: all {count} images are the same picture, so it is trained on and held out", file=sys.stderr)
             together = range(count)
-        drawn = own if all(own) else split(count, settings.held_out, seed, together)
-        parts = [given or part for given, part in zip(own, drawn, strict=True)]
-        for row, part in zip(rows, parts, strict=True):
-            row["split"] = part
-        if (train := parts.count(TRAIN)) < least:
+        if not all(row["split"] for row in rows):
+            for row, part in zip(rows, split(count, settings.held_out, seed, together), strict=True):
+                row["split"] = row["split"] or part
+        train = sum(row["split"] == TRAIN for row in rows)
+        if train < least:
             raise UserError(
                 f"data: {train} of {count} images are trained on, the metrics need at least {least}: add images, lower data.held_out, "
                 "or leave out the metrics that need most (precision, recall, density, coverage)"
