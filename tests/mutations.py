@@ -189,8 +189,8 @@ MUTATIONS = (
         "x.shape[1:], len(indices), n)",
         "x.shape[1:], len(indices))"),
     Mutation("epochs", "rng", "every epoch in the order of the first",
-        "permutation(seed, purpose, n, epoch)[",
-        "permutation(seed, purpose, n)["),
+        "permutation(seed, purpose, n, epoch) for",
+        "permutation(seed, purpose, n) for"),
     # Statistics.
     Mutation("frechet-factor", "frechet", "Fréchet without the factor 2",
         "np.sum(root2**2) - 2 * nuclear",

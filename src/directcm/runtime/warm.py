@@ -223,10 +223,10 @@ def accompany(rules: Iterable[str], modules: str = MODULES) -> bool:
     if gain < 2 or HELPER in os.environ or has_gpu():
         return False
     command = [sys.executable, "-P", "-c", f"from directcm.runtime import warm; warm.helper({modules!r})"]
-    own = {**os.environ, **dict.fromkeys(THREADS, "1")}
+    environment = {**os.environ, **dict.fromkeys(THREADS, "1")}
     try:
         # In a session of its own: Ctrl-C is for Snakemake and its jobs, and the helper ends after them.
-        process = Popen(command, env=own, stdin=PIPE, stdout=PIPE, start_new_session=True)
+        process = Popen(command, env=environment, stdin=PIPE, stdout=PIPE, start_new_session=True)
         where = process.stdout.readline().decode().strip() if process.stdout else ""
         # What it finds wrong it says itself, and ends with 0.
         if not where and process.wait():
