@@ -65,6 +65,7 @@ _LARGEST_RANGE = 10
 _SMALLEST_RANGE = 2
 _ROWS_PER_FEATURE = 2
 _SUBSETS = 8
+_EQUAL = "a Fréchet distance needs"
 
 
 @dataclass(frozen=True)
@@ -103,17 +104,18 @@ def _root(features: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return mean, centred
 
 
-def _pair(first: np.ndarray, second: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Both sides, checked; UserError unless they are of one shape."""
-    first, second = checked(first, "first set"), checked(second, "second set")
+def pair(
+    first: np.ndarray, second: np.ndarray, equal: str = "", names: tuple[str, str] = ("first set", "second set")
+) -> tuple[np.ndarray, np.ndarray]:
+    """Both sides, checked; UserError unless they are of one size D and, where `equal` says what needs that, of equal n."""
+    first, second = checked(first, names[0]), checked(second, names[1])
     if first.shape[1] != second.shape[1]:
         raise UserError(
             f"features have sizes {first.shape[1]} and {second.shape[1]}: they come from different extractors"
         )
-    if first.shape[0] != second.shape[0]:
+    if equal and first.shape[0] != second.shape[0]:
         raise UserError(
-            f"features have {first.shape[0]} and {second.shape[0]} rows: a Fréchet distance needs equal numbers, "
-            "cut the longer set"
+            f"features have {first.shape[0]} and {second.shape[0]} rows: {equal} equal numbers, cut the longer set"
         )
     return first, second
 
@@ -135,7 +137,7 @@ def frechet_distance(first: np.ndarray, second: np.ndarray) -> FrechetResult:
     The estimate is biased upwards by an amount that depends on n, so the two sides must have equal n and distances
     at different n are not comparable: unequal n, unequal D, n < 2 or an entry that is not finite is a UserError.
     """
-    first, second = _pair(first, second)
+    first, second = pair(first, second, _EQUAL)
     n, dim = first.shape
     return FrechetResult(max(_distance(first, second), 0.0), n, dim, ("rank_deficient",) if n - 1 < dim else ())
 
@@ -156,22 +158,18 @@ def frechet_infinite(first: np.ndarray, second: np.ndarray, seed: int) -> Freche
     of equal shape are cut alike. The estimate is nearly unbiased and so can fall below 0 (`value` is not cut off). Refuses
     what `frechet_distance` refuses. Source: Chong & Forsyth 2020, with independent subsets in place of generated ones.
     """
-    first, second = _pair(first, second)
+    first, second = pair(first, second, _EQUAL)
     n, dim = first.shape
     sizes = infinite_sizes(n, dim)
     if not sizes:
         return None
-    means = []
-    for size in sizes:
+
+    def distance(size: int, subset: int) -> float:
         # Subsets cut from one permutation share no row: as many as fit, then from the next.
-        fit = n // size
-        values = []
-        for subset in range(_SUBSETS if size < n else 1):
-            epoch, place = divmod(subset, fit)
-            order = rng.permutation(seed, f"fd_inf_{size}", n, epoch)
-            rows = order[place * size : (place + 1) * size]
-            values.append(_distance(first[rows], second[rows]))
-        means.append(float(np.mean(values)))
+        epoch, place = divmod(subset, n // size)
+        rows = rng.permutation(seed, f"fd_inf_{size}", n, epoch)[place * size : (place + 1) * size]
+        return _distance(first[rows], second[rows])
+
+    means = [np.mean([distance(size, i) for i in range(_SUBSETS if size < n else 1)]) for size in sizes]
     design = np.stack([np.ones(len(sizes)), 1 / np.array(sizes, dtype=np.float64)], axis=1)
-    intercept = float(np.linalg.lstsq(design, np.array(means), rcond=None)[0][0])
-    return FrechetResult(intercept, n, dim)
+    return FrechetResult(float(np.linalg.lstsq(design, np.array(means), rcond=None)[0][0]), n, dim)

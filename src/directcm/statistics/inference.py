@@ -20,7 +20,8 @@ from scipy import linalg, stats
 
 from directcm.errors import UserError
 from directcm.runtime import rng
-from directcm.statistics.kernel import CMMD_SCALE, CMMD_SIGMA
+from directcm.statistics.bootstrap import resampled_means
+from directcm.statistics.kernel import CMMD_SCALE, cubic, gaussian
 
 HALVES = 200
 """Random halves of the delete-half jackknife: the variance it gives has a relative error of about 10 %."""
@@ -78,12 +79,10 @@ def crossed(per_seed: np.ndarray, prompt_variance: float | None, n: int, level: 
         raise UserError(
             f"variance over prompts: expected ≥ 0 over at least 2 prompts, found {prompt_variance} over {n}"
         )
-    seeds = d.size
+    seeds, v_p = d.size, prompt_variance
     difference = math.fsum(d) / seeds
     v_s = float(d.var(ddof=1)) / seeds if seeds > 1 else None
-    v_p = prompt_variance
-    se_seeds = None if v_s is None else math.sqrt(v_s)
-    se_prompts = None if v_p is None else math.sqrt(v_p)
+    se_seeds, se_prompts = (None if v is None else math.sqrt(v) for v in (v_s, v_p))
     if v_s is None and v_p is None:
         return Crossed(difference, None, None, None, None, None, None)
     # A spread of rounding errors is none.
@@ -108,24 +107,23 @@ def cautious_p(difference: float, se_seeds: float | None, se_prompts: float | No
     rejects up to 2 % of true nulls. What it costs is power: 3 seeds say little at such a level. A standard error that is None is
     left out; None where nothing estimates a spread.
     """
-    own_s, own_p = se_seeds if seeds > 1 else None, se_prompts
+    if seeds == 1:
+        se_seeds = None
     size = abs(difference)
-    if not own_s and not own_p:
-        return 1.0 if difference == 0 and (own_s is not None or own_p is not None) else None
-    if not own_p:
-        assert own_s
-        return 2 * float(stats.t.sf(size / own_s, seeds - 1))
-    if not own_s:
-        return 2 * float(stats.t.sf(size / own_p, n - 1))
+    if not se_seeds and not se_prompts:
+        return 1.0 if difference == 0 and (se_seeds is not None or se_prompts is not None) else None
+    if not se_seeds or not se_prompts:
+        error, df = (se_seeds, seeds - 1) if se_seeds else (se_prompts, n - 1)
+        return 2 * float(stats.t.sf(size / error, df))
     # E over T_{n−1} of the tail of T_{S−1}: Gauss–Legendre on panels, finer where that tail has its step.
     furthest = float(stats.t.isf(1e-15, n - 1))
-    step = size / own_p + own_s / own_p * np.array([-64, -16, -4, -1, 0, 1, 4, 16, 64])
+    step = size / se_prompts + se_seeds / se_prompts * np.array([-64, -16, -4, -1, 0, 1, 4, 16, 64])
     panels = np.sinh(np.linspace(-1, 1, 33) * math.asinh(furthest))
     edges = np.unique(np.clip(np.concatenate([panels, step]), -furthest, furthest))
     nodes, weights = np.polynomial.legendre.leggauss(12)
     half = np.diff(edges)[:, None] / 2
     y = edges[:-1, None] + half * (nodes + 1)
-    tail = stats.t.pdf(y, n - 1) * stats.t.sf((size - y * own_p) / own_s, seeds - 1)
+    tail = stats.t.pdf(y, n - 1) * stats.t.sf((size - y * se_prompts) / se_seeds, seeds - 1)
     return min(1.0, 2 * float((half * weights * tail).sum()))
 
 
@@ -159,22 +157,14 @@ def paired_bootstrap(a: np.ndarray, b: np.ndarray, resamples: int, seed: int, le
         )
     if not (np.isfinite(a).all() and np.isfinite(b).all()):
         raise UserError("paired bootstrap: a value is NaN or infinite; evaluate again")
-    own = (a - b).mean(axis=0)
-    n = own.size
-    difference = float(own.mean())
-    generator = rng.generator(seed, "paired bootstrap")
-    chunk = max(1, _ELEMENTS // n)
-    means = np.concatenate(
-        [
-            own[generator.integers(0, n, size=(min(chunk, resamples - start), n))].mean(axis=1)
-            for start in range(0, resamples, chunk)
-        ]
-    )
+    differences = (a - b).mean(axis=0)
+    means = resampled_means(differences, resamples, level, seed, "paired bootstrap").bootstrap_distribution
     low, high = np.quantile(means, [(1 - level) / 2, (1 + level) / 2])
     # Differences that are all 0 at the drawn prompts average to 0 exactly.
     tail = min(int((means <= 0).sum()), int((means >= 0).sum()))
     p = min(1.0, 2 * (1 + tail) / (1 + resamples))
-    return PairedBootstrap(difference, float(low), float(high), p, float(own.var(ddof=1)) / n, (a - b).mean(axis=1))
+    variance = float(differences.var(ddof=1)) / differences.size
+    return PairedBootstrap(float(differences.mean()), float(low), float(high), p, variance, (a - b).mean(axis=1))
 
 
 # ----------------------------------------------------------------- distances between sets
@@ -283,12 +273,12 @@ def _second_moments(
     chunk = max(1, _CHUNK // (dim * dim))
     for start in range(0, len(weights), chunk):
         part = slice(start, min(start + chunk, len(weights)))
-        own = weights[part].astype(np.float64)
+        some = weights[part].astype(np.float64)
         if packed is not None:
-            yield part, (own @ packed).take(place, axis=1)
+            yield part, (some @ packed).take(place, axis=1)
             continue
-        out = np.empty((len(own), dim, dim))
-        for k, weight in enumerate(own):
+        out = np.empty((len(some), dim, dim))
+        for k, weight in enumerate(some):
             out[k] = (rows * weight[:, None]).T @ rows
             if minus is not None:
                 out[k] -= (minus * weight[:, None]).T @ minus
@@ -346,7 +336,7 @@ def _frechet_halves(sets: Sequence[np.ndarray], reference: np.ndarray, kept: np.
 
     out = np.zeros((len(sets), len(kept)))
     for (part, mean_ref, cov_ref), *others in zip(
-        moments(reference - centre), *(moments(own - centre) for own in sets), strict=True
+        moments(reference - centre), *(moments(rows - centre) for rows in sets), strict=True
     ):
         values, vectors = np.linalg.eigh(cov_ref)
         root = vectors * np.sqrt(np.clip(values, 0.0, None))[:, None, :]
@@ -384,8 +374,9 @@ def frechet_difference_test(
     a, b, reference = _triple(a, b, reference)
     seeds, n, _ = a.shape
     # Nothing swapped: the observed value comes out of the same arithmetic as the permuted ones.
-    own = [_frechet_permuted(a[s], b[s], reference, np.zeros((1, n), dtype=bool)) for s in range(seeds)]
-    observed = float(np.mean([value[0] for value, _ in own]))
+    found = [_frechet_permuted(a[s], b[s], reference, np.zeros((1, n), dtype=bool)) for s in range(seeds)]
+    per_seed = np.array([value[0] for value, _ in found])
+    observed = float(per_seed.mean())
 
     def permuted(swap: np.ndarray) -> np.ndarray:
         return np.mean([_frechet_permuted(a[s], b[s], reference, swap)[0] for s in range(seeds)], axis=0)
@@ -394,9 +385,9 @@ def frechet_difference_test(
     half = _frechet_halves([*a, *b], reference, kept)
     return DistanceTest(
         observed,
-        np.array([value[0] for value, _ in own]),
+        per_seed,
         _jackknife((half[:seeds] - half[seeds:]).mean(axis=0), n),
-        _permutation_p(observed, permuted, float(np.mean([s for _, s in own])), n, permutations, seed, refine),
+        _permutation_p(observed, permuted, float(np.mean([s for _, s in found])), n, permutations, seed, refine),
     )
 
 
@@ -409,15 +400,6 @@ class Kernel:
     scale: float = 1.0
 
 
-def _scaled(features: np.ndarray) -> np.ndarray:
-    return features / math.sqrt(features.shape[-1])
-
-
-def _cubic(product: np.ndarray) -> np.ndarray:
-    base = product + 1
-    return base * base * base
-
-
 def _unit(features: np.ndarray) -> np.ndarray:
     norms = np.linalg.norm(features, axis=-1, keepdims=True)
     if not (norms > 0).all():
@@ -425,12 +407,10 @@ def _unit(features: np.ndarray) -> np.ndarray:
     return features / norms
 
 
-def _gaussian(product: np.ndarray) -> np.ndarray:
-    # k − 1: the constant drops out of every MMD², and with it the digits it would cost.
-    return np.expm1((product - 1) / CMMD_SIGMA**2)
-
-
-KERNELS = {"kid": Kernel(_scaled, _cubic), "cmmd": Kernel(_unit, _gaussian, CMMD_SCALE)}
+KERNELS = {
+    "kid": Kernel(lambda features: features / math.sqrt(features.shape[-1]), cubic),
+    "cmmd": Kernel(_unit, gaussian, CMMD_SCALE),
+}
 """The kernels of `metrics.kernel`: (x·y/D + 1)³, and exp(−|x − y|²/(2σ²)) between unit vectors, σ = 10, times 1000."""
 
 
@@ -455,10 +435,9 @@ def kernel_difference_test(
     """
     a, b, reference = _triple(a, b, reference)
     seeds, n, _ = a.shape
-    own = KERNELS[kernel]
-    a, b, reference = own.prepare(a), own.prepare(b), own.prepare(reference)
-    kept = _halves(n, halves, seed).astype(np.float64)
-    size = n // 2
+    chosen = KERNELS[kernel]
+    a, b, reference = map(chosen.prepare, (a, b, reference))
+    kept, size = _halves(n, halves, seed).astype(np.float64), n // 2
     block = max(1, _ELEMENTS // (8 * n))
     terms = np.zeros((seeds, n))
     half = np.zeros((halves, n))
@@ -467,17 +446,17 @@ def kernel_difference_test(
             part = slice(start, min(start + block, n))
             here = np.arange(part.stop - start)
             aa, ab, ba, bb = (
-                own.of(x[part] @ y.T) for x, y in ((a[s], a[s]), (a[s], b[s]), (b[s], a[s]), (b[s], b[s]))
+                chosen.of(x[part] @ y.T) for x, y in ((a[s], a[s]), (a[s], b[s]), (b[s], a[s]), (b[s], b[s]))
             )
             for matrix in (aa, ab, ba, bb):
                 matrix[here, start + here] = 0.0
-            to_ref = own.of(a[s, part] @ reference.T) - own.of(b[s, part] @ reference.T)
+            to_ref = chosen.of(a[s, part] @ reference.T) - chosen.of(b[s, part] @ reference.T)
             terms[s] += (aa - ab + ba - bb).sum(axis=0) / (n * (n - 1))
             terms[s, part] -= 2 * to_ref.sum(axis=1) / n**2
             half += kept[:, part] @ ((aa - bb) / (size * (size - 1)) - 2 * to_ref / size**2)
-    terms *= own.scale
+    terms *= chosen.scale
     joint = terms.mean(axis=0)
-    on_halves = own.scale * (half * kept).sum(axis=1) / seeds
+    on_halves = chosen.scale * (half * kept).sum(axis=1) / seeds
     if not (np.isfinite(terms).all() and np.isfinite(on_halves).all()):
         raise UserError("the kernel distance overflows float64: the features are too large")
     observed = float(joint.sum())
@@ -499,9 +478,6 @@ def holm(p: Sequence[float]) -> list[float]:
     probability ≤ α, however the tests depend on each other."""
     if any(not 0 <= value <= 1 for value in p):
         raise ValueError("p-values lie in [0, 1]")
-    out = [0.0] * len(p)
-    largest = 0.0
-    for rank, index in enumerate(sorted(range(len(p)), key=lambda i: p[i])):
-        largest = max(largest, min(1.0, (len(p) - rank) * p[index]))
-        out[index] = largest
-    return out
+    order = np.argsort(p, kind="stable")
+    adjusted = np.maximum.accumulate(np.arange(len(p), 0, -1) * np.asarray(p)[order]).clip(max=1.0)
+    return adjusted[np.argsort(order)].tolist()

@@ -24,7 +24,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from directcm.errors import UserError
-from directcm.statistics.frechet import checked
+from directcm.statistics.frechet import pair
 
 SHARED = {"better": "lower", "references": ("teacher", "data"), "takes": ("image", "reference.image")}
 METRICS = {
@@ -85,25 +85,22 @@ def _mmd(first: np.ndarray, second: np.ndarray, kernel: _Kernel) -> float:
     )
 
 
-def _both(first: np.ndarray, second: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    first, second = checked(first, "first set"), checked(second, "second set")
-    if first.shape[1] != second.shape[1]:
-        raise UserError(
-            f"features have sizes {first.shape[1]} and {second.shape[1]}: they come from different extractors"
-        )
-    return first, second
+def cubic(product: np.ndarray) -> np.ndarray:
+    """KID's kernel (p + 1)³ of inner products over D."""
+    base = product + 1
+    return base * base * base
+
+
+def gaussian(product: np.ndarray) -> np.ndarray:
+    """CMMD's kernel of inner products of unit vectors, less 1: that constant drops out of MMD², and with it the digits it would cost."""
+    return np.expm1((product - 1) / CMMD_SIGMA**2)
 
 
 def kernel_distance(first: np.ndarray, second: np.ndarray) -> KernelResult:
     """KID: unbiased MMD² between features (n, D) and (m, D), in float64; n, m ≥ 2, else a UserError."""
-    first, second = _both(first, second)
+    first, second = pair(first, second)
     dim = first.shape[1]
-
-    def cubic(product: np.ndarray) -> np.ndarray:
-        base = product / dim + 1
-        return base * base * base
-
-    value = _mmd(first, second, cubic)
+    value = _mmd(first, second, lambda product: cubic(product / dim))
     if not np.isfinite(value):
         raise UserError("the kernel distance overflows float64: the features are too large")
     return KernelResult(value, first.shape[0], second.shape[0], dim)
@@ -125,8 +122,6 @@ def cmmd(first: np.ndarray, second: np.ndarray) -> KernelResult:
     UserError. At this σ the kernel between unit vectors lies in [0.98, 1]: the distance is nearly (1000/σ²) times the
     squared distance of the mean embeddings.
     """
-    first, second = _both(first, second)
-    first, second = _normalised(first, "first set"), _normalised(second, "second set")
-    # k − 1 instead of k: the constant drops out of MMD², and with it the digits it would cost.
-    value = CMMD_SCALE * _mmd(first, second, lambda product: np.expm1((product - 1) / CMMD_SIGMA**2))
+    first, second = pair(first, second)
+    value = CMMD_SCALE * _mmd(_normalised(first, "first set"), _normalised(second, "second set"), gaussian)
     return KernelResult(value, first.shape[0], second.shape[0], first.shape[1])
