@@ -10,7 +10,8 @@ import torch
 from PIL import Image
 
 from directcm.config import Encode
-from directcm.diffusion.teachers.latent_diffusion import TextEncoders, encode_images, load_vae, to_tensor
+from directcm.diffusion.teachers.codec import to_tensor
+from directcm.diffusion.teachers.latent_diffusion import TextEncoders, encode_images, load_vae
 from directcm.distill import encode
 from directcm.distill.encode import Latents
 from directcm.runtime import rng

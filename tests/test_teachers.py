@@ -16,14 +16,13 @@ from safetensors.torch import load_file, save_file
 from directcm.config import Diffusers, MicroSdxl, MicroText, Process
 from directcm.diffusion.processes import VariancePreserving
 from directcm.diffusion.teachers import Conditioning, diffusers, latent_diffusion, load, micro_sdxl
+from directcm.diffusion.teachers.codec import to_images, to_tensor
 from directcm.diffusion.teachers.latent_diffusion import (
     LatentDiffusion,
     TextEncoders,
-    decode,
+    decode_pixels,
     encode_images,
     load_vae,
-    to_images,
-    to_tensor,
 )
 from directcm.errors import UserError
 from directcm.runtime import rng
@@ -244,7 +243,7 @@ def test_encode_and_decode_scale(tiny: Any) -> None:
     mode, draw = encode_images(vae, x, None), encode_images(vae, x, noise)
     torch.testing.assert_close(mode, posterior.mean * vae.config.scaling_factor)
     torch.testing.assert_close(draw - mode, posterior.std * noise * vae.config.scaling_factor, rtol=1e-3, atol=1e-5)
-    for ours, theirs in zip(decode(vae, mode), expected, strict=True):
+    for ours, theirs in zip(to_images(decode_pixels(vae, mode)), expected, strict=True):
         difference = (to_tensor([ours]) - to_tensor([theirs])).abs().max()
         assert float(difference) <= 1.01 / 127.5
 
@@ -331,7 +330,7 @@ def test_a_vae_of_three_resolutions_gives_latents_of_a_quarter_of_the_side(tiny:
     x = images(tiny, "held_out")[:2]
     latents = encode_images(vae, x, None)
     assert latents.shape == (2, 4, 4, 4)
-    assert [image.size for image in decode(vae, latents)] == [(16, 16)] * 2
+    assert [image.size for image in to_images(decode_pixels(vae, latents))] == [(16, 16)] * 2
     encode.make(Encode(), art, data, 24, "cpu", "no", tmp_path / "e", tmp_path / "latents")
     pool = Latents(open_artifact(tmp_path / "latents", "latents"))
     assert pool.shape == (4, 4, 4) and pool.latents(torch.arange(3)).shape == (3, 4, 4, 4)
@@ -364,7 +363,7 @@ def test_a_pipeline_is_pinned_by_path(tiny: Any, saved: Path, tmp_path: Path) ->
         "tokenizer/merges.txt",
     } <= set(files)
     assert all(digest == sha256(saved / name) for name, digest in files.items())
-    assert latent_diffusion.settings(art)["pipeline"] == saved.resolve()
+    assert latent_diffusion.Parts(art).places["pipeline"] == saved.resolve()
     x, t = inputs()
     cond = TextEncoders.load(art)(TEXTS + TEXTS[:1])
     with torch.no_grad():
