@@ -363,7 +363,7 @@ def test_a_pipeline_is_pinned_by_path(tiny: Any, saved: Path, tmp_path: Path) ->
         "tokenizer/merges.txt",
     } <= set(files)
     assert all(digest == sha256(saved / name) for name, digest in files.items())
-    assert latent_diffusion.Parts(art).places["pipeline"] == saved.resolve()
+    assert latent_diffusion.Parts(art).pipeline == saved.resolve()
     x, t = inputs()
     cond = TextEncoders.load(art)(TEXTS + TEXTS[:1])
     with torch.no_grad():

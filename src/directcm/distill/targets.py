@@ -21,7 +21,7 @@ from directcm.config import Ode, Targets
 from directcm.diffusion.processes import Process
 from directcm.diffusion.solvers import Count, Solved, Solver, make_solver, solve
 from directcm.diffusion.teachers import Teacher, load, loader
-from directcm.distill.encode import Latents
+from directcm.distill.encode import Latents, cut
 from directcm.errors import UserError
 from directcm.runtime import rng
 from directcm.runtime.artifacts import Artifact, new_artifact, save_tensors
@@ -38,16 +38,15 @@ class Starts:
     """
 
     def __init__(self, latents: Latents, process: Process, intervals: int, seed: int) -> None:
-        self.latents, self.process, self.seed = latents, process, seed
+        self.latents, self.process, self.intervals, self.seed = latents, process, intervals, seed
         self.grid = process.grid(intervals)
-        self.intervals = intervals
 
     def ids(self, index: Sequence[int]) -> Tensor:
         """Image ids (B,) of pool indices."""
-        n = len(self.latents.train)
-        low, high = min(index), max(index) + 1
-        stream = rng.stream(self.seed, "start_image", low, high - low, n)
-        return torch.tensor([self.latents.train[stream[j - low]] for j in index])
+        train = self.latents.train
+        low = min(index)
+        stream = rng.stream(self.seed, "start_image", low, max(index) + 1 - low, len(train))
+        return torch.tensor([train[stream[j - low]] for j in index])
 
     def grid_index(self, index: Sequence[int]) -> Tensor:
         """Indices into the grid (B,): 0 is pure noise, N − 1 the last time above the end."""
@@ -152,10 +151,9 @@ def solve_starts(
         raise UserError(f"{kind}: {shard.label} is beyond the last; there are fewer start points")
     method, intervals = make_solver(ode.solver), ode.N
     grid = model.process.grid(intervals)
-    whole_trajectories = isinstance(starts, OnTrajectories)
 
     def steps_of(rows: range) -> int:
-        if whole_trajectories:
+        if isinstance(starts, OnTrajectories):
             return intervals * len(set(starts.trajectories(rows)))
         return int((intervals - starts.grid_index(list(rows))).sum())
 
@@ -164,7 +162,7 @@ def solve_starts(
     def block(rows: range) -> dict[str, Tensor]:
         begun = time.perf_counter()
         found: dict[str, Tensor] = {}
-        if whole_trajectories:
+        if isinstance(starts, OnTrajectories):
             ids, k, found["x"], solved = follow(starts, method, rows, model, ode.w, batch_size, progress.update)
         else:
             ids, k, x = starts(list(rows))
@@ -173,10 +171,10 @@ def solve_starts(
             )
         if kind == "targets":
             found["x_next"] = solved.first
-        if not bool(torch.isfinite(solved.ends).all()):
-            bad = int(torch.nonzero(~torch.isfinite(solved.ends).flatten(1).all(1))[0])
+        broken = torch.nonzero(~torch.isfinite(solved.ends).flatten(1).all(1)).flatten().tolist()
+        if broken:
             raise UserError(
-                f"{kind}: start point {rows[bad]} ends in a number that is not finite; use precision no or bf16"
+                f"{kind}: start point {rows[broken[0]]} ends in a number that is not finite; use precision no or bf16"
             )
         return {
             "index": torch.tensor(list(rows)),
@@ -195,15 +193,11 @@ def solve_starts(
         **{name: item.fingerprint for name, item in inputs.items()},
     }
     done = work(scratch, whole, shard.blocks, block, lambda rows: progress.update(steps_of(rows)))
-    forwards = done.pop("forwards").sum(0).tolist()
+    made, minimum = done.pop("forwards").sum(0).tolist()
     seconds = float(done.pop("seconds").sum())
     with new_artifact(out, kind, settings=settings, inputs=inputs) as art:
         save_tensors(art / f"{kind}.safetensors", done)
-        art.counts = {
-            kind: len(done["index"]),
-            "teacher_forwards": forwards[0],
-            "teacher_forwards_minimum": forwards[1],
-        }
+        art.counts = {kind: len(done["index"]), "teacher_forwards": made, "teacher_forwards_minimum": minimum}
         # Only the solving, summed over blocks whichever attempt solved them: the targets' part of a student's cost.
         art.provenance["solving_seconds"] = round(seconds, 3)
     clear(scratch)
@@ -211,8 +205,8 @@ def solve_starts(
 
 def blocks_of(shard: int, size: int, block: int, total: int | None = None) -> list[range]:
     """The blocks of shard `shard`, with `size` start points a shard and `total` in all (None: infinitely many)."""
-    stop = (shard + 1) * size if total is None else min((shard + 1) * size, total)
-    return [range(b, min(b + block, stop)) for b in range(shard * size, stop, block)]
+    stop = (shard + 1) * size
+    return cut(range(shard * size, stop if total is None else min(stop, total)), block)
 
 
 def make(
@@ -257,8 +251,8 @@ def join(shards: Sequence[Artifact], kind: str = "targets", count: int | None = 
     parts = [s.tensors(f"{kind}.safetensors") for s in shards]
     joined = {k: torch.cat([p[k] for p in parts]) for k in parts[0]}
     order = torch.argsort(joined["index"])
-    joined = {k: v[order][:count] for k, v in joined.items()}
     want = len(order) if count is None else count
+    joined = {k: v[order][:want] for k, v in joined.items()}
     if not torch.equal(joined["index"], torch.arange(want)):
         raise UserError(
             f"{first.folder.parent}: the shards hold {len(order)} rows, not the first {want} that are needed; run the missing shards"

@@ -79,7 +79,8 @@ def crossed(per_seed: np.ndarray, prompt_variance: float | None, n: int, level: 
         raise UserError(
             f"variance over prompts: expected ≥ 0 over at least 2 prompts, found {prompt_variance} over {n}"
         )
-    seeds, v_p = d.size, prompt_variance
+    seeds = d.size
+    v_p = prompt_variance
     difference = math.fsum(d) / seeds
     v_s = float(d.var(ddof=1)) / seeds if seeds > 1 else None
     se_seeds, se_prompts = (None if v is None else math.sqrt(v) for v in (v_s, v_p))
@@ -113,8 +114,8 @@ def cautious_p(difference: float, se_seeds: float | None, se_prompts: float | No
     if not se_seeds and not se_prompts:
         return 1.0 if difference == 0 and (se_seeds is not None or se_prompts is not None) else None
     if not se_seeds or not se_prompts:
-        error, df = (se_seeds, seeds - 1) if se_seeds else (se_prompts, n - 1)
-        return 2 * float(stats.t.sf(size / error, df))
+        alone = (se_seeds or 0.0) + (se_prompts or 0.0)
+        return 2 * float(stats.t.sf(size / alone, seeds - 1 if se_seeds else n - 1))
     # E over T_{n−1} of the tail of T_{S−1}: Gauss–Legendre on panels, finer where that tail has its step.
     furthest = float(stats.t.isf(1e-15, n - 1))
     step = size / se_prompts + se_seeds / se_prompts * np.array([-64, -16, -4, -1, 0, 1, 4, 16, 64])
@@ -437,7 +438,8 @@ def kernel_difference_test(
     seeds, n, _ = a.shape
     chosen = KERNELS[kernel]
     a, b, reference = map(chosen.prepare, (a, b, reference))
-    kept, size = _halves(n, halves, seed).astype(np.float64), n // 2
+    kept = _halves(n, halves, seed).astype(np.float64)
+    size = n // 2
     block = max(1, _ELEMENTS // (8 * n))
     terms = np.zeros((seeds, n))
     half = np.zeros((halves, n))

@@ -128,11 +128,9 @@ class UnetTeacher(Teacher):
         self.shape = (unet.config.in_channels, side, side)
 
 
-def frozen(kind: Any, folder: Path, device: torch.device | str, precision: str, **where: Any) -> Any:
+def frozen(kind: Any, folder: Path, device: torch.device | str, dtype: torch.dtype, **where: Any) -> Any:
     """A network of one of diffusers' classes from safetensors files in a folder, in evaluation mode, without gradients."""
-    network = kind.from_pretrained(
-        folder, torch_dtype=dtype(precision, device), use_safetensors=True, local_files_only=True, **where
-    )
+    network = kind.from_pretrained(folder, torch_dtype=dtype, use_safetensors=True, local_files_only=True, **where)
     return network.requires_grad_(False).eval().to(device)
 
 

@@ -125,7 +125,8 @@ def locate(settings: Diffusers, resolution: int | None = None) -> Located:
             f"teacher: a configuration in {pipeline}{f' or {vae}' if vae else ''} says what no SDXL-type pipeline says "
             f"({type(error).__name__}: {error}); download it again"
         ) from None
-    names, weights = [*CONFIGS], {}
+    names = [*CONFIGS]
+    weights = {}
     there = {part: weight_files.variants(pipeline / part, stem) for part, stem in PARTS.items()}
     # As diffusers: a part that has no weights of the variant is taken plain, where another part has some.
     mixed = any(settings.variant in variants for variants in there.values())
@@ -177,7 +178,8 @@ def _check_pipeline(pipeline: Path, vae_folder: Path | None, resolution: int | N
     """Whether what the configurations say is what is computed here: every key of theirs that changes numbers."""
     index_file = pipeline / "model_index.json"
     index = weight_files.config(index_file)
-    kind, zeros = index.get("_class_name"), index.get("force_zeros_for_empty_prompt", True)
+    kind = index.get("_class_name")
+    zeros = index.get("force_zeros_for_empty_prompt", True)
     _demand(
         kind == "StableDiffusionXLPipeline",
         f"{index_file} is of a {kind}, expected a StableDiffusionXLPipeline; save the same parts as one, if they are SDXL's",

@@ -38,7 +38,8 @@ class LatentDiffusion(UnetTeacher):
 
     def noise(self, x: Tensor, t: Tensor, cond: Conditioning | None) -> Tensor:
         assert cond is not None
-        kind, side = self.network.dtype, float(self.pixels)
+        kind = self.network.dtype
+        side = float(self.pixels)
         ids = torch.tensor([side, side, 0.0, 0.0, side, side], device=x.device, dtype=kind)
         out = self.network(
             x.to(kind),
@@ -59,18 +60,19 @@ class LatentDiffusion(UnetTeacher):
 class Parts:
     """The files of a teacher: in its artefact where it was made here, where its `location.json` says where it is pinned.
 
-    `about`: teacher.json. `places`: the folders "pipeline" and "vae", which is None where the VAE is the pipeline's own. A UserError
-    for a folder that is no longer there.
+    `about`: teacher.json. `pipeline`: its folder. `vae`: that of a VAE in its own's place, or None. A UserError for a folder that is
+    no longer there.
     """
 
     def __init__(self, artifact: Artifact) -> None:
         self.artifact = artifact
         self.about = artifact.json("teacher.json")
-        places = {"pipeline": str(artifact.folder), "vae": None}
+        places = {"pipeline": artifact.folder, "vae": None}
         if self.about["pinned"]:
             places = read_json(artifact.folder / LOCATION)
-        self.places = {part: place and Path(place) for part, place in places.items()}
-        for part, place in self.places.items():
+        self.pipeline = Path(places["pipeline"])
+        self.vae = Path(places["vae"]) if places["vae"] else None
+        for part, place in (("pipeline", self.pipeline), ("vae", self.vae)):
             if place is not None and not place.is_dir():
                 raise UserError(
                     f"{place}: the teacher's {part} is no longer there; put it back, or run the teacher step again"
@@ -78,21 +80,21 @@ class Parts:
 
     def files(self, part: str) -> tuple[Path, list[str]]:
         """(folder, names in it) of a part's files, each compared with its recorded sha256."""
-        alone = part == "vae" and self.places["vae"] is not None
-        place, prefix = ("vae", "") if alone else ("pipeline", f"{part}/")
-        folder = self.places[place]
-        if self.about["pinned"]:
-            rows = [row for row in self.artifact.csv("files.csv") if row["part"] == place]
-            names = [row["path"] for row in rows if row["path"].startswith(prefix)]
-            recorded = {row["path"]: row["sha256"] for row in rows}
-            for path, digest in ((folder / name, recorded[name]) for name in names):
-                if not path.is_file() or sha256(path) != digest:
+        folder, prefix, source = self.pipeline / part, f"{part}/", "pipeline"
+        if part == "vae" and self.vae is not None:
+            folder, prefix, source = self.vae, "", "vae"
+        if not self.about["pinned"]:
+            return folder, [name.removeprefix(prefix) for name in self.artifact.files(prefix)]
+        names = []
+        for row in self.artifact.csv("files.csv"):
+            if row["part"] == source and row["path"].startswith(prefix):
+                names.append(row["path"].removeprefix(prefix))
+                path = folder / names[-1]
+                if not path.is_file() or sha256(path) != row["sha256"]:
                     raise UserError(
                         f"{path}: missing or changed since the teacher was pinned; put the file back, or run the teacher step again"
                     )
-        else:
-            names = self.artifact.files(prefix)
-        return folder / prefix, [name.removeprefix(prefix) for name in names]
+        return folder, names
 
     def weights(self, part: str) -> tuple[Path, list[str]]:
         """(folder, names of its weights' files) of a part: those that were pinned, or that the artefact holds, and no others."""
@@ -146,9 +148,9 @@ def load(artifact: Artifact, device: torch.device | str = "cpu", precision: str 
     scheduler, _ = parts.files("scheduler")
     process, kind = make_process(scheduler / "scheduler_config.json", parts.about["time_input"])
     with staged(*parts.weights("unet")) as folder:
-        unet = frozen(UNet2DConditionModel, folder, device, precision)
+        unet = frozen(UNet2DConditionModel, folder, device, dtype(precision, device))
     # Saved with a student of all weights: where it was opened from is of no account.
-    unet.register_to_config(_name_or_path=str(parts.places["pipeline"]))
+    unet.register_to_config(_name_or_path=str(parts.pipeline))
     return LatentDiffusion(unet, process, parts.about["resolution"], kind)
 
 
@@ -158,7 +160,7 @@ def load_vae(artifact: Artifact, device: torch.device | str = "cpu", precision: 
 
     parts = Parts(artifact)
     with staged(*parts.weights("vae")) as folder:
-        vae = frozen(AutoencoderKL, folder, device, precision)
+        vae = frozen(AutoencoderKL, folder, device, dtype(precision, device))
     for key in ("latents_mean", "latents_std", "shift_factor"):
         if vae.config.get(key) is not None:
             raise UserError(
@@ -235,9 +237,7 @@ class TextEncoders:
         tokenizers = []
         for name in ("tokenizer", "tokenizer_2"):
             parts.files(name)
-            tokenizers.append(
-                CLIPTokenizer.from_pretrained(parts.places["pipeline"], subfolder=name, local_files_only=True)
-            )
+            tokenizers.append(CLIPTokenizer.from_pretrained(parts.pipeline, subfolder=name, local_files_only=True))
         return cls(encoders, tokenizers)
 
     def tokens(self, texts: Sequence[str]) -> tuple[Tensor, ...]:

@@ -105,7 +105,8 @@ def make_unet(settings: MicroSdxl, side: int) -> Any:
     from diffusers import UNet2DConditionModel
 
     u, text = settings.unet, settings.text
-    cross, time_ids = ["CrossAttnDownBlock2D"] * max(1, len(u.channels) - 1), 32
+    time_ids = 32
+    cross = ["CrossAttnDownBlock2D"] * max(1, len(u.channels) - 1)
     down = ["DownBlock2D", *cross] if len(u.channels) > 1 else cross
     return UNet2DConditionModel(
         sample_size=side,
@@ -244,7 +245,8 @@ def make(settings: MicroSdxl, process: Process, data: Artifact, seed: int, scrat
         draws = rng.generator(seed, "teacher_draws", step).random((u.batch_size, 2))[mine]
         spread = (mine + draws[:, 0]) / u.batch_size
         t = torch.from_numpy(np.floor(spread * process.timesteps) + 1).to(device)
-        eps, x0 = noise[:, 0], mean[pick].to(device) + std[pick].to(device) * noise[:, 1]
+        eps = noise[:, 0]
+        x0 = mean[pick].to(device) + std[pick].to(device) * noise[:, 1]
         used, back = caption[pick].unique(return_inverse=True)
         cond = encoders.encode([ids[used] for ids in tokens]).rows(back.to(device))
         keep = torch.from_numpy(draws[:, 1] >= u.caption_dropout).to(device)

@@ -15,7 +15,7 @@ from directcm.config import Process as ProcessSettings
 from directcm.config.specs import TEACHERS
 from directcm.diffusion import processes
 from directcm.diffusion.processes import expand
-from directcm.diffusion.teachers import Conditioning, UnetTeacher, frozen
+from directcm.diffusion.teachers import Conditioning, UnetTeacher, dtype, frozen
 from directcm.diffusion.teachers.codec import Codec, Draw, read_pixels
 from directcm.errors import UserError
 from directcm.runtime.artifacts import Artifact, Writer, new_artifact, write_json
@@ -134,7 +134,7 @@ def load(artifact: Artifact, device: torch.device | str = "cpu", precision: str 
     from diffusers import UNet2DModel
 
     artifact.files("unet/")
-    unet = frozen(UNet2DModel, artifact.folder, device, precision, subfolder="unet")
+    unet = frozen(UNet2DModel, artifact.folder, device, dtype(precision, device), subfolder="unet")
     about = artifact.json("teacher.json")
     process = parse(ProcessSettings, about["process"], str(artifact.folder / "teacher.json"))
     return PixelDiffusion(unet, processes.make(process))

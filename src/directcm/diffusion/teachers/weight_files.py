@@ -135,7 +135,8 @@ def staged(folder: Path, names: Sequence[str]) -> Iterator[Path]:
         (place / "config.json").symlink_to((folder / "config.json").absolute())
         sharded = any(name.endswith(".json") for name in names)
         for name in names:
-            stem, plain = TRANSFORMERS if name.startswith((f"{TRANSFORMERS}.", f"{TRANSFORMERS}-")) else DIFFUSERS, name
+            stem = TRANSFORMERS if name.startswith((f"{TRANSFORMERS}.", f"{TRANSFORMERS}-")) else DIFFUSERS
+            plain = name
             if name.endswith(".json"):
                 plain = f"{stem}{_INDEX}.json"
             elif not sharded:
