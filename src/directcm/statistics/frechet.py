@@ -69,8 +69,8 @@ _EQUAL = "a Fréchet distance needs"
 
 
 @dataclass(frozen=True)
-class FrechetResult:
-    """A distance: `value` ≥ 0, n rows on either side, feature size `dim`, flags ("rank_deficient": n − 1 < dim)."""
+class Distance:
+    """A distance between n rows of features of size `dim` and a reference; flags ("rank_deficient": n − 1 < dim)."""
 
     value: float
     n: int
@@ -131,7 +131,7 @@ def _distance(first: np.ndarray, second: np.ndarray) -> float:
     return value
 
 
-def frechet_distance(first: np.ndarray, second: np.ndarray) -> FrechetResult:
+def frechet_distance(first: np.ndarray, second: np.ndarray) -> Distance:
     """Fréchet distance between features (n, D) and (n, D), in float64.
 
     The estimate is biased upwards by an amount that depends on n, so the two sides must have equal n and distances
@@ -139,7 +139,7 @@ def frechet_distance(first: np.ndarray, second: np.ndarray) -> FrechetResult:
     """
     first, second = pair(first, second, _EQUAL)
     n, dim = first.shape
-    return FrechetResult(max(_distance(first, second), 0.0), n, dim, ("rank_deficient",) if n - 1 < dim else ())
+    return Distance(max(_distance(first, second), 0.0), n, dim, ("rank_deficient",) if n - 1 < dim else ())
 
 
 def infinite_sizes(n: int, dim: int) -> list[int]:
@@ -150,7 +150,7 @@ def infinite_sizes(n: int, dim: int) -> list[int]:
     return [int(size) for size in np.round(np.linspace(smallest, n, _SIZES))]
 
 
-def frechet_infinite(first: np.ndarray, second: np.ndarray, seed: int) -> FrechetResult | None:
+def frechet_infinite(first: np.ndarray, second: np.ndarray, seed: int) -> Distance | None:
     """FD∞ between features (n, D) and (n, D): FD extrapolated linearly in 1/n to n → ∞; None where n is too small.
 
     At each of `infinite_sizes` FD is the mean over 8 random subsets (the whole at size n itself), which hold the same
@@ -172,4 +172,4 @@ def frechet_infinite(first: np.ndarray, second: np.ndarray, seed: int) -> Freche
 
     means = [np.mean([distance(size, i) for i in range(_SUBSETS if size < n else 1)]) for size in sizes]
     design = np.stack([np.ones(len(sizes)), 1 / np.array(sizes, dtype=np.float64)], axis=1)
-    return FrechetResult(float(np.linalg.lstsq(design, np.array(means), rcond=None)[0][0]), n, dim)
+    return Distance(float(np.linalg.lstsq(design, np.array(means), rcond=None)[0][0]), n, dim)

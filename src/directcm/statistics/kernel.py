@@ -19,12 +19,11 @@ estimate down by 2/n · (E k(x_i, y_i) − E k(x_i, y_j)): a set close to its re
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 
 import numpy as np
 
 from directcm.errors import UserError
-from directcm.statistics.frechet import pair
+from directcm.statistics.frechet import Distance, pair
 
 SHARED = {"better": "lower", "references": ("teacher", "data"), "takes": ("image", "reference.image")}
 METRICS = {
@@ -47,17 +46,6 @@ METRICS = {
 _BLOCK = 1024
 CMMD_SIGMA = 10.0
 CMMD_SCALE = 1000.0
-
-
-@dataclass(frozen=True)
-class KernelResult:
-    """A kernel distance: `value` (unbiased, so it can fall below 0), rows of both sides, feature size `dim`."""
-
-    value: float
-    n: int
-    n_reference: int
-    dim: int
-    flags: tuple[str, ...] = ()
 
 
 # A kernel of both distances is a function of the inner product alone: an array of products → its values there.
@@ -96,14 +84,14 @@ def gaussian(product: np.ndarray) -> np.ndarray:
     return np.expm1((product - 1) / CMMD_SIGMA**2)
 
 
-def kernel_distance(first: np.ndarray, second: np.ndarray) -> KernelResult:
+def kernel_distance(first: np.ndarray, second: np.ndarray) -> Distance:
     """KID: unbiased MMD² between features (n, D) and (m, D), in float64; n, m ≥ 2, else a UserError."""
     first, second = pair(first, second)
-    dim = first.shape[1]
+    n, dim = first.shape
     value = _mmd(first, second, lambda product: cubic(product / dim))
     if not np.isfinite(value):
         raise UserError("the kernel distance overflows float64: the features are too large")
-    return KernelResult(value, first.shape[0], second.shape[0], dim)
+    return Distance(value, n, dim)
 
 
 def _normalised(features: np.ndarray, name: str) -> np.ndarray:
@@ -115,7 +103,7 @@ def _normalised(features: np.ndarray, name: str) -> np.ndarray:
     return scaled / np.linalg.norm(scaled, axis=1, keepdims=True)
 
 
-def cmmd(first: np.ndarray, second: np.ndarray) -> KernelResult:
+def cmmd(first: np.ndarray, second: np.ndarray) -> Distance:
     """CMMD: 1000 times the unbiased MMD² with the Gaussian kernel, σ = 10, between CLIP embeddings (n, D) and (m, D).
 
     They are L2-normalised here, so that |x − y|² = 2 − 2 x·y. In float64; n, m ≥ 2 and no embedding zero, else a
@@ -124,4 +112,4 @@ def cmmd(first: np.ndarray, second: np.ndarray) -> KernelResult:
     """
     first, second = pair(first, second)
     value = CMMD_SCALE * _mmd(_normalised(first, "first set"), _normalised(second, "second set"), gaussian)
-    return KernelResult(value, first.shape[0], second.shape[0], first.shape[1])
+    return Distance(value, *first.shape)

@@ -66,15 +66,6 @@ def _demand(true: bool, message: str) -> None:
         raise UserError(f"teacher: {message}")
 
 
-def download_patterns(settings: Diffusers) -> list[str]:
-    """What to download of a pipeline, as the hub's client takes it."""
-    return [
-        *CONFIGS,
-        *(f"{part}/{name}" for part, stem in PARTS.items() for name in weight_files.patterns(stem, settings.variant)),
-        *(f"{part}/*" for part in TOKENIZERS),
-    ]
-
-
 def _hub(repository: str, revision: str, patterns: list[str], key: str) -> Path:
     """The folder of a pinned revision in the local hub cache; nothing is downloaded."""
     from huggingface_hub import constants, snapshot_download
@@ -106,7 +97,9 @@ def locate(settings: Diffusers, resolution: int | None = None) -> Located:
             )
     else:
         assert settings.id and settings.revision
-        pipeline = _hub(settings.id, settings.revision, download_patterns(settings), "id")
+        weights = [f"{p}/{name}" for p, stem in PARTS.items() for name in weight_files.patterns(stem, settings.variant)]
+        wanted = [*CONFIGS, *weights, *(f"{part}/*" for part in TOKENIZERS)]
+        pipeline = _hub(settings.id, settings.revision, wanted, "id")
     for path in (pipeline / name for name in CONFIGS):
         _demand(path.is_file(), f"{path} is missing; the folder is not a whole StableDiffusionXLPipeline")
     vae = None
@@ -126,25 +119,24 @@ def locate(settings: Diffusers, resolution: int | None = None) -> Located:
             f"({type(error).__name__}: {error}); download it again"
         ) from None
     names = [*CONFIGS]
-    weights = {}
+    found: dict[str, tuple[Path, list[str]]] = {}
     there = {part: weight_files.variants(pipeline / part, stem) for part, stem in PARTS.items()}
     # As diffusers: a part that has no weights of the variant is taken plain, where another part has some.
     mixed = any(settings.variant in variants for variants in there.values())
     for part, stem in PARTS.items():
         variant = None if mixed and settings.variant not in there[part] and None in there[part] else settings.variant
-        found = weight_files.find(pipeline / part, stem, variant, "teacher.diffusers.variant")
-        weight_files.tensors(pipeline / part, found)
-        weights[part] = pipeline / part, found
-        names += [f"{part}/{name}" for name in found]
+        found[part] = pipeline / part, weight_files.find(pipeline / part, stem, variant, "teacher.diffusers.variant")
+        weight_files.tensors(*found[part])
+        names += [f"{part}/{name}" for name in found[part][1]]
     for part in TOKENIZERS:
         names += [f"{part}/{name}" for name in _tokenizer(pipeline / part)]
     files = [("pipeline", name, pipeline / name) for name in sorted(names)]
     if vae is not None:
-        found = weight_files.find(vae, weight_files.DIFFUSERS, settings.vae_variant, "teacher.diffusers.vae_variant")
-        weight_files.tensors(vae, found)
-        weights["vae"] = vae, found
-        files += [("vae", name, vae / name) for name in sorted(["config.json", *found])]
-    return Located(pipeline, vae, tuple(files), weights)
+        key = "teacher.diffusers.vae_variant"
+        found["vae"] = vae, weight_files.find(vae, weight_files.DIFFUSERS, settings.vae_variant, key)
+        weight_files.tensors(*found["vae"])
+        files += [("vae", name, vae / name) for name in sorted(["config.json", *found["vae"][1]])]
+    return Located(pipeline, vae, tuple(files), found)
 
 
 def _tokenizer(folder: Path) -> list[str]:

@@ -67,7 +67,7 @@ class Parts:
     def __init__(self, artifact: Artifact) -> None:
         self.artifact = artifact
         self.about = artifact.json("teacher.json")
-        places = {"pipeline": artifact.folder, "vae": None}
+        places: dict[str, Any] = {"pipeline": artifact.folder, "vae": None}
         if self.about["pinned"]:
             places = read_json(artifact.folder / LOCATION)
         self.pipeline = Path(places["pipeline"])
@@ -174,25 +174,6 @@ def load_vae(artifact: Artifact, device: torch.device | str = "cpu", precision: 
     return vae
 
 
-@torch.no_grad()
-def decode_pixels(vae: Any, latents: Tensor) -> Tensor:
-    """Scaled latents (B, c, h, w) to pixels (B, 3, H, W), float32, clamped to [−1, 1]."""
-    pixels = vae.decode(latents.to(vae.device, vae.dtype) / vae.config.scaling_factor).sample
-    if not bool(torch.isfinite(pixels).all()):
-        raise UserError("the VAE decodes to numbers that are not finite; use evaluation.precision no or bf16")
-    return pixels.float().clamp(-1, 1).cpu()
-
-
-@torch.no_grad()
-def encode_images(vae: Any, images: Tensor, noise: Tensor | None) -> Tensor:
-    """Images (B, 3, H, W) in [−1, 1] to scaled latents float32: the posterior's mode, or a draw with given noise."""
-    posterior = vae.encode(images.to(vae.device, vae.dtype)).latent_dist
-    latents = posterior.mean.float()
-    if noise is not None:
-        latents = latents + posterior.std.float() * noise.to(latents.device)
-    return (latents * vae.config.scaling_factor).cpu()
-
-
 def open_text_encoder(part: str, folder: Path, names: Sequence[str], device: torch.device | str, precision: str) -> Any:
     """One of SDXL's text encoders, frozen, from the weights' files of these names."""
     from transformers import CLIPTextModel, CLIPTextModelWithProjection
@@ -280,14 +261,21 @@ class Latents(Codec):
     def text(self) -> TextEncoders:
         return TextEncoders.load(self.artifact, self.device, self.precision)
 
+    @torch.no_grad()
     def encode(self, images: Tensor, draw: Draw | None) -> Tensor:
-        """Scaled latents (B, c, h, w) of the VAE's posterior."""
-        side = images.shape[-1] // 2 ** (len(self.vae.config.block_out_channels) - 1)
-        shape = (self.vae.config.latent_channels, side, side)
-        return encode_images(self.vae, images, None if draw is None else draw(shape))
+        """Scaled latents (B, c, h, w): the mode of the VAE's posterior, or a draw from it."""
+        posterior = self.vae.encode(images.to(self.vae.device, self.vae.dtype)).latent_dist
+        latents = posterior.mean.float()
+        if draw is not None:
+            latents = latents + posterior.std.float() * draw(latents.shape[1:]).to(latents.device)
+        return (latents * self.vae.config.scaling_factor).cpu()
 
+    @torch.no_grad()
     def decode(self, latents: Tensor) -> Tensor:
-        return decode_pixels(self.vae, latents)
+        pixels = self.vae.decode(latents.to(self.vae.device, self.vae.dtype) / self.vae.config.scaling_factor).sample
+        if not bool(torch.isfinite(pixels).all()):
+            raise UserError("the VAE decodes to numbers that are not finite; use evaluation.precision no or bf16")
+        return pixels.float().clamp(-1, 1).cpu()
 
     def condition(self, texts: Sequence[str], labels: Sequence[str]) -> Conditioning:
         """The captions' embeddings; labels tell SDXL nothing."""

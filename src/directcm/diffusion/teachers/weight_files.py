@@ -66,13 +66,13 @@ def find(folder: Path, stem: str, variant: str | None, key: str) -> list[str]:
     A UserError that says what is there instead, with the setting `key` that names the variant.
     """
     index = next((name for name in indices(stem, variant) if (folder / name).is_file()), None)
-    one = (folder / single(stem, variant)).is_file()
-    if index is not None and one:
-        raise UserError(
-            f"teacher: {folder} holds {single(stem, variant)} and {index}, weights in one file and in shards; remove those that are not meant"
-        )
-    if one:
-        return [single(stem, variant)]
+    one = single(stem, variant)
+    if (folder / one).is_file():
+        if index is not None:
+            raise UserError(
+                f"teacher: {folder} holds {one} and {index}, weights in one file and in shards; remove those that are not meant"
+            )
+        return [one]
     if index is None:
         raise UserError(_missing(folder, stem, variant, key))
     found = config(folder / index).get("weight_map")
