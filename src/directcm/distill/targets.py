@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from directcm.config import Ode, Targets
+from directcm.config import Errors, Ode, Targets
 from directcm.diffusion.processes import Process
 from directcm.diffusion.solvers import Count, Solved, Solver, make_solver, solve
 from directcm.diffusion.teachers import Teacher, load, loader
@@ -121,18 +120,12 @@ def follow(
     return ids[which], k, states[k, which], Solved(states[-1, which], states[k + 1, which], Count(made, made))
 
 
-@dataclass(frozen=True)
-class Shard:
-    """The start points that one job solves, in blocks; a stopped job resumes after its last whole block."""
-
-    blocks: list[range]
-    label: str
-
-
 def solve_starts(
     kind: str,
     starts: Any,
-    shard: Shard,
+    sizes: Targets | Errors,
+    shard: int,
+    total: int | None,
     ode: Ode,
     model: Teacher,
     batch_size: int,
@@ -143,12 +136,14 @@ def solve_starts(
 ) -> None:
     """Solve the ODE from a shard of start points; write `<kind>.safetensors`: index, id, time (B,), endpoint (B, c, h, w).
 
-    Targets also have x_next (B, c, h, w), the state one grid time after the start, and for start points on trajectories x itself.
+    `sizes` says how many start points are in a shard and in a block; a stopped job resumes after its last whole block. There are
+    `total` of them in all (None: infinitely many). Targets also have x_next (B, c, h, w), the state one grid time after the start, and for start points on trajectories x itself.
     `starts(index)` gives (image ids, grid indices, x), `starts.latents` the conditioning by image id. `key` holds everything else
     that the result depends on: it is the artefact's settings and, with code and inputs, the key of unfinished work.
     """
-    if not shard.blocks:
-        raise UserError(f"{kind}: {shard.label} is beyond the last; there are fewer start points")
+    blocks = blocks_of(shard, sizes.shard, sizes.block, total)
+    if not blocks:
+        raise UserError(f"{kind}: shard {shard} is beyond the last; there are fewer start points")
     method, intervals = make_solver(ode.solver), ode.N
     grid = model.process.grid(intervals)
 
@@ -157,7 +152,7 @@ def solve_starts(
             return intervals * len(set(starts.trajectories(rows)))
         return int((intervals - starts.grid_index(list(rows))).sum())
 
-    progress = Progress(f"{kind}: {shard.label}", sum(map(steps_of, shard.blocks)), "ODE step")
+    progress = Progress(f"{kind}: shard {shard}", sum(map(steps_of, blocks)), "ODE step")
 
     def block(rows: range) -> dict[str, Tensor]:
         begun = time.perf_counter()
@@ -186,13 +181,13 @@ def solve_starts(
             "seconds": torch.tensor([time.perf_counter() - begun], dtype=torch.float64),
         }
 
-    settings = {**key, **ode.axes(), "batch_size": batch_size}
+    settings = {**key, **ode.axes(), "block": sizes.block, "batch_size": batch_size}
     whole = {
         **settings,
         "code": digest(type(starts).__module__.removeprefix("directcm."), loader(inputs["teacher"])),
         **{name: item.fingerprint for name, item in inputs.items()},
     }
-    done = work(scratch, whole, shard.blocks, block, lambda rows: progress.update(steps_of(rows)))
+    done = work(scratch, whole, blocks, block, lambda rows: progress.update(steps_of(rows)))
     made, minimum = done.pop("forwards").sum(0).tolist()
     seconds = float(done.pop("seconds").sum())
     with new_artifact(out, kind, settings=settings, inputs=inputs) as art:
@@ -229,11 +224,13 @@ def make(
     solve_starts(
         "targets",
         STARTS[start_points](Latents(latents), model.process, ode.N, seed),
-        Shard(blocks_of(shard, settings.shard, settings.block), f"shard {shard}"),
+        settings,
+        shard,
+        None,
         ode,
         model,
         settings.batch_size,
-        {"block": settings.block, "seed": seed, "precision": precision, **other},
+        {"seed": seed, "precision": precision, **other},
         {"teacher": teacher, "latents": latents},
         scratch,
         out,

@@ -16,7 +16,7 @@ from directcm.config import Errors, Ode
 from directcm.diffusion.processes import Process
 from directcm.diffusion.teachers import load
 from directcm.distill.encode import Latents
-from directcm.distill.targets import Shard, blocks_of, solve_starts
+from directcm.distill.targets import solve_starts
 from directcm.errors import UserError
 from directcm.runtime import rng
 from directcm.runtime.artifacts import Artifact
@@ -64,21 +64,16 @@ def make(
     """Solve one shard's endpoints: start points shard·size … of times × points in all."""
     model = load(teacher, device, precision)
     starts = ErrorStarts(Latents(latents), model.process, ode.N, settings.times, settings.points, seed)
-    total = settings.times * settings.points
     solve_starts(
         "endpoints",
         starts,
-        Shard(blocks_of(shard, settings.shard, settings.block, total), f"shard {shard}"),
+        settings,
+        shard,
+        settings.times * settings.points,
         ode,
         model,
         batch_size,
-        {
-            "block": settings.block,
-            "times": settings.times,
-            "points": settings.points,
-            "seed": seed,
-            "precision": precision,
-        },
+        {"times": settings.times, "points": settings.points, "seed": seed, "precision": precision},
         {"teacher": teacher, "latents": latents},
         scratch,
         out,

@@ -1,7 +1,7 @@
-"""Percentile bootstrap over rows (Efron 1979), paired: a row keeps what belongs to it together.
+"""Percentile bootstrap (Efron 1979) of means of per-row values.
 
-It is for means of per-row values. A plain bootstrap of a Fréchet or kernel distance is invalid (resampled rows repeat,
-which such distances count as structure), so those have no interval here.
+A plain bootstrap of a Fréchet or kernel distance is invalid: resampled rows repeat, which such a distance counts as structure. So those
+have no interval here.
 """
 
 from __future__ import annotations

@@ -52,12 +52,12 @@ class Crossed:
     """
 
     difference: float
-    low: float | None
-    high: float | None
-    se_seeds: float | None
-    se_prompts: float | None
-    df: float | None
-    p: float | None
+    low: float | None = None
+    high: float | None = None
+    se_seeds: float | None = None
+    se_prompts: float | None = None
+    df: float | None = None
+    p: float | None = None
 
 
 def crossed(per_seed: np.ndarray, prompt_variance: float | None, n: int, level: float) -> Crossed:
@@ -85,12 +85,12 @@ def crossed(per_seed: np.ndarray, prompt_variance: float | None, n: int, level: 
     v_s = float(d.var(ddof=1)) / seeds if seeds > 1 else None
     se_seeds, se_prompts = (None if v is None else math.sqrt(v) for v in (v_s, v_p))
     if v_s is None and v_p is None:
-        return Crossed(difference, None, None, None, None, None, None)
+        return Crossed(difference)
     # A spread of rounding errors is none.
     variance = (v_s or 0.0) + (v_p or 0.0)
     if math.sqrt(variance) <= 1e-13 * float(np.abs(d).max()):
         if np.any(d):
-            return Crossed(difference, None, None, se_seeds, se_prompts, None, None)
+            return Crossed(difference, se_seeds=se_seeds, se_prompts=se_prompts)
         return Crossed(0.0, 0.0, 0.0, se_seeds, se_prompts, None, 1.0)
     # Shares of the variance, whose squares cannot underflow.
     share_s, share_p = (v_s or 0.0) / variance, (v_p or 0.0) / variance
@@ -369,7 +369,7 @@ def frechet_difference_test(
     S times. p = (1 + #{|T*| ≥ |T|})/(1 + B), two-sided, refined where it is small (`_permutation_p`). Its null is equality of the two distributions, given these students.
     Variance over prompts: `_jackknife` on random halves, rows kept jointly in a, b and reference.
 
-    FD is that of `metrics.frechet` (to about 1e-10; 1e-7 where n − 1 < D); unequal n is a UserError. Time grows with
+    FD is that of `statistics.frechet` (to about 1e-10; 1e-7 where n − 1 < D); unequal n is a UserError. Time grows with
     S (B + J) D³: seconds at D = 64, hours at D = 2048, where `permutations` may be lowered.
     """
     a, b, reference = _triple(a, b, reference)
@@ -412,7 +412,7 @@ KERNELS = {
     "kid": Kernel(lambda features: features / math.sqrt(features.shape[-1]), cubic),
     "cmmd": Kernel(_unit, gaussian, CMMD_SCALE),
 }
-"""The kernels of `metrics.kernel`: (x·y/D + 1)³, and exp(−|x − y|²/(2σ²)) between unit vectors, σ = 10, times 1000."""
+"""The kernels of `statistics.kernel`: (x·y/D + 1)³, and exp(−|x − y|²/(2σ²)) between unit vectors, σ = 10, times 1000."""
 
 
 def kernel_difference_test(

@@ -83,11 +83,11 @@ class Teacher(ABC):
 
     @property
     def start(self) -> Teacher:
-        """The teacher as whose twin a student starts: itself, or where it has no network one that has."""
+        """The teacher whose network a student copies: this one, or another where this one has no network."""
         return self
 
     def twin(self, network: Any = None) -> Teacher:
-        """The same teacher on another network; None: on a copy of its own."""
+        """The same teacher on another network (None: on a copy of this one's)."""
         twin = copy.copy(self)
         twin.network = copy.deepcopy(self.network) if network is None else network
         twin.rows_evaluated = 0

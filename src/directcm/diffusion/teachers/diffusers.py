@@ -50,7 +50,7 @@ _UNUSED = ("scheduler", "image_encoder", "feature_extractor", "add_watermarker",
 
 @dataclass(frozen=True)
 class Located:
-    """A pipeline's folder, and that of a VAE in its own's place, if any; all that is read of them.
+    """A pipeline's folder, that of a VAE that replaces the pipeline's (or None), and all that is read of them.
 
     `files`: (part, name, path) of every file, where part is "pipeline" or "vae". `weights`: the folder and the names of the weights of each of PARTS.
     """

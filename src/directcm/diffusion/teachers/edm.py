@@ -51,7 +51,7 @@ def make(settings: Edm, process: Process, data: Artifact, seed: int, scratch: Pa
     """Train the U-Net, and save the exponential moving average of its weights.
 
     ln t is normal(p_mean, p_std), beyond the ends of the process's grid too (Karras et al., Table 1); a share of the labels
-    becomes ∅. σ_data is the process's, as it is configured; the images' own is among the artefact's counts.
+    becomes ∅. σ_data is the process's, as configured; the artefact's counts have the images' measured one.
     """
     schedule = processes.make(process)
     if not isinstance(schedule, VarianceExploding):
@@ -100,7 +100,7 @@ def make(settings: Edm, process: Process, data: Artifact, seed: int, scratch: Pa
     )
     put({"unet": unet}, fitted.ema)
     if settings.dropout:
-        # Students are trained from what is saved: theirs is a method's matter, not their teacher's (Song et al. have none).
+        # Students start from what is saved. Their dropout is the method's choice, not the teacher's (Song et al. have none).
         unet.register_to_config(dropout=0.0)
     with new_teacher("edm", settings, process, unet, data, seed, out) as art:
         write_csv(art / "curve.csv", fitted.curve, CURVE)

@@ -60,8 +60,8 @@ class LatentDiffusion(UnetTeacher):
 class Parts:
     """The files of a teacher: in its artefact where it was made here, where its `location.json` says where it is pinned.
 
-    `about`: teacher.json. `pipeline`: its folder. `vae`: that of a VAE in its own's place, or None. A UserError for a folder that is
-    no longer there.
+    `about`: teacher.json. `pipeline`: its folder. `vae`: that of a VAE that replaces the pipeline's, or None. A UserError for a
+    folder that is no longer there.
     """
 
     def __init__(self, artifact: Artifact) -> None:
@@ -149,7 +149,7 @@ def load(artifact: Artifact, device: torch.device | str = "cpu", precision: str 
     process, kind = make_process(scheduler / "scheduler_config.json", parts.about["time_input"])
     with staged(*parts.weights("unet")) as folder:
         unet = frozen(UNet2DConditionModel, folder, device, dtype(precision, device))
-    # Saved with a student of all weights: where it was opened from is of no account.
+    # A student of all weights is saved with this name: not the temporary folder's.
     unet.register_to_config(_name_or_path=str(parts.pipeline))
     return LatentDiffusion(unet, process, parts.about["resolution"], kind)
 

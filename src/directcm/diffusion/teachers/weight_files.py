@@ -63,7 +63,7 @@ def variants(folder: Path, stem: str) -> set[str | None]:
 def find(folder: Path, stem: str, variant: str | None, key: str) -> list[str]:
     """The names, in `folder`, of the files that hold the weights: one safetensors file, or an index and its shards.
 
-    A UserError that says what is there instead, with the setting `key` that names the variant.
+    A UserError says what is there instead, and the configuration's `key` that names the variant.
     """
     index = next((name for name in indices(stem, variant) if (folder / name).is_file()), None)
     one = single(stem, variant)
@@ -97,7 +97,7 @@ def tensors(folder: Path, names: Sequence[str]) -> dict[str, tuple[int, ...]]:
         try:
             with safe_open(path, framework="numpy") as opened:
                 out |= {key: tuple(opened.get_slice(key).get_shape()) for key in opened.keys()}  # noqa: SIM118
-        # Its errors are its own, and the system's without a file's name.
+        # Of a class of its own, or the system's without the file's name.
         except Exception as error:
             with open(path, "rb") as file:
                 head = file.read(32)
