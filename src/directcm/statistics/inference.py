@@ -1,12 +1,12 @@
-"""How sure a difference is: two trained methods on the same seeds, prompts and initial noise. numpy and scipy, no files.
+"""How sure a difference is: two trained methods on the same seeds, prompts and initial noise.
 
-Two things are random: the training (seeds) and what it is judged on (prompts with their noise). `crossed` puts both into
-one interval. Given the trained students, the randomness of prompts alone is measured by the paired bootstrap where a
-metric is a mean of per-prompt values, and by a permutation test with a delete-half jackknife where it is a distance
-between sets (FD, KID, CMMD). A plain bootstrap of a distance is invalid, since repeated rows count as structure; there is none here.
+Two things are random: the training (seeds) and what it is judged on (prompts with their noise). `crossed` puts both into one interval.
+Given the trained students, the randomness of prompts alone is measured in two ways. Where a metric is a mean of per-prompt values: by
+the paired bootstrap. Where it is a distance between sets (FD, KID, CMMD): by a permutation test with a delete-half jackknife, since a
+plain bootstrap of a distance is invalid (repeated rows count as structure).
 
-Everything is paired: row i of every array belongs to prompt i, first index s to training seed s of both methods.
-Resampling takes whole prompts, that is row i of both methods, all seeds and the reference together.
+Everything is paired: row i of every array is prompt i, first index s is training seed s of both methods. Resampling takes whole prompts:
+row i of both methods, all seeds and the reference together.
 """
 
 from __future__ import annotations
@@ -23,19 +23,15 @@ from directcm.runtime import rng
 from directcm.statistics.bootstrap import resampled_means
 from directcm.statistics.kernel import CMMD_SCALE, cubic, gaussian
 
+# Random halves of the delete-half jackknife: the variance it gives has a relative error of about 10 %.
 HALVES = 200
-"""Random halves of the delete-half jackknife: the variance it gives has a relative error of about 10 %."""
-
+# A permutation p that fewer than FEW permutations reach is drawn again from REFINE times as many.
 FEW = 10
 REFINE = 10
-"""A permutation p for which fewer than FEW permutations speak is drawn again from REFINE times as many."""
-
+# Numbers held at a time by one array (128 MB).
 _ELEMENTS = 16_000_000
-"""Numbers held at a time by one array (128 MB)."""
-
+# Numbers in a chunk of matrices (4 MB): what a processor's cache holds.
 _CHUNK = 500_000
-"""Numbers in a chunk of matrices (4 MB): what a processor's cache holds."""
-
 # |T*| ≥ |T| must hold for T* = T however its last bits fell.
 _TIE = 1e-9
 
@@ -364,10 +360,10 @@ def frechet_difference_test(
     """Test of T = mean over seeds of FD(a_s, ref) − FD(b_s, ref) for features a, b (S, n, D) and reference (n, D).
 
     Permutation (Pitman 1937; Good 2005): under the null that the methods' label means nothing, swapping a prompt's
-    features between a and b leaves the distribution as it is; each prompt is swapped or not with probability ½, in all
-    seeds together, because what a method makes of a prompt is alike from seed to seed and a swap seed by seed would count it
-    S times. p = (1 + #{|T*| ≥ |T|})/(1 + B), two-sided, refined where it is small (`_permutation_p`). Its null is equality of the two distributions, given these students.
-    Variance over prompts: `_jackknife` on random halves, rows kept jointly in a, b and reference.
+    features between a and b leaves the distribution as it is. Each prompt is swapped or not with probability ½, in all
+    seeds together: what a method makes of a prompt is alike from seed to seed, and a swap seed by seed would count it S times.
+    p = (1 + #{|T*| ≥ |T|})/(1 + B), two-sided, refined where it is small (`_permutation_p`). Its null is equality of the two
+    distributions, given these students. Variance over prompts: `_jackknife` on random halves, rows kept jointly in a, b and reference.
 
     FD is that of `statistics.frechet` (to about 1e-10; 1e-7 where n − 1 < D); unequal n is a UserError. Time grows with
     S (B + J) D³: seconds at D = 64, hours at D = 2048, where `permutations` may be lowered.
@@ -408,11 +404,11 @@ def _unit(features: np.ndarray) -> np.ndarray:
     return features / norms
 
 
+# (x·y/D + 1)³, and exp(−|x − y|²/(2σ²)) between unit vectors, σ = 10, times 1000, as in `statistics.kernel`.
 KERNELS = {
     "kid": Kernel(lambda features: features / math.sqrt(features.shape[-1]), cubic),
     "cmmd": Kernel(_unit, gaussian, CMMD_SCALE),
 }
-"""The kernels of `statistics.kernel`: (x·y/D + 1)³, and exp(−|x − y|²/(2σ²)) between unit vectors, σ = 10, times 1000."""
 
 
 def kernel_difference_test(

@@ -8,12 +8,11 @@ MMD² = mean_{i≠j} k(x_i, x_j) + mean_{i≠j} k(y_i, y_j) − 2 mean_{i,j} k(x
   1000·[(1 − mean_{i≠j} k(x_i, x_j))/n + (1 − mean_{i≠j} k(y_i, y_j))/m], so that equal distributions are not at 0 and
   numbers at different n differ. Its embeddings are those of CLIP ViT-L/14 at 336 pixels.
 
-The whole sample makes one estimate. KID is often averaged over random subsets of 1,000: that adds the noise of the
-draw, throws information away and needs a seed, while the estimate is unbiased at any n, so subsets gain nothing but
-memory, and that is kept low here by going over the kernel matrix in blocks of rows.
+The whole sample makes one estimate. KID is often averaged over random subsets of 1,000, which adds the noise of the draw and needs a
+seed. The estimate is unbiased at any n, so subsets only save memory; here blocks of rows of the kernel matrix do that.
 
-Unbiased holds for independent sets. Sets that share noise or prompts row by row are correlated, which pulls the
-estimate down by 2/n · (E k(x_i, y_i) − E k(x_i, y_j)): a set close to its reference can fall visibly below 0.
+It is unbiased for independent sets. Sets that share noise or prompts row by row are correlated, which pulls the estimate down by
+2/n · (E k(x_i, y_i) − E k(x_i, y_j)): a set close to its reference can fall visibly below 0.
 """
 
 from __future__ import annotations

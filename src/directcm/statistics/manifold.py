@@ -56,8 +56,8 @@ METRICS = {
     "coverage_dino": {"rank": 23, "title": "coverage (DINOv2)", "part": "coverage", "extractor": "dinov2_vitl14"},
 }  # fmt: skip
 
+# Distances held at a time, 32 MB of float64 (a few such arrays live at once).
 _ELEMENTS = 4_000_000
-"""Distances held at a time, 32 MB of float64 (a few such arrays live at once)."""
 
 
 @dataclass(frozen=True)

@@ -1,9 +1,9 @@
 """Teachers: diffusion models that predict x̂₀ and ε̂ at any time, on any process.
 
-A teacher's artefact holds `teacher.json`, whose "loader" names the module here that reads it back. A way to
-get a teacher (train it, pin it) is a module here too, named after its `kind` in the configuration: it says what it is, KIND = {…} in
-plain values (`specs.TeacherKind`), and has `make(settings, process, data, seed, scratch, out)`. Its block is a class in the
-configuration, or made of SETTINGS = {"NAME": (default, "what it is")} and RANGES = "0 <= NAME" here.
+A teacher's artefact holds `teacher.json`, whose "loader" names the module here that reads it back. A way to get a teacher (train it,
+pin it) is a module here too, named after its `kind` in the configuration. It says what it is in plain values, KIND = {…}
+(`specs.TeacherKind`), and has `make(settings, process, data, seed, scratch, out)`. Its block is a class in the configuration, or is
+made of SETTINGS = {"NAME": (default, "what it is")} and RANGES = "0 <= NAME" here.
 """
 
 from __future__ import annotations
@@ -11,7 +11,6 @@ from __future__ import annotations
 import copy
 import importlib
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -36,11 +35,11 @@ def dtype(precision: str, device: torch.device | str) -> torch.dtype:
     return DTYPES[precision]
 
 
+@dataclass(frozen=True)
 class Conditioning:
     """What a batch is conditioned on: named tensors (B, …), one row per sample."""
 
-    def __init__(self, tensors: Mapping[str, Tensor]) -> None:
-        self.tensors = dict(tensors)
+    tensors: dict[str, Tensor]
 
     def rows(self, index: Tensor) -> Conditioning:
         """The rows `index` (B',)."""
