@@ -217,8 +217,8 @@ MUTATIONS = (
         "p = min(1.0, 2 * (1 + tail) / (1 + resamples))",
         "p = min(1.0, (1 + tail) / (1 + resamples))"),
     Mutation("holm", "inference", "Holm without the running maximum",
-        "largest = max(largest, min(1.0, (len(p) - rank) * p[index]))",
-        "largest = min(1.0, (len(p) - rank) * p[index])"),
+        "adjusted = np.maximum.accumulate(np.arange(len(p), 0, -1) * np.asarray(p)[order]).clip(max=1.0)",
+        "adjusted = (np.arange(len(p), 0, -1) * np.asarray(p)[order]).clip(max=1.0)"),
 )
 # fmt: on
 

@@ -12,7 +12,8 @@ import torch
 from PIL import Image
 
 from directcm.diffusion.teachers import load
-from directcm.diffusion.teachers.latent_diffusion import TextEncoders, decode, load_vae
+from directcm.diffusion.teachers.codec import to_images
+from directcm.diffusion.teachers.latent_diffusion import Latents, TextEncoders
 from directcm.distill import noise as noise_verb
 from directcm.distill import students
 from directcm.errors import UserError
@@ -147,7 +148,7 @@ def test_step_noise_does_not_depend_on_batches_or_blocks(tiny: Any, tmp_path: Pa
 def test_images_are_the_decoded_latents(tiny: Any) -> None:
     for art in (tiny.samples, tiny.reference[1]):
         content = art.tensors("latents.safetensors")
-        images = decode(load_vae(tiny.teacher), content["latents"])
+        images = to_images(Latents(tiny.teacher).decode(content["latents"]))
         for row, image in zip(content["rows"].tolist(), images, strict=True):
             stored = np.asarray(Image.open(art.file(f"images/{row:05d}.png"))).astype(int)
             assert stored.shape == (16, 16, 3)

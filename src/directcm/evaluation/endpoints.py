@@ -16,7 +16,7 @@ from directcm.config import Errors, Ode
 from directcm.diffusion.processes import Process
 from directcm.diffusion.teachers import load
 from directcm.distill.encode import Latents
-from directcm.distill.targets import Shard, Starts, blocks_of, solve_starts
+from directcm.distill.targets import Starts, solve_starts
 from directcm.errors import UserError
 from directcm.runtime import rng
 from directcm.runtime.artifacts import Artifact
@@ -60,8 +60,7 @@ def make(
     """Solve one shard's endpoints: start points shard·size … of times × points in all."""
     model = load(teacher, device, precision)
     starts = ErrorStarts(Latents(latents), model.process, ode.N, settings.times, settings.points, seed)
-    blocks = blocks_of(shard, settings.shard, settings.block, settings.times * settings.points)
-    key = settings.model_dump(include={"block", "times", "points"}) | {"seed": seed, "precision": precision}
+    key = settings.model_dump(include={"times", "points"}) | {"seed": seed, "precision": precision}
     inputs = {"teacher": teacher, "latents": latents}
-    part = Shard(blocks, f"shard {shard}")
-    solve_starts("endpoints", starts, part, ode, model, batch_size, key, inputs, scratch, out)
+    total = settings.times * settings.points
+    solve_starts("endpoints", starts, settings, shard, total, ode, model, batch_size, key, inputs, scratch, out)

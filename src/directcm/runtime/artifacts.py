@@ -220,10 +220,16 @@ class Artifact:
             self._checked.add(name)
         return path
 
+    def files(self, prefix: str = "") -> list[str]:
+        """The names of all files whose names begin so, each checked."""
+        names = [name for name in self.checksums if name.startswith(prefix)]
+        for name in names:
+            self.file(name)
+        return names
+
     def verify(self) -> Artifact:
         """Check every file; returns self."""
-        for name in self.checksums:
-            self.file(name)
+        self.files()
         return self
 
     def json(self, name: str) -> Any:

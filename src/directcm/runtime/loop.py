@@ -224,6 +224,14 @@ def _agreed(loss: Tensor, accelerator: Any) -> tuple[float, bool]:
 
 
 @torch.no_grad()
+def put(modules: Mapping[str, nn.Module], weights: Mapping[str, Tensor]) -> None:
+    """Copy weights, under the loop's names ("module.weight"), into the modules."""
+    for name, value in weights.items():
+        module, _, weight = name.partition(".")
+        modules[module].get_parameter(weight).copy_(value)
+
+
+@torch.no_grad()
 def _towards(ema: Mapping[str, Tensor], parameters: Sequence[Tensor], keep: float) -> None:
     """ema ← keep·ema + (1 − keep)·parameters, in place."""
     torch._foreach_lerp_(list(ema.values()), [p.detach() for p in parameters], 1 - keep)
