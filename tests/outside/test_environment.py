@@ -72,12 +72,13 @@ def test_a_job_that_nobody_submitted_for_a_verb_is_not_requeued(tmp_path: Path) 
         f"""
         import os, signal, sys
         from directcm import cli
+        from directcm.cli import declare
         from directcm.runtime import stop
         stop.PATIENCE = 0
         def told(*_):
             os.kill(os.getpid(), {int(signal.SIGTERM)})
             raise SystemExit("not stopped")
-        cli.declare.call = told
+        declare.call = told
         sys.exit(cli.main(["show", "x.csv"]))
         """
     )

@@ -320,5 +320,5 @@ def verdicts_of(claims_yaml: str | Path, comparisons_csv: str | Path, config: Co
 
     Raises UserError for a claim that is not one, and for a comparisons.csv that lacks columns or holds no numbers.
     """
-    rows = frame(comparisons_csv, COMPARISON_COLUMNS, empty=True)
-    return judge(about(read_claims(claims_yaml), config), rows, config, comparisons_csv)
+    asked = about(read_claims(claims_yaml), config)
+    return judge(asked, frame(comparisons_csv, COMPARISON_COLUMNS, empty=True), config, comparisons_csv)
