@@ -83,7 +83,7 @@ def make(
         if isinstance(module, torch.nn.Dropout):
             module.p = float(hparams.get("dropout", 0))
     decay = getattr(method, "decay", None)
-    ema_target = students.Student(student.teacher.twin()) if decay else None
+    ema_target = students.Student(student.teacher.twin(students.share(unet))) if decay else None
     context = methods.Context(
         frozen if method.TEACHER and not (stored and solved is not None) else None,
         make_solver(run.solver),
@@ -94,6 +94,11 @@ def make(
         ema_target,
     )
     grid = starts.grid.to(device)
+
+    def changed() -> None:
+        for one in filter(None, (student, ema_target)):
+            one.changed()
+
     drops = any(isinstance(m, torch.nn.Dropout) and m.p > 0 for m in unet.modules())
 
     def loss(step: int, rows: np.ndarray) -> Tensor:
@@ -163,6 +168,7 @@ def make(
             ema_eval=settings.ema,
             ema=None if decay is None else lambda step: decay(step, run.steps, context),
             ema_target=None if ema_target is None else _free(ema_target, unet),
+            changed=changed,
         ),
         accelerator,
     )

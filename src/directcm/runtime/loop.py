@@ -69,7 +69,7 @@ class Job:
     position p = step·batch_size + offset counts through the whole training.
     `ema`: decay of an EMA of the weights, a number or a function of the step. `ema_target`: tensors by the weights' names
     ("module.weight") that hold this EMA during training, for a loss that reads it. `ema_eval`: decay of a second EMA, which
-    replaces the weights in snapshots and at the end.
+    replaces the weights in snapshots and at the end. `changed` is called after each step, when weights and EMAs have changed.
     """
 
     name: str
@@ -83,6 +83,7 @@ class Job:
     ema: float | Callable[[int], float] | None = None
     ema_target: Mapping[str, Tensor] | None = None
     ema_eval: float | None = None
+    changed: Callable[[], None] = lambda: None
     checkpoint_every: int = 200
     scratch: Path | None = None
     key: Mapping[str, Any] = field(default_factory=dict)
@@ -283,6 +284,7 @@ def fit(job: Job, accelerator: Any) -> Fitted:
                 _towards(ema, parameters, keep)
             if job.ema_eval is not None:
                 _towards(ema_eval, parameters, job.ema_eval)
+            job.changed()
             curve.append({"step": step, "loss": value, "grad_norm": norm, "lr": lr})
             progress.update(1, f"loss {value:.4g}")
             if writer is not None:
