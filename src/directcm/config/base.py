@@ -77,9 +77,10 @@ class Block(BaseModel):
             for key, value in data.items():
                 info = cls.model_fields.get(key)
                 inside = value if isinstance(value, list | tuple) else [value]
-                if value is False and info is not None and "no" in get_args(info.annotation):
+                kinds = () if info is None else (info.annotation, *get_args(info.annotation))
+                if bool in kinds or (value is False and "no" in kinds):
                     continue
-                if info is not None and info.annotation is not bool and any(isinstance(v, bool) for v in inside):
+                if info is not None and any(isinstance(v, bool) for v in inside):
                     value = next(v for v in inside if isinstance(v, bool))
                     raise ValueError(
                         f'{key} is {str(value).lower()}, expected a number or text (text in quotes: "no" and "on" are truth values to YAML)'

@@ -128,7 +128,8 @@ class VariancePreserving(Process):
             raise ValueError(f"{what} {len(self.betas)}")
         return index
 
-    @functools.cache  # noqa: B019: a process lives as long as the job
+    # A process lives as long as its job.
+    @functools.cache  # noqa: B019
     def _tables(self, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
         """(α, σ, β) on a device, where they stay."""
         return self._alpha.to(device), self._sigma.to(device), self.betas.to(device)

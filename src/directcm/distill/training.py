@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,9 +21,10 @@ from directcm.distill import methods, students
 from directcm.distill.encode import Latents
 from directcm.distill.targets import STARTS, Starts, join
 from directcm.errors import UserError
-from directcm.runtime import rng
-from directcm.runtime.artifacts import Artifact, new_artifact, write_csv, write_json
+from directcm.runtime import pace, rng
+from directcm.runtime.artifacts import Artifact, new_artifact, read_json, write_csv, write_json
 from directcm.runtime.loop import CURVE, Job, constant, fit, make_accelerator
+from directcm.runtime.pace import Pace
 from directcm.runtime.sources import digest
 
 
@@ -56,8 +58,6 @@ def make(
     student = students.make_student(frozen, run.adapter, run.seed)
     unet = student.teacher.network
     assert unet is not None
-    if settings.gradient_checkpointing:
-        unet.enable_gradient_checkpointing()
     data = Latents(latents)
     start_points = method.TARGETS or "forward"
     pooled = declared()[run.method].pool
@@ -136,6 +136,22 @@ def make(
             rng.seed_torch(run.seed, "dropout", step, accelerator.process_index)
         return method.loss(student, batch, context)
 
+    trained = [p for p in unet.parameters() if p.requires_grad]
+    share = run.batch_size // accelerator.num_processes
+
+    def attempt(at: Pace) -> None:
+        checkpoint(unet, at.gradient_checkpointing)
+        # In place of the optimiser's two moments, which come with the first step.
+        moments = [torch.empty_like(p) for p in trained for _ in range(2)]
+        with accelerator.autocast():
+            value = loss(0, np.arange(at.micro_batch, dtype=np.int64)).float().mean()
+        accelerator.backward(value)
+        for p in trained:
+            p.grad = None
+        del moments
+
+    chosen = _pace(settings, share, attempt if device.startswith("cuda") else None, scratch, accelerator)
+    checkpoint(unet, chosen.gradient_checkpointing)
     key = {
         "code": digest("distill.training", loader(teacher), f"distill.methods.{run.method}"),
         "run": run.axes(),
@@ -160,6 +176,7 @@ def make(
             constant(run.lr),
             weight_decay=settings.weight_decay,
             grad_clip=settings.grad_clip,
+            micro_batch=chosen.micro_batch,
             checkpoint_every=settings.checkpoint_every,
             scratch=scratch,
             key=key,
@@ -194,28 +211,55 @@ def make(
             _put(parameters, weights)
             students.save(unet, run.adapter, art.path / students.snapshot_folder(step))
         write_csv(art / "curve.csv", fitted.curve, CURVE)
-        trained = [p.numel() for p in unet.parameters() if p.requires_grad]
+        sizes = sum(p.numel() for p in trained)
         drawn = run.steps * run.batch_size
         forwards = _forwards(method, context, frozen, run, [*snapshots, run.steps])
         write_json(
             art / "student.json",
-            {"run": run.axes(), "trainable_parameters": sum(trained), "snapshots": kept, "forwards": forwards},
+            {"run": run.axes(), "trainable_parameters": sizes, "snapshots": kept, "forwards": forwards},
         )
         last = forwards[str(run.steps)]
         made = 0 if stored and solved is not None else last["teacher"]
         art.counts = {
             "pairs_drawn": drawn,
             "distinct_pairs": min(drawn, pool) if pooled else drawn,
-            "trainable_parameters": sum(trained),
+            "trainable_parameters": sizes,
             "student_forwards": last["student"],
             # Solver steps read from stored targets were counted by `targets`. As a cost of the method they are in `student.json`.
             "teacher_forwards": made,
             "teacher_forwards_minimum": made,
         }
         art.provenance["device"] = device
+        art.provenance["pace"] = chosen._asdict()
         art.provenance["seconds_at"] = {str(step): round(value, 3) for step, value in fitted.seconds.items()}
     for path in scratch.glob("snapshot-*"):
         shutil.rmtree(path)
+
+
+def checkpoint(unet: Any, again: bool) -> None:
+    """Compute activations again in the backward pass, or keep them."""
+    (unet.enable_gradient_checkpointing if again else unet.disable_gradient_checkpointing)()
+
+
+def _pace(settings: Train, share: int, attempt: Callable[[Pace], None] | None, scratch: Path, accelerator: Any) -> Pace:
+    """How the step uses this card; measured once for a training, so that what is resumed goes on in the same way."""
+    from accelerate.utils import broadcast_object_list
+
+    kept = scratch / "pace.json"
+    asked = [share, settings.gradient_checkpointing, settings.micro_batch]
+    if attempt is None:
+        return pace.choose(share, settings.gradient_checkpointing, settings.micro_batch, None)
+    card = [torch.cuda.get_device_name(), torch.cuda.get_device_properties(0).total_memory]
+    found = read_json(kept) if kept.is_file() else {}
+    if found.get("asked") != [*asked, *card]:
+        chosen = pace.choose(*asked, partial(pace.measured, attempt))
+        found = {"asked": [*asked, *card], "pace": chosen}
+    # One for all: the first process's.
+    found = broadcast_object_list([found])[0]
+    if accelerator.is_main_process:
+        scratch.mkdir(parents=True, exist_ok=True)
+        write_json(kept, found)
+    return Pace(*found["pace"])
 
 
 @torch.no_grad()

@@ -66,7 +66,8 @@ class Job:
     """What to train and how.
 
     `loss(step, rows)`: per-row losses (B,) for the batch positions `rows` (B,) int64 of this process;
-    position p = step·batch_size + offset counts through the whole training.
+    position p = step·batch_size + offset counts through the whole training. `micro_batch`: rows of one backward pass (None: all
+    of the process's); gradients of the parts add up to the batch's.
     `ema`: decay of an EMA of the weights, a number or a function of the step. `ema_target`: tensors by the weights' names
     ("module.weight") that hold this EMA during training, for a loss that reads it. `ema_eval`: decay of a second EMA, which
     replaces the weights in snapshots and at the end. `changed` is called after each step, when weights and EMAs have changed.
@@ -80,6 +81,7 @@ class Job:
     lr: Callable[[int], float]
     weight_decay: float = 0.0
     grad_clip: float = math.inf
+    micro_batch: int | None = None
     ema: float | Callable[[int], float] | None = None
     ema_target: Mapping[str, Tensor] | None = None
     ema_eval: float | None = None
@@ -283,15 +285,19 @@ def fit(job: Job, accelerator: Any) -> Fitted:
             for group in optimizer.param_groups:
                 group["lr"] = lr
             rows = np.arange(step * job.batch_size + first, step * job.batch_size + first + share, dtype=np.int64)
-            with accelerator.autocast():
-                loss = job.loss(step, rows).float().mean()
-            accelerator.backward(loss)
+            loss = torch.zeros((), device=accelerator.device)
+            for at in range(0, share, job.micro_batch or share):
+                part = rows[at : at + (job.micro_batch or share)]
+                with accelerator.autocast():
+                    mean = job.loss(step, part).float().mean() * (len(part) / share)
+                accelerator.backward(mean)
+                loss += mean.detach()
             if distributed:
                 average_gradients(parameters, accelerator)
             if scaler is not None:
                 accelerator.unscale_gradients(optimizer)
             length = nn.utils.clip_grad_norm_(parameters, job.grad_clip)
-            value, norm, stopping = _agreed(loss.detach(), length, accelerator)
+            value, norm, stopping = _agreed(loss, length, accelerator)
             if not math.isfinite(value) or (scaler is None and not math.isfinite(norm)):
                 where = f"; the last checkpoint is in {job.scratch}" if job.scratch else ""
                 raise UserError(
