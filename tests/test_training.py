@@ -308,7 +308,10 @@ def test_parts_of_a_batch_change_rounding_only(tiny: Any, tmp_path: Path, rows: 
     for a, b in zip(parts.csv("curve.csv"), getattr(tiny, method).csv("curve.csv"), strict=True):
         for column in ("loss", "grad_norm"):
             assert float(a[column]) == pytest.approx(float(b[column]), rel=1e-4)
-    assert json.loads((parts.folder / "provenance.json").read_text())["pace"] == {"gradient_checkpointing": False, "micro_batch": rows}
+    assert json.loads((parts.folder / "provenance.json").read_text())["pace"] == {
+        "gradient_checkpointing": False,
+        "micro_batch": rows,
+    }
 
 
 @pytest.fixture

@@ -79,7 +79,7 @@ def make(
             three = (f, ends["endpoint"][index], fine["endpoint"][index])
             if codec.latent:
                 latent.append(split(*three))
-            pixel.append(split(*(codec.decode(z) if codec.latent else z for z in three)))
+            pixel.append(split(*(codec.decode(z).cpu() if codec.latent else z for z in three)))
             progress.update(len(index))
     times = [float(t) for t in ends["time"]]
     spaces = {name: torch.cat(parts) for name, parts in (("latent", latent), ("pixel", pixel)) if parts}

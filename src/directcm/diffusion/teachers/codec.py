@@ -50,7 +50,7 @@ class Codec(ABC):
 
     @abstractmethod
     def decode(self, latents: Tensor) -> Tensor:
-        """What is diffused to pixels (B, 3, H, W), float32 on the CPU, clamped to [−1, 1]."""
+        """What is diffused to pixels (B, 3, H, W), float32 on the codec's device, clamped to [−1, 1]."""
 
     @abstractmethod
     def condition(self, texts: Sequence[str], labels: Sequence[str]) -> Conditioning:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 __all__ = ["to_images", "to_tensor"]
 
-# Pixels from which images are decoded one by one.
+# Pixels from which a CPU encodes and decodes images one by one.
 LARGE = 256
 
 
@@ -192,9 +192,6 @@ def load_vae(artifact: Artifact, device: torch.device | str = "cpu", precision: 
             )
     if precision == "fp16" and vae.config.get("force_upcast"):
         vae = vae.float()
-    if content["resolution"] >= LARGE:
-        # One image at a time: a batch of full-size activations is larger than a card.
-        vae.enable_slicing()
     return vae.requires_grad_(False).eval().to(device)
 
 
@@ -205,7 +202,7 @@ def decode_pixels(vae: Any, latents: Tensor) -> Tensor:
     pixels = vae.decode(x).sample
     if not bool(torch.isfinite(pixels).all()):
         raise UserError("the VAE decodes to numbers that are not finite; use evaluation.precision no or bf16")
-    return pixels.float().clamp(-1, 1).cpu()
+    return pixels.float().clamp(-1, 1)
 
 
 def decode(vae: Any, latents: Tensor) -> list[Image]:
@@ -317,17 +314,42 @@ class Latents(Codec):
         return load_vae(self.artifact, self.device, self.precision)
 
     @cached_property
+    def rows(self) -> int | None:
+        """Images that pass through the VAE together, None: as many as are asked for. Halved where they do not fit a card."""
+        large = settings(self.artifact)["resolution"] >= LARGE
+        return 1 if large and torch.device(self.device).type == "cpu" else None
+
+    def _in_parts(self, call: Callable[[range], Tensor], count: int) -> Tensor:
+        """call(rows) for all rows of a batch, in parts that fit."""
+        while True:
+            size = min(self.rows or count, count)
+            try:
+                return torch.cat([call(range(i, min(i + size, count))) for i in range(0, count, size)])
+            except torch.OutOfMemoryError:
+                if size == 1:
+                    raise UserError(
+                        f"{self.artifact.folder}: not one image fits the card with the VAE; use a larger card, or fp16"
+                    ) from None
+                self.rows = -(-size // 2)
+                torch.cuda.empty_cache()
+
+    @cached_property
     def text(self) -> TextEncoders:
         return TextEncoders.load(self.artifact, self.device, self.precision)
 
     def encode(self, images: Tensor, draw: Draw | None) -> Tensor:
         """Scaled latents (B, c, h, w) of the VAE's posterior."""
         side = images.shape[-1] // 2 ** (len(self.vae.config.block_out_channels) - 1)
-        shape = (self.vae.config.latent_channels, side, side)
-        return encode_images(self.vae, images, None if draw is None else draw(shape))
+        noise = None if draw is None else draw((self.vae.config.latent_channels, side, side))
+
+        def part(rows: range) -> Tensor:
+            some = slice(rows.start, rows.stop)
+            return encode_images(self.vae, images[some], None if noise is None else noise[some])
+
+        return self._in_parts(part, len(images))
 
     def decode(self, latents: Tensor) -> Tensor:
-        return decode_pixels(self.vae, latents)
+        return self._in_parts(lambda rows: decode_pixels(self.vae, latents[rows.start : rows.stop]), len(latents))
 
     def condition(self, texts: Sequence[str], labels: Sequence[str]) -> Conditioning:
         """The captions' embeddings; labels tell SDXL nothing."""
