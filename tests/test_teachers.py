@@ -534,7 +534,9 @@ def test_sdxls_own_configurations_are_accepted(saved: Path) -> None:
         diffusers.locate(Diffusers(path=str(saved)), 512)
 
 
-def test_a_batch_that_does_not_fit_goes_through_the_vae_in_halves(tiny: Any, monkeypatch: pytest.MonkeyPatch, one_line: Any) -> None:
+def test_a_batch_that_does_not_fit_goes_through_the_vae_in_halves(
+    tiny: Any, monkeypatch: pytest.MonkeyPatch, one_line: Any
+) -> None:
     """A card on which three images do not fit: seven go in parts, to the same pixels, and the next batch knows."""
     codec, latents = latent_diffusion.load_codec(tiny.teacher), rng.normal(0, "x", range(7), (4, 8, 8))
     want = codec.decode(latents)
@@ -547,7 +549,7 @@ def test_a_batch_that_does_not_fit_goes_through_the_vae_in_halves(tiny: Any, mon
         return whole(vae, some)
 
     monkeypatch.setattr(latent_diffusion, "decode_pixels", decode)
-    assert torch.allclose(codec.decode(latents), want, atol=1e-6)
+    assert torch.allclose(codec.decode(latents), want, atol=1e-4)
     assert asked == [7, 4, 2, 2, 2, 1]
     asked.clear()
     codec.decode(latents[:3])
@@ -556,4 +558,3 @@ def test_a_batch_that_does_not_fit_goes_through_the_vae_in_halves(tiny: Any, mon
     with pytest.raises(UserError) as error:
         codec.decode(latents)
     assert "not one image fits" in one_line(error)
-'''
