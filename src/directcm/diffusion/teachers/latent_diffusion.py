@@ -16,7 +16,7 @@ from directcm.diffusion.teachers.codec import Codec, Draw, to_images, to_tensor
 from directcm.diffusion.teachers.weight_files import config as weight_config
 from directcm.diffusion.teachers.weight_files import staged
 from directcm.errors import UserError
-from directcm.runtime.artifacts import LOCATION, read_json, sha256
+from directcm.runtime.artifacts import LOCATION, read_json
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -102,7 +102,7 @@ def check(artifact: Artifact, content: dict[str, Any], *parts: str) -> None:
         own = row["part"] == "vae"
         if (own and "vae:" in parts) or (not own and row["path"].startswith(parts)):
             path = content[row["part"]] / row["path"]
-            if not path.is_file() or sha256(path) != row["sha256"]:
+            if not path.is_file() or digest(path) != row["sha256"]:
                 raise UserError(
                     f"{path}: missing or changed since the teacher was pinned; put the file back, or run the teacher step again"
                 )
