@@ -17,6 +17,7 @@ from directcm.diffusion.teachers.weight_files import config as weight_config
 from directcm.diffusion.teachers.weight_files import staged
 from directcm.errors import UserError
 from directcm.runtime.artifacts import LOCATION, read_json
+from directcm.runtime.remembered import digest
 
 if TYPE_CHECKING:
     from PIL.Image import Image
