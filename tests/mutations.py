@@ -189,8 +189,8 @@ MUTATIONS = (
         "x.shape[1:], len(indices), n)",
         "x.shape[1:], len(indices))"),
     Mutation("epochs", "rng", "every epoch in the order of the first",
-        "permutation(seed, purpose, n, epoch)[",
-        "permutation(seed, purpose, n)["),
+        "permutation(seed, purpose, n, epoch) for",
+        "permutation(seed, purpose, n) for"),
     # Statistics.
     Mutation("frechet-factor", "frechet", "Fréchet without the factor 2",
         "np.sum(root2**2) - 2 * nuclear",
@@ -217,8 +217,8 @@ MUTATIONS = (
         "p = min(1.0, 2 * (1 + tail) / (1 + resamples))",
         "p = min(1.0, (1 + tail) / (1 + resamples))"),
     Mutation("holm", "inference", "Holm without the running maximum",
-        "largest = max(largest, min(1.0, (len(p) - rank) * p[index]))",
-        "largest = min(1.0, (len(p) - rank) * p[index])"),
+        "adjusted = np.maximum.accumulate(np.arange(len(p), 0, -1) * np.asarray(p)[order]).clip(max=1.0)",
+        "adjusted = (np.arange(len(p), 0, -1) * np.asarray(p)[order]).clip(max=1.0)"),
 )
 # fmt: on
 

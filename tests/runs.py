@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from tests import starts
 from tests.patience import PATIENCE
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -66,6 +67,9 @@ def make_run(folder: Path) -> Run:
         del environment[name]
 
     def run(*command: str, **variables: str) -> subprocess.CompletedProcess[str]:
+        # With variables that may be read while it is imported it starts by itself.
+        if command[0] == "snakemake" and not variables:
+            return starts.snakemake(command, folder, environment, PATIENCE)
         return subprocess.run(
             command,
             cwd=folder,

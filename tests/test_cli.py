@@ -5,6 +5,8 @@ from __future__ import annotations
 import importlib.metadata
 import json
 import os
+import re
+import shutil
 import subprocess
 import sys
 import tomllib
@@ -14,9 +16,11 @@ from typing import Any
 
 import pytest
 
+import directcm
 from directcm import cli
-from directcm.cli import declare, distill
+from directcm.cli import declare
 from directcm.cli.rules import command
+from directcm.cli.verbs import distill
 from directcm.config import Config, Ode
 from directcm.errors import UserError
 from directcm.runtime.artifacts import open_artifact, open_collection
@@ -289,7 +293,7 @@ def test_a_rule_s_command_is_what_its_verb_declares() -> None:
         " {params.reference} --out {output} --seed {params.seed} --threads {threads} --log {log}"
     )
     # Every flag that a verb needs stands in it, and what it has not is refused where the rule is read.
-    for name, verb in cli.VERBS.items():
+    for name, verb in cli.verbs.VERBS.items():
         words = command(name).split()
         assert all((flag.text in words) or flag.bare for flag in declare.flags(verb) if flag.required)
     for wrong in ({"given": "colour"}, {"given": "colour?"}, {"wildcards": "colour"}, {"colour": "red"}):
@@ -708,3 +712,48 @@ def test_text_that_a_terminal_cannot_show_ends_no_verb(tmp_path: Path) -> None:
     )
     assert done.returncode == 2 and "Traceback" not in done.stderr, done.stderr
     assert len(done.stderr.strip().splitlines()) == 1
+
+
+GREET = '''
+"""A verb of its own."""
+
+from pathlib import Path
+from typing import Annotated
+
+from directcm.cli import options as o
+
+
+def greet(*, name: Annotated[str, "who is greeted"], times: o.Natural = 1, teacher: o.Teacher, job: o.Job) -> None:
+    """Greet someone."""
+    Path(job.out).write_text(f"{name} " * times + teacher.kind)
+'''
+
+
+def test_a_verb_is_one_file(tiny: Any, tmp_path: Path) -> None:
+    """Nothing else is touched: help, its own help, a rule's command and the call find it; it comes after the verbs of the package."""
+    package = shutil.copytree(Path(directcm.__file__).parent, tmp_path / "src/directcm")
+    (package / "cli/verbs/greeting.py").write_text(GREET.lstrip())
+
+    def python(*arguments: str) -> str:
+        done = subprocess.run(
+            [sys.executable, *arguments],
+            capture_output=True,
+            text=True,
+            timeout=PATIENCE,
+            env=os.environ | {"PYTHONPATH": str(package.parent)},
+        )
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    assert re.search(r"^    greet +greet someone$", python("-m", "directcm.cli", "--help"), re.MULTILINE)
+    text = python("-m", "directcm.cli", "greet", "--help")
+    assert "Greet someone" not in text and "greet someone" in text
+    for words in ("--name NAME", "who is greeted", "--times TIMES", "the teacher artefact", "--out OUT", "--log LOG"):
+        assert words in text
+    assert python("-c", "from directcm.cli.rules import command; print(command('greet', 'times'))") == (
+        "directcm greet --name {params.name} --times {params.times} --teacher {input.teacher} --out {output} --log {log}\n"
+    )
+    out = tmp_path / "greeting.txt"
+    flags = ["--name", "you", "--times", "2", "--teacher", str(tiny.teacher.folder), "--out", str(out)]
+    python("-m", "directcm.cli", "greet", *flags)
+    assert out.read_text() == "you you teacher"

@@ -10,7 +10,9 @@ import torch
 from PIL import Image
 
 from directcm.config import Encode
-from directcm.diffusion.teachers.latent_diffusion import TextEncoders, encode_images, load_vae, to_tensor
+from directcm.diffusion.teachers.codec import to_tensor
+from directcm.diffusion.teachers.latent_diffusion import Latents as Codec
+from directcm.diffusion.teachers.latent_diffusion import TextEncoders
 from directcm.distill import encode
 from directcm.distill.encode import Latents
 from directcm.runtime import rng
@@ -26,12 +28,11 @@ def make(tiny: Any, out: Path, seed: int = 24, **settings: Any) -> Any:
 
 def test_latents_are_draws_from_the_posterior_keyed_by_image(tiny: Any) -> None:
     rows = tiny.data.csv("images.csv")
-    vae = load_vae(tiny.teacher)
     ids = torch.tensor([39, 0, 7, 0])
     pixels = to_tensor([Image.open(tiny.data.file(rows[i]["file_name"])) for i in ids.tolist()])
     noise = rng.normal(24, "posterior", ids.tolist(), (4, 8, 8))
     got = Latents(tiny.latents).latents(ids)
-    torch.testing.assert_close(got, encode_images(vae, pixels, noise), rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(got, Codec(tiny.teacher).encode(pixels, lambda shape: noise), rtol=1e-4, atol=1e-4)
     assert torch.equal(got[1], got[3])
 
 

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from directcm.analysis import needs
-from directcm.cli import VERBS
 from directcm.cli.declare import flags
+from directcm.cli.verbs import VERBS
 from directcm.config import Config, exhibits
 from directcm.config.exhibits import Exhibit, declared
 

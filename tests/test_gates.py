@@ -17,7 +17,7 @@ from directcm.config import Data, Edm, Encode, Evaluation, MicroSdxl, Ode, Proce
 from directcm.diffusion.teachers import edm, micro_sdxl
 from directcm.distill import encode, noise
 from directcm.evaluation import sampling
-from directcm.evaluation.metrics.evaluate import evaluate
+from directcm.evaluation.metrics.evaluate import Comparison, evaluate
 from directcm.runtime.artifacts import Artifact, open_artifact
 from tests import bars
 
@@ -56,11 +56,11 @@ def read(teacher: Artifact, digits: Artifact, ode: Ode, root: Path) -> SimpleNam
     settings = Evaluation(samples=SAMPLES, shards=1, block=SAMPLES, batch_size=50)
     evaluated = sampling.Evaluated(settings, teacher, latents, start, SEED, "cpu")
     sampling.sample_teacher(evaluated, ode, 0, 1, root / "scratch-samples", root / "samples")
-    found = evaluate(
-        [open_artifact(root / "samples", "samples")], {}, digits, start, {}, None, None,
-        metrics=["prompt_accuracy"], row="Teacher", steps=ode.N, run=ode, statistics=Statistics(), seed=SEED,
-        out=root / "metrics",
+    compared = Comparison(
+        metrics=["prompt_accuracy"], row="Teacher", run=ode, statistics=Statistics(), seed=SEED, data=digits, noise=start,
+        data_features={},
     )  # fmt: skip
+    found = evaluate(compared, [open_artifact(root / "samples", "samples")], {}, root / "metrics", steps=ode.N)
     (metric,) = found["metrics"]
     return SimpleNamespace(prompts=metric["value"], reader=found["checks"]["prompt_accuracy_held_out"])
 

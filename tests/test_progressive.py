@@ -12,6 +12,7 @@ from directcm.diffusion.processes import VarianceExploding
 from directcm.distill.methods import Context, pd
 from directcm.errors import UserError
 from directcm.evaluation import sampling
+from directcm.runtime.times import step_indices
 
 KARRAS = VarianceExploding()
 GRID: dict[str, object] = {
@@ -66,7 +67,8 @@ def test_its_jumps_follow_the_flow_they_were_learnt_from(steps: int) -> None:
         seen.append(pd.jump(process, x, end, t, s))
         return seen[-1]
 
-    got = sampling.sample_student(Exact(), noise, None, 16, steps, 0, range(3), jump)  # type: ignore[arg-type]
+    indices = step_indices(16, steps)
+    got = sampling.sample_at(Exact(), noise, None, 16, indices, 0, range(3), jump=jump)  # type: ignore[arg-type]
     start = KARRAS.prior(noise)
     T, last, end = (torch.full((3,), float(v), dtype=torch.float64) for v in (times[0], times[-2], times[-1]))
     for number, x in enumerate(seen, 1):

@@ -12,7 +12,8 @@ import torch
 from PIL import Image
 
 from directcm.diffusion.teachers import load
-from directcm.diffusion.teachers.latent_diffusion import TextEncoders, decode, load_vae
+from directcm.diffusion.teachers.codec import to_images
+from directcm.diffusion.teachers.latent_diffusion import Latents, TextEncoders
 from directcm.distill import noise as noise_verb
 from directcm.distill import students
 from directcm.errors import UserError
@@ -147,7 +148,7 @@ def test_step_noise_does_not_depend_on_batches_or_blocks(tiny: Any, tmp_path: Pa
 def test_images_are_the_decoded_latents(tiny: Any) -> None:
     for art in (tiny.samples, tiny.reference[1]):
         content = art.tensors("latents.safetensors")
-        images = decode(load_vae(tiny.teacher), content["latents"])
+        images = to_images(Latents(tiny.teacher).decode(content["latents"]))
         for row, image in zip(content["rows"].tolist(), images, strict=True):
             stored = np.asarray(Image.open(art.file(f"images/{row:05d}.png"))).astype(int)
             assert stored.shape == (16, 16, 3)
@@ -213,15 +214,15 @@ def test_sets_killed_between_two_resume_to_the_same_bytes(
     tiny: Any, kept: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     whole = tiny.sample_sets(tmp_path / "whole", kept["long"], SETS)
-    real, calls = sampling.sample_student, []
+    real, calls = sampling.sample_at, []
 
     def dies(*args: Any) -> Any:
-        calls.append(args[4])
+        calls.append(len(args[4]))
         if len(calls) == 7:
             raise KeyboardInterrupt
         return real(*args)
 
-    monkeypatch.setattr(sampling, "sample_student", dies)
+    monkeypatch.setattr(sampling, "sample_at", dies)
     with pytest.raises(KeyboardInterrupt):
         tiny.sample_sets(tmp_path / "s", kept["long"], SETS)
     # Rows 0–2 and 3–5 in batches of 2: four calls a set; the second set was under way.
@@ -263,7 +264,7 @@ def test_shards_that_are_not_there(tiny: Any, tmp_path: Path, one_line: Any) -> 
 
 
 def test_a_killed_run_resumes_to_the_same_bytes(tiny: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    real, calls = sampling.sample_student, []
+    real, calls = sampling.sample_at, []
 
     def dies(*args: Any) -> Any:
         calls.append(args[6])
@@ -271,7 +272,7 @@ def test_a_killed_run_resumes_to_the_same_bytes(tiny: Any, tmp_path: Path, monke
             raise KeyboardInterrupt
         return real(*args)
 
-    monkeypatch.setattr(sampling, "sample_student", dies)
+    monkeypatch.setattr(sampling, "sample_at", dies)
     with pytest.raises(KeyboardInterrupt):
         tiny.sample_student(tmp_path / "s", tiny.direct_cm, 1)
     resumed = tiny.sample_student(tmp_path / "s", tiny.direct_cm, 1)
@@ -288,7 +289,7 @@ def test_a_sample_that_is_not_finite_is_named(
             out[1] = float("nan")
         return out
 
-    monkeypatch.setattr(sampling, "sample_student", broken)
+    monkeypatch.setattr(sampling, "sample_at", broken)
     with pytest.raises(UserError) as error:
         tiny.sample_student(tmp_path / "s", tiny.direct_cm, 1)
     assert "row 4 is not finite" in one_line(error)

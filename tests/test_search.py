@@ -157,8 +157,9 @@ def setting(tiny: Any, tmp_path_factory: pytest.TempPathFactory) -> Any:
     own = ClipTiny(width=16, layers=1, patch=4, steps=4, batch_size=8, head_steps=2)
     clip_tiny.make_extractor("clip_tiny", tiny.data, own, tiny.seed, root / "extractor")
     extractor = open_artifact(root / "extractor", "extractor")
+    built = build_extractor("clip_tiny", extractor)
     for name, samples in (("data", None), ("teacher", tiny.reference)):
-        features("clip_tiny", samples, tiny.data, tiny.noise, extractor, 2, root / name, device="cpu")
+        features(built, samples, tiny.data, tiny.noise, 2, root / name)
     found = {name: open_artifact(root / name, "features") for name in ("data", "teacher")}
     return SimpleNamespace(noise=open_artifact(root / "noise", "noise"), extractor=extractor, **found)
 
@@ -250,7 +251,8 @@ def test_even_times_on_the_evaluations_noise_are_the_samples_of_the_tables(
     tiny: Any, setting: Any, made: Any, tmp_path: Path
 ) -> None:
     samples = tiny.sample_student(tmp_path / "s", tiny.direct_cm, 3)
-    features("clip_tiny", [samples], tiny.data, tiny.noise, setting.extractor, 2, tmp_path / "f", device="cpu")
+    built = build_extractor("clip_tiny", setting.extractor)
+    features(built, [samples], tiny.data, tiny.noise, 2, tmp_path / "f")
     own = open_artifact(tmp_path / "f", "features").arrays("features.safetensors")["image"]
     against = setting.data.arrays("features.safetensors")["image"]
     value = made.json("search.json")["results"][1]["even"]["value"]
@@ -261,7 +263,7 @@ def test_even_times_on_the_evaluations_noise_are_the_samples_of_the_tables(
 def test_killed_and_resumed_is_undisturbed(
     tiny: Any, setting: Any, made: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real, calls = search.sample_at, []
+    real, calls = sampling.sample_at, []
 
     def dies(*args: Any) -> Any:
         calls.append((tuple(args[4]), args[6], args[7]))
@@ -269,7 +271,7 @@ def test_killed_and_resumed_is_undisturbed(
             raise KeyboardInterrupt
         return real(*args)
 
-    monkeypatch.setattr(search, "sample_at", dies)
+    monkeypatch.setattr(sampling, "sample_at", dies)
     with pytest.raises(KeyboardInterrupt):
         run(tiny, setting, tmp_path / "s")
     assert not (tmp_path / "s").exists()
@@ -306,7 +308,7 @@ def test_refusals(tiny: Any, setting: Any, tmp_path: Path, one_line: Any) -> Non
 def test_a_sample_that_is_not_finite_is_named(
     tiny: Any, setting: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, one_line: Any
 ) -> None:
-    monkeypatch.setattr(search, "sample_at", lambda student, noise, *args: noise * np.nan)
+    monkeypatch.setattr(sampling, "sample_at", lambda student, noise, *args: noise * np.nan)
     with pytest.raises(UserError) as error:
         run(tiny, setting, tmp_path / "s")
     assert "rows 0 to 1 at grid indices 0 2 is not finite" in one_line(error)

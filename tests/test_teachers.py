@@ -16,14 +16,11 @@ from safetensors.torch import load_file, save_file
 from directcm.config import Diffusers, MicroSdxl, MicroText, Process
 from directcm.diffusion.processes import VariancePreserving
 from directcm.diffusion.teachers import Conditioning, diffusers, latent_diffusion, load, micro_sdxl
+from directcm.diffusion.teachers.codec import to_images, to_tensor
 from directcm.diffusion.teachers.latent_diffusion import (
     LatentDiffusion,
     TextEncoders,
-    decode,
-    encode_images,
     load_vae,
-    to_images,
-    to_tensor,
 )
 from directcm.errors import UserError
 from directcm.runtime import rng
@@ -119,7 +116,7 @@ def test_artefact(tiny: Any) -> None:
     assert len(tiny.teacher.csv("curve.csv")) == 6 and len(tiny.teacher.csv("vae_curve.csv")) == 6
     assert tiny.teacher.manifest["inputs"] == {"data": tiny.data.fingerprint}
     scale = load_vae(tiny.teacher).config.scaling_factor
-    mean = encode_images(load_vae(tiny.teacher), images(tiny, "train"), None)
+    mean = latent_diffusion.Latents(tiny.teacher).encode(images(tiny, "train"), None)
     assert float(mean.std()) == pytest.approx(1.0, rel=1e-4) and scale > 0
 
 
@@ -235,16 +232,17 @@ def test_pixels_survive_the_round_trip() -> None:
 
 
 def test_encode_and_decode_scale(tiny: Any) -> None:
-    vae = load_vae(tiny.teacher)
+    codec = latent_diffusion.Latents(tiny.teacher)
+    vae = codec.vae
     x = images(tiny, "train")[:2]
     with torch.no_grad():
         posterior = vae.encode(x).latent_dist
         expected = to_images(vae.decode(posterior.mean).sample)
     noise = rng.normal(0, "n", range(2), (4, 8, 8))
-    mode, draw = encode_images(vae, x, None), encode_images(vae, x, noise)
+    mode, draw = codec.encode(x, None), codec.encode(x, lambda shape: noise)
     torch.testing.assert_close(mode, posterior.mean * vae.config.scaling_factor)
     torch.testing.assert_close(draw - mode, posterior.std * noise * vae.config.scaling_factor, rtol=1e-3, atol=1e-5)
-    for ours, theirs in zip(decode(vae, mode), expected, strict=True):
+    for ours, theirs in zip(to_images(codec.decode(mode)), expected, strict=True):
         difference = (to_tensor([ours]) - to_tensor([theirs])).abs().max()
         assert float(difference) <= 1.01 / 127.5
 
@@ -325,18 +323,18 @@ def test_a_vae_of_three_resolutions_gives_latents_of_a_quarter_of_the_side(tiny:
     assert small.vae.factor == 4 and MicroVae().factor == 2
     micro_sdxl.make(small, Process(), data, 24, tmp_path / "s", tmp_path / "teacher")
     art = open_artifact(tmp_path / "teacher", "teacher").verify()
-    vae, teacher = load_vae(art), load(art)
-    assert tuple(vae.config.block_out_channels) == (16, 16, 32) and teacher.shape == (4, 4, 4)
+    codec, teacher = latent_diffusion.Latents(art), load(art)
+    assert tuple(codec.vae.config.block_out_channels) == (16, 16, 32) and teacher.shape == (4, 4, 4)
     assert teacher.network.config.sample_size == 4
     x = images(tiny, "held_out")[:2]
-    latents = encode_images(vae, x, None)
+    latents = codec.encode(x, None)
     assert latents.shape == (2, 4, 4, 4)
-    assert [image.size for image in decode(vae, latents)] == [(16, 16)] * 2
+    assert [image.size for image in to_images(codec.decode(latents))] == [(16, 16)] * 2
     encode.make(Encode(), art, data, 24, "cpu", "no", tmp_path / "e", tmp_path / "latents")
     pool = Latents(open_artifact(tmp_path / "latents", "latents"))
     assert pool.shape == (4, 4, 4) and pool.latents(torch.arange(3)).shape == (3, 4, 4, 4)
     # The scale is that of these latents: unit variance over the training images' means.
-    mean = encode_images(vae, images(tiny, "train"), None)
+    mean = codec.encode(images(tiny, "train"), None)
     assert float(mean.std()) == pytest.approx(1.0, rel=1e-4)
     noise.make(3, "evaluation", data, pool.artifact, 24, tmp_path / "noise")
     drawn = open_artifact(tmp_path / "noise", "noise").tensors("noise.safetensors")["noise"]
@@ -364,7 +362,7 @@ def test_a_pipeline_is_pinned_by_path(tiny: Any, saved: Path, tmp_path: Path) ->
         "tokenizer/merges.txt",
     } <= set(files)
     assert all(digest == sha256(saved / name) for name, digest in files.items())
-    assert latent_diffusion.settings(art)["pipeline"] == saved.resolve()
+    assert latent_diffusion.Parts(art).pipeline == saved.resolve()
     x, t = inputs()
     cond = TextEncoders.load(art)(TEXTS + TEXTS[:1])
     with torch.no_grad():
@@ -540,21 +538,21 @@ def test_a_batch_that_does_not_fit_goes_through_the_vae_in_halves(
     """A card on which three images do not fit: seven go in parts, to the same pixels, and the next batch knows."""
     codec, latents = latent_diffusion.load_codec(tiny.teacher), rng.normal(0, "x", range(7), (4, 8, 8))
     want = codec.decode(latents)
-    asked, whole = [], latent_diffusion.decode_pixels
+    asked, whole, room = [], codec._pixels, [2]
 
-    def decode(vae: Any, some: torch.Tensor, room: int = 2) -> torch.Tensor:
+    def pixels(some: torch.Tensor) -> torch.Tensor:
         asked.append(len(some))
-        if len(some) > room:
+        if len(some) > room[0]:
             raise torch.OutOfMemoryError("CUDA out of memory")
-        return whole(vae, some)
+        return whole(some)
 
-    monkeypatch.setattr(latent_diffusion, "decode_pixels", decode)
+    monkeypatch.setattr(codec, "_pixels", pixels)
     assert torch.allclose(codec.decode(latents), want, atol=1e-4)
     assert asked == [7, 4, 2, 2, 2, 1]
     asked.clear()
     codec.decode(latents[:3])
     assert asked == [2, 1]
-    monkeypatch.setattr(latent_diffusion, "decode_pixels", lambda vae, some: decode(vae, some, 0))
+    room[0] = 0
     with pytest.raises(UserError) as error:
         codec.decode(latents)
     assert "not one image fits" in one_line(error)

@@ -7,6 +7,7 @@ project alone, and ends with exit code 2 where one cannot be read. As a logger i
 
 from __future__ import annotations
 
+import argparse
 import sys
 from collections.abc import Sequence
 from logging import LogRecord
@@ -27,18 +28,9 @@ class LogHandler(LogHandlerBase):
 
 def configfiles(argv: Sequence[str]) -> list[str]:
     """The files of --configfile on Snakemake's command line, which may be given several times and takes several."""
-    found: list[str] = []
-    taking = False
-    for word in argv:
-        name, equals, value = word.partition("=")
-        if name in ("--configfile", "--configfiles"):
-            taking = not equals
-            found += [value] if equals else []
-        elif word.startswith("-"):
-            taking = False
-        elif taking:
-            found.append(word)
-    return found
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    parser.add_argument("--configfile", "--configfiles", nargs="*", action="extend", default=[])
+    return parser.parse_known_args(argv)[0].configfile
 
 
 def check(argv: Sequence[str]) -> None:

@@ -9,8 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from directcm.analysis.data.collect import COMPARISONS_COLUMNS, METRICS_COLUMNS
-from directcm.analysis.data.selection import FLOOR, TEACHER
+from directcm.analysis.data.tidy import COMPARISON_COLUMNS, FLOOR, METRIC_COLUMNS, TEACHER
 from directcm.config import Config, load_config
 from directcm.config.registry import methods
 from directcm.config.specs import METHODS, METRICS
@@ -220,12 +219,12 @@ class Factory:
                             "seeds_agree": 3,
                         }
                     )  # fmt: skip
-        comparisons = list({tuple(c[n] for n in COMPARISONS_COLUMNS[:17]): c for c in comparisons}.values())
+        comparisons = list({tuple(c[n] for n in COMPARISON_COLUMNS[:17]): c for c in comparisons}.values())
         if change is not None:
             change(metrics, comparisons)
         folder = self.root / name
-        write_csv(folder / "metrics.csv", [{c: m.get(c) for c in METRICS_COLUMNS} for m in metrics], METRICS_COLUMNS)
-        write_csv(folder / "comparisons.csv", comparisons, COMPARISONS_COLUMNS)
+        write_csv(folder / "metrics.csv", [{c: m.get(c) for c in METRIC_COLUMNS} for m in metrics], METRIC_COLUMNS)
+        write_csv(folder / "comparisons.csv", comparisons, COMPARISON_COLUMNS)
         return folder / "metrics.csv", folder / "comparisons.csv"
 
 

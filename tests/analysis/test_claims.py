@@ -13,7 +13,7 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from directcm.analysis.data.compare import COLUMNS as COMPARISONS
+from directcm.analysis.data.tidy import COMPARISON_COLUMNS as COMPARISONS
 from directcm.analysis.tables import claims as module
 from directcm.analysis.tables.claim import Claim, Compared, about, beside, compared, read_claims
 from directcm.analysis.tables.claims import COLUMNS, FAILS, HOLDS, NOT_RUN, UNDECIDED, UNTESTABLE, claims
@@ -162,10 +162,10 @@ def test_along_training(desk, sign):
     # The earliest snapshot against the finished student, of the one path there is.
     (line,) = found["cm-rises"].lines
     assert (line.row["b_step"], line.row["a_step"], line.row["adapter"], line.row["steps"]) == (
-        "62",
-        "1000",
+        62,
+        1000,
         "lora4",
-        "1000",
+        1000,
     )
 
 
@@ -181,8 +181,8 @@ def test_every_and_some(desk):
     found = desk.judge(items, rows, config)
     assert [v.verdict for v in found.values()] == [FAILS, HOLDS, FAILS, HOLDS, HOLDS, FAILS]
     assert [(v.settings, v.agree) for v in found.values()] == [(3, 2), (3, 2), (3, 1), (3, 1), (3, 3), (3, 0)]
-    assert found["every"].decisive.row["N"] == "20"
-    assert found["some-other"].decisive.row["N"] == "20"
+    assert found["every"].decisive.row["N"] == 20
+    assert found["some-other"].decisive.row["N"] == 20
 
 
 def test_one_unsure_setting_leaves_every_undecided_and_some_alone(desk):
@@ -192,8 +192,8 @@ def test_one_unsure_setting_leaves_every_undecided_and_some_alone(desk):
     assert found["every"].verdict == UNDECIDED
     assert found["every"].p_for == pytest.approx(0.2)
     assert found["some"].verdict == HOLDS
-    assert found["every"].decisive.row["N"] == "10"
-    assert found["some"].decisive.row["N"] != "10"
+    assert found["every"].decisive.row["N"] == 10
+    assert found["some"].decisive.row["N"] != 10
 
 
 def test_p_values_by_hand(desk):
@@ -354,7 +354,7 @@ def test_settings_that_differ_in_more_than_the_axis_stay_out(desk):
     # Snapshots and more sampling steps are settings only where the claim names them.
     steps = desk.judge([claim("s", over=["step", "adapter"], also=["steps", "pool"])], rows, config)["s"]
     assert {(x.row["adapter"], x.row["steps"], x.row["a_step"]) for x in steps.lines} == {
-        ("lora4", "250", "250"), *((a, "1000", s) for a in ("lora4", "full") for s in ("62", "250", "1000"))
+        ("lora4", 250, 250), *((a, 1000, s) for a in ("lora4", "full") for s in (62, 250, 1000))
     }  # fmt: skip
 
 

@@ -8,13 +8,21 @@ import shutil
 
 import pytest
 
-from directcm.analysis.data import collect, compare
-from directcm.analysis.data.collect import TABLES, comparisons_rows, errors_rows, metrics_rows, students_rows
+from directcm.analysis.data import collect
+from directcm.analysis.data.collect import comparisons_table, errors_table, metrics_table, students_table
+from directcm.analysis.data.tidy import COMPARISON_COLUMNS, TABLES, rounded, save
 from directcm.errors import UserError
 from directcm.runtime.artifacts import MANIFEST, read_csv, write_csv
 
 ODE = {"solver": "ddim", "N": 50, "w": 3.0}
 FD = ("fd_tiny", "teacher")
+
+
+def saved(make, table):
+    """The rows of a tidy table as its file has them."""
+    path = make.folder("saved") / "table.csv"
+    save(path, table)
+    return read_csv(path)
 
 
 def both(make, run, **more):
@@ -32,18 +40,18 @@ def both(make, run, **more):
 
 def test_metrics_have_a_line_per_value_in_one_order(make, run, tmp_path):
     paths = both(make, run)
-    rows = metrics_rows(paths)
-    assert rows == metrics_rows(paths[::-1])
+    rows = saved(make, metrics_table(paths))
+    assert rows == saved(make, metrics_table(paths[::-1]))
     assert all(list(row) == TABLES["metrics.csv"] for row in rows)
     shown = [(r["row"], r["seed"], r["step"], r["sampling_steps"], r["metric"], r["value"]) for r in rows]
     assert shown == [
-        ("Teacher", "", None, 50, "fd_tiny", None),
-        ("Teacher, other noise", "", None, 50, "fd_tiny", 0.1),
-        ("CM", "0", 62, 1, "fd_tiny", 3.0), ("CM", "0", 250, 1, "ode_error", 0.3333333333), ("CM", "0", 250, 1, "fd_tiny", 2.0),
-        ("Direct CM", "0", 62, 1, "fd_tiny", 3.0), ("Direct CM", "0", 250, 1, "ode_error", 0.3333333333),
-        ("Direct CM", "0", 250, 1, "fd_tiny", 2.0),
+        ("Teacher", "", "", "50", "fd_tiny", ""),
+        ("Teacher, other noise", "", "", "50", "fd_tiny", "0.1"),
+        ("CM", "0", "62", "1", "fd_tiny", "3.0"), ("CM", "0", "250", "1", "ode_error", "0.3333333333"),
+        ("CM", "0", "250", "1", "fd_tiny", "2.0"), ("Direct CM", "0", "62", "1", "fd_tiny", "3.0"),
+        ("Direct CM", "0", "250", "1", "ode_error", "0.3333333333"), ("Direct CM", "0", "250", "1", "fd_tiny", "2.0"),
     ]  # fmt: skip
-    assert (rows[0]["flags"], rows[0]["dim"], rows[0]["n_reference"]) == ("a;b", 64, 8)
+    assert (rows[0]["flags"], rows[0]["dim"], rows[0]["n_reference"]) == ("a;b", "64", "8")
     assert (rows[0]["w"], rows[1]["w"], rows[2]["lr"], rows[0]["lr"], rows[0]["method"]) == ("3", "3", "0.0001", "", "")
     assert collect.collect(paths, [], [], [], [], tmp_path / "out") == {
         "metrics.csv": 8, "students.csv": 0, "errors.csv": 0, "comparisons.csv": 0,
@@ -55,59 +63,59 @@ def test_metrics_have_a_line_per_value_in_one_order(make, run, tmp_path):
 
 def test_adapters_sort_by_rank_and_metrics_as_they_are_registered(make, run):
     paths = [make.student_metrics({**run, "adapter": a}, {(250, 1): {FD: 1.0}}) for a in ("full", "lora64", "lora4")]
-    assert [r["adapter"] for r in metrics_rows(paths)] == ["lora4", "lora64", "full"]
+    assert [*metrics_table(paths)["adapter"]] == ["lora4", "lora64", "full"]
 
 
 def test_a_set_given_twice_is_an_error(make, run):
     paths = both(make, run)
     with pytest.raises(UserError, match=r"the same set as .*; give each run once"):
-        metrics_rows([*paths, paths[0]])
+        metrics_table([*paths, paths[0]])
     twin = make.metrics("Teacher", {**ODE, "w": 3}, {}, steps=50).folder
     with pytest.raises(UserError, match="give each run once"):
-        metrics_rows([*paths, twin])
+        metrics_table([*paths, twin])
 
 
 def test_other_noise_is_an_error_but_the_floor_has_its_own(make, run):
     paths = both(make, run)
     other = make.student_metrics({**run, "seed": 1}, {(250, 1): {FD: 1.0}}, noise="b" * 64)
     with pytest.raises(UserError, match="evaluated on other noise than"):
-        metrics_rows([*paths, other])
+        metrics_table([*paths, other])
     floor = make.metrics("Teacher, other noise", {**ODE, "N": 10}, {FD: 0.1}, steps=10, noise="a" * 64).folder
     with pytest.raises(UserError, match="evaluated on other noise than"):
-        metrics_rows([*paths, floor])
+        metrics_table([*paths, floor])
 
 
 @pytest.mark.parametrize("change", [{"n": 9}, {"dim": 32}])
 def test_other_sizes_are_an_error(make, run, change):
     other = make.student_metrics({**run, "seed": 1}, {(250, 1): {FD: 1.0}}, **change)
     with pytest.raises(UserError, match=r"fd_tiny against teacher has \(n, n_reference, dim\) = .*not comparable"):
-        metrics_rows([*both(make, run), other])
+        metrics_table([*both(make, run), other])
 
 
 def test_what_is_no_metrics_is_an_error(make, run, tmp_path):
     with pytest.raises(UserError, match="row is '<script>'"):
-        metrics_rows([make.metrics("<script>", ODE, {}).folder])
+        metrics_table([make.metrics("<script>", ODE, {}).folder])
     with pytest.raises(UserError, match="outside its run's collection"):
-        metrics_rows([make.metrics("CM", run, {FD: 1.0}).folder])
+        metrics_table([make.metrics("CM", run, {FD: 1.0}).folder])
     with pytest.raises(UserError, match="does not belong in the set"):
         collection = make.student_metrics(run, {(250, 1): {FD: 1.0}}).parent
         make.metrics("CM", run, {FD: 1.0}, step=62, folder=collection / "step~250,sampling_steps~1")
         from directcm.runtime.artifacts import new_collection
 
         new_collection(collection, "metrics", ["step~250,sampling_steps~1"], settings={})
-        metrics_rows([collection])
+        metrics_table([collection])
     with pytest.raises(UserError, match="its run lacks pool"):
-        metrics_rows([make.student_metrics({k: v for k, v in run.items() if k != "pool"}, {(250, 1): {FD: 1.0}})])
+        metrics_table([make.student_metrics({k: v for k, v in run.items() if k != "pool"}, {(250, 1): {FD: 1.0}})])
     with pytest.raises(UserError, match="is a 'targets', expected a 'metrics'"):
-        metrics_rows([make.targets(ODE, 1, 1).folder])
+        metrics_table([make.targets(ODE, 1, 1).folder])
     damaged = make.metrics("Teacher", ODE, {}, steps=50).folder
     (damaged / "metrics.json").write_text("{")
     with pytest.raises(UserError, match="does not match its checksum"):
-        metrics_rows([damaged])
+        metrics_table([damaged])
     shutil.copytree(damaged, tmp_path / "x")
     (tmp_path / "x" / MANIFEST).write_text("{")
     with pytest.raises(UserError, match="not valid JSON"):
-        metrics_rows([tmp_path / "x"])
+        metrics_table([tmp_path / "x"])
 
 
 def test_costs_of_students_at_every_step(make, run):
@@ -118,13 +126,15 @@ def test_costs_of_students_at_every_step(make, run):
     direct = make.student(
         {**run, "method": "direct_cm", "steps": 500}, targets=shards, snapshots=[125], seconds={"500": 8.0}
     )
-    evaluated = metrics_rows(
+    evaluated = metrics_table(
         [make.student_metrics({**run, "method": "direct_cm", "steps": 500}, {(500, 1): {}, (125, 1): {FD: 1.0}})]
     )
-    rows = students_rows([direct, cm], [s.folder for s in (elsewhere, *shards)], evaluated)
+    rows = saved(make, students_table([direct, cm], [s.folder for s in (elsewhere, *shards)], evaluated))
     assert all(list(row) == TABLES["students.csv"] for row in rows)
     names = TABLES["students.csv"][TABLES["students.csv"].index("step") :]
-    found = {(r["method"], r["step"]): {n: r[n] for n in names if n != "step"} for r in rows}
+    found = {
+        (r["method"], int(r["step"])): {n: float(r[n]) if r[n] else None for n in names if n != "step"} for r in rows
+    }
     assert list(found) == [("cm", 62), ("cm", 250), ("direct_cm", 125), ("direct_cm", 500)]
 
     def numbers(pairs, distinct, student, teacher, target, seconds, target_seconds):
@@ -142,19 +152,19 @@ def test_costs_of_students_at_every_step(make, run):
 
 def test_a_step_whose_cost_is_not_recorded(make, run):
     student = make.student(run)
-    evaluated = metrics_rows([make.student_metrics(run, {(62, 1): {FD: 1.0}})])
+    evaluated = metrics_table([make.student_metrics(run, {(62, 1): {FD: 1.0}})])
     with pytest.raises(UserError, match="what step 62 had cost is not recorded"):
-        students_rows([student], [], evaluated)
+        students_table([student], [], evaluated)
 
 
 def test_targets_of_another_ode_do_not_count(make, run):
     direct = make.student({**run, "method": "direct_cm"})
     with pytest.raises(UserError, match="its targets' manifests were not given"):
-        students_rows([direct], [make.targets({**ODE, "N": 10}, 1, 1).folder])
-    row = students_rows([direct], [make.targets({**ODE, "w": 3}, 100, 700, None).folder])[0]
-    assert (row["target_forwards"], row["target_seconds"], row["seconds"]) == (28000, None, None)
+        students_table([direct], [make.targets({**ODE, "N": 10}, 1, 1).folder])
+    (row,) = saved(make, students_table([direct], [make.targets({**ODE, "w": 3}, 100, 700, None).folder]))
+    assert (row["target_forwards"], row["target_seconds"], row["seconds"]) == ("28000", "", "")
     with pytest.raises(UserError, match="give each run once"):
-        students_rows([make.student(run), make.student({**run, "w": 3})])
+        students_table([make.student(run), make.student({**run, "w": 3})])
 
 
 def line(**changes):
@@ -171,23 +181,23 @@ def line(**changes):
 
 def test_errors(make, run):
     paths = [make.errors({**run, "seed": s}, [line(time=t) for t in (1000, 100)]) for s in (1, 0)]
-    rows = errors_rows(paths)
+    rows = saved(make, errors_table(paths))
     assert all(list(row) == TABLES["errors.csv"] for row in rows)
     assert [(r["seed"], r["time"]) for r in rows] == [("0", "100"), ("0", "1000"), ("1", "100"), ("1", "1000")]
     assert (rows[0]["solver"], rows[0]["student_error"], rows[0]["cross_term"], rows[0]["n"]) == (
         "ddim",
-        0.25,
-        -0.05,
-        100,
+        "0.25",
+        "-0.05",
+        "100",
     )
     with pytest.raises(UserError, match="give each run once"):
-        errors_rows([*paths, paths[0]])
+        errors_table([*paths, paths[0]])
     with pytest.raises(UserError, match=r"n = 99 start points at time 100, but 100 in .*not comparable"):
-        errors_rows([*paths, make.errors({**run, "seed": 2}, [line(time=100, n=99)])])
+        errors_table([*paths, make.errors({**run, "seed": 2}, [line(time=100, n=99)])])
     with pytest.raises(UserError, match="space is 'sound'"):
-        errors_rows([make.errors(run, [line(space="sound")])])
-    with pytest.raises(UserError, match="'x' is not a number"):
-        errors_rows([make.errors(run, [line(total="x")])])
+        errors_table([make.errors(run, [line(space="sound")])])
+    with pytest.raises(UserError, match="total is 'x', expected a number"):
+        errors_table([make.errors(run, [line(total="x")])])
 
 
 def test_comparisons_are_joined_and_each_setting_given_once(make, configure, tmp_path):
@@ -197,23 +207,23 @@ def test_comparisons_are_joined_and_each_setting_given_once(make, configure, tmp
     parts = [tmp_path / "50.csv", tmp_path / "10.csv"]
     for path in parts:
         write_csv(path, [r for r in rows if r["N"] == path.stem], list(rows[0]))
-    joined = comparisons_rows(parts)
-    assert joined == comparisons_rows(parts[::-1])
+    joined = saved(make, comparisons_table(parts))
+    assert joined == saved(make, comparisons_table(parts[::-1]))
     assert [r["N"] for r in joined] == ["10"] * (len(rows) // 2) + ["50"] * (len(rows) // 2)
-    assert list(joined[0]) == TABLES["comparisons.csv"] == compare.COLUMNS
+    assert list(joined[0]) == TABLES["comparisons.csv"] == COMPARISON_COLUMNS
     assert (joined[0]["lr"], joined[0]["a_step"], joined[0]["p"], joined[0]["test"]) == (
         "0.0001",
-        250,
-        0.01,
+        "250",
+        "0.01",
         "bootstrap",
     )
     with pytest.raises(UserError, match=r"compares what .* compares"):
-        comparisons_rows([*parts, parts[0]])
+        comparisons_table([*parts, parts[0]])
     write_csv(tmp_path / "x.csv", [{"a": 1}], ["a"])
-    with pytest.raises(UserError, match="its columns are not what, a, b"):
-        comparisons_rows([tmp_path / "x.csv"])
-    write_csv(tmp_path / "none.csv", [], compare.COLUMNS)
-    assert comparisons_rows([tmp_path / "none.csv"]) == []
+    with pytest.raises(UserError, match="lacks the columns what, b, solver"):
+        comparisons_table([tmp_path / "x.csv"])
+    write_csv(tmp_path / "none.csv", [], COMPARISON_COLUMNS)
+    assert comparisons_table([tmp_path / "none.csv"]).empty
 
 
 def test_nothing_is_written_where_something_is_wrong(make, run, tmp_path):
@@ -228,7 +238,7 @@ def test_no_table_names_a_column_twice():
 
 
 def test_numbers_have_ten_significant_digits():
-    assert collect.field(1 / 3) == 0.3333333333
-    assert collect.field(123456789012.0) == 123456789000.0
-    assert collect.field(float("nan")) is None
-    assert json.dumps(collect.field(2e-20)) == "2e-20"
+    assert rounded(1 / 3) == 0.3333333333
+    assert rounded(123456789012.0) == 123456789000.0
+    assert rounded(float("nan")) is None
+    assert json.dumps(rounded(2e-20)) == "2e-20"

@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 from safetensors.numpy import save
 
-from directcm.analysis.data.compare import COLUMNS, DISTANCES, compare
+from directcm.analysis.data.compare import DISTANCES, compare
+from directcm.analysis.data.tidy import COMPARISON_COLUMNS
 from directcm.config import SETTING_AXES, Setting, Statistics
 from directcm.config.registry import FIRST
 from directcm.config.specs import METHODS, METRICS
@@ -183,7 +184,7 @@ def test_sets_that_are_compared(whole):
     }
     assert len(rows) == 4 * 9
     written = read_csv(whole.root / "comparisons.csv")
-    assert list(written[0]) == COLUMNS
+    assert list(written[0]) == COMPARISON_COLUMNS
     assert len(written) == len(rows)
     assert {tuple(r[a] for a in SETTING_AXES) for r in rows} == {
         ("ddim", "50", "3", "lora64", "mse", "0.0001", "16", "4000", "250")
@@ -270,7 +271,7 @@ def test_order_of_inputs_changes_no_byte(whole, tmp_path):
 def test_one_method_alone(world):
     world.add("cm", 0, ((250, 1),))
     assert world.compare() == []
-    assert (world.root / "comparisons.csv").read_text() == ",".join(COLUMNS) + "\n"
+    assert (world.root / "comparisons.csv").read_text() == ",".join(COMPARISON_COLUMNS) + "\n"
 
 
 def test_methods_without_a_common_seed_are_not_compared(world):
@@ -369,8 +370,8 @@ def test_other_rows(world, one_line):
     [
         (lambda rows: rows[1:], "other rows|has n = 24"),
         (lambda rows: [*rows[:-1], rows[0]], "repeated rows"),
-        (lambda rows: [{**r, "ode_error": "x"} for r in rows], "not a number"),
-        (lambda rows: [{**r, "ode_error": ""} for r in rows], "not a number"),
+        (lambda rows: [{**r, "ode_error": "x"} for r in rows], "ode_error is 'x', expected a number"),
+        (lambda rows: [{**r, "ode_error": ""} for r in rows], "not finite"),
         (lambda rows: [{**r, "ode_error": "nan"} for r in rows], "not finite"),
         (lambda rows: [{**r, "row": ""} for r in rows], "without a row number"),
         (lambda rows: [], "no column"),

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from directcm import cli
-from directcm.analysis.data.collect import ERRORS_COLUMNS, STUDENTS_COLUMNS
+from directcm.analysis.data.tidy import ERROR_COLUMNS, STUDENT_COLUMNS
 from directcm.analysis.pages import publish as module
 from directcm.analysis.pages.publish import MARK, configuration, filled, markdown, matching, publish, relevant, shown
 from directcm.config import Config, load_config, parse
@@ -105,7 +105,7 @@ def root(tmp_path: Path, make: Any) -> Path:
         shutil.copy(ROOT / name, root / name)
     config = load_config(root / "config.yaml")
     metrics, comparisons = make.tidy(config)
-    costs = [dict.fromkeys(STUDENTS_COLUMNS, 1)]
+    costs = [dict.fromkeys(STUDENT_COLUMNS, 1)]
     errors = [
         {**run.spelled, "time": time, "space": space, "student_error": run.seed + time / 1000, "solver_error": 0.25,
          "total_error": 0.5 + (run.method == "cm"), "cross_term": 0, "n": 8}
@@ -116,8 +116,8 @@ def root(tmp_path: Path, make: Any) -> Path:
         folder.mkdir(parents=True)
         shutil.copy(metrics, folder / "metrics.csv")
         shutil.copy(comparisons, folder / "comparisons.csv")
-        write_csv(folder / "students.csv", costs, STUDENTS_COLUMNS)
-        write_csv(folder / "errors.csv", [{c: row[c] for c in ERRORS_COLUMNS} for row in errors], ERRORS_COLUMNS)
+        write_csv(folder / "students.csv", costs, STUDENT_COLUMNS)
+        write_csv(folder / "errors.csv", [{c: row[c] for c in ERROR_COLUMNS} for row in errors], ERROR_COLUMNS)
     made = {
         "commit": "abcdef0123",
         "dirty": False,
@@ -349,7 +349,7 @@ def test_only_a_finished_run_of_the_configuration_is_taken(root: Path, make: Any
 def test_a_run_without_errors_by_start_time_or_provenance(root: Path, one_line: Any) -> None:
     for scope in ("main", "paper"):
         write_csv(
-            root / f"results/embedded/collected/{scope}/errors.csv", [dict.fromkeys(ERRORS_COLUMNS, 1)], ERRORS_COLUMNS
+            root / f"results/embedded/collected/{scope}/errors.csv", [dict.fromkeys(ERROR_COLUMNS, 1)], ERROR_COLUMNS
         )
     with pytest.raises(UserError) as error:
         publish(root, root / "results/embedded")

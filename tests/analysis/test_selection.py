@@ -14,9 +14,10 @@ from directcm.analysis.data.selection import (
     select_runs,
     swept,
 )
+from directcm.analysis.data.tidy import METRIC_COLUMNS, frame, keys_of
 from directcm.config import ODE_AXES, SETTING_AXES
 from directcm.errors import UserError
-from directcm.runtime.artifacts import read_csv
+from directcm.runtime.artifacts import read_csv, write_csv
 
 GRID = {
     "students": [
@@ -70,21 +71,24 @@ def test_sweeps_are_what_differs_in_one_axis_alone(configure):
 def test_lines_of_a_table_are_selected_as_numbers_spell_them(make, configure):
     config = configure(**GRID)
     main = main_setting(config)
-    rows = read_csv(make.tidy(config)[0])
+    path = make.tidy(config)[0]
+    rows = read_csv(path)
     for row in rows:  # other spellings of the same numbers
         row["lr"], row["w"] = {"0.0001": "1e-4", "0.001": "1E-03"}.get(row["lr"], row["lr"]), "3.0"
-    found = select_axis(rows, main, "N")
-    assert [r for r in rows if r in found] == found
-    assert {(r["row"], r["N"]) for r in found} == {
-        *((row, n) for row in ("CM", "Direct CM") for n in ("50", "100", "10")),
+    write_csv(path, rows, METRIC_COLUMNS)
+    table = frame(path, METRIC_COLUMNS)
+    found = select_axis(table, main, "N")
+    assert found.index.is_monotonic_increasing
+    assert {*keys_of(found, ("row", "N"))} == {
+        *((row, n) for row in ("CM", "Direct CM") for n in (50, 100, 10)),
         # The teacher is of an ODE, whoever was trained with it.
-        *((row, n) for row in ("Teacher", "Teacher, other noise") for n in ("50", "100", "10", "25")),
+        *((row, n) for row in ("Teacher", "Teacher, other noise") for n in (50, 100, 10, 25)),
     }
-    assert {r["N"] for r in select_axis(rows, main)} == {"50"}
-    assert {r["loss"] for r in select_axis(rows, main, ("lr", "loss")) if r["step"]} == {"mse", "pseudo_huber"}
-    assert select_axis(rows, main.at(w=4.0)) == []
+    assert {*select_axis(table, main)["N"]} == {50}
+    assert {*select_axis(table, main, ("lr", "loss"))["loss"]} == {"mse", "pseudo_huber", ""}
+    assert select_axis(table, main.at(w=4.0)).empty
     with pytest.raises(ValueError, match="no axes"):
-        select_axis(rows, main, "seed")
+        select_axis(table, main, "seed")
     # Of the grid's runs the same, without the teacher.
     assert {(r.method, r.N) for r in select_runs(config.runs(), main, "N")} == {
         (m, n) for m in ("cm", "direct_cm") for n in (10, 50, 100)

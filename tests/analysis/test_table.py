@@ -13,11 +13,13 @@ from html.parser import HTMLParser
 import numpy as np
 import pytest
 
-from directcm.analysis.data.selection import FLOOR, main_runs
+from directcm.analysis.data.selection import main_runs
+from directcm.analysis.data.tidy import FLOOR
 from directcm.analysis.tables.cells import COLUMNS, paper_value
 from directcm.analysis.tables.sheet import latex
 from directcm.analysis.tables.table1 import text
-from directcm.analysis.tables.table_comparison import COMPARISON_COLUMNS, reading
+from directcm.analysis.tables.table_comparison import COLUMNS as COMPARISON_COLUMNS
+from directcm.analysis.tables.table_comparison import reading
 from directcm.analysis.tables.text import fixed, shown_p
 from directcm.errors import UserError
 from tests.analysis.tidy_tables import available, table
@@ -403,11 +405,11 @@ def test_comparison(make, configure, tmp_path):
 
 
 def test_a_single_seeds_reading_says_so():
-    row = {"metric": "fd_tiny", "difference": "-1", "p": "0.001", "p_prompts": "0.001", "n_seeds": "1"}
+    row = {"metric": "fd_tiny", "difference": -1.0, "p": 0.001, "p_prompts": 0.001, "n_seeds": 1.0}
     assert reading(row, 0.05) == "CM is better between these two students; nothing about other seeds"
-    assert reading({**row, "p": ""}, 0.05) == "not tested"
-    assert reading({**row, "difference": "0", "p": "1"}, 0.05) == "no difference shown"
-    assert reading({**row, "metric": "clip_tiny", "n_seeds": "3"}, 0.05) == "Direct CM is better"
+    assert reading({**row, "p": float("nan")}, 0.05) == "not tested"
+    assert reading({**row, "difference": 0.0, "p": 1.0}, 0.05) == "no difference shown"
+    assert reading({**row, "metric": "clip_tiny", "n_seeds": 3.0}, 0.05) == "Direct CM is better"
 
 
 def test_no_comparison_of_the_main_setting_is_an_error(make, configure, tmp_path):

@@ -6,9 +6,10 @@ import csv
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pytest
 
-from directcm.analysis.data.collect import METRICS_COLUMNS, STUDENTS_COLUMNS
+from directcm.analysis.data.tidy import METRIC_COLUMNS, STUDENT_COLUMNS
 from directcm.analysis.figures import figure_training
 from directcm.analysis.tables import table4
 from directcm.analysis.tables.table4 import COMPUTE, TABLE4_COLUMNS, UPDATES, equal_compute, evaluations
@@ -56,9 +57,9 @@ def tables(config: Config, folder: Path) -> tuple[Path, Path, Path]:
             own = {"student_forwards": methods()[run.method].forwards * drawn, "student_backwards": drawn}
             own |= {"teacher_forwards": 4 * drawn if run.method == "cm" else 0, "target_forwards": 0}
             costs.append({**run.axes(), "step": step, **own})
-    write_csv(folder / "metrics.csv", rows, METRICS_COLUMNS)
+    write_csv(folder / "metrics.csv", rows, METRIC_COLUMNS)
     write_csv(folder / "comparisons.csv", [], ["what", "a", "b", "a_step", "b_step"])
-    write_csv(folder / "students.csv", costs, STUDENTS_COLUMNS)
+    write_csv(folder / "students.csv", costs, STUDENT_COLUMNS)
     return folder / "metrics.csv", folder / "comparisons.csv", folder / "students.csv"
 
 
@@ -81,7 +82,7 @@ def test_table4_has_of_each_run_the_sampling_steps_that_the_grid_has(tmp_path: P
     }  # fmt: skip
     assert {k for part, row, k in found if (part, row) == (COMPUTE, "CT")} == {1}
     kept = [r for r in read(metrics) if (r["row"], r["seed"], r["sampling_steps"]) != ("ECT", "1", "2")]
-    write_csv(metrics, kept, METRICS_COLUMNS)
+    write_csv(metrics, kept, METRIC_COLUMNS)
     with pytest.raises(UserError, match=r"none of ECT at 2 sampling steps with .*seed = 1; evaluate this student"):
         table4.rows(metrics, config, costs)
 
@@ -117,23 +118,16 @@ def test_table4(tmp_path: Path) -> None:
 
 def test_what_counts_as_equal() -> None:
     main = MAIN.at(pool=1)
-    base = {**main.spelled, "method": "ct", "teacher_forwards": "0", "target_forwards": "40"}
+    base = {**main.axes(), "method": "ct", "teacher_forwards": 0, "target_forwards": 40, "student_backwards": 10}
 
-    def student(steps: str, step: str, forwards: float, **more: str) -> dict[str, str]:
-        return {
-            **base,
-            "steps": steps,
-            "step": step,
-            "student_forwards": str(forwards),
-            "student_backwards": "10",
-            **more,
-        }
+    def student(steps: int, step: int, forwards: float, **more: float) -> dict[str, Any]:
+        return {**base, "steps": steps, "step": step, "student_forwards": forwards, **more}
 
-    rows = [student("9", "3", 20), student("9", "9", 35), student("5", "5", 42), student("5", "5", 40, lr="2")]
-    assert [evaluations(r) for r in rows] == [80, 95, 102, 100]
-    assert equal_compute(rows, main, 100) == {"ct": (("5", "1", "5"), 102)}
-    assert equal_compute(rows[:2], main, 100) == {"ct": (("9", "1", "9"), 95)}
-    assert equal_compute(rows[:1], main, 100) == {}
+    rows = pd.DataFrame([student(9, 3, 20), student(9, 9, 35), student(5, 5, 42), student(5, 5, 40, lr=2)])
+    assert [*evaluations(rows)] == [80, 95, 102, 100]
+    assert equal_compute(rows, main, 100).to_dict("index") == {"ct": {"steps": 5, "pool": 1, "step": 5, "cost": 102}}
+    assert equal_compute(rows[:2], main, 100).to_dict("index") == {"ct": {"steps": 9, "pool": 1, "step": 9, "cost": 95}}
+    assert equal_compute(rows[:1], main, 100).empty
 
 
 def test_with_the_papers_two_there_is_no_table4(tmp_path: Path) -> None:

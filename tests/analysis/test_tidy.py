@@ -38,6 +38,24 @@ def test_a_table_without_rows_or_columns_is_an_error(tmp_path):
         tidy.read(tmp_path / "b.csv", ["row", "value"])
 
 
+def test_a_frame_has_numbers_and_text(tmp_path):
+    path = tmp_path / "a.csv"
+    write_csv(
+        path, [{"row": "1", "value": "2", "n": ""}, {"row": "", "value": "inf", "n": "1e-4"}], ["row", "value", "n"]
+    )
+    table = tidy.frame(path, ["row", "value"])
+    assert [*table["row"]] == ["1", ""] and table["value"].iloc[0] == 2 and table["n"].iloc[1] == 1e-4
+    assert table[["value", "n"]].isna().to_numpy().tolist() == [[False, True], [True, False]]
+    assert set(table.dtypes.astype(str)) == {"object", "float64"}
+    write_csv(path, [{"value": "two"}], ["value"])
+    with pytest.raises(UserError, match="value is 'two', expected a number"):
+        tidy.frame(path, ["value"])
+    write_csv(path, [], ["value"])
+    with pytest.raises(UserError, match="holds no rows"):
+        tidy.frame(path, ["value"])
+    assert tidy.frame(path, ["value"], empty=True).empty
+
+
 def test_points_are_means_and_sample_deviations():
     rows = [
         {"x": "1", "seed": "2", "value": "3"}, {"x": "1", "seed": "0", "value": "1"}, {"x": "1", "seed": "1", "value": "8"},

@@ -23,6 +23,7 @@ from directcm.evaluation.metrics.clip_tiny import (
 from directcm.evaluation.metrics.extractors import ClipTinyExtractor, build_extractor
 from directcm.runtime import rng
 from directcm.runtime.artifacts import open_artifact
+from directcm.runtime.progress import Progress
 
 TINY = ClipTiny(width=16, layers=1, patch=4, steps=6, batch_size=16, head_steps=4)
 
@@ -49,11 +50,16 @@ def test_reads_digits(tmp_path, build):
 
 
 @pytest.mark.slow
-def test_twice_gives_the_same_bytes(tmp_path, digit_data):
+def test_twice_gives_the_same_bytes(tmp_path, digit_data, monkeypatch):
     seen = []
-    contents = [
-        make_extractor("clip_tiny", digit_data, TINY, 3, tmp_path / name, lambda *a: seen.append(a)) for name in "ab"
-    ]
+
+    class Seen(Progress):
+        def update(self, count=1, note=""):
+            super().update(count, note)
+            seen.append((self.done, self.total, float(note.removeprefix("loss "))))
+
+    monkeypatch.setattr(clip_tiny, "Progress", Seen)
+    contents = [make_extractor("clip_tiny", digit_data, TINY, 3, tmp_path / name) for name in "ab"]
     first, second = (open_artifact(tmp_path / name, "extractor").verify() for name in "ab")
     assert first.fingerprint == second.fingerprint and contents[0] == contents[1]
     assert set(first.checksums) == {"clip.safetensors", "head.safetensors", "tokenizer.json", "extractor.json"}
@@ -80,7 +86,7 @@ def test_generic_folder_of_few_images_and_any_captions(tmp_path, build):
     content = make_extractor("clip_tiny", data, TINY, 0, tmp_path / "out")
     assert content["captions"] == 7 and 0 <= content["held_out_zero_shot_accuracy"] <= 1
     assert content["config"]["text_cfg"]["context_length"] == 77
-    extractor = build_extractor("clip_tiny", open_artifact(tmp_path / "out", "extractor"), device="cpu", batch_size=3)
+    extractor = build_extractor("clip_tiny", open_artifact(tmp_path / "out", "extractor"), device="cpu")
     found = extractor.extract(images[:7], texts)
     assert {k: v.shape for k, v in found.items()} == {"image": (7, 16), "text": (7, 16), "score": (7,)}
     assert all(np.isfinite(v).all() for v in found.values())

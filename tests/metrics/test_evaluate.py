@@ -14,13 +14,15 @@ import pytest
 from directcm.config import ClipTiny, Config, Ode, Statistics
 from directcm.config.specs import METRICS
 from directcm.errors import UserError
+from directcm.evaluation.metrics import features as features_module
 from directcm.evaluation.metrics import prompt_accuracy as module
 from directcm.evaluation.metrics.clip_tiny import make_extractor
-from directcm.evaluation.metrics.evaluate import FLOOR, evaluate, evaluate_collection
+from directcm.evaluation.metrics.evaluate import FLOOR, Comparison, evaluate, evaluate_collection
 from directcm.evaluation.metrics.extractors import FeatureExtractor, build_extractor
 from directcm.evaluation.metrics.features import features, features_collection
 from directcm.evaluation.metrics.prompt_accuracy import train_classifier
 from directcm.runtime.artifacts import open_artifact, open_collection
+from directcm.runtime.progress import Progress
 from directcm.statistics.bootstrap import mean_interval
 from directcm.statistics.frechet import frechet_distance
 from directcm.statistics.kernel import cmmd, kernel_distance
@@ -41,7 +43,7 @@ def world(tmp_path_factory, digit_data, digit_noise, make_samples) -> SimpleName
     tiny = ClipTiny(width=16, layers=1, patch=4, steps=20, batch_size=32, head_steps=20)
     make_extractor("clip_tiny", digit_data, tiny, 0, folder / "extractor")
     extractor = open_artifact(folder / "extractor", "extractor")
-    built = build_extractor("clip_tiny", extractor, device="cpu", batch_size=16)
+    built = build_extractor("clip_tiny", extractor, device="cpu")
     sets = {
         "student": make_samples("student", 1, 60.0, 1),
         "teacher": make_samples("teacher", 2, 10.0, 2),
@@ -55,7 +57,7 @@ def world(tmp_path_factory, digit_data, digit_noise, make_samples) -> SimpleName
         "built": built,
     }
     for name, samples in sets.items():
-        features(built, samples, digit_data, digit_noise, extractor, 16, folder / f"features_{name}")
+        features(built, samples, digit_data, digit_noise, 16, folder / f"features_{name}")
         out[f"{name}_samples"] = samples
         out[f"{name}_features"] = {"clip_tiny": open_artifact(folder / f"features_{name}", "features")}
     return SimpleNamespace(**out)
@@ -78,7 +80,9 @@ def run(world: SimpleNamespace, out, **changes: Any) -> dict[str, Any]:
         "seed": 5,
         "out": out,
     }
-    return evaluate(**{**arguments, **changes})
+    given = {**arguments, **changes}
+    alone = {name: given.pop(name) for name in ("samples", "features", "out", "steps", "step") if name in given}
+    return evaluate(Comparison(**given), **alone)
 
 
 def find(content: dict[str, Any], metric: str, reference: str) -> dict[str, Any]:
@@ -113,7 +117,7 @@ def test_features_of_data_are_the_prompts_images(world, tmp_path, build):
     images, labels = build.digits(8)
     data = build.data(tmp_path / "data", images[:12], [f"digit {x}" for x in labels[:12]], labels[:12], 2)
     noise = build.noise(tmp_path / "noise", data, 25)
-    features(world.built, None, data, noise, world.extractor, 4, tmp_path / "out")
+    features(world.built, None, data, noise, 4, tmp_path / "out")
     found = open_artifact(tmp_path / "out", "features")
     assert [int(r["row"]) for r in found.csv("rows.csv")] == list(range(10))
     alone = world.built.extract(images[3:4], [f"digit {labels[3]}"])
@@ -137,7 +141,7 @@ def test_nan_features_name_the_row(world, tmp_path):
     prompts = world.noise.csv("prompts.csv")
     first = next(int(p["row"]) for p in prompts if p["text"] == "digit 5")
     with pytest.raises(UserError, match=rf"score of row {first} .*{first:05d}\.png.*NaN"):
-        features(Broken("cpu"), world.student_samples, world.data, world.noise, None, 7, tmp_path / "out")
+        features(Broken("cpu"), world.student_samples, world.data, world.noise, 7, tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
 
@@ -215,7 +219,7 @@ def test_data_distances_use_equal_n(world, tmp_path, build, make_samples):
     shown = [images[i % 40] for i in range(50)]
     samples = [build.samples(tmp_path / "s", noise, range(50), latents, shown)]
     for name, chosen in (("own", samples), ("data", None)):
-        features(world.built, chosen, data, noise, world.extractor, 16, tmp_path / name)
+        features(world.built, chosen, data, noise, 16, tmp_path / name)
     own, real = ({"clip_tiny": open_artifact(tmp_path / n, "features")} for n in ("own", "data"))
     changes = {"samples": samples, "features": own, "data": data, "noise": noise, "data_features": real}
     content = run(
@@ -242,9 +246,9 @@ def refuse(world, tmp_path, words, **changes):
 
 
 def test_refuses_features_of_another_extractor(world, tmp_path):
-    other = build_extractor("clip_tiny", world.extractor, device="cpu", batch_size=16)
+    other = build_extractor("clip_tiny", world.extractor, device="cpu")
     other.version = "changed"
-    features(other, world.teacher_samples, world.data, world.noise, world.extractor, 16, tmp_path / "f")
+    features(other, world.teacher_samples, world.data, world.noise, 16, tmp_path / "f")
     changed = {"clip_tiny": open_artifact(tmp_path / "f", "features")}
     refuse(world, tmp_path, "two different versions", reference_features=changed)
     refuse(world, tmp_path, "missing", features={})
@@ -325,7 +329,7 @@ def floor(world, tmp_path_factory, build, make_samples) -> dict[str, Any]:
     folder = tmp_path_factory.mktemp("floor")
     noise = build.noise(folder / "noise", world.data, 60, seed=9)
     samples = make_samples("again", 3, 10.0, 2, noise)
-    features(world.built, samples, world.data, noise, world.extractor, 16, folder / "features")
+    features(world.built, samples, world.data, noise, 16, folder / "features")
     return {
         "samples": samples,
         "features": {"clip_tiny": open_artifact(folder / "features", "features")},
@@ -376,13 +380,13 @@ def test_floor_refuses_swapped_noises(world, floor, tmp_path, build):
     shorter = build.noise(tmp_path / "shorter", world.data, 59, seed=9)
     refused("same prompts", noise=shorter)
     # Data features of the second noise would be another reference than the students'.
-    features(world.built, None, world.data, floor["noise"], world.extractor, 16, tmp_path / "d")
+    features(world.built, None, world.data, floor["noise"], 16, tmp_path / "d")
     refused("under", data_features={"clip_tiny": open_artifact(tmp_path / "d", "features")})
 
 
 def test_floor_is_of_one_teacher(world, floor, tmp_path, make_samples):
     other = make_samples("other_ode", 3, 10.0, 1, floor["noise"], ode={"solver": "euler", "N": 50, "w": 3.0})
-    features(world.built, other, world.data, floor["noise"], world.extractor, 16, tmp_path / "f")
+    features(world.built, other, world.data, floor["noise"], 16, tmp_path / "f")
     mine = {"clip_tiny": open_artifact(tmp_path / "f", "features")}
     refuse(world, tmp_path, "the teacher and the ODE", **{**floor, "samples": other, "features": mine})
 
@@ -399,16 +403,15 @@ def collection(world, tmp_path_factory, make_samples) -> SimpleNamespace:
         step, steps = (int(part.split("~")[1]) for part in name.split(","))
         samples[name] = make_samples(name, 20 + i, 40.0 + 10 * i, 1, step=step, steps=steps)[0]
     seen: list[tuple[int, int]] = []
-    features_collection(
-        world.built,
-        samples,
-        world.data,
-        world.noise,
-        world.extractor,
-        16,
-        folder / "features",
-        progress=lambda done, total: seen.append((done, total)),
-    )
+
+    class Seen(Progress):
+        def update(self, count: int = 1, note: str = "") -> None:
+            super().update(count, note)
+            seen.append((self.done, self.total))
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(features_module, "Progress", Seen)
+        features_collection(world.built, samples, world.data, world.noise, 16, folder / "features")
     assert seen[0] == (16, 180) and seen[-1] == (180, 180) and seen == sorted(seen)
     return SimpleNamespace(samples=samples, folder=folder / "features")
 
@@ -429,28 +432,30 @@ def collect(world, collection, out, **changes):
         "seed": 5,
         "out": out,
     }
-    return evaluate_collection(**{**arguments, **changes})
+    given = {**arguments, **changes}
+    alone = {name: given.pop(name) for name in ("samples", "features", "out")}
+    return evaluate_collection(Comparison(**given), **alone)
 
 
 def test_features_of_a_collection_are_those_of_its_sets(world, collection, tmp_path):
     parts = open_collection(collection.folder, "features")
     assert tuple(parts) == SETS
     for name, part in parts.items():
-        features(world.built, [collection.samples[name]], world.data, world.noise, world.extractor, 16, tmp_path / name)
+        features(world.built, [collection.samples[name]], world.data, world.noise, 16, tmp_path / name)
         alone = open_artifact(tmp_path / name, "features")
         assert alone.manifest == part.verify().manifest
     manifest = open_artifact(collection.folder, "collection").manifest
     assert manifest["settings"]["extractor"] == "clip_tiny"
     assert manifest["inputs"]["extractor"] == world.extractor.fingerprint
     with pytest.raises(UserError, match="empty"):
-        features_collection("clip_tiny", {}, world.data, world.noise, world.extractor, 16, tmp_path / "none")
+        features_collection(world.built, {}, world.data, world.noise, 16, tmp_path / "none")
 
 
-def test_features_of_a_collection_by_name_leave_nothing_old(world, collection, tmp_path):
-    arguments = (world.data, world.noise, world.extractor, 16, tmp_path / "f")
-    features_collection("clip_tiny", collection.samples, *arguments, device="cpu")
+def test_features_of_a_collection_leave_nothing_old(world, collection, tmp_path):
+    arguments = (world.data, world.noise, 16, tmp_path / "f")
+    features_collection(world.built, collection.samples, *arguments)
     fewer = {name: collection.samples[name] for name in SETS[1:]}
-    features_collection("clip_tiny", fewer, *arguments, device="cpu")
+    features_collection(world.built, fewer, *arguments)
     assert tuple(open_collection(tmp_path / "f", "features")) == SETS[1:]
     assert sorted(p.name for p in (tmp_path / "f").iterdir() if p.is_dir()) == list(SETS[1:])
     again = open_collection(tmp_path / "f", "features")[SETS[1]]
@@ -459,7 +464,7 @@ def test_features_of_a_collection_by_name_leave_nothing_old(world, collection, t
 
 def test_evaluation_of_a_collection_is_that_of_its_sets(world, collection, tmp_path, monkeypatch):
     trained = []
-    monkeypatch.setattr(module, "_TRAINED", {})
+    module.classifier_of.cache_clear()
     monkeypatch.setattr(module, "train_classifier", lambda data: trained.append(1) or train_classifier(data))
     contents = collect(world, collection, tmp_path / "c")
     assert len(trained) == 1 and tuple(contents) == SETS
@@ -503,7 +508,7 @@ def test_a_collection_refuses_what_does_not_belong_together(world, collection, t
     refused("needs the teacher's samples", reference=[])
     refused("needed there", row=FLOOR)
     unnamed = make_samples("unnamed", 30, 40.0)[0]
-    features(world.built, [unnamed], world.data, world.noise, world.extractor, 16, tmp_path / "f")
+    features(world.built, [unnamed], world.data, world.noise, 16, tmp_path / "f")
     of_it = {"clip_tiny": {"x": open_artifact(tmp_path / "f", "features")}}
     refused("has no setting 'steps'", samples={"x": unnamed}, features=of_it)
     # A set that was made anew after its features.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,17 +11,16 @@ import pytest
 
 from tests.slurm.cluster import Cluster, Unavailable
 
-# What only a test cluster wants: no accounting, and a look at the queue every other second instead of every 40.
+# What only a test cluster wants: no accounting, and a look at the queue after a second instead of 40, and then every second.
 HERE = [
     "--slurm-no-account",
     "--slurm-status-command",
     "squeue",
     "--slurm-init-seconds-before-status-checks",
-    "2",
-    "--seconds-between-status-checks",
-    "2",
+    "1",
     "--slurm-keep-successful-logs",
 ]
+SNAKEMAKE = (sys.executable, "-P", str(Path(__file__).with_name("often.py")))
 
 
 @pytest.fixture(scope="session")

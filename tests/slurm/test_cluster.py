@@ -9,6 +9,7 @@ import shutil
 import signal
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -17,7 +18,7 @@ from directcm.runtime.artifacts import open_artifact, sha256
 from tests.patience import PATIENCE, until
 from tests.runs import SMOKE, copy_repository, make_run
 from tests.slurm.cluster import Cluster, processes
-from tests.slurm.conftest import profile
+from tests.slurm.conftest import SNAKEMAKE, profile
 
 pytestmark = [pytest.mark.pipeline, pytest.mark.slow, pytest.mark.slurm, pytest.mark.xdist_group("slurm")]
 SUBMITTED = re.compile(r"Job (\S+) has been submitted with SLURM jobid (\d+) \(log: (.+?)\)")
@@ -74,7 +75,7 @@ def test_the_profile_gives_the_bytes_of_a_local_run(slurm: Cluster, smoke: Path,
     """
     folder, before = copied(smoke, tmp_path / "copy"), len(slurm.jobs())
     goals = [f"results/smoke/students/{STUDENT}/manifest.json", "results/smoke/figures/supervision.png"]
-    start = ("snakemake", *profile(folder), "--slurm-array-jobs", "targets")
+    start = (*SNAKEMAKE, *profile(folder), "--slurm-array-jobs", "targets")
     done = make_run(folder)(*start, *SMOKE, "--", *goals)
     assert done.returncode == 0, done.stderr[-5000:] + done.stdout[-2000:]
     assert same(folder, smoke) == {"data", "teacher", "latents", "targets", "students", "trajectories"}
@@ -96,7 +97,7 @@ def test_metrics_are_one_job_together(slurm: Cluster, smoke: Path, tmp_path: Pat
     read += [f"features/clip_tiny/{of}" for of in ("data", f"teacher/{ODE}", f"students/{STUDENT}")]
     folder, before = copied(smoke, tmp_path / "copy", *read), len(slurm.jobs())
     goals = [f"results/smoke/metrics/{of}/manifest.json" for of in (f"teacher/{ODE}", f"students/{STUDENT}")]
-    start = ("snakemake", *profile(folder), "--rerun-triggers", "mtime")
+    start = (*SNAKEMAKE, *profile(folder), "--rerun-triggers", "mtime")
     done = make_run(folder)(*start, *SMOKE, "--", *goals)
     assert done.returncode == 0, done.stderr[-5000:] + done.stdout[-2000:]
     assert "metrics" in same(folder, smoke) and all((folder / goal).is_file() for goal in goals)
@@ -122,8 +123,8 @@ class Training:
         self.scratch = results / "scratch/students" / run
         self.log = results / "logs/train" / f"{run}.log"
 
-    def command(self, *flags: str) -> list[str]:
-        return ["snakemake", *flags, *SMOKE, "--rerun-triggers", "mtime", "--", self.target]
+    def command(self, *flags: str, start: Sequence[str] = ("snakemake",)) -> list[str]:
+        return [*start, *flags, *SMOKE, "--rerun-triggers", "mtime", "--", self.target]
 
     def checkpoints(self) -> list[int]:
         return sorted(int(path.name.split("-")[1]) for path in self.scratch.glob("checkpoint-*"))
@@ -146,7 +147,7 @@ class Submitted:
         environment = {**os.environ, "PYTHONPATH": str(training.folder / "src")}
         environment["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{environment['PATH']}"
         with open(self.log, "w") as log:
-            command = training.command(*profile(training.folder), *flags)
+            command = training.command(*profile(training.folder), *flags, start=SNAKEMAKE)
             # A shell that runs tests in the background has its children ignore Ctrl-C.
             heed = functools.partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
             self.process = subprocess.Popen(

@@ -3,16 +3,8 @@
 
 rule compare:
     input:
-        metrics=lambda wildcards: students_of(
-            wildcards, f"{OUT}/metrics/students/{{}}/manifest.json"
-        ),
-        features=lambda wildcards: [
-            path
-            for name in NEEDED
-            for path in students_of(
-                wildcards, f"{OUT}/features/{name}/students/{{}}/manifest.json"
-            )
-        ],
+        metrics=lambda wildcards: students_of(wildcards, "metrics"),
+        features=lambda wildcards: [path for name in NEEDED for path in students_of(wildcards, f"features/{name}")],
         teacher=features_of(f"teacher/{ODE}"),
         data=features_of("data"),
     output:
@@ -32,15 +24,15 @@ rule compare:
         code=code("analysis.data.compare"),
         settings=literal(settings(CONFIG.statistics)),
         setting=lambda wildcards: axes_of(wildcards, Setting),
-        features=lambda wildcards, input: named(NEEDED, input.features),
-        teacher=lambda wildcards, input: named(NEEDED, input.teacher),
-        data=lambda wildcards, input: named(NEEDED, input.data),
+        features=lambda wildcards, input: named(input.features),
+        teacher=lambda wildcards, input: named(input.teacher),
+        data=lambda wildcards, input: named(input.data),
         pairs=COMPARED.pairs,
         along=COMPARED.along,
         stepwise=COMPARED.stepwise,
         claimed=COMPARED.claimed,
-        others=lambda wildcards: beside_of(wildcards),
-        beyond=lambda wildcards: beyond(wildcards),
+        others=beside_of,
+        beyond=beyond,
         seed=SEED,
     message:
         "compare: {wildcards.solver}, N = {wildcards.N}, w = {wildcards.w}, {wildcards.adapter}, {wildcards.loss}, lr {wildcards.lr}, {wildcards.steps} steps"
@@ -87,10 +79,7 @@ rule cards:
         data=f"{OUT}/data/manifest.json",
         teacher=f"{OUT}/teacher/manifest.json",
         students=lambda wildcards: of_scope(wildcards.scope, "students"),
-        metrics=lambda wildcards: [
-            f"{OUT}/metrics/students/{run.key}/manifest.json"
-            for run in SCOPES[wildcards.scope]
-        ],
+        metrics=lambda wildcards: made(*(f"metrics/students/{run.key}" for run in SCOPES[wildcards.scope])),
     output:
         f"{OUT}/cards/{{scope}}.csv",
     log:
@@ -196,7 +185,7 @@ rule opening:
     params:
         code=code("analysis.pages.opening"),
         settings=literal(READ["paper"]),
-        samples=rows_of,
+        samples=SAMPLED,
     message:
         "opening: the report's first page, scope {wildcards.scope}"
     shell:
@@ -205,9 +194,7 @@ rule opening:
 
 rule gallery:
     input:
-        pictures=lambda wildcards: [
-            picture["path"] for picture in pictures_of(wildcards.scope)
-        ],
+        pictures=lambda wildcards: [picture["path"] for picture in pictures_of(wildcards.scope)],
     output:
         report(
             f"{OUT}/gallery/{{scope}}.html",

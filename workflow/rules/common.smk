@@ -4,13 +4,11 @@ import functools
 import gc
 import importlib
 import inspect
+import itertools
 import json
 import os
 import sys
 from pathlib import Path
-
-import pandas as pd
-from snakemake.utils import Paramspace
 
 from directcm import datasets
 from directcm.config import paths
@@ -45,11 +43,9 @@ def stop(error):
 
 
 # As the user named them: a mistake is in one of these.
-CONFIG_FILES = " + ".join(
-    ["config.yaml", *(os.path.relpath(p) for p in workflow.overwrite_configfiles)]
-)
+_files = ["config.yaml", *map(os.path.relpath, workflow.overwrite_configfiles)]
 try:
-    CONFIG = validated(Config, config, CONFIG_FILES)
+    CONFIG = validated(Config, config, " + ".join(_files))
     MAIN_RUNS = main_runs(CONFIG)
     # What has to be compared is what the claims are about.
     _claims = read_claims("workflow/claims.yaml")
@@ -88,12 +84,6 @@ SEED = CONFIG.seed
 OUT = f"results/{CONFIG.preset}"
 
 
-def grid(runs):
-    """A Paramspace over runs, settings or ODEs: its wildcards carry the whole identity of each."""
-    rows = pd.DataFrame([run.spelled for run in dict.fromkeys(runs)])
-    return Paramspace(rows, filename_params="*", filename_sep=",")
-
-
 def spelled_by(wildcards, kind=Run):
     """The run, setting or ODE whose axes the wildcards spell."""
     return kind.of(dict(wildcards.items()), "wildcards")
@@ -106,9 +96,8 @@ ROWS_SOLVED = paths.rows_solved(ALL_RUNS)
 SETS = paths.sets(CONFIG)
 # What is made: the main comparison for `snakemake`, everything for `snakemake paper`.
 SCOPES = {"main": MAIN_RUNS, "paper": ALL_RUNS}
-RUN = grid(ALL_RUNS).wildcard_pattern
-ODE = grid([CONFIG.ode]).wildcard_pattern
-SETTING = grid(run.setting for run in ALL_RUNS).wildcard_pattern
+# Their wildcards carry the whole identity of a run, its ODE and its setting.
+RUN, ODE, SETTING = Run.pattern(), Ode.pattern(), Setting.pattern()
 
 
 wildcard_constraints:
@@ -145,29 +134,21 @@ def code(*modules):
 
 def measuring(metrics):
     """The code of an evaluation by these metrics: each is a module of its own."""
-    return code(
-        "evaluation.metrics.evaluate", *sorted({METRICS[m].module for m in metrics})
-    )
+    return code("evaluation.metrics.evaluate", *sorted({METRICS[m].module for m in metrics}))
 
 
 # The module that reads the teacher: what is made with it depends on its code.
 LOADER = f"diffusion.teachers.{TEACHERS[CONFIG.teacher.kind].loader}"
 
 
-def settings(block):
-    """A block of the configuration as the JSON that a verb's --settings takes."""
-    return json.dumps(block.model_dump(mode="json"), sort_keys=True)
+def settings(block, *unread):
+    """A block of the configuration, without keys that a rule does not read, as the JSON that a verb's --settings takes."""
+    return json.dumps(block.model_dump(mode="json", exclude={*unread}), sort_keys=True)
 
 
 def literal(text):
     """A parameter as it stands: in plain text Snakemake takes {braces}, of a folder's name perhaps, for wildcards."""
     return known(lambda wildcards: text)
-
-
-def scaled(small, large):
-    """An amount between what 16-pixel digits and 1024-pixel SDXL need, by the number of pixels."""
-    share = min(1.0, (CONFIG.data.resolution / 1024) ** 2)
-    return int(round(small + (large - small) * share))
 
 
 def known(function):
@@ -182,27 +163,33 @@ def extracting(wildcards):
 
 
 def later(small, large):
-    """The same, and more on each further try."""
-    first = scaled(small, large)
+    """An amount between what 16-pixel digits and 1024-pixel SDXL need, by the number of pixels; more on each further try."""
+    share = min(1.0, (CONFIG.data.resolution / 1024) ** 2)
+    first = int(round(small + (large - small) * share))
     return known(lambda wildcards, attempt: first * attempt)
 
 
-TARGETS = f"{OUT}/targets/{ODE}{{coupling}}/shard~{{shard}}/manifest.json"
-ENDPOINTS = f"{OUT}/endpoints/{ODE}/shard~{{shard}}/manifest.json"
-# Axes of the grid that are settings of training too travel as wildcards; the rest of the block is a parameter.
-TRAIN_REST = json.dumps(
-    {
-        k: v
-        for k, v in CONFIG.train.model_dump(mode="json").items()
-        if k not in RUN_AXES
-    },
-    sort_keys=True,
-)
-TRAINED_HERE = paths.trained_extractors(CONFIG)
+def on_gpu(memory, *minutes):
+    """What a job that computes with networks asks for: `memory` in MB, for SDXL; minutes for digits, and for SDXL; one GPU."""
+    return {"mem_mb": later(4000, memory), "runtime": later(*minutes), "gpu": 1}
+
+
+def made(*folders):
+    """The manifests of artefacts in these folders of the results."""
+    return [f"{OUT}/{folder}/manifest.json" for folder in folders]
+
+
+def shards(folder, count):
+    """The manifests of an artefact in `count` shards."""
+    return made(*(f"{folder}/shard~{i}" for i in range(count)))
+
+
+# What most jobs compute with.
+MODEL = {name: f"{OUT}/{name}/manifest.json" for name in ("teacher", "latents")}
 NEEDED = CONFIG.extractor_names()
 
 
-def pinned(wildcards):
+def pinned():
     """A digest of the files of a teacher that exists already; nothing where it is made here."""
     kind = CONFIG.teacher.kind
     if not TEACHERS[kind].pinned:
@@ -214,10 +201,8 @@ def pinned(wildcards):
 @known
 def targets_of(wildcards):
     pool = paths.pool_of(spelled_by(wildcards), ROWS_SOLVED)
-    if not pool:
-        return []
-    shards_of_pool = range(paths.count(int(wildcards.pool), CONFIG.targets.shard))
-    return [f"{OUT}/targets/{pool}/shard~{i}/manifest.json" for i in shards_of_pool]
+    count = paths.count(int(wildcards.pool), CONFIG.targets.shard) if pool else 0
+    return shards(f"targets/{pool}", count)
 
 
 @known
@@ -229,80 +214,50 @@ def hparams_of(wildcards):
 
 def if_any(name):
     """--NAME FILE …, where a rule's input of that name has any."""
-    return known(
-        lambda wildcards, input: f"--{name} {input[name]}" if input[name] else ""
-    )
+    return known(lambda wildcards, input: f"--{name} {input[name]}" if input[name] else "")
 
 
 def endpoints_of(ode):
-    """All shards of an ODE's endpoints; `ode` is a path's part."""
-    return [
-        f"{OUT}/endpoints/{ode}/shard~{i}/manifest.json"
-        for i in range(paths.error_shards(CONFIG))
-    ]
-
-
-def refined_of(wildcards):
-    return endpoints_of(paths.refined(CONFIG, float(wildcards.w)).key)
+    """All shards of an ODE's endpoints."""
+    return shards(f"endpoints/{ode.key}", paths.error_shards(CONFIG))
 
 
 def draw_of(ode, draw="reference"):
     """All shards of what the teacher makes of the evaluation's noise, or of another draw of it ("floor")."""
-    return [
-        f"{OUT}/{draw}/{ode}/shard~{i}/manifest.json"
-        for i in range(CONFIG.evaluation.jobs)
-    ]
+    return shards(f"{draw}/{ode}", CONFIG.evaluation.jobs)
 
 
 def noise_of(draw):
     return f"{OUT}/{'floor_noise' if draw == 'floor' else 'noise'}/manifest.json"
 
 
-def evaluation():
-    """The evaluation block without what a rule does not read."""
-    block = CONFIG.evaluation.model_dump(mode="json")
-    return json.dumps(
-        {k: v for k, v in block.items() if k not in ("samples", "steps", "shards")},
-        sort_keys=True,
-    )
-
-
-def error_settings():
-    """The errors block without what a rule does not read."""
-    block = CONFIG.errors.model_dump(mode="json")
-    return json.dumps(
-        {k: v for k, v in block.items() if k != "refined"}, sort_keys=True
-    )
-
-
+EVALUATION = settings(CONFIG.evaluation, "samples", "steps", "shards")
+ERRORS = settings(CONFIG.errors, "refined")
+# Of the statistics; tests come later, so that another level re-runs no metric.
+INTERVALS = settings(CONFIG.statistics, "permutations", "alpha")
 # Whose features: the teacher's samples lie by the draw of their noise.
 DRAWS = {"teacher": "reference", "floor": "floor"}
 
 
-@known
-def trained(wildcards):
-    return (
-        [f"{OUT}/extractors/{wildcards.extractor}/manifest.json"]
-        if wildcards.extractor in TRAINED_HERE
-        else []
-    )
+def trained(name):
+    """An extractor, where it is trained here."""
+    return made(f"extractors/{name}") if name in paths.trained_extractors(CONFIG) else []
 
 
-def sought(wildcards):
-    """The features that the search of sampling times compares with."""
+def sought():
+    """The metric that the search of sampling times minimises."""
+    return METRICS[CONFIG.search_metric()]
+
+
+def sought_in(wildcards):
+    """The features that the search compares with."""
     data = CONFIG.search.reference == "data"
     who = "data" if data else f"teacher/{spelled_by(wildcards, Ode).key}"
-    name = METRICS[CONFIG.search_metric()].extractor
-    return f"{OUT}/features/{name}/{who}/manifest.json"
-
-
-def sought_by(wildcards):
-    name = METRICS[CONFIG.search_metric()].extractor
-    return [f"{OUT}/extractors/{name}/manifest.json"] if name in TRAINED_HERE else []
+    return made(f"features/{sought().extractor}/{who}")
 
 
 def features_of(what):
-    return [f"{OUT}/features/{name}/{what}/manifest.json" for name in NEEDED]
+    return made(*(f"features/{name}/{what}" for name in NEEDED))
 
 
 def axes_of(wildcards, kind=Run):

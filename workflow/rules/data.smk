@@ -17,9 +17,7 @@ rule data:
         code=code("datasets", *datasets.modules(CONFIG.data)),
         settings=literal(settings(CONFIG.data)),
         # What lies outside: an edited caption, another picture.
-        content=known(
-            lambda wildcards: datasets.content(CONFIG.data, Path(OUT, "data"))
-        ),
+        content=known(lambda wildcards: datasets.content(CONFIG.data, Path(OUT, "data"))),
         classes="" if TEACHERS[CONFIG.teacher.kind].latent else "--classes",
         seed=SEED,
     message:
@@ -49,14 +47,10 @@ rule noise:
     params:
         code=code("distill.noise"),
         samples=lambda wildcards: (
-            CONFIG.search.samples
-            if wildcards.noise == "search_noise"
-            else CONFIG.evaluation.samples
+            CONFIG.search.samples if wildcards.noise == "search_noise" else CONFIG.evaluation.samples
         ),
         purpose=lambda wildcards: (
-            "evaluation"
-            if wildcards.noise == "noise"
-            else wildcards.noise.removesuffix("_noise")
+            "evaluation" if wildcards.noise == "noise" else wildcards.noise.removesuffix("_noise")
         ),
         seed=SEED,
     message:

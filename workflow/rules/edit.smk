@@ -1,7 +1,6 @@
 rule edit_teacher:
     input:
-        teacher=f"{OUT}/teacher/manifest.json",
-        latents=f"{OUT}/latents/manifest.json",
+        **MODEL,
     output:
         f"{OUT}/edits/teacher/{ODE}/manifest.json",
     log:
@@ -12,9 +11,7 @@ rule edit_teacher:
         "../../envs/directcm.yaml"
     threads: 1
     resources:
-        mem_mb=later(4000, 48000),
-        runtime=later(30, 480),
-        gpu=1,
+        **on_gpu(48000, 30, 480),
     params:
         code=code("evaluation.editing", LOADER),
         settings=literal(settings(CONFIG.editing)),
@@ -29,8 +26,7 @@ rule edit_teacher:
 
 rule edit:
     input:
-        teacher=f"{OUT}/teacher/manifest.json",
-        latents=f"{OUT}/latents/manifest.json",
+        **MODEL,
         student=f"{OUT}/students/{RUN}/manifest.json",
         reference=f"{OUT}/edits/teacher/{ODE}/manifest.json",
     output:
@@ -43,9 +39,7 @@ rule edit:
         "../../envs/directcm.yaml"
     threads: 1
     resources:
-        mem_mb=later(4000, 48000),
-        runtime=later(20, 120),
-        gpu=1,
+        **on_gpu(48000, 20, 120),
     params:
         code=code("evaluation.editing", LOADER),
         settings=literal(settings(CONFIG.editing)),

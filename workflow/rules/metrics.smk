@@ -11,14 +11,10 @@ rule extractor:
         "../../envs/directcm.yaml"
     threads: 1
     resources:
-        mem_mb=later(4000, 16000),
-        runtime=later(30, 60),
-        gpu=1,
+        **on_gpu(16000, 30, 60),
     params:
         code=code("evaluation.metrics.clip_tiny"),
-        settings=lambda wildcards: settings(
-            getattr(CONFIG.extractors, wildcards.extractor)
-        ),
+        settings=lambda wildcards: settings(getattr(CONFIG.extractors, wildcards.extractor)),
         seed=SEED,
     message:
         "extractor: {wildcards.extractor}"
@@ -31,7 +27,7 @@ rule features_data:
     input:
         data=f"{OUT}/data/manifest.json",
         noise=f"{OUT}/noise/manifest.json",
-        extractor=trained,
+        extractor=known(lambda wildcards: trained(wildcards.extractor)),
     output:
         f"{OUT}/features/{{extractor}}/data/manifest.json",
     log:
@@ -42,9 +38,7 @@ rule features_data:
         "../../envs/directcm.yaml"
     threads: 1
     resources:
-        mem_mb=later(4000, 24000),
-        runtime=later(20, 120),
-        gpu=1,
+        **on_gpu(24000, 20, 120),
     params:
         code=extracting,
         samples="",
@@ -60,10 +54,8 @@ use rule features_data as features_teacher with:
     input:
         data=f"{OUT}/data/manifest.json",
         noise=lambda wildcards: noise_of(wildcards.who),
-        samples=lambda wildcards: draw_of(
-            spelled_by(wildcards, Ode).key, DRAWS[wildcards.who]
-        ),
-        extractor=trained,
+        samples=lambda wildcards: draw_of(spelled_by(wildcards, Ode).key, DRAWS[wildcards.who]),
+        extractor=known(lambda wildcards: trained(wildcards.extractor)),
     output:
         f"{OUT}/features/{{extractor}}/{{who}}/{ODE}/manifest.json",
     log:
@@ -86,7 +78,7 @@ use rule features_data as features with:
         data=f"{OUT}/data/manifest.json",
         noise=f"{OUT}/noise/manifest.json",
         samples=f"{OUT}/samples/{{more}}{RUN}/manifest.json",
-        extractor=trained,
+        extractor=known(lambda wildcards: trained(wildcards.extractor)),
     output:
         f"{OUT}/features/{{extractor}}/students/{{more}}{RUN}/manifest.json",
     log:
@@ -100,12 +92,6 @@ use rule features_data as features with:
         batch_size=CONFIG.evaluation.batch_size,
     message:
         "features: {wildcards.extractor} of {wildcards.method} seed {wildcards.seed}"
-
-
-# What evaluating reads of the statistics: tests come later, so that another level re-runs no metric.
-INTERVALS = json.dumps(
-    {"bootstrap": CONFIG.statistics.bootstrap, "level": CONFIG.statistics.level}
-)
 
 
 rule evaluate_teacher:
@@ -222,11 +208,10 @@ rule evaluate:
 
 rule error_by_time:
     input:
+        **MODEL,
         student=f"{OUT}/students/{RUN}/manifest.json",
-        teacher=f"{OUT}/teacher/manifest.json",
-        latents=f"{OUT}/latents/manifest.json",
-        endpoints=lambda wildcards: endpoints_of(spelled_by(wildcards, Ode).key),
-        refined=refined_of,
+        endpoints=lambda wildcards: endpoints_of(spelled_by(wildcards, Ode)),
+        refined=lambda wildcards: endpoints_of(paths.refined(CONFIG, float(wildcards.w))),
     output:
         f"{OUT}/errors/{RUN}/manifest.json",
     log:
@@ -237,12 +222,10 @@ rule error_by_time:
         "../../envs/directcm.yaml"
     threads: 1
     resources:
-        mem_mb=later(4000, 48000),
-        runtime=later(20, 120),
-        gpu=1,
+        **on_gpu(48000, 20, 120),
     params:
         code=code("evaluation.error_by_time", LOADER),
-        settings=error_settings(),
+        settings=ERRORS,
         batch_size=CONFIG.evaluation.batch_size,
         precision=CONFIG.evaluation.precision,
         seed=SEED,

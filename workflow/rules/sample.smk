@@ -1,7 +1,6 @@
 rule reference:
     input:
-        teacher=f"{OUT}/teacher/manifest.json",
-        latents=f"{OUT}/latents/manifest.json",
+        **MODEL,
         noise=lambda wildcards: noise_of(wildcards.draw),
     output:
         f"{OUT}/{{draw}}/{ODE}/shard~{{shard}}/manifest.json",
@@ -15,12 +14,10 @@ rule reference:
         "../../envs/directcm.yaml"
     threads: 1
     resources:
-        mem_mb=later(4000, 48000),
-        runtime=later(60, 1440),
-        gpu=1,
+        **on_gpu(48000, 60, 1440),
     params:
         code=code("evaluation.sampling", LOADER),
-        settings=evaluation(),
+        settings=EVALUATION,
         shards=CONFIG.evaluation.jobs,
         seed=SEED,
         scratch=f"{OUT}/scratch/{{draw}}/{ODE}/shard~{{shard}}",
@@ -32,8 +29,7 @@ rule reference:
 
 rule sample:
     input:
-        teacher=f"{OUT}/teacher/manifest.json",
-        latents=f"{OUT}/latents/manifest.json",
+        **MODEL,
         noise=f"{OUT}/noise/manifest.json",
         student=f"{OUT}/students/{RUN}/manifest.json",
     output:
@@ -46,17 +42,12 @@ rule sample:
         "../../envs/directcm.yaml"
     threads: 1
     resources:
-        mem_mb=later(4000, 48000),
-        runtime=later(30, 480),
-        gpu=1,
+        **on_gpu(48000, 30, 480),
     params:
         code=code("evaluation.sampling", LOADER),
-        settings=evaluation(),
+        settings=EVALUATION,
         sets=known(
-            lambda wildcards: [
-                f"{step}:{steps}"
-                for step, steps in SETS[spelled_by(wildcards)][bool(wildcards.more)]
-            ]
+            lambda wildcards: [f"{step}:{steps}" for step, steps in SETS[spelled_by(wildcards)][bool(wildcards.more)]]
         ),
         seed=SEED,
         scratch=f"{OUT}/scratch/samples/{{more}}{RUN}",
@@ -68,13 +59,12 @@ rule sample:
 
 rule search:
     input:
-        teacher=f"{OUT}/teacher/manifest.json",
-        latents=f"{OUT}/latents/manifest.json",
+        **MODEL,
         noise=f"{OUT}/noise/manifest.json",
         search_noise=f"{OUT}/search_noise/manifest.json",
         student=f"{OUT}/students/{RUN}/manifest.json",
-        reference=sought,
-        extractor=sought_by,
+        reference=sought_in,
+        extractor=lambda wildcards: trained(sought().extractor),
     output:
         f"{OUT}/search/{RUN}/manifest.json",
     log:
@@ -85,22 +75,12 @@ rule search:
         "../../envs/directcm.yaml"
     threads: 1
     resources:
-        mem_mb=later(4000, 48000),
-        runtime=later(60, 1440),
-        gpu=1,
+        **on_gpu(48000, 60, 1440),
     params:
-        code=known(
-            lambda wildcards: code(
-                "evaluation.search",
-                LOADER,
-                METRICS[CONFIG.search_metric()].module,
-            )
-        ),
-        settings=lambda wildcards: settings(
-            CONFIG.search.model_copy(update={"metric": CONFIG.search_metric()})
-        ),
+        code=known(lambda wildcards: code("evaluation.search", LOADER, sought().module)),
+        settings=lambda wildcards: settings(CONFIG.search.model_copy(update={"metric": sought().name})),
         statistics=json.dumps({"permutations": CONFIG.statistics.permutations}),
-        evaluation=evaluation(),
+        evaluation=EVALUATION,
         extractor=if_any("extractor"),
         seed=SEED,
         scratch=f"{OUT}/scratch/search/{RUN}",

@@ -3,20 +3,11 @@
 
 def read_by_tables(students):
     """What tables read of the configuration: nothing about how teacher and extractors were trained, and these `students`."""
-    block = CONFIG.model_dump(
-        mode="json",
-        exclude={
-            "teacher": {name for name, kind in TEACHERS.items() if not kind.pinned},
-            "encode": True,
-            "extractors": True,
-            "editing": True,
-            "figures": True,
-            "convergence": True,
-        },
-    )
-    if students is not None:
-        block["students"] = students
-    return json.dumps(block, sort_keys=True)
+    unread = ("encode", "extractors", "editing", "figures", "convergence")
+    learnt = {name for name, kind in TEACHERS.items() if not kind.pinned}
+    exclude = {**dict.fromkeys(unread, True), "teacher": learnt}
+    block = CONFIG.model_dump(mode="json", exclude=exclude)
+    return json.dumps(block | students, sort_keys=True)
 
 
 def line_of(run):
@@ -31,8 +22,8 @@ def line_of(run):
 
 # One more value in a sweep is no news to the main comparison's tables; the verdicts say what the grid has and was not run.
 READ = {
-    "main": read_by_tables([line_of(run) for run in MAIN_RUNS]),
-    "paper": read_by_tables(None),
+    "main": read_by_tables({"students": [line_of(run) for run in MAIN_RUNS]}),
+    "paper": read_by_tables({}),
 }
 TABLES = f"{OUT}/tables"
 FIGURES = f"{OUT}/figures"
@@ -48,17 +39,14 @@ for _run, _twin, _other in ACROSS:
     _found.setdefault("{}:{}~{}".format(*_other), []).append(_twin)
 
 
-def students_of(wildcards, pattern):
+def students_of(wildcards, folder):
     """A path per student of a setting, and of those that it is compared with; in more sampling steps, where that is asked, too."""
     setting = spelled_by(wildcards, Setting)
     others = BESIDE.get(setting, {}).values()
-    runs = dict.fromkeys(
-        [*BY_SETTING[setting], *(run for runs in others for run in runs)]
-    )
-    further = [
-        f"{paths.MORE}{run.key}" for run in runs if wildcards.more and SETS[run][1]
-    ]
-    return [pattern.format(name) for name in [*(run.key for run in runs), *further]]
+    runs = dict.fromkeys([*BY_SETTING[setting], *itertools.chain(*others)])
+    further = [run for run in runs if wildcards.more and SETS[run][1]]
+    names = [run.key for run in runs] + [f"{paths.MORE}{run.key}" for run in further]
+    return made(*(f"{folder}/students/{name}" for name in names))
 
 
 def beyond(wildcards):
@@ -70,11 +58,8 @@ def beyond(wildcards):
 
 def beside_of(wildcards):
     """--others METHOD:AXIS~VALUE …, where a claim is about two settings."""
-    return (
-        " ".join(["--others", *others])
-        if (others := BESIDE.get(spelled_by(wildcards, Setting)))
-        else ""
-    )
+    others = BESIDE.get(spelled_by(wildcards, Setting), ())
+    return " ".join(["--others", *others]) if others else ""
 
 
 def of_scope(scope, *kinds):
@@ -87,14 +72,9 @@ def of_scope(scope, *kinds):
     ]
 
 
-def named(names, found):
-    """EXTRACTOR=FOLDER for paths features/<extractor>/…"""
-    return [
-        f"{name}={path}"
-        for path in found
-        for name in names
-        if f"/features/{name}/" in path
-    ]
+def named(found):
+    """EXTRACTOR=FOLDER for paths <results>/features/<extractor>/…"""
+    return [f"{path.removeprefix(OUT).split('/')[2]}={path}" for path in found]
 
 
 # The first training seed of each method stands for it.
@@ -103,44 +83,31 @@ for _run in MAIN_RUNS:
     FIRST.setdefault(METHODS[_run.method], _run.key)
 
 
-def rows_of(wildcards, input):
-    """ROW=FOLDER of teacher and students."""
-    return [f"Teacher={p}" for p in input.teacher] + [
-        f"{row}={p}" for row, p in zip(FIRST, input.students)
+def rows_of(students):
+    """ROW=FOLDER of teacher and students; `students`: their rows."""
+    return lambda wildcards, input: [
+        *(f"Teacher={path}" for path in input.teacher),
+        *(f"{row}={path}" for row, path in zip(students, input.students)),
     ]
 
 
-def edits_of(wildcards, input):
-    """The same of edits."""
-    names = ["Teacher", *(METHODS[run.method] for run in CONFIG.edited())]
-    return [f"{n}={p}" for n, p in zip(names, [input.teacher, *input.students])]
+SAMPLED = rows_of(FIRST)
+EDITED = rows_of([METHODS[run.method] for run in CONFIG.edited()])
 
 
 # Figures and tables declare themselves (directcm.config.exhibits). What they take, by the flag: a rule's inputs …
 INPUTS = {
-    **{
-        name: {name: f"{OUT}/{name}/manifest.json"}
-        for name in ("trajectories", "convergence", "noise")
-    },
+    **{name: {name: made(name)} for name in ("trajectories", "convergence", "noise")},
     "samples": {
         "teacher": draw_of(CONFIG.ode.key),
-        "students": [f"{OUT}/samples/{run}/manifest.json" for run in FIRST.values()],
+        "students": made(*(f"samples/{run}" for run in FIRST.values())),
     },
     "edits": {
-        "teacher": f"{OUT}/edits/teacher/{MAIN_RUNS[0].ode.key}/manifest.json",
-        "students": [
-            f"{OUT}/edits/students/{run.key}/manifest.json" for run in CONFIG.edited()
-        ],
+        "teacher": made(f"edits/teacher/{MAIN_RUNS[0].ode.key}"),
+        "students": made(*(f"edits/students/{run.key}" for run in CONFIG.edited())),
     },
-    "students": {
-        "students": [f"{OUT}/students/{run.key}/manifest.json" for run in MAIN_RUNS]
-    },
-    "searches": {
-        "searches": [
-            f"{OUT}/search/{run}/manifest.json"
-            for run in paths.searched(CONFIG, MAIN_RUNS)
-        ]
-    },
+    "students": {"students": made(*(f"students/{run.key}" for run in MAIN_RUNS))},
+    "searches": {"searches": made(*(f"search/{run}" for run in paths.searched(CONFIG, MAIN_RUNS)))},
     "table": {"table": f"{TABLES}/table1.csv"},
 }
 # … of which these are tidy tables, by the file …
@@ -182,8 +149,8 @@ def params_of(exhibit):
         return {"settings": literal(READ[exhibit.scope])}
     found = dict(OF_THE_SETTING) if "setting" in takes else {}
     values = {
-        "samples": rows_of,
-        "edits": edits_of,
+        "samples": SAMPLED,
+        "edits": EDITED,
         "setting": lambda wildcards: json.dumps(base_of(wildcards).axes()),
     }
     found |= {flag: values[flag] for flag in takes if flag in values}
@@ -260,11 +227,8 @@ def pictures_of(scope):
 
 def artefacts_of(wildcards):
     """The manifests of all artefacts of a scope."""
-    runs = SCOPES[wildcards.scope]
-    return [
-        f"{OUT}/{name}/manifest.json"
-        for name in paths.artefacts(CONFIG, runs, wildcards.scope)
-    ]
+    scope = wildcards.scope
+    return made(*paths.artefacts(CONFIG, SCOPES[scope], scope))
 
 
 def others_of(scope):
@@ -277,11 +241,7 @@ def others_of(scope):
 
 def made_by(scope, names):
     """The outputs of rules that run once for each scope."""
-    return [
-        str(path).format(scope=scope)
-        for name in names
-        for path in getattr(rules, name).output
-    ]
+    return [str(path).format(scope=scope) for name in names for path in getattr(rules, name).output]
 
 
 def results_of(scope):

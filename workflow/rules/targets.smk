@@ -1,9 +1,8 @@
 rule targets:
     input:
-        teacher=f"{OUT}/teacher/manifest.json",
-        latents=f"{OUT}/latents/manifest.json",
+        **MODEL,
     output:
-        TARGETS,
+        f"{OUT}/targets/{ODE}{{coupling}}/shard~{{shard}}/manifest.json",
     log:
         f"{OUT}/logs/targets/{ODE}{{coupling}}/shard~{{shard}}.log",
     benchmark:
@@ -14,15 +13,12 @@ rule targets:
         "../../envs/directcm.yaml"
     threads: 1
     resources:
-        mem_mb=later(4000, 48000),
-        runtime=later(60, 1440),
-        gpu=1,
+        **on_gpu(48000, 60, 1440),
     params:
         code=code("distill.targets", LOADER),
         settings=literal(settings(CONFIG.targets)),
         precision=CONFIG.evaluation.precision,
-        start_points=lambda wildcards: wildcards.coupling.removeprefix(",coupling~")
-        or START_POINTS[0],
+        start_points=lambda wildcards: wildcards.coupling.removeprefix(",coupling~") or START_POINTS[0],
         seed=SEED,
         scratch=f"{OUT}/scratch/targets/{ODE}{{coupling}}/shard~{{shard}}",
     message:
@@ -33,10 +29,9 @@ rule targets:
 
 rule endpoints:
     input:
-        teacher=f"{OUT}/teacher/manifest.json",
-        latents=f"{OUT}/latents/manifest.json",
+        **MODEL,
     output:
-        ENDPOINTS,
+        f"{OUT}/endpoints/{ODE}/shard~{{shard}}/manifest.json",
     log:
         f"{OUT}/logs/endpoints/{ODE}/shard~{{shard}}.log",
     benchmark:
@@ -46,12 +41,10 @@ rule endpoints:
         "../../envs/directcm.yaml"
     threads: 1
     resources:
-        mem_mb=later(4000, 48000),
-        runtime=later(60, 1440),
-        gpu=1,
+        **on_gpu(48000, 60, 1440),
     params:
         code=code("evaluation.endpoints", LOADER),
-        settings=error_settings(),
+        settings=ERRORS,
         batch_size=CONFIG.targets.batch_size,
         precision=CONFIG.evaluation.precision,
         seed=SEED,
@@ -64,8 +57,7 @@ rule endpoints:
 
 rule trajectories:
     input:
-        teacher=f"{OUT}/teacher/manifest.json",
-        latents=f"{OUT}/latents/manifest.json",
+        **MODEL,
     output:
         f"{OUT}/trajectories/manifest.json",
     log:
@@ -76,9 +68,7 @@ rule trajectories:
         "../../envs/directcm.yaml"
     threads: 1
     resources:
-        mem_mb=later(4000, 48000),
-        runtime=later(10, 60),
-        gpu=1,
+        **on_gpu(48000, 10, 60),
     params:
         code=code("evaluation.trajectories", LOADER),
         trajectories=CONFIG.figures.trajectories,

@@ -20,7 +20,7 @@ rule teacher:
         kind=CONFIG.teacher.kind,
         settings=literal(settings(getattr(CONFIG.teacher, CONFIG.teacher.kind))),
         process=literal(settings(CONFIG.process)),
-        content=known(lambda wildcards: pinned(wildcards)),
+        content=known(lambda wildcards: pinned()),
         seed=SEED,
         scratch=f"{OUT}/scratch/teacher",
     message:
@@ -43,9 +43,7 @@ rule encode:
         "../../envs/directcm.yaml"
     threads: 1
     resources:
-        mem_mb=later(4000, 48000),
-        runtime=later(20, 240),
-        gpu=1,
+        **on_gpu(48000, 20, 240),
     params:
         code=code("distill.encode", LOADER),
         settings=literal(settings(CONFIG.encode)),

@@ -1,7 +1,6 @@
 rule train:
     input:
-        teacher=f"{OUT}/teacher/manifest.json",
-        latents=f"{OUT}/latents/manifest.json",
+        **MODEL,
         targets=targets_of,
     output:
         f"{OUT}/students/{RUN}/manifest.json",
@@ -15,26 +14,20 @@ rule train:
         "../../envs/directcm.yaml"
     threads: 1
     resources:
-        mem_mb=later(4000, 64000),
-        runtime=later(60, 720),
-        gpu=1,
+        **on_gpu(64000, 60, 720),
         # Processes that train one student together, over all its nodes: `--set-resources train:processes=4`.
         processes=1,
     params:
-        code=known(
-            lambda wildcards: code(
-                "distill.training", LOADER, f"distill.methods.{wildcards.method}"
-            )
-        ),
+        code=known(lambda wildcards: code("distill.training", LOADER, f"distill.methods.{wildcards.method}")),
         launch=known(
             lambda wildcards, resources: (
                 ""
                 if resources.processes == 1
-                else f"launch --processes {resources.processes}"
-                f" --nodes {resources.get('nodes', 1)} -- "
+                else f"launch --processes {resources.processes}" f" --nodes {resources.get('nodes', 1)} -- "
             )
         ),
-        settings=TRAIN_REST,
+        # Axes of the grid that are settings of training too travel as wildcards.
+        settings=settings(CONFIG.train, *RUN_AXES),
         snapshots=known(lambda wildcards: CONFIG.snapshots(spelled_by(wildcards))),
         seed=SEED,
         targets=if_any("targets"),

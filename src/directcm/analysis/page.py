@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import functools
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,6 +23,11 @@ def plain(text: object) -> str:
     spaced = "".join(" " if c.isspace() else c for c in str(text))
     kept = "".join(c for c in spaced if unicodedata.category(c) not in ("Cc", "Cs"))
     return " ".join(kept.split())
+
+
+def data_uri(image: bytes, kind: str) -> str:
+    """A PNG or JPEG as an address that holds the picture itself."""
+    return f"data:image/{kind};base64,{base64.b64encode(image).decode('ascii')}"
 
 
 @functools.cache

@@ -4,25 +4,18 @@ from __future__ import annotations
 
 import argparse
 import gc
-import inspect
 import os
 import sys
 import traceback
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import IO, Any
 
-from directcm.cli import analysis, declare, distill, evaluation, material, upkeep
 from directcm.errors import UserError
 from directcm.runtime import environment, stop
 
-# By name: every public function of the verbs' modules that stands there.
-VERBS: dict[str, Callable[..., None]] = {
-    name: found
-    for module in (material, distill, evaluation, analysis, upkeep)
-    for name, found in vars(module).items()
-    if inspect.isfunction(found) and found.__module__ == module.__name__ and not name.startswith("_")
-}
+# What needs the models of the configuration is imported inside functions: a job that the import helper runs for its caller spares
+# the caller that.
 
 
 class _Tee:
@@ -57,16 +50,19 @@ class _Version(argparse.Action):
         parser.exit()
 
 
-def parser(wanted: Collection[str] = VERBS) -> argparse.ArgumentParser:
-    """All verbs, and the flags of those that are wanted."""
+def parser(wanted: Collection[str] | None = None) -> argparse.ArgumentParser:
+    """All verbs, and the flags of those that are wanted: of all, unless told."""
+    from directcm.cli import declare
+    from directcm.cli.verbs import VERBS
+
     top = declare.Parser(prog="directcm", description=(__doc__ or "").partition("\n")[0])
     top.add_argument("--version", action=_Version, nargs=0, help="print the version")
-    verbs = top.add_subparsers(dest="verb", required=True, metavar="VERB", parser_class=declare.Parser)
+    each = top.add_subparsers(dest="verb", required=True, metavar="VERB", parser_class=declare.Parser)
     for name, verb in VERBS.items():
         text = (verb.__doc__ or "").partition("\n")[0].removesuffix(".")
         text = text[:1].lower() + text[1:]
-        one = verbs.add_parser(name, help=text, description=text)
-        if name in wanted:
+        one = each.add_parser(name, help=text, description=text)
+        if wanted is None or name in wanted:
             declare.add(one, verb)
             one.add_argument("--log", type=Path, help="file that gets what is printed as well")
     return top
@@ -88,6 +84,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     # quarter of a job's start.
     gc.set_threshold(200_000)
     environment.start()
+    from directcm.cli import declare
+    from directcm.cli.verbs import VERBS
+
     argv = sys.argv[1:] if argv is None else argv
     arguments = parser(argv).parse_args(argv)
     plain = sys.stderr

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from argparse import ArgumentTypeError
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -42,40 +43,18 @@ def _json(text: str) -> Any:
         raise ArgumentTypeError(f"not valid JSON ({error})") from None
 
 
-def _pair(text: str) -> tuple[str, str]:
-    name, equals, path = text.partition("=")
-    if not (name and equals and path):
-        raise ArgumentTypeError(f"{text!r} is not NAME=FOLDER")
-    return name, path
+def _words(
+    form: str, pattern: str, good: Callable[..., bool] = lambda *_: True, kind: Callable[[str], Any] = str, **how: Any
+) -> Option:
+    """Several values in one word, such as NAME=FOLDER: the groups of a pattern, if they are good. `form`: what an error says is right."""
 
+    def read(text: str) -> tuple[Any, ...]:
+        found = re.fullmatch(pattern, text, re.DOTALL)
+        if found is None or not good(*found.groups()):
+            raise ArgumentTypeError(f"{text!r} is not {form}")
+        return tuple(kind(part) for part in found.groups())
 
-def _set(text: str) -> tuple[int, int]:
-    step, _, steps = text.partition(":")
-    if not (step.isdigit() and steps.isdigit() and int(step) and int(steps)):
-        raise ArgumentTypeError(f"{text!r} is not STEP:STEPS, e.g. 250:1")
-    return int(step), int(steps)
-
-
-def _methods(text: str) -> tuple[str, str]:
-    first, _, second = text.partition(":")
-    if first not in METHODS or second not in METHODS:
-        raise ArgumentTypeError(f"{text}: expected METHOD:METHOD of {', '.join(METHODS)}")
-    return first, second
-
-
-def _claimed(text: str) -> tuple[str, str]:
-    metric, _, reference = text.partition(":")
-    if metric not in METRICS or reference not in METRICS[metric].references:
-        raise ArgumentTypeError(f"{text}: expected METRIC:REFERENCE, such as fd_tiny:data")
-    return metric, reference
-
-
-def _across(text: str) -> tuple[str, str, str]:
-    method, _, rest = text.partition(":")
-    axis, _, value = rest.partition("~")
-    if method not in METHODS or axis not in SETTING_AXES or not value:
-        raise ArgumentTypeError(f"{text}: expected METHOD:AXIS~VALUE, the axis one of {', '.join(SETTING_AXES)}")
-    return method, axis, value
+    return Option(read=read, **{"metavar": form.partition(",")[0], **how})
 
 
 def _result(text: str) -> Path:
@@ -129,12 +108,29 @@ Natural = Annotated[int, number(int, 1)]
 Index = Annotated[int, number(int, 0)]
 Scale = Annotated[float, number(float, 0)]
 Json = Annotated[Any, Option(read=_json, metavar="JSON", filled=QUOTED)]
-Placed = Annotated[tuple[str, str], Option(read=_pair, metavar="ROW=FOLDER", filled=QUOTED)]
-Extracted = Annotated[tuple[str, str], Option(read=_pair, metavar="EXTRACTOR=FOLDER")]
-Set = Annotated[tuple[int, int], Option(read=_set, metavar="STEP:STEPS")]
-Methods = Annotated[tuple[str, str], Option(read=_methods, metavar="METHOD:METHOD")]
-Claimed = Annotated[tuple[str, str], Option(read=_claimed, metavar="METRIC:REFERENCE")]
-Across = Annotated[tuple[str, str, str], Option(read=_across, metavar="METHOD:AXIS~VALUE")]
+Placed = Annotated[tuple[str, str], _words("NAME=FOLDER", "(.+?)=(.+)", metavar="ROW=FOLDER", filled=QUOTED)]
+Extracted = Annotated[tuple[str, str], _words("NAME=FOLDER", "(.+?)=(.+)", metavar="EXTRACTOR=FOLDER")]
+Set = Annotated[tuple[int, int], _words("STEP:STEPS, e.g. 250:1", "0*([1-9][0-9]*):0*([1-9][0-9]*)", kind=int)]
+Methods = Annotated[
+    tuple[str, str],
+    _words(f"METHOD:METHOD, of {', '.join(METHODS)}", "(.+?):(.+)", lambda *both: METHODS.keys() >= {*both}),
+]
+Claimed = Annotated[
+    tuple[str, str],
+    _words(
+        "METRIC:REFERENCE, such as fd_tiny:data",
+        "(.+?):(.+)",
+        lambda metric, reference: metric in METRICS and reference in METRICS[metric].references,
+    ),
+]
+Across = Annotated[
+    tuple[str, str, str],
+    _words(
+        f"METHOD:AXIS~VALUE, the axis one of {', '.join(SETTING_AXES)}",
+        "(.+?):(.+?)~(.+)",
+        lambda method, axis, _: method in METHODS and axis in SETTING_AXES,
+    ),
+]
 Method = Annotated[str, Option(choices=tuple(METHODS))]
 Metric = Annotated[str, Option(choices=tuple(METRICS))]
 Threads = Annotated[Natural, Option("CPU threads", filled="threads")]
@@ -185,12 +181,16 @@ class Seeded(Job):
 
 @dataclass(frozen=True, kw_only=True)
 class Work(Seeded):
-    """A job that computes with torch."""
+    """A job on some CPU threads."""
 
     threads: Threads = 1
 
-    def prepare(self) -> None:
-        """As many CPU threads as the rule asked for, and the same bytes every time; before torch's first work."""
+
+@dataclass(frozen=True, kw_only=True)
+class Torch(Work):
+    """A job that computes with torch, on as many CPU threads as the rule asked for; the same bytes every time."""
+
+    def __post_init__(self) -> None:
         import warnings
 
         from directcm.runtime import rng
@@ -200,7 +200,7 @@ class Work(Seeded):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Long(Work):
+class Long(Torch):
     """Work that goes on where it was interrupted."""
 
     scratch: Annotated[Path, "where unfinished work is kept"]

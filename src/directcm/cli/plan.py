@@ -62,68 +62,71 @@ def rows_per_step(ode: Ode) -> int:
 def jobs(config: Config, runs: Sequence[Run], scope: str = "paper") -> list[Job]:
     """Every artefact of these runs with its work, in the order they are made."""
     by_key = {run.key: run for run in runs}
-    rows = paths.rows_solved(config.runs())
-    total = config.errors.times * config.errors.points
+    rows, sets = paths.rows_solved(config.runs()), paths.sets(config)
+    samples, search = config.evaluation.samples, config.search
     out = []
-    sets = paths.sets(config)
     for folder in paths.artefacts(config, runs, scope):
         kind, _, rest = folder.partition("/")
         job = Job(kind, folder)
-        if kind in ("reference", "floor", "targets", "endpoints"):
-            name, shard = rest.split("/shard~")
-            solved, _, start_points = name.partition(",coupling~")
-            ode = Ode.parse(solved)
-            each = rows_per_step(ode)
-            if kind == "targets":
-                # Mean steps a start point; a trajectory has N of them for its N steps.
-                mean = {"forward": (ode.N + 1) / 2, "prior": ode.N, "trajectory": 1}[start_points or "forward"]
-                steps = config.targets.shard * mean
-                # The endpoint and the state after one step; on trajectories the start point too.
-                job.latents = config.targets.shard * (3 if start_points == "trajectory" else 2)
-            elif kind == "endpoints":
-                size = config.errors.shard
-                points = min(size, total - int(shard) * size)
-                # Start times are evenly spaced from pure noise: N, N − N/times, … steps.
-                steps = points * ode.N * (config.errors.times + 1) / (2 * config.errors.times)
-                job.latents = points
-            else:
-                job.latents = job.images = config.evaluation.samples / config.evaluation.jobs
-                steps = job.latents * ode.N
-            job.forwards = steps * each
-        elif kind == "trajectories":
-            steps = config.figures.trajectories * config.ode.N
-            job.forwards = steps * rows_per_step(config.ode)
-        elif kind == "students":
-            run = by_key[rest]
-            job.method, job.pairs = run.method, float(run.steps * run.batch_size)
-            method = methods()[run.method]
-            if method.teacher and not (method.stored and paths.pool_of(run, rows)):
-                # Of log₂ N halvings only the first asks the teacher, for two steps a pair.
-                share = 2 / math.log2(run.N) if method.halves else 1
-                job.forwards = job.pairs * share * rows_per_step(run.ode)
-        elif kind == "samples":
-            chosen = sets[by_key[rest.removeprefix(paths.MORE)]][rest.startswith(paths.MORE)]
-            job.drawn = float(config.evaluation.samples * sum(k for _, k in chosen))
-            job.latents = job.images = config.evaluation.samples * len(chosen)
-        elif kind == "edits":
-            who, name = rest.split("/")
-            ode = Ode.parse(name) if who == "teacher" else by_key[name].ode
-            calls, steps = editing.evaluations(config.editing, make(config.process), ode.N, config.data.resolution)
-            if who == "teacher":
-                job.forwards = float(config.editing.images * steps * rows_per_step(ode))
-            else:
-                job.drawn = float(config.editing.images * calls)
-        elif kind in ("noise", "floor_noise"):
-            job.latents = config.evaluation.samples
-        elif kind == "search_noise" and config.search is not None:
-            job.latents = config.search.samples
-        elif kind == "search" and config.search is not None:
-            # At most: all probes of the searches, and even and found times on the evaluation's noise.
-            most = most_probes(by_key[rest].N - 1)
-            drawn = sum(k * most for k in range(2, max(config.search.steps) + 1)) + sum(config.search.steps)
-            job.drawn = float(drawn * config.search.samples + 2 * sum(config.search.steps) * config.evaluation.samples)
+        match kind:
+            case "reference" | "floor" | "targets" | "endpoints":
+                _solving(job, rest, config)
+            case "trajectories":
+                job.forwards = config.figures.trajectories * config.ode.N * rows_per_step(config.ode)
+            case "students":
+                run = by_key[rest]
+                job.method, job.pairs = run.method, float(run.steps * run.batch_size)
+                method = methods()[run.method]
+                if method.teacher and not (method.stored and paths.pool_of(run, rows)):
+                    # Of log₂ N halvings only the first asks the teacher, for two steps a pair.
+                    share = 2 / math.log2(run.N) if method.halves else 1
+                    job.forwards = job.pairs * share * rows_per_step(run.ode)
+            case "samples":
+                chosen = sets[by_key[rest.removeprefix(paths.MORE)]][rest.startswith(paths.MORE)]
+                job.drawn = float(samples * sum(k for _, k in chosen))
+                job.latents = job.images = samples * len(chosen)
+            case "edits":
+                who, name = rest.split("/")
+                ode = Ode.parse(name) if who == "teacher" else by_key[name].ode
+                calls, steps = editing.evaluations(config.editing, make(config.process), ode.N, config.data.resolution)
+                if who == "teacher":
+                    job.forwards = float(config.editing.images * steps * rows_per_step(ode))
+                else:
+                    job.drawn = float(config.editing.images * calls)
+            case "noise" | "floor_noise":
+                job.latents = samples
+            case "search_noise" if search:
+                job.latents = search.samples
+            case "search" if search:
+                # At most: all probes of the searches, and even and found times on the evaluation's noise.
+                most = most_probes(by_key[rest].N - 1)
+                drawn = sum(k * most for k in range(2, max(search.steps) + 1)) + sum(search.steps)
+                job.drawn = float(drawn * search.samples + 2 * sum(search.steps) * samples)
         out.append(job)
     return out
+
+
+def _solving(job: Job, rest: str, config: Config) -> None:
+    """The work of a shard of the ODE's solutions; `rest`: its folder below the kind's."""
+    name, shard = rest.split("/shard~")
+    solved, _, start_points = name.partition(",coupling~")
+    ode = Ode.parse(solved)
+    match job.kind:
+        case "targets":
+            # Mean steps a start point; a trajectory has N of them for its N steps.
+            mean = {"": (ode.N + 1) / 2, "prior": ode.N, "trajectory": 1}[start_points]
+            steps = config.targets.shard * mean
+            # The endpoint and the state after one step; on trajectories the start point too.
+            job.latents = config.targets.shard * (3 if start_points == "trajectory" else 2)
+        case "endpoints":
+            size, times = config.errors.shard, config.errors.times
+            job.latents = min(size, times * config.errors.points - int(shard) * size)
+            # Start times are evenly spaced from pure noise: N, N − N/times, … steps.
+            steps = job.latents * ode.N * (times + 1) / (2 * times)
+        case _:
+            job.latents = job.images = config.evaluation.samples / config.evaluation.jobs
+            steps = job.latents * ode.N
+    job.forwards = steps * rows_per_step(ode)
 
 
 def read_rates(path: Path) -> list[dict[str, str]]:
@@ -149,14 +152,10 @@ def hours(some: Iterable[Job], rates: Mapping[str, float]) -> float | None:
     """
     seconds = 0.0
     for job in some:
-        if job.kind == "students":
-            if not (rate := rates.get(job.method)):
-                return None
-            seconds += job.pairs / rate
-        elif job.forwards or job.drawn:
-            if not (rate := rates.get("teacher")):
-                return None
-            seconds += (job.forwards + job.drawn) / rate
+        name, rows = (job.method, job.pairs) if job.kind == "students" else ("teacher", job.forwards + job.drawn)
+        if rows and not rates.get(name):
+            return None
+        seconds += rows / rates[name] if rows else 0
     return seconds / 3600
 
 
@@ -175,35 +174,35 @@ def size(folder: Path) -> int | None:
 def plan(config: Config, runs: Sequence[Run], results: Path, rates: Path = RATES, scope: str = "paper") -> str:
     """The plan as text."""
     found = jobs(config, runs, scope)
-    sizes = {job.folder: size(results / job.folder) for job in found}
+    made = {job.folder: there for job in found if (there := size(results / job.folder)) is not None}
+    to_do = [job for job in found if job.folder not in made]
+    latent, image = row_bytes(config)
+
+    def line(name: str, some: Sequence[Job], expected: float | None) -> str:
+        done = [made[job.folder] for job in some if job.folder in made]
+        left = sum(job.forwards for job in some if job.folder not in made)
+        return (
+            f"{name:<14}{len(some):>7,}{len(done):>7,}{sum(job.forwards for job in some):>20,.0f}{left:>16,.0f}"
+            f"{_bytes(sum(done)):>12}{_bytes(expected) if expected is not None else 'not known':>12}"
+        )
+
     lines = [
-        f"{config.preset}: {len(runs)} students, {len(found)} artefacts, {sum(s is not None for s in sizes.values())} of them done",
+        f"{config.preset}: {len(runs)} students, {len(found)} artefacts, {len(made)} of them done",
         "",
         f"{'artefacts':<14}{'count':>7}{'done':>7}{'teacher forwards':>20}{'still to do':>16}{'on disk':>12}{'all of it':>12}",
     ]
-    unknown = []
-    whole = 0.0
+    unknown, whole = [], 0.0
     for kind in dict.fromkeys(job.kind for job in found):
         some = [job for job in found if job.kind == kind]
-        known = [s for job in some if (s := sizes[job.folder]) is not None]
-        left = sum(job.forwards for job in some if sizes[job.folder] is None)
+        known = [made[job.folder] for job in some if job.folder in made]
         # Missing artefacts count with the mean size of their kind, or with that of the rows they will store.
-        latent, image = row_bytes(config)
         beforehand = sum(job.latents * latent + job.images * image for job in some)
         expected = len(some) * sum(known) / len(known) if known else beforehand or None
         if expected is None:
             unknown.append(kind)
-        else:
-            whole += expected
-        lines.append(
-            f"{kind:<14}{len(some):>7,}{len(known):>7,}{sum(j.forwards for j in some):>20,.0f}{left:>16,.0f}"
-            f"{_bytes(sum(known)):>12}{_bytes(expected) if expected is not None else 'not known':>12}"
-        )
-    lines.append(
-        f"{'all':<14}{len(found):>7,}{sum(s is not None for s in sizes.values()):>7,}{sum(j.forwards for j in found):>20,.0f}"
-        f"{sum(j.forwards for j in found if sizes[j.folder] is None):>16,.0f}"
-        f"{_bytes(sum(s for s in sizes.values() if s is not None)):>12}{_bytes(whole):>12}"
-    )
+        whole += expected or 0
+        lines.append(line(kind, some, expected))
+    lines.append(line("all", found, whole))
     if unknown:
         lines.append(
             f"(storage without {', '.join(unknown)}: none is there to measure; images count unpacked, as an upper bound)"
@@ -213,13 +212,12 @@ def plan(config: Config, runs: Sequence[Run], results: Path, rates: Path = RATES
     for row in read_rates(rates):
         if row["teacher"] == teacher_name(config):
             table.setdefault(row["device"], {})[row["what"]] = float(row["per_second"])
-    to_do = [job for job in found if sizes[job.folder] is None]
     for device, measured in table.items():
-        every, left_hours = hours(found, measured), hours(to_do, measured)
-        if every is None or left_hours is None:
+        every, left = hours(found, measured), hours(to_do, measured)
+        if every is None or left is None:
             lines.append(f"  {device}: not all rates were measured (teacher and each method are needed)")
         else:
-            lines.append(f"  {device}: {every:.2f} h in all, {left_hours:.2f} h still to do")
+            lines.append(f"  {device}: {every:.2f} h in all, {left:.2f} h still to do")
     if not table:
         lines.append(
             "  not measured on any device: python benchmarks/rates.py after the teacher and its latents are made"

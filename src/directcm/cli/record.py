@@ -102,7 +102,7 @@ def restore(results: Path, changed: bool = False, snakemake: Path = SNAKEMAKE) -
     # says what is missing.
     recorded = read_json(results / FOLDER / "manifests.json")
     manifests = {k: v for k, v in recorded["files"].items() if PurePath(k).parts[0] in recorded["left_out"]}
-    for name, text in manifests.items():
+    for name, text in {**manifests, **read_json(results / FOLDER / "benchmarks.json")}.items():
         if not (results / name).exists():
             write_text(results / name, text)
     there = {key: record for key, record in records.items() if Path(key).is_file()}
@@ -114,16 +114,13 @@ def restore(results: Path, changed: bool = False, snakemake: Path = SNAKEMAKE) -
         write_json(snakemake / "metadata" / _name(key), record)
         (snakemake / "incomplete" / _name(key)).unlink(missing_ok=True)
         os.utime(key, (time, time))
-    for name, text in read_json(results / FOLDER / "benchmarks.json").items():
-        if not (results / name).exists():
-            write_text(results / name, text)
     write_text(_mark(results, snakemake), sha256(source))
     lines = [
         f"{results}: {len(there)} of {len(records)} recorded files are here, and Snakemake knows what they were made from."
     ]
     for kind in recorded["left_out"]:
         sealed = [
-            results / name for name in manifests if PurePath(name).parts[0] == kind and PurePath(name).name == CHECKSUMS
+            results / name for name in manifests if name.startswith(f"{kind}/") and name.endswith(f"/{CHECKSUMS}")
         ]
         if count := sum(not all((path.parent / row["path"]).is_file() for row in read_csv(path)) for path in sealed):
             lines.append(
@@ -135,8 +132,8 @@ def restore(results: Path, changed: bool = False, snakemake: Path = SNAKEMAKE) -
 
 def left_out(results: Path) -> list[str]:
     """Kinds in `results` that its dvc.yaml does not name, records/<preset>/ before the repository's; none where it names nothing."""
-    own = Path("records", results.name, "dvc.yaml")
-    file = own if own.is_file() else Path("dvc.yaml")
+    recorded = Path("records", results.name, "dvc.yaml")
+    file = recorded if recorded.is_file() else Path("dvc.yaml")
     stages = read_yaml(file).get("stages", {}) if file.is_file() else {}
     outs = [each if isinstance(each, str) else next(iter(each)) for s in stages.values() for each in s.get("outs", [])]
     if not any(PurePath(out).is_relative_to(results) for out in outs):
@@ -176,24 +173,23 @@ def stages(
 
     `runs` are the scope's; outputs that they do not have, and those `without`, are left out.
     """
-    own = f"results/{config.preset}"
-    made = {folder.split("/")[0] for folder in paths.artefacts(config, runs, scope)}
+    folder = f"results/{config.preset}"
+    made = {name.split("/")[0] for name in paths.artefacts(config, runs, scope)}
+    absent = {*DEPENDING} - made
     changed = read_yaml(overlay)
 
     def path(text: str) -> str:
-        return f"report-{config.preset}.html" if text == "report.html" else text.replace(TEMPLATE, own)
+        return f"report-{config.preset}.html" if text == "report.html" else text.replace(TEMPLATE, folder)
 
     def kind(text: str) -> str:
-        return PurePath(text).relative_to(own).parts[0] if text.startswith(f"{own}/") else ""
-
-    def there(text: str) -> bool:
-        return kind(text) not in DEPENDING or kind(text) in made
+        """Of a path among the base's results the kind of artefact."""
+        return PurePath(text).relative_to(TEMPLATE).parts[0] if text.startswith(f"{TEMPLATE}/") else ""
 
     def kept(text: str) -> bool:
-        return there(text) and kind(text) not in without
+        return kind(text) not in absent.union(without)
 
     def command(text: str) -> str:
-        words = [path(word) for word in text.split() if there(path(word))]
+        words = [path(word) for word in text.split() if kind(word) not in absent]
         if words[0] == "snakemake":
             if scope == "paper" and not any(word.startswith("results/") for word in words):
                 words.insert(1, "paper")
@@ -213,17 +209,17 @@ def stages(
             "wdir": "../..",
             "cmd": command(cmd) if isinstance(cmd, str) else [command(line) for line in cmd],
             "params": [block for block in params if any(block.values())],
-            "deps": [path(dep) for dep in stage["deps"] if kept(path(dep))],
-            "outs": [
-                {path(o): dict(f) for o, f in each.items()} for each in stage["outs"] if all(map(kept, map(path, each)))
-            ],
+            "deps": [path(dep) for dep in stage["deps"] if kept(dep)],
+            "outs": [{path(o): dict(f) for o, f in each.items()} for each in stage["outs"] if all(map(kept, each))],
         }
         out["stages"][name] = {key: value for key, value in derived.items() if value}
     # What the default's stages have not, such as edits and errors by time: all of it is made in the last stage.
     named = {
         next(iter(each)).removeprefix(f"{TEMPLATE}/") for stage in base["stages"].values() for each in stage["outs"]
     }
-    out["stages"][name]["outs"] += [{f"{own}/{kind}": {"persist": True}} for kind in sorted(made - named - {*without})]
+    out["stages"][name]["outs"] += [
+        {f"{folder}/{name}": {"persist": True}} for name in sorted(made - named - {*without})
+    ]
     out["metrics"] = [f"../../{path(each)}" for each in base["metrics"]]
 
     def plot(each: Any) -> Any:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from directcm.cli import VERBS
 from directcm.cli.declare import flags
+from directcm.cli.verbs import VERBS
 
 
 def command(verb: str, given: str = "", *, wildcards: str = "", before: str = "", **values: str) -> str:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar, get_args
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, create_model, model_validator
 
-from directcm.config.registry import broken, conditions
+from directcm.config.registry import broken, conditions, require
 from directcm.config.specs import DATA_SETS, DISTANCES, LAYOUTS, METHODS, SOLVERS, TEACHERS, Kind
 
 _EXPONENT = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)[eE][+-]?[0-9]{1,3}")
@@ -40,22 +40,20 @@ Fraction = Annotated[float, Field(ge=0, lt=1)]
 Guidance = Annotated[float, Field(ge=0, le=100)]
 # An unquoted `no` is false to PyYAML and text to others; `dvc exp run --set-param` takes the quotes away.
 Precision = Annotated[Literal["no", "fp16", "bf16"], BeforeValidator(lambda value: "no" if value is False else value)]
-Solver = Literal["ddim", "euler", "heun", "edm_heun"]
-# What modules declare: the methods, distances, data sets, layouts of archives and teachers that there are.
+# What modules declare: the methods, solvers, distances, data sets, layouts of archives and teachers that there are.
 if TYPE_CHECKING:
     Method = str
+    Solver = str
     Loss = str
     DataKind = str
     DataLayout = str
     TeacherName = str
 else:
-    Method, Loss = Literal[tuple(METHODS)], Literal[tuple(DISTANCES)]
+    Method, Solver, Loss = Literal[tuple(METHODS)], Literal[tuple(SOLVERS)], Literal[tuple(DISTANCES)]
     DataKind, DataLayout, TeacherName = Literal[tuple(DATA_SETS)], Literal[tuple(LAYOUTS)], Literal[tuple(TEACHERS)]
 ADAPTER = r"^(full|lora[1-9][0-9]*)$"
 Adapter = Annotated[str, Field(pattern=ADAPTER)]
-
-# Solvers are classes with torch beneath them: their names stand here, and this keeps the two from drifting.
-assert set(SOLVERS) == set(get_args(Solver))
+ONE_SOLVER = " or ".join(", ".join(SOLVERS).rsplit(", ", 1))
 
 
 class Block(BaseModel):
@@ -67,37 +65,37 @@ class Block(BaseModel):
     @classmethod
     def _as_yaml_means(cls, data: Any) -> Any:
         """No booleans in the place of numbers, and numbers with an exponent as numbers."""
-        if isinstance(data, dict):
-            texts = {key for key, info in cls.model_fields.items() if info.annotation in (str, str | None)}
-            # Blocks within do their own.
-            data = {
-                key: value if key in texts or (isinstance(value, dict) and key != "methods") else _numbers(value)
-                for key, value in data.items()
-            }
-            for key, value in data.items():
-                info = cls.model_fields.get(key)
-                inside = value if isinstance(value, list | tuple) else [value]
-                kinds = () if info is None else (info.annotation, *get_args(info.annotation))
-                if bool in kinds or (value is False and "no" in kinds):
-                    continue
-                if info is not None and any(isinstance(v, bool) for v in inside):
-                    value = next(v for v in inside if isinstance(v, bool))
-                    raise ValueError(
-                        f'{key} is {str(value).lower()}, expected a number or text (text in quotes: "no" and "on" are truth values to YAML)'
-                    )
-        return data
+        if not isinstance(data, dict):
+            return data
+        taken = {}
+        for key, value in data.items():
+            kind = cls.model_fields[key].annotation if key in cls.model_fields else bool
+            # Blocks within see to theirs.
+            as_is = kind in (str, str | None) or (isinstance(value, dict) and key != "methods")
+            taken[key] = value if as_is else _numbers(value)
+            truths = [one for one in (value if isinstance(value, list | tuple) else [value]) if isinstance(one, bool)]
+            require(
+                not truths or bool in (kind, *get_args(kind)) or (value is False and "no" in get_args(kind)),
+                f'{key} is {str(*truths[:1]).lower()}, expected a number or text (text in quotes: "no" and "on" are truth values to YAML)',
+            )
+        return taken
+
+
+def newer(default: Any, **how: Any) -> Any:
+    """A key that is left out of what is written where it has its default: what was made before the key existed stays as it is."""
+    return Field(default, exclude_if=functools.partial(operator.eq, default), **how)
 
 
 B = TypeVar("B", bound=Block)
 
 
-def _own(kind: Kind) -> type[Block]:
-    """The block of a kind's own SETTINGS, of which each keeps the type of its default and the kind's RANGES."""
+def _block(kind: Kind) -> type[Block]:
+    """The block of a kind's SETTINGS, of which each keeps the type of its default and the kind's RANGES."""
 
     def keep(self: Any) -> Any:
         numbers = {k: v for k, v in self.model_dump().items() if isinstance(v, int | float)}
-        if wrong := broken(conditions(kind.ranges), numbers):
-            raise ValueError(wrong)
+        wrong = broken(conditions(kind.ranges), numbers)
+        require(wrong is None, str(wrong))
         return self
 
     types = {int: Annotated[int, Field(strict=True)], float: Annotated[float, Field(allow_inf_nan=False)]}
@@ -111,16 +109,13 @@ def _own(kind: Kind) -> type[Block]:
     return create_model("".join(part.capitalize() for part in kind.name.split("_")), __base__=Block, **made)
 
 
-def with_own(model: type[B], kinds: Iterable[Kind]) -> type[B]:
-    """A model with a block, of their SETTINGS, for each of the kinds that has none in its class.
-
-    It is left out of what is written where it is as it stands there, so that what was made before the kind existed stays.
-    """
+def with_blocks(model: type[B], kinds: Iterable[Kind]) -> type[B]:
+    """A model with a block, of their SETTINGS, for each of the kinds that has none in its class."""
     made: dict[str, Any] = {}
     for kind in kinds:
         if kind.name not in model.model_fields:
-            default = _own(kind)()
-            made[kind.name] = (type(default), Field(default, exclude_if=functools.partial(operator.eq, default)))
+            default = _block(kind)()
+            made[kind.name] = (type(default), newer(default))
     return create_model(model.__name__, __base__=model, __doc__=model.__doc__, **made) if made else model
 
 

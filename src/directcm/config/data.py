@@ -7,7 +7,8 @@ from urllib.parse import urlsplit
 
 from pydantic import Field, field_validator, model_validator
 
-from directcm.config.base import Block, DataKind, DataLayout, Positive, with_own
+from directcm.config.base import Block, DataKind, DataLayout, Positive, newer, with_blocks
+from directcm.config.registry import require
 from directcm.config.specs import DATA_SETS, LAYOUTS
 
 
@@ -31,22 +32,18 @@ class Data(Block):
         description="folder: the folder with metadata.csv; archive: the archive, placed by hand or where the download is kept, "
         "downloads/ and a name of its own where it is null",
     )
-    # Left out of what is written where they are null: data that were made before these keys existed are not made anew.
-    url: str | None = Field(
+    url: str | None = newer(
         None,
         pattern=r"^(https?://|file:///)[!-~]+$",
-        exclude_if=lambda value: value is None,
         description="archive only: where it is fetched from, http, https or file; null where it is placed by hand",
     )
-    sha256: str | None = Field(
+    sha256: str | None = newer(
         None,
         pattern=r"^[0-9a-fA-F]{64}$",
-        exclude_if=lambda value: value is None,
         description="archive only: SHA-256 of the archive, 64 hex digits, as sha256sum prints it",
     )
-    layout: DataLayout = Field(
+    layout: DataLayout = newer(
         "folder",
-        exclude_if=lambda value: value == "folder",
         description=f"archive only: what it holds: {', or '.join(layout.about for layout in LAYOUTS.values())}",
     )
     resolution: Positive = Field(
@@ -64,10 +61,10 @@ class Data(Block):
             return None
         # Both raise ValueError themselves where host or port cannot be read.
         parts = urlsplit(value)
-        if (parts.hostname is None or parts.port == 0) and parts.scheme != "file":
-            raise ValueError("has no host, or no port there")
-        if "@" in parts.netloc:
-            raise ValueError("holds a user's name; settings are printed in the report, so fetch the archive by hand")
+        there = parts.scheme == "file" or (parts.hostname is not None and parts.port != 0)
+        require(there, "has no host, or no port there")
+        user = "holds a user's name; settings are printed in the report, so fetch the archive by hand"
+        require("@" not in parts.netloc, user)
         return value
 
     @field_validator("sha256")
@@ -78,16 +75,13 @@ class Data(Block):
     @model_validator(mode="after")
     def _check(self) -> Data:
         spec, layout = DATA_SETS[self.kind], LAYOUTS[self.layout]
+        side, most = self.resolution, layout.largest if spec.lies_in == "archive" else None
         for keys, why in spec.needs:
-            if not any(getattr(self, key) for key in keys):
-                missing = f"{' and '.join(keys)} {'is' if len(keys) == 1 else 'are'} missing"
-                raise ValueError(f"{missing}: data.kind {self.kind} needs {why}")
-        if spec.lies_in == "archive" and self.resolution > (layout.largest or self.resolution):
-            raise ValueError(
-                f"resolution is {self.resolution}, but data.layout {layout.name} has images of {layout.largest} pixels"
-            )
-        if self.resolution % 8:
-            raise ValueError(f"resolution is {self.resolution}, expected a multiple of 8")
+            missing = f"{' and '.join(keys)} {'is' if len(keys) == 1 else 'are'} missing"
+            require(any(getattr(self, key) for key in keys), f"{missing}: data.kind {self.kind} needs {why}")
+        small = most is None or side <= most
+        require(small, f"resolution is {side}, but data.layout {layout.name} has images of {most} pixels")
+        require(side % 8 == 0, f"resolution is {side}, expected a multiple of 8")
         return self
 
     @property
@@ -102,4 +96,4 @@ class Data(Block):
 
 
 if not TYPE_CHECKING:
-    Data = with_own(Data, [spec for spec in DATA_SETS.values() if spec.settings])
+    Data = with_blocks(Data, [spec for spec in DATA_SETS.values() if spec.settings])

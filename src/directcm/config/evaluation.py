@@ -6,7 +6,8 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from directcm.config.base import Block, Fraction, Positive, Precision, Rate, Solver
+from directcm.config.base import ONE_SOLVER, Block, Fraction, Positive, Precision, Rate, Solver
+from directcm.config.registry import require
 from directcm.config.specs import METRICS
 
 
@@ -31,7 +32,7 @@ class Evaluation(Block):
 class Refined(Block):
     """The high-accuracy solution that splits a student's error from its solver's."""
 
-    solver: Solver = Field("edm_heun", description="ddim, euler, heun or edm_heun")
+    solver: Solver = Field("edm_heun", description=ONE_SOLVER)
     N: Positive = Field(200, description="intervals; on vp it divides process.timesteps")
 
 
@@ -151,11 +152,9 @@ class Convergence(Block):
     @model_validator(mode="after")
     def _check(self) -> Convergence:
         for key, sizes in (("N", self.N), ("gaps", self.gaps)):
-            if sizes != sorted(set(sizes)):
-                raise ValueError(f"{key} = {sizes} is not ascending")
+            require(sizes == sorted(set(sizes)), f"{key} = {sizes} is not ascending")
             for n in sizes:
-                if n % 5 or 1000 % n:
-                    raise ValueError(f"{key}: {n} is not a multiple of 5 that divides 1000")
-            if sum(n >= self.fit_from for n in sizes) < 3:
-                raise ValueError(f"fit_from = {self.fit_from} leaves fewer than 3 of {key} = {sizes}")
+                require(n % 5 == 0 and 1000 % n == 0, f"{key}: {n} is not a multiple of 5 that divides 1000")
+            fitted = sum(n >= self.fit_from for n in sizes)
+            require(fitted >= 3, f"fit_from = {self.fit_from} leaves fewer than 3 of {key} = {sizes}")
         return self

@@ -37,7 +37,7 @@ from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
-from directcm.config.registry import literals
+from directcm.config.registry import literals, require
 
 FOLDER = Path(__file__).resolve().parents[1] / "analysis"
 MODULES = {"figure": "figures/figure_*.py", "table": "tables/table*.py"}
@@ -112,17 +112,15 @@ def declared(kind: str, path: Path, folder: Path = FOLDER) -> list[Exhibit]:
     module = ".".join(("analysis", *path.relative_to(folder).with_suffix("").parts))
     known = {one.name for one in fields(Exhibit)} - {"kind", "name", "module", "text"}
     exhibits: Any = found.get("EXHIBITS")
-    if not isinstance(exhibits, dict) or not exhibits or not all(isinstance(said, dict) for said in exhibits.values()):
-        raise ValueError(f"{path} declares no EXHIBITS = {{name: {{…}}}} of plain values")
+    plain = isinstance(exhibits, dict) and exhibits and all(isinstance(said, dict) for said in exhibits.values())
+    require(plain, f"{path} declares no EXHIBITS = {{name: {{…}}}} of plain values")
     for name, said in exhibits.items():
-        if wrong := {"title", "takes"} - said.keys() | said.keys() - known:
-            raise ValueError(f"{path}: {name} lacks, or cannot have, {', '.join(sorted(wrong))}")
-        if said.get("scope", "main") not in ("main", "paper"):
-            raise ValueError(f"{path}: the scope of {name} is neither main nor paper")
-        if ("{axis}" in name) != isinstance(said["title"], dict):
-            raise ValueError(
-                f"{path}: {name} needs a title for each value of its wildcard, and without one a single title"
-            )
+        wrong = {"title", "takes"} - said.keys() | said.keys() - known
+        require(not wrong, f"{path}: {name} lacks, or cannot have, {', '.join(sorted(wrong))}")
+        scope = said.get("scope", "main")
+        require(scope in ("main", "paper"), f"{path}: the scope of {name} is neither main nor paper")
+        titled = ("{axis}" in name) == isinstance(said["title"], dict)
+        require(titled, f"{path}: {name} needs a title for each value of its wildcard, and without one a single title")
     return [
         Exhibit(kind, name, module, found["__doc__"], **({"short": said["title"], "category": CATEGORIES[kind]} | said))
         for name, said in exhibits.items()

@@ -41,13 +41,18 @@ def solved(run: Run) -> str:
     return run.ode.key + ("" if start_points == "forward" else f",coupling~{start_points}")
 
 
+def _largest(pools: Iterable[tuple[str, int]]) -> dict[str, int]:
+    """Name → the largest number that stands with it; of names that are empty none."""
+    out: dict[str, int] = {}
+    for name, size in pools:
+        if name:
+            out[name] = max(out.get(name, 0), size)
+    return out
+
+
 def rows_solved(runs: Iterable[Run]) -> dict[str, int]:
     """Name of each pool of solved targets that these runs learn from (`solved`) → rows of its largest."""
-    out: dict[str, int] = {}
-    for run in runs:
-        if name := solved(run):
-            out[name] = max(out.get(name, 0), run.pool)
-    return out
+    return _largest((solved(run), run.pool) for run in runs)
 
 
 def pool_of(run: Run, rows: Mapping[str, int]) -> str:
@@ -56,20 +61,14 @@ def pool_of(run: Run, rows: Mapping[str, int]) -> str:
     A method whose teacher's steps can be read (STORED) reads them where its start points are solved for another student, and
     else asks the teacher itself: to solve them all for it alone would cost more.
     """
-    if name := solved(run):
-        return name
-    name = run.ode.key
-    return name if methods()[run.method].stored and rows.get(name, 0) >= run.pool else ""
+    stored = methods()[run.method].stored and rows.get(run.ode.key, 0) >= run.pool
+    return solved(run) or (run.ode.key if stored else "")
 
 
 def pools(config: Config, runs: Sequence[Run]) -> dict[str, int]:
     """Name of each pool of solved targets that these runs of the grid are trained with → how many shards its largest takes."""
     rows = rows_solved(config.runs())
-    out: dict[str, int] = {}
-    for run in runs:
-        if name := pool_of(run, rows):
-            out[name] = max(out.get(name, 0), count(run.pool, config.targets.shard))
-    return out
+    return _largest((pool_of(run, rows), count(run.pool, config.targets.shard)) for run in runs)
 
 
 def odes(config: Config, runs: Sequence[Run]) -> list[str]:
@@ -146,7 +145,7 @@ def measured(config: Config, runs: Sequence[Run], scope: str = "paper") -> dict[
 def artefacts(config: Config, runs: Sequence[Run], scope: str = "paper") -> list[str]:
     """Folders of the artefacts behind some of the grid's runs, below the results folder, in the order they are made."""
     extractors = config.extractor_names()
-    own = measured(config, runs, scope)
+    tables = measured(config, runs, scope)
     more = [f"{MORE}{run.key}" for run in in_more_steps(config, runs, scope)]
     wanted = with_errors(config, runs, scope)
     error_odes = unique(ode.key for run in wanted for ode in (run.ode, refined(config, run.w)))
@@ -164,15 +163,15 @@ def artefacts(config: Config, runs: Sequence[Run], scope: str = "paper") -> list
             for draw in (("reference", "floor") if config.floor_metrics() else ("reference",))
             for i in range(config.evaluation.jobs)
         ),
-        *own["targets"],
+        *tables["targets"],
         *(f"endpoints/{ode}/shard~{i}" for ode in error_odes for i in range(error_shards(config))),
-        *own["students"],
-        *own["errors"],
+        *tables["students"],
+        *tables["errors"],
         *(f"samples/{name}" for name in [*names, *more]),
         *(f"features/{e}/data" for e in extractors),
         *(f"features/{e}/{who}/{ode}" for e in extractors for who in teachers(config) for ode in odes(config, runs)),
         *(f"features/{e}/students/{name}" for e in extractors for name in [*names, *more]),
-        *own["metrics"],
+        *tables["metrics"],
         *edits(config, runs),
         *(["convergence"] if config.convergence else []),
         *(f"search/{name}" for name in found),
@@ -198,7 +197,7 @@ def error_shards(config: Config) -> int:
     return count(config.errors.times * config.errors.points, config.errors.shard)
 
 
-# The rule whose benchmark file a kind of artefact has, where it is not the artefact's own path.
+# The rule whose benchmark file a kind of result has, where it is not the result's own path.
 _STEPS = {
     "latents": "encode",
     "extractors": "extractor",
@@ -207,6 +206,7 @@ _STEPS = {
     "samples": "sample",
     "metrics": "evaluate",
     "edits": "edit",
+    "comparisons": "compare",
 }
 
 
@@ -220,14 +220,9 @@ def benchmarks(config: Config, runs: Sequence[Run], scope: str) -> list[str]:
     Files of tables and figures that this grid has not may be among them; those of the pages on costs and provenance, which
     are made last, are not.
     """
-    names = []
-    for folder in artefacts(config, runs, scope):
-        first, _, rest = folder.partition("/")
-        names.append("/".join(filter(None, (_STEPS.get(first, first), rest))))
-    names += [
-        f"compare/{path.removeprefix('comparisons/').removesuffix('.csv')}"
-        for path in measured(config, runs, scope)["comparisons"]
-    ]
+    made = [*artefacts(config, runs, scope), *measured(config, runs, scope)["comparisons"]]
+    parts = [folder.removesuffix(".csv").partition("/") for folder in made]
+    names = [f"{_STEPS.get(kind, kind)}{slash}{rest}" for kind, slash, rest in parts]
     names += [f"{step}/{scope}" for step in OF_A_SCOPE]
     names += [one.job for exhibit in exhibits() for one in exhibit.each]
     return [f"{name}.tsv" for name in names]

@@ -61,6 +61,15 @@ def commented_yaml(config: Config) -> str:
     return "\n".join(_yaml(config, 0)) + "\n"
 
 
+def _kind(annotation: Any) -> str:
+    """A type as the page has it, without the bounds of its values."""
+    name = getattr(annotation, "__name__", "")
+    text = str(annotation) if name in ("", "Literal", "Optional", "Union", "list", "tuple") else name
+    text = text.replace("typing.", "").replace("Annotated", "").replace("NoneType", "none")
+    bounded = any(word in text for word in ("FieldInfo", "Ge(", "Gt("))
+    return text.partition("[")[0] if bounded else text
+
+
 def _rows(model: type[BaseModel], prefix: str) -> Iterator[tuple[str, str, str, str]]:
     for name, info in model.model_fields.items():
         annotation = info.annotation
@@ -77,17 +86,7 @@ def _rows(model: type[BaseModel], prefix: str) -> Iterator[tuple[str, str, str, 
             yield from _rows(inner[0], f"{key}.")
         else:
             default = info.get_default(call_default_factory=True)
-            kind = getattr(annotation, "__name__", str(annotation)).replace("typing.", "")
-            kind = (
-                str(annotation).replace("typing.", "")
-                if kind in ("Literal", "Optional", "Union", "list", "tuple")
-                else kind
-            )
-            kind = kind.replace("Annotated", "").replace("NoneType", "none")
-            for word in ("FieldInfo", "Ge(", "Gt("):
-                if word in kind:
-                    kind = kind.split("[")[0] if "[" in kind else kind
-            yield key, kind, _flow(_plain(default)), info.description or ""
+            yield key, _kind(annotation), _flow(_plain(default)), info.description or ""
 
 
 def markdown() -> str:

@@ -36,6 +36,12 @@ FIRST = ("cm", "direct_cm")
 START_POINTS = ("forward", "prior", "trajectory")
 
 
+def require(good: object, otherwise: str) -> None:
+    """ValueError with what is wrong, or what would be right, unless it is good."""
+    if not good:
+        raise ValueError(otherwise)
+
+
 @dataclass(frozen=True)
 class Declared:
     """The declarations of a method's file."""
@@ -80,8 +86,8 @@ def conditions(ranges: str) -> tuple[str, ...]:
             tree = ast.parse(part, mode="eval").body
         except SyntaxError:
             tree = ast.Constant(None)
-        if not isinstance(tree, ast.Compare) or not all(isinstance(node, _PARTS) for node in ast.walk(tree)):
-            raise ValueError(f"{part!r} is not a comparison by < or <=")
+        plain = isinstance(tree, ast.Compare) and all(isinstance(node, _PARTS) for node in ast.walk(tree))
+        require(plain, f"{part!r} is not a comparison by < or <=")
     return parts
 
 
@@ -126,19 +132,21 @@ def literals(text: str) -> dict[str, Any]:
     return found
 
 
+def number(value: object) -> bool:
+    """Whether it is one, and not True or False."""
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
 def declared(path: Path) -> Declared:
     """What a method's file declares. Raises ValueError where something is missing or not a plain value."""
     found = literals(path.read_text(encoding="utf-8"))
 
-    def number(value: object) -> bool:
-        return isinstance(value, int | float) and not isinstance(value, bool)
-
     def kept(ranges: object) -> bool:
-        hparams = found["SETTINGS"]
         try:
             parts = conditions(str(ranges))
         except ValueError:
             return False
+        hparams = found["SETTINGS"]
         return {n for part in parts for n in named(part)} == set(hparams) and all(holds(p, hparams) for p in parts)
 
     checks = {
@@ -152,14 +160,18 @@ def declared(path: Path) -> Declared:
         "SETTINGS": ("numbers by name", lambda v: isinstance(v, dict) and all(map(number, v.values()))),
         "RANGES": ("comparisons that name each of SETTINGS and nothing else, and that the defaults keep", kept),
     }
-    optional = {"PROCESSES": Declared.processes, "HALVES": False, "STORED": False, "SETTINGS": {}, "RANGES": ""}
+    optional: dict[str, Any] = {
+        "PROCESSES": Declared.processes,
+        "HALVES": False,
+        "STORED": False,
+        "SETTINGS": {},
+        "RANGES": "",
+    }
+    found = optional | found
     for key, (what, good) in checks.items():
-        if key not in found and key in optional:
-            found[key] = optional[key]
-        if key not in found or not good(found[key]):
-            raise ValueError(f"{path} declares no {key} = {what}")
-    if found["STORED"] and not (found["TEACHER"] and found["TARGETS"] in ("", "forward")):
-        raise ValueError(f"{path} declares no STORED = False, without a teacher or with TARGETS = {found['TARGETS']!r}")
+        require(key in found and good(found[key]), f"{path} declares no {key} = {what}")
+    stored = not found["STORED"] or (found["TEACHER"] and found["TARGETS"] in ("", "forward"))
+    require(stored, f"{path} declares no STORED = False, without a teacher or with TARGETS = {found['TARGETS']!r}")
     found["RANGES"] = conditions(found["RANGES"])
     return Declared(*(found[key] for key in checks))
 

@@ -13,7 +13,7 @@ from typing import Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from directcm.config.base import Adapter, Block, Count, Guidance, Loss, Positive, Rate, Solver, describe
+from directcm.config.base import ONE_SOLVER, Adapter, Block, Count, Guidance, Loss, Positive, Rate, Solver, describe
 from directcm.errors import UserError
 
 
@@ -61,6 +61,11 @@ class Axes(BaseModel):
         """The part of a path: name~value,name~value … as Snakemake's Paramspace spells it; numbers without exponents."""
         return ",".join(f"{name}~{text}" for name, text in self.spelled.items())
 
+    @classmethod
+    def pattern(cls) -> str:
+        """All keys of its kind, as rules spell them: a wildcard for each value."""
+        return ",".join(f"{name}~{{{name}}}" for name in cls.model_fields)
+
     @cached_property
     def words(self) -> str:
         """For a reader: "solver = ddim, N = 50 …"."""
@@ -102,7 +107,7 @@ class Axes(BaseModel):
 class Ode(Block, Axes):
     """How the teacher's probability-flow ODE is solved unless a line of `students` says otherwise."""
 
-    solver: Solver = Field("ddim", description="ddim, euler, heun or edm_heun")
+    solver: Solver = Field("ddim", description=ONE_SOLVER)
     N: Positive = Field(50, description="intervals from pure noise to data; on vp it divides process.timesteps")
     w: Guidance = Field(3.0, description="guidance scale, Imagen form: 1 is unguided")
 
@@ -122,34 +127,25 @@ class Setting(Axes):
 
     @cached_property
     def ode(self) -> Ode:
-        """What the teacher solves in it."""
+        """What the teacher solves in it, and its students' sampling times lie on."""
         return Ode.model_construct(solver=self.solver, N=self.N, w=self.w)
 
 
-class Run(Axes):
-    """One student of the grid."""
+class _OfMethod(Axes):
+    """The axis before those of the setting."""
 
     method: str
-    solver: Solver
-    N: Positive
-    w: Guidance
-    adapter: Adapter
-    loss: Loss
-    lr: Rate
-    batch_size: Positive
-    pool: Positive
-    steps: Positive
+
+
+class Run(Setting, _OfMethod):
+    """One student of the grid. Its axes: method, those of its setting, seed."""
+
     seed: Count
 
     @cached_property
     def setting(self) -> Setting:
         """What it shares with runs of other methods and seeds."""
         return Setting(**{name: getattr(self, name) for name in Setting.model_fields})
-
-    @property
-    def ode(self) -> Ode:
-        """What its teacher solves, and its sampling times lie on."""
-        return self.setting.ode
 
 
 ODE_AXES, SETTING_AXES, RUN_AXES = (tuple(kind.model_fields) for kind in (Ode, Setting, Run))

@@ -14,32 +14,43 @@ from typing import Any, TypeVar
 from directcm.config import registry
 
 PACKAGE = Path(__file__).resolve().parents[1]
-Spec = TypeVar("Spec")
 # What is read of a module, to its closing bracket: the syntax of all would take most of a short command's time.
-_NAMES = ("EXTRACTORS", "METRICS", "SHARED", "DISTANCES", "DATA_SET", "LAYOUT", "KIND", "SETTINGS", "RANGES")
-_STATEMENTS = re.compile(rf"^(?:{'|'.join(_NAMES)}) = .*\n(?:(?:[ \t)\]}}#].*)?\n)*", re.MULTILINE)
+_NAMES = "EXTRACTORS|METRICS|SHARED|DISTANCES|SOLVERS|DATA_SET|LAYOUT|KIND|SETTINGS|RANGES"
+_STATEMENTS = re.compile(rf"^(?:{_NAMES}) = .*\n(?:(?:[ \t)\]}}#].*)?\n)*", re.MULTILINE)
 
 
-def declared(kind: Callable[..., Spec], where: str, name: str, *, one: bool = False) -> dict[str, Spec]:
-    """What the modules of some patterns declare under a name, by rank, then by name: several things by their names, with SHARED for all
-    of a module; or `one` a module, of the module's name, with SETTINGS and RANGES.
+@dataclass(frozen=True, kw_only=True)
+class Spec:
+    """What all of them have: name, module below the package, and the place among its kind."""
+
+    name: str
+    module: str
+    rank: int = 100
+
+
+S = TypeVar("S", bound=Spec)
+
+
+def declared(kind: Callable[..., S], where: str, name: str, *, one: bool = False) -> dict[str, S]:
+    """What modules declare under a name, by rank, then by name; `where` are their patterns.
+
+    A module declares several things by their names, with SHARED for all of them; or `one`, of the module's name, with SETTINGS and
+    RANGES.
 
     Raises ValueError where something is missing, unknown or declared twice.
     """
-    found: dict[str, Any] = {}
+    found: dict[str, S] = {}
     for path in sorted(path for pattern in where.split() for path in PACKAGE.glob(pattern)):
         text = path.read_text(encoding="utf-8")
         if not re.search(rf"^{name}\b", text, re.MULTILINE):
             continue
         values = registry.literals("".join(_STATEMENTS.findall(text)))
-        if name not in values:
-            raise ValueError(f"{path} declares {name} by something that is not a plain value")
+        registry.require(name in values, f"{path} declares {name} by something that is not a plain value")
         shared = values.get("SHARED", {})
         if one:
             shared = {"settings": values.get("SETTINGS", {}), "ranges": values.get("RANGES", "")}
         for key, own in ({path.stem: values[name]} if one else values[name]).items():
-            if key in found:
-                raise ValueError(f"{path} declares {key}, as another module does")
+            registry.require(key not in found, f"{path} declares {key}, as another module does")
             try:
                 found[key] = kind(
                     name=key, module=".".join(path.relative_to(PACKAGE).with_suffix("").parts), **{**shared, **own}
@@ -50,24 +61,21 @@ def declared(kind: Callable[..., Spec], where: str, name: str, *, one: bool = Fa
 
 
 @dataclass(frozen=True, kw_only=True)
-class Extractor:
+class Extractor(Spec):
     """A feature extractor. `weights` names files of the weights cache; none where it is trained here. `made_by`: its class."""
 
-    name: str
-    module: str
     made_by: str
     arrays: tuple[str, ...]
     weights: tuple[str, ...] = ()
-    rank: int = 100
 
 
 @dataclass(frozen=True, kw_only=True)
-class Metric:
+class Metric(Spec):
     """One metric. A metric on a stand-in network bears its own name (fd_tiny), never the real one's (fid).
 
     `better`: "lower" or "higher". `takes`, `function`, `part`: see directcm.evaluation.metrics. `test`: its permutation test in
     analysis.inference ("frechet", "kid", "cmmd"), which the search of sampling times uses too; a distance without one is judged by
-    seeds alone. `same_noise`: it compares samples of one noise row by row. `rank`: its place among the metrics.
+    seeds alone. `same_noise`: it compares samples of one noise row by row.
     `unit`: as titles have it, {space} is latent or pixel. `bounds`: the least and the largest value, None where there is none; what is
     estimated without bias (KID, FD∞) can fall below 0.
     `paper`: row → the number the paper reports (2411.08954, main comparison, one step) for its own metric of this kind, `paper_name`.
@@ -76,8 +84,6 @@ class Metric:
     side below which it is not defined.
     """
 
-    name: str
-    module: str
     title: str
     better: str
     references: tuple[str, ...]
@@ -97,19 +103,17 @@ class Metric:
     headline: bool = False
     stand_in_for: str = ""
     least: int = 2
-    rank: int = 100
 
     def __post_init__(self) -> None:
-        if self.better not in ("lower", "higher"):
-            raise ValueError(f"better is {self.better!r}, expected lower or higher")
-        if not self.references or not set(self.references) <= {"teacher", "data", "prompt", "none"}:
-            raise ValueError(f"references are {self.references!r}, expected some of teacher, data, prompt, none")
-        if self.extractor is not None and self.extractor not in EXTRACTORS:
-            raise ValueError(f"extractor is {self.extractor!r}, expected one of {', '.join(EXTRACTORS)}")
+        require = registry.require
+        require(self.better in ("lower", "higher"), f"better is {self.better!r}, expected lower or higher")
+        some = set() < set(self.references) <= {"teacher", "data", "prompt", "none"}
+        require(some, f"references are {self.references!r}, expected some of teacher, data, prompt, none")
+        known = self.extractor is None or self.extractor in EXTRACTORS
+        require(known, f"extractor is {self.extractor!r}, expected one of {', '.join(EXTRACTORS)}")
         arrays = EXTRACTORS[self.extractor].arrays if self.extractor else ()
-        known = {*TAKEN, *arrays, "reference.latents", "reference.rows", *(f"reference.{name}" for name in arrays)}
-        if not set(self.takes) <= known:
-            raise ValueError(f"takes is {self.takes!r}, expected some of {', '.join(sorted(known))}")
+        there = {*TAKEN, *arrays, "reference.latents", "reference.rows", *(f"reference.{name}" for name in arrays)}
+        require(there >= {*self.takes}, f"takes is {self.takes!r}, expected some of {', '.join(sorted(there))}")
 
     @property
     def needs_labels(self) -> bool:
@@ -123,52 +127,56 @@ EXTRACTORS = declared(Extractor, "evaluation/metrics/*.py statistics/*.py", "EXT
 METRICS = declared(Metric, "evaluation/metrics/*.py statistics/*.py", "METRICS")
 
 METHODS = {name: method.label for name, method in registry.methods().items()}
-SOLVERS = {"ddim": "DDIM", "euler": "Euler", "heun": "Heun", "edm_heun": "Heun (EDM)"}
 
 
 @dataclass(frozen=True, kw_only=True)
-class Distance:
+class Solver(Spec):
+    """A solver of the teacher's ODE. `made_by`: its class."""
+
+    title: str
+    made_by: str
+
+
+SOLVERS = {name: solver.title for name, solver in declared(Solver, "diffusion/solvers.py", "SOLVERS").items()}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Distance(Spec):
     """What a student's loss compares by. `function` is the distance, or makes it of what it `takes`: "huber_c", "device".
 
     `weights` names files of the weights cache; `images`: it compares RGB images alone.
     """
 
-    name: str
-    module: str
     title: str
     function: str
     takes: tuple[str, ...] = ()
     weights: tuple[str, ...] = ()
     images: bool = False
-    rank: int = 100
 
 
 DISTANCES = declared(Distance, "diffusion/distances.py", "DISTANCES")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Kind:
+class Kind(Spec):
     """What kinds of data set and teacher have in common. `about`: what it is, for the page of the configuration.
 
     `settings`: key → (default, description) of its own block in the configuration, for what a class there need not say; `ranges`: what
     its numbers keep, comparisons as methods have them.
     """
 
-    name: str
-    module: str
     about: str
     settings: Mapping[str, tuple[Any, str]] = field(default_factory=dict)
     ranges: str = ""
-    rank: int = 100
 
     def __post_init__(self) -> None:
         for key, value in self.settings.items():
-            if not (isinstance(value, tuple) and len(value) == 2 and isinstance(value[1], str)):
-                raise ValueError(f"SETTINGS has {key} = {value!r}, expected (default, description)")
+            described = isinstance(value, tuple) and len(value) == 2 and isinstance(value[1], str)
+            registry.require(described, f"SETTINGS has {key} = {value!r}, expected (default, description)")
         numbers = {key: value for key, (value, _) in self.settings.items() if isinstance(value, int | float)}
         for part in registry.conditions(self.ranges):
-            if not registry.named(part) <= set(numbers) or not registry.holds(part, numbers):
-                raise ValueError(f"RANGES has {part}, expected what the numbers of SETTINGS keep")
+            kept = registry.named(part) <= set(numbers) and registry.holds(part, numbers)
+            registry.require(kept, f"RANGES has {part}, expected what the numbers of SETTINGS keep")
 
 
 @dataclass(frozen=True, kw_only=True)

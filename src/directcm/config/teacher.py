@@ -4,9 +4,20 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pydantic import Field, SerializerFunctionWrapHandler, field_validator, model_serializer, model_validator
+from pydantic import AfterValidator, Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 
-from directcm.config.base import Block, Count, Fraction, NonNegative, Positive, Rate, TeacherName, with_own
+from directcm.config.base import (
+    Block,
+    Count,
+    Fraction,
+    NonNegative,
+    Positive,
+    Rate,
+    TeacherName,
+    newer,
+    with_blocks,
+)
+from directcm.config.registry import require
 from directcm.config.specs import TEACHERS
 
 
@@ -22,8 +33,8 @@ class Karras(Block):
 
     @model_validator(mode="after")
     def _check(self) -> Karras:
-        if self.sigma_min >= self.sigma_max:
-            raise ValueError(f"sigma_min = {self.sigma_min} is not below sigma_max = {self.sigma_max}")
+        below = self.sigma_min < self.sigma_max
+        require(below, f"sigma_min = {self.sigma_min} is not below sigma_max = {self.sigma_max}")
         return self
 
 
@@ -41,7 +52,7 @@ class Process(Block):
     karras: Karras = Karras()
 
     @model_serializer(mode="wrap")
-    def _own(self, everything: SerializerFunctionWrapHandler) -> dict[str, Any]:
+    def _of_its_kind(self, everything: SerializerFunctionWrapHandler) -> dict[str, Any]:
         """Of both kinds' keys those of this one: what is made under one kind does not depend on the other's."""
         other = ("timesteps", "time_input") if self.kind == "karras" else ("karras",)
         return {key: value for key, value in everything(self).items() if key not in other}
@@ -51,17 +62,19 @@ class Process(Block):
         return self.kind != "vp" or self.timesteps % intervals == 0
 
 
-def multiples_of_16(channels: tuple[int, ...]) -> tuple[int, ...]:
+def _multiples_of_16(channels: tuple[int, ...]) -> tuple[int, ...]:
     """Channels that the group norms of the small networks can divide; ValueError otherwise."""
-    if any(c % 16 for c in channels):
-        raise ValueError(f"channels are {list(channels)}, expected multiples of 16")
+    require(not any(c % 16 for c in channels), f"channels are {list(channels)}, expected multiples of 16")
     return channels
+
+
+Channels = Annotated[tuple[Positive, ...], AfterValidator(_multiples_of_16)]
 
 
 class MicroVae(Block):
     """The small VAE: each resolution after the first halves the side; 4 latent channels."""
 
-    channels: tuple[Positive, ...] = Field(
+    channels: Channels = Field(
         (32, 64), min_length=2, description="channels at full resolution, half of it, …, multiples of 16"
     )
     steps: Positive = Field(280, description="optimiser steps")
@@ -73,11 +86,6 @@ class MicroVae(Block):
     def factor(self) -> int:
         """Pixels per latent along a side."""
         return 2 ** (len(self.channels) - 1)
-
-    @field_validator("channels")
-    @classmethod
-    def _check(cls, value: tuple[int, ...]) -> tuple[int, ...]:
-        return multiples_of_16(value)
 
 
 class MicroText(Block):
@@ -93,17 +101,15 @@ class MicroText(Block):
 
     @model_validator(mode="after")
     def _check(self) -> MicroText:
-        if self.width % self.heads:
-            raise ValueError(f"width = {self.width} is not a multiple of heads = {self.heads}")
+        whole = self.width % self.heads == 0
+        require(whole, f"width = {self.width} is not a multiple of heads = {self.heads}")
         return self
 
 
 class MicroUnet(Block):
     """The small SDXL U-Net."""
 
-    channels: tuple[Positive, ...] = Field(
-        (32, 64), min_length=1, description="channels per resolution, multiples of 16"
-    )
+    channels: Channels = Field((32, 64), min_length=1, description="channels per resolution, multiples of 16")
     layers_per_block: Positive = Field(1, description="residual blocks per resolution")
     head_dim: Positive = Field(16, description="size of an attention head")
     steps: Positive = Field(1050, description="optimiser steps of U-Net and text encoders together")
@@ -117,11 +123,6 @@ class MicroUnet(Block):
         description="share of captions replaced by the unconditional embedding, whose error guidance multiplies by w - 1",
     )
     ema: Fraction = Field(0.995, description="decay of the weight average that is saved")
-
-    @field_validator("channels")
-    @classmethod
-    def _check(cls, value: tuple[int, ...]) -> tuple[int, ...]:
-        return multiples_of_16(value)
 
 
 class MicroSdxl(Block):
@@ -144,39 +145,23 @@ class Diffusers(Block):
     vae_revision: str | None = Field(
         None, pattern=r"^[0-9a-f]{40}$", description="full commit hash of the VAE's repository"
     )
-    # Left out of what is written where it is null: teachers that were pinned before it existed stay.
-    vae_variant: str | None = Field(
-        None, exclude_if=lambda value: value is None, description="weight files' variant of that VAE, e.g. fp16"
-    )
+    vae_variant: str | None = newer(None, description="weight files' variant of that VAE, e.g. fp16")
 
 
 class PixelUnet(Block):
     """A small UNet2DModel on pixels, told the class of what it denoises."""
 
-    channels: tuple[Positive, ...] = Field(
-        (16, 32, 64), min_length=1, description="channels per resolution, multiples of 16"
-    )
+    channels: Channels = Field((16, 32, 64), min_length=1, description="channels per resolution, multiples of 16")
     layers_per_block: Positive = Field(1, description="residual blocks per resolution")
     head_dim: Positive = Field(16, description="size of an attention head")
-    # Left out of what is written where it is null, as other keys below where they are as they stand here: what was made
-    # before they existed stays.
-    attention: tuple[Count, ...] | None = Field(
-        None,
-        exclude_if=lambda value: value is None,
-        description="resolutions with attention, 0 is the full one; null: the lowest alone",
+    attention: tuple[Count, ...] | None = newer(
+        None, description="resolutions with attention, 0 is the full one; null: the lowest alone"
     )
-
-    @field_validator("channels")
-    @classmethod
-    def _check(cls, value: tuple[int, ...]) -> tuple[int, ...]:
-        return multiples_of_16(value)
 
     @model_validator(mode="after")
     def _check_attention(self) -> PixelUnet:
-        if max(self.attention or (0,)) >= len(self.channels):
-            raise ValueError(
-                f"attention names resolution {max(self.attention or (0,))}, channels has those from 0 to {len(self.channels) - 1}"
-            )
+        named, last = max(self.attention or (0,)), len(self.channels) - 1
+        require(named <= last, f"attention names resolution {named}, channels has those from 0 to {last}")
         return self
 
 
@@ -187,15 +172,13 @@ class Edm(Block):
     steps: Positive = Field(1100, description="optimiser steps")
     batch_size: Positive = Field(128, description="images a step")
     lr: Rate = Field(2e-3, description="peak learning rate, after a linear warm-up")
-    warm_up: Count = Field(50, exclude_if=lambda value: value == 50, description="optimiser steps of the warm-up")
+    warm_up: Count = newer(50, description="optimiser steps of the warm-up")
     schedule: Literal["cosine", "constant"] = Field("cosine", description="what the learning rate does from there on")
     p_mean: float = Field(-1.2, allow_inf_nan=False, description="mean of ln(sigma) in training")
     p_std: Rate = Field(1.2, description="standard deviation of ln(sigma) in training")
     label_dropout: Fraction = Field(0.1, description="share of labels replaced by the class of guidance's no class")
-    dropout: Fraction = Field(
-        0.0,
-        exclude_if=lambda value: value == 0,
-        description="dropout of the U-Net's features while it is trained; students of it have none",
+    dropout: Fraction = newer(
+        0.0, description="dropout of the U-Net's features while it is trained; students of it have none"
     )
     ema: Fraction = Field(0.995, description="decay of the weight average that is saved")
 
@@ -215,17 +198,16 @@ class Teacher(Block):
     )
     micro_sdxl: MicroSdxl = MicroSdxl()
     diffusers: Diffusers = Diffusers()
-    # Left out of what is written where they are as they stand here, so that what was made before they existed stays.
-    edm: Edm = Field(default=Edm(), exclude_if=lambda value: value == Edm())
-    mixture: Mixture = Field(default=Mixture(), exclude_if=lambda value: value == Mixture())
+    edm: Edm = newer(Edm())
+    mixture: Mixture = newer(Mixture())
 
     @model_validator(mode="after")
     def _check(self) -> Teacher:
         d = self.diffusers
-        if self.kind == "diffusers" and not d.path and not (d.id and d.revision):
-            raise ValueError("diffusers needs a path, or an id with its revision (a full commit hash)")
-        if d.vae_id and not d.vae_revision:
-            raise ValueError("diffusers.vae_revision is missing: a hub id is used at a pinned commit only")
+        named = self.kind != "diffusers" or d.path or (d.id and d.revision)
+        require(named, "diffusers needs a path, or an id with its revision (a full commit hash)")
+        pinned = d.vae_revision or not d.vae_id
+        require(pinned, "diffusers.vae_revision is missing: a hub id is used at a pinned commit only")
         return self
 
     @property
@@ -236,7 +218,7 @@ class Teacher(Block):
 
 
 if not TYPE_CHECKING:
-    Teacher = with_own(Teacher, TEACHERS.values())
+    Teacher = with_blocks(Teacher, TEACHERS.values())
 
 
 class Encode(Block):

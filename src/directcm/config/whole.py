@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterator
+from collections.abc import Sequence
 from functools import cached_property
 from typing import Annotated, Any
 
 from pydantic import Field, model_validator
 
-from directcm.config.base import Block, Count
+from directcm.config.base import Block, Count, newer
 from directcm.config.data import Data, embedded_images
 from directcm.config.evaluation import (
     FRECHET,
@@ -24,14 +24,29 @@ from directcm.config.evaluation import (
     Search,
     Statistics,
 )
-from directcm.config.registry import methods
+from directcm.config.registry import methods, require
 from directcm.config.runs import ODE_AXES, RUN_AXES, SETTING_AXES, Ode, Run, Setting
-from directcm.config.specs import DATA_SETS, DISTANCES, EXTRACTORS, METRICS, TEACHERS
+from directcm.config.specs import DATA_SETS, DISTANCES, EXTRACTORS, METRICS, TEACHERS, Metric
 from directcm.config.students import StudentAxes, Targets, Train, paper_grid
 from directcm.config.teacher import Encode, Process, Teacher
 
 # Of one plan: students, and jobs of one ODE.
 MOST_JOBS, MOST_SHARDS = 20_000, 2_000
+
+
+def once(key: str, numbers: Sequence[int]) -> None:
+    """ValueError where a list names a number twice."""
+    require(len(set(numbers)) == len(numbers), f"{key} names a number twice")
+
+
+def _check_levels(key: str, channels: Sequence[int], side: int, of: str) -> None:
+    """Each resolution of a network after the first halves the side."""
+    whole = side % 2 ** (len(channels) - 1) == 0
+    require(whole, f"{key} has {len(channels)} resolutions, too many for {of}")
+
+
+def _check_patch(key: str, patch: int, side: int) -> None:
+    require(side % patch == 0, f"{key} = {patch} does not divide data.resolution = {side}")
 
 
 class Config(Block):
@@ -48,10 +63,8 @@ class Config(Block):
     ode: Ode = Ode()
     targets: Targets = Targets()
     train: Train = Train()
-    # Left out of what is written where it is empty, so that what was made before it existed stays.
-    methods: dict[str, dict[str, Annotated[float, Field(strict=True)]]] = Field(
+    methods: dict[str, dict[str, Annotated[float, Field(strict=True)]]] = newer(
         {},
-        exclude_if=lambda value: not value,
         description="a method's hyperparameters (SETTINGS in its file) that differ from its defaults: {ct: {s1: 40}}",
     )
     students: list[StudentAxes] = Field(default_factory=lambda: paper_grid(), min_length=1)
@@ -65,197 +78,172 @@ class Config(Block):
     )
     extractors: Extractors = Extractors()
     errors: Errors = Errors()
-    # Left out of what is written where it is null: tables that were made before this key existed are not made anew.
-    search: Search | None = Field(
+    search: Search | None = newer(
         None,
-        exclude_if=lambda value: value is None,
         description="search sampling times too: a block of steps, samples, metric and reference; null: even times alone",
     )
     statistics: Statistics = Statistics()
-    # As the teachers' own blocks: what was made before it existed stays.
-    editing: Editing = Field(default=Editing(), exclude_if=lambda value: value == Editing())
+    editing: Editing = newer(Editing())
     figures: Figures = Figures()
-    # Left out of what is written where it is null: what was made before it existed stays.
-    convergence: Convergence | None = Field(
-        None,
-        exclude_if=lambda value: value is None,
-        description="null: not measured; a preset that wants it names at least one of its keys",
+    convergence: Convergence | None = newer(
+        None, description="null: not measured; a preset that wants it names at least one of its keys"
     )
 
     @model_validator(mode="after")
     def _check(self) -> Config:
+        """What the blocks ask of each other. Each message names the keys, and what would be right."""
         self._check_size()
-        total, divides = self.process.timesteps, self.process.divides
-        if not divides(self.ode.N):
-            raise ValueError(f"ode.N = {self.ode.N} does not divide process.timesteps = {total}")
-        for axes in self.students:
-            for n in axes.N or []:
-                if not divides(n):
-                    raise ValueError(f"students: N = {n} does not divide process.timesteps = {total}")
-            if axes.errors:
-                for n in [self.errors.refined.N, *(axes.N or [self.ode.N])]:
-                    if n % self.errors.times:
-                        raise ValueError(
-                            f"errors.times = {self.errors.times} does not divide N = {n} of a line with errors"
-                        )
-        for block, key, limit_key, limit in (
-            (self.targets, "targets.batch_size", "targets.block", self.targets.block),
-            (self.evaluation, "evaluation.batch_size", "evaluation.samples", self.evaluation.samples),
-        ):
-            if block.batch_size > limit:
-                raise ValueError(f"{key} = {block.batch_size} is larger than {limit_key} = {limit}")
-        for key, sized in (("targets", self.targets), ("errors", self.errors)):
-            if sized.shard % sized.block:
-                raise ValueError(f"{key}.block = {sized.block} does not divide {key}.shard = {sized.shard}")
-        if not divides(self.errors.refined.N):
-            raise ValueError(f"errors.refined.N = {self.errors.refined.N} does not divide process.timesteps = {total}")
-        for run in self.runs():
-            if run.batch_size > run.pool:
-                raise ValueError(f"students: batch_size = {run.batch_size} is larger than pool = {run.pool}")
-            for _, steps in self.sets(run):
-                if steps > run.N:
-                    raise ValueError(f"sampling steps: {steps} are more than the grid's N = {run.N}")
-        for where, numbers in (
-            ("evaluation.steps", self.evaluation.steps),
-            *(("students: sampling_steps", a.sampling_steps or []) for a in self.students),
-            *(("students: snapshots", a.snapshots) for a in self.students),
-        ):
-            if len(set(numbers)) != len(numbers):
-                raise ValueError(f"{where} names a number twice")
-        if len(set(self.metrics)) != len(self.metrics):
-            raise ValueError("metrics names one twice")
-        for name in self.metrics:
-            if name not in METRICS:
-                raise ValueError(f"metrics: unknown metric {name!r}; there are {', '.join(METRICS)}")
-            metric = METRICS[name]
-            if metric.extractor == "clip_tiny" and self.extractors.clip_tiny is None:
-                raise ValueError(f"metrics: {name} needs extractors.clip_tiny, which is null")
-        if not self.metric_names():
-            raise ValueError(
-                f"metrics: {', '.join(self.metrics)} need labelled images (data.kind {' or '.join(name for name, spec in DATA_SETS.items() if spec.labels)}); name others too"
-            )
-        about = DATA_SETS[self.data.kind]
-        if about.largest is not None and self.data.resolution > about.largest:
-            raise ValueError(f"data.resolution: {about.name} come at 8, 16, 24 … {about.largest} pixels")
-        if about.images is not None:
-            whole, groups = embedded_images(self.data.kind, self.data.resolution)
-            held_out = min(max(round(groups * self.data.held_out), 1), groups - 1)
-            images = whole - held_out * (whole // groups)
-            if self.evaluation.samples > images:
-                raise ValueError(
-                    f"evaluation.samples = {self.evaluation.samples} is more than the {images} training images that are the data reference"
-                )
+        self._check_grid()
+        self._check_metrics()
+        self._check_data()
         self._check_teacher()
         self._check_methods()
         self._check_search()
-        if self.teacher.kind == "micro_sdxl":
-            factor = self.teacher.micro_sdxl.vae.factor
-            if self.data.resolution % factor:
-                raise ValueError(
-                    f"teacher.micro_sdxl.vae.channels has {len(self.teacher.micro_sdxl.vae.channels)} resolutions, too many "
-                    f"for data.resolution = {self.data.resolution}"
-                )
-            latent = self.data.resolution // factor
-            down = 2 ** (len(self.teacher.micro_sdxl.unet.channels) - 1)
-            if latent % down:
-                raise ValueError(
-                    f"teacher.micro_sdxl.unet.channels has {len(self.teacher.micro_sdxl.unet.channels)} resolutions, too many for {latent}×{latent} latents"
-                )
-        tiny = self.extractors.clip_tiny
-        if (
-            tiny is not None
-            and self.data.resolution % tiny.patch
-            and any(METRICS[m].extractor == "clip_tiny" for m in self.metrics)
-        ):
-            raise ValueError(
-                f"extractors.clip_tiny.patch = {tiny.patch} does not divide data.resolution = {self.data.resolution}"
-            )
         return self
+
+    def _check_grid(self) -> None:
+        """What sizes ask of each other: intervals, shards, batches, sampling steps."""
+        self._check_intervals("ode.N", self.ode.N)
+        times, refined = self.errors.times, self.errors.refined.N
+        for axes in self.students:
+            for n in axes.N or []:
+                self._check_intervals("students: N", n)
+            for n in [refined, *(axes.N or [self.ode.N])] if axes.errors else []:
+                require(n % times == 0, f"errors.times = {times} does not divide N = {n} of a line with errors")
+        for key, size, limit_key, limit in (
+            ("targets.batch_size", self.targets.batch_size, "targets.block", self.targets.block),
+            ("evaluation.batch_size", self.evaluation.batch_size, "evaluation.samples", self.evaluation.samples),
+        ):
+            require(size <= limit, f"{key} = {size} is larger than {limit_key} = {limit}")
+        for key, sized in (("targets", self.targets), ("errors", self.errors)):
+            whole = sized.shard % sized.block == 0
+            require(whole, f"{key}.block = {sized.block} does not divide {key}.shard = {sized.shard}")
+        self._check_intervals("errors.refined.N", refined)
+        for run in self.runs():
+            fits = run.batch_size <= run.pool
+            require(fits, f"students: batch_size = {run.batch_size} is larger than pool = {run.pool}")
+            for _, steps in self.sets(run):
+                require(steps <= run.N, f"sampling steps: {steps} are more than the grid's N = {run.N}")
+        once("evaluation.steps", self.evaluation.steps)
+        for axes in self.students:
+            once("students: sampling_steps", axes.sampling_steps or [])
+        for axes in self.students:
+            once("students: snapshots", axes.snapshots)
+
+    def _check_intervals(self, key: str, n: int) -> None:
+        total = self.process.timesteps
+        require(self.process.divides(n), f"{key} = {n} does not divide process.timesteps = {total}")
+
+    def _check_metrics(self) -> None:
+        """What metrics ask of extractors and data."""
+        require(len(set(self.metrics)) == len(self.metrics), "metrics names one twice")
+        tiny = self.extractors.clip_tiny
+        for name in self.metrics:
+            require(name in METRICS, f"metrics: unknown metric {name!r}; there are {', '.join(METRICS)}")
+            there = METRICS[name].extractor != "clip_tiny" or tiny is not None
+            require(there, f"metrics: {name} needs extractors.clip_tiny, which is null")
+        labelled = " or ".join(name for name, spec in DATA_SETS.items() if spec.labels)
+        names = ", ".join(self.metrics)
+        require(self.metric_names(), f"metrics: {names} need labelled images (data.kind {labelled}); name others too")
+
+    def _check_data(self) -> None:
+        """What the data's number and resolution ask of the others."""
+        about, side = DATA_SETS[self.data.kind], self.data.resolution
+        small = about.largest is None or side <= about.largest
+        require(small, f"data.resolution: {about.name} come at 8, 16, 24 … {about.largest} pixels")
+        if about.images is not None:
+            whole, groups = embedded_images(self.data.kind, side)
+            held_out = min(max(round(groups * self.data.held_out), 1), groups - 1)
+            images, samples = whole - held_out * (whole // groups), self.evaluation.samples
+            require(
+                samples <= images,
+                f"evaluation.samples = {samples} is more than the {images} training images that are the data reference",
+            )
 
     def _check_size(self) -> None:
         """Whether the plan is one that can be made: thousands of jobs take Snakemake minutes, millions for ever."""
         students = sum(math.prod(len(self._values(axes, name)) for name in RUN_AXES) for axes in self.students)
-        if students > MOST_JOBS:
-            raise ValueError(
-                f"students: {students:,} students, more than the {MOST_JOBS:,} of one plan; shorten the lists"
-            )
-        largest = max(pool for axes in self.students for pool in self._values(axes, "pool"))
-        for key, items, sized in (
-            ("targets", largest, self.targets),
-            ("errors", self.errors.times * self.errors.points, self.errors),
+        require(
+            students <= MOST_JOBS,
+            f"students: {students:,} students, more than the {MOST_JOBS:,} of one plan; shorten the lists",
+        )
+        pool = max(pool for axes in self.students for pool in self._values(axes, "pool"))
+        starts = self.errors.times * self.errors.points
+        for key, what, items, shard in (
+            ("targets.shard", "pool", pool, self.targets.shard),
+            ("errors.shard", "errors.times · errors.points", starts, self.errors.shard),
         ):
-            shards = -(-items // sized.shard)
-            if shards > MOST_SHARDS:
-                what = f"pool = {items:,}" if key == "targets" else f"errors.times · errors.points = {items:,}"
-                raise ValueError(
-                    f"{what} at {key}.shard = {sized.shard:,} makes {shards:,} jobs, more than {MOST_SHARDS:,}; raise {key}.shard, or lower it"
-                )
-        if self.evaluation.samples < self.least():
-            raise ValueError(
-                f"evaluation.samples = {self.evaluation.samples} is too few: {self.why_least()} at least {self.least()}"
+            shards = -(-items // shard)
+            require(
+                shards <= MOST_SHARDS,
+                f"{what} = {items:,} at {key} = {shard:,} makes {shards:,} jobs, more than {MOST_SHARDS:,}; raise {key}, or lower it",
             )
+        samples, least = self.evaluation.samples, self.least()
+        require(samples >= least, f"evaluation.samples = {samples} is too few: {self.why_least()} at least {least}")
 
     def least(self) -> int:
         """How many images on either side the metrics need."""
-        return max(
-            (METRICS[m].least for m in self.metrics if m in METRICS and "data" in METRICS[m].references), default=1
-        )
+        return max((metric.least for metric in self._against_data()), default=1)
 
     def why_least(self) -> str:
         """Which metrics need the most images, as the beginning of a sentence."""
-        those = [METRICS[m] for m in self.metrics if m in METRICS and "data" in METRICS[m].references]
-        names = [metric.name for metric in those if metric.least >= self.least()]
+        names = [metric.name for metric in self._against_data() if metric.least >= self.least()]
         return f"{', '.join(names[:4])}{' …' if len(names) > 4 else ''} need{'s' if len(names) == 1 else ''}"
 
+    def _against_data(self) -> list[Metric]:
+        return [METRICS[m] for m in self.metrics if m in METRICS and "data" in METRICS[m].references]
+
     def _check_teacher(self) -> None:
-        """What a kind of teacher asks of process, data and students."""
-        kind = TEACHERS[self.teacher.kind]
-        if self.process.kind not in kind.processes:
-            raise ValueError(
-                f"process.kind is {self.process.kind}, but teacher.kind {kind.name} needs {' or '.join(kind.processes)}"
+        """What a kind of teacher, and what else knows the images' side, ask of process, data and students."""
+        kind, side = TEACHERS[self.teacher.kind], self.data.resolution
+        require(
+            self.process.kind in kind.processes,
+            f"process.kind is {self.process.kind}, but teacher.kind {kind.name} needs {' or '.join(kind.processes)}",
+        )
+        others = ", ".join(d.name for d in DISTANCES.values() if not d.images)
+        for loss in {run.loss for run in self.runs()}:
+            require(
+                not (kind.latent and DISTANCES[loss].images),
+                f"loss {loss} compares images, but what teacher.kind {kind.name} diffuses are latents; use {others}, "
+                "or a teacher on pixels",
             )
-        if kind.latent:
-            for loss in {run.loss for run in self.runs()}:
-                if DISTANCES[loss].images:
-                    others = ", ".join(d.name for d in DISTANCES.values() if not d.images)
-                    raise ValueError(
-                        f"loss {loss} compares images, but what teacher.kind {kind.name} diffuses are latents; use {others}, "
-                        "or a teacher on pixels"
-                    )
-            return
-        unet = self.teacher.pixel_unet
-        levels = len(unet.channels) if unet else 1
-        if self.data.resolution % 2 ** (levels - 1):
-            raise ValueError(
-                f"teacher.{kind.name}: channels has {levels} resolutions, too many for data.resolution = {self.data.resolution}"
-            )
-        if self.data.resolution % self.editing.patch:
-            raise ValueError(
-                f"editing.patch = {self.editing.patch} does not divide data.resolution = {self.data.resolution}"
-            )
+        if kind.name == "micro_sdxl":
+            vae, unet = self.teacher.micro_sdxl.vae, self.teacher.micro_sdxl.unet
+            _check_levels("teacher.micro_sdxl.vae.channels", vae.channels, side, f"data.resolution = {side}")
+            latent = side // vae.factor
+            _check_levels("teacher.micro_sdxl.unet.channels", unet.channels, latent, f"{latent}×{latent} latents")
+        if not kind.latent:
+            pixels = self.teacher.pixel_unet
+            channels = pixels.channels if pixels else (1,)
+            _check_levels(f"teacher.{kind.name}: channels", channels, side, f"data.resolution = {side}")
+            _check_patch("editing.patch", self.editing.patch, side)
+        tiny = self.extractors.clip_tiny
+        if tiny is not None and any(METRICS[m].extractor == "clip_tiny" for m in self.metrics):
+            _check_patch("extractors.clip_tiny.patch", tiny.patch, side)
 
     def _check_methods(self) -> None:
         """What methods ask of process and grid, and that their settings are theirs."""
         for name, given in self.methods.items():
-            if name not in methods():
-                raise ValueError(f"methods: unknown method {name!r}; there are {', '.join(methods())}")
+            require(name in methods(), f"methods: unknown method {name!r}; there are {', '.join(methods())}")
             # Some of these would fail, or mean nothing, after the teacher has been trained.
-            if wrong := methods()[name].refused(given):
-                raise ValueError(f"distill.methods.{name}: {wrong}")
+            wrong = methods()[name].refused(given)
+            require(wrong is None, f"distill.methods.{name}: {wrong}")
         for run in self.runs():
             method = methods()[run.method]
-            if self.process.kind not in method.processes:
-                raise ValueError(
-                    f"students: method {run.method} needs process.kind {' or '.join(method.processes)}, it is {self.process.kind}"
+            needed, given_kind = " or ".join(method.processes), self.process.kind
+            require(
+                given_kind in method.processes,
+                f"students: method {run.method} needs process.kind {needed}, it is {given_kind}",
+            )
+            if method.halves:
+                require(
+                    run.N > 1 and run.N.bit_count() == 1,
+                    f"students: method {run.method} halves N until it is 1, but N = {run.N} is not 2, 4, 8 …",
                 )
-            if method.halves and (run.N == 1 or run.N.bit_count() != 1):
-                raise ValueError(
-                    f"students: method {run.method} halves N until it is 1, but N = {run.N} is not 2, 4, 8 …"
-                )
-            for _, k in self.sets(run) if method.halves else ():
-                if k.bit_count() != 1 or k >= run.N:
-                    raise ValueError(
-                        f"students: method {run.method} halves N = {run.N}, so that its sampling_steps are powers of 2 below it, not {k}"
+                for _, k in self.sets(run):
+                    require(
+                        k.bit_count() == 1 and k < run.N,
+                        f"students: method {run.method} halves N = {run.N}, so that its sampling_steps are powers of 2 below it, not {k}",
                     )
 
     def hparams(self, name: str) -> dict[str, float]:
@@ -267,27 +255,27 @@ class Config(Block):
 
     def _check_search(self) -> None:
         """What a search of sampling times asks of grid, metrics and evaluation."""
-        search = self.search
+        search, most = self.search, self.evaluation.samples
         if search is None:
             return
-        if len(set(search.steps)) != len(search.steps):
-            raise ValueError("search.steps names a number twice")
+        once("search.steps", search.steps)
         for run in self.searched():
-            if max(search.steps) > run.N:
-                raise ValueError(f"search.steps: {max(search.steps)} are more than the grid's N = {run.N}")
-        if search.samples > self.evaluation.samples:
-            raise ValueError(
-                f"search.samples = {search.samples} is more than evaluation.samples = {self.evaluation.samples}, the reference's"
+            require(
+                max(search.steps) <= run.N, f"search.steps: {max(search.steps)} are more than the grid's N = {run.N}"
             )
+        require(
+            search.samples <= most,
+            f"search.samples = {search.samples} is more than evaluation.samples = {most}, the reference's",
+        )
         there = [m for m in self.metric_names() if m in SOUGHT]
-        if search.metric is None and not set(there) & set(FRECHET):
-            raise ValueError(
-                f"search.metric is null, and metrics has no Fréchet distance; there are {', '.join(FRECHET)}"
-            )
-        if search.metric is not None and search.metric not in there:
-            raise ValueError(
-                f"search.metric is {search.metric!r}, expected a distance among metrics: {', '.join(there) or 'it has none'}"
-            )
+        require(
+            search.metric is not None or not set(FRECHET).isdisjoint(there),
+            f"search.metric is null, and metrics has no Fréchet distance; there are {', '.join(FRECHET)}",
+        )
+        require(
+            search.metric is None or search.metric in there,
+            f"search.metric is {search.metric!r}, expected a distance among metrics: {', '.join(there) or 'it has none'}",
+        )
 
     def search_metric(self) -> str:
         """What the search of sampling times minimises."""
@@ -304,7 +292,9 @@ class Config(Block):
 
     @cached_property
     def _grid(self) -> tuple[Run, ...]:
-        return tuple(dict.fromkeys(run for axes in self.students for run in self._product(axes)))
+        products = (itertools.product(*(self._values(axes, name) for name in RUN_AXES)) for axes in self.students)
+        values = itertools.chain.from_iterable(products)
+        return tuple(dict.fromkeys(Run(**dict(zip(RUN_AXES, one, strict=True))) for one in values))
 
     def runs(self) -> list[Run]:
         """The grid of students, without repetitions, in the order of `students`."""
@@ -329,10 +319,6 @@ class Config(Block):
     def _values(self, axes: StudentAxes, name: str) -> list[Any]:
         given = getattr(axes, name)
         return [self._default(name)] if given is None else given
-
-    def _product(self, axes: StudentAxes) -> Iterator[Run]:
-        for combination in itertools.product(*(self._values(axes, name) for name in RUN_AXES)):
-            yield Run(**dict(zip(RUN_AXES, combination, strict=True)))
 
     def _lines(self, run: Run) -> list[StudentAxes]:
         return [

@@ -13,7 +13,7 @@ import hashlib
 import importlib
 import json
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
@@ -62,39 +62,28 @@ def split(n: int, held_out: float, seed: int, groups: Sequence[int] | None = Non
 
     `groups` (n,): items of one group stay together, so that nothing held out overlaps what is trained on.
     """
-    names = list(dict.fromkeys(groups if groups is not None else range(n)))
+    if groups is None:
+        groups = range(n)
+    names = list(dict.fromkeys(groups))
     count = min(max(round(len(names) * held_out), 1), len(names) - 1)
     chosen = {names[i] for i in rng.permutation(seed, "split", len(names))[:count]}
-    return [HELD_OUT if g in chosen else TRAIN for g in (groups if groups is not None else range(n))]
+    return [HELD_OUT if g in chosen else TRAIN for g in groups]
 
 
-class _Joined:
-    """Groups of items, joined where two of their items are the same picture."""
+def _joined(*columns: Sequence[Any]) -> list[int]:
+    """One number per item (n,): the same for items that have a value of a column in common, and for those joined by others."""
+    from scipy.sparse import coo_array
+    from scipy.sparse.csgraph import connected_components
 
-    def __init__(self) -> None:
-        self.first: dict[Any, int] = {}
-        self.leader: list[int] = []
-
-    def add(self, *keys: Any) -> None:
-        """The next item, which belongs with all earlier ones of these keys (None is no key)."""
-        own = len(self.leader)
-        self.leader.append(own)
-        for key in keys:
-            if key is not None:
-                self._join(self.first.setdefault(key, own), own)
-
-    def _find(self, item: int) -> int:
-        while self.leader[item] != item:
-            item = self.leader[item]
-        return item
-
-    def _join(self, a: int, b: int) -> None:
-        low, high = sorted((self._find(a), self._find(b)))
-        self.leader[high] = low
-
-    def groups(self) -> list[int]:
-        """The first item of each item's group."""
-        return [self._find(item) for item in range(len(self.leader))]
+    first: dict[Any, int] = {}
+    links = [
+        (item, first.setdefault((which, value), item))
+        for which, column in enumerate(columns)
+        for item, value in enumerate(column)
+    ]
+    n = len(columns[0])
+    graph = coo_array(([1] * len(links), tuple(zip(*links, strict=True))), shape=(n, n))
+    return connected_components(graph, directed=False)[1].tolist()
 
 
 def write(
@@ -107,75 +96,64 @@ def write(
     sources: list[dict[str, Any]] | None = None,
     least: int = 1,
     classes: bool = False,
-    place: Path | None = None,
 ) -> None:
     """Write `count` items, one at a time, as the data artefact: images/, images.csv (id, file_name, text, label, split), data.json.
 
-    `sources`: rows of the files outside the project that they were made from, for sources.csv, and `place` where they lie; None
-    where there are none. `least`: training images that the metrics need. `classes`: whether a teacher is told the class of each.
+    `sources`: rows of the files outside the project that they were made from, for sources.csv; None where there are none.
+    `least`: training images that the metrics need. `classes`: whether a teacher is told the class of each.
     """
     if count < 2:
         raise UserError(f"data: {count} image(s) found, at least 2 are needed (one to train on, one held out)")
     progress = Progress("data", count, "image")
     with new_artifact(out, "data", settings={**json.loads(settings.model_dump_json()), "seed": seed}) as art:
         rows: list[dict[str, Any]] = []
-        labels, owns, joined = set(), [], _Joined()
-        classes_of: list[str] = []
+        pixels: list[bytes] = []
         for i, item in enumerate(items):
             name = f"images/{i:05d}.png"
             item.image.save(art / name)
-            labels.add(item.label)
-            classes_of.append(item.label)
-            owns.append(item.part)
-            joined.add(hashlib.sha256(item.image.tobytes()).digest(), groups[i] if groups is not None else None)
+            pixels.append(hashlib.sha256(item.image.tobytes()).digest())
+            rows.append({"id": i, "file_name": name, "text": item.text, "label": item.label, "split": item.part})
             progress.update()
-            rows.append({"id": i, "file_name": name, "text": item.text, "label": item.label})
         if len(rows) != count:
             raise ValueError(f"{count} items were announced, {len(rows)} came")
-        together = joined.groups()
+        together: Sequence[int] = _joined(pixels, groups) if groups is not None else _joined(pixels)
         if len(set(together)) < 2:
             # Nothing can be held out of one picture; whoever tries a pipeline on placeholders is told.
             print(f"data: all {count} images are the same picture, so it is trained on and held out", file=sys.stderr)
-            together = list(range(count))
-        drawn = split(count, settings.held_out, seed, together) if not all(owns) else owns
-        parts = [own or part for own, part in zip(owns, drawn, strict=True)]
-        for row, part in zip(rows, parts, strict=True):
-            row["split"] = part
-        if (train := parts.count(TRAIN)) < least:
+            together = range(count)
+        if not all(row["split"] for row in rows):
+            for row, part in zip(rows, split(count, settings.held_out, seed, together), strict=True):
+                row["split"] = row["split"] or part
+        train = sum(row["split"] == TRAIN for row in rows)
+        if train < least:
             raise UserError(
                 f"data: {train} of {count} images are trained on, the metrics need at least {least}: add images, lower data.held_out, "
                 "or leave out the metrics that need most (precision, recall, density, coverage)"
             )
         if classes:
-            check_classes(
-                [(row["file_name"], row["text"], item) for row, item in zip(rows, classes_of, strict=True)], "data"
-            )
+            check_classes([(row["file_name"], row["text"], row["label"]) for row in rows], "data")
         if sources is not None:
             write_csv(art / SOURCES, sources, SOURCE_COLUMNS)
-            write_json(art / LOCATION, {"data": str(place)})
+            write_json(art / LOCATION, {"data": str(folder_of(settings).absolute())})
         write_csv(art / "images.csv", rows, COLUMNS)
-        art.counts = {"n": count, "n_train": parts.count(TRAIN), "n_held_out": parts.count(HELD_OUT)}
-        write_json(
-            art / "data.json",
-            {
-                "name": settings.kind,
-                "resolution": settings.resolution,
-                "n_train": parts.count(TRAIN),
-                "n_held_out": parts.count(HELD_OUT),
-                "labels": sorted(labels - {""}),
-            },
-        )
+        parted = {"n_train": train, "n_held_out": count - train}
+        art.counts = {"n": count, **parted}
+        labels = sorted({row["label"] for row in rows} - {""})
+        whole = {"name": settings.kind, "resolution": settings.resolution, "labels": labels, **parted}
+        write_json(art / "data.json", whole)
+
+
+def listed(names: Sequence[str], describe: Callable[[str], str] = repr) -> str:
+    """The first five of some names, and how many more there are."""
+    return ", ".join(map(describe, names[:5])) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
 
 
 def check_classes(rows: Sequence[tuple[str, str, str]], where: str) -> None:
     """What a teacher on pixels asks of (name, caption, label): a label of every image, the same of all of one caption. UserError."""
     without = [name for name, _, label in rows if not label]
     if without:
-        shown = ", ".join(repr(name) for name in without[:5]) + (
-            f" and {len(without) - 5} more" if len(without) > 5 else ""
-        )
         raise UserError(
-            f"{where}: {len(without)} image(s) of {len(rows)}, {shown}, without a label, which a teacher on pixels needs; "
+            f"{where}: {len(without)} image(s) of {len(rows)}, {listed(without)}, without a label, which a teacher on pixels needs; "
             "name each image's class in the column label, or set teacher.kind to one on latents"
         )
     found: dict[str, str] = {}
@@ -213,12 +191,11 @@ def make(settings: Data, seed: int, out: str | Path, least: int = 1, classes: bo
     sources = outside.rows(module.files(settings)) if hasattr(module, "files") else None
     if hasattr(module, "note_unlisted"):
         module.note_unlisted(settings)
-    place = (folder_of(settings) if _lies_in(settings) == "folder" else Path(settings.path or ".")).absolute()
-    write(count, items, settings, seed, out, groups, sources, least, classes, place)
+    write(count, items, settings, seed, out, groups, sources, least, classes)
 
 
 def folder_of(settings: Data) -> Path:
-    """Where a folder of images lies."""
+    """Where a folder of images lies, or an archive that is placed by hand."""
     return local(settings.path or "")
 
 

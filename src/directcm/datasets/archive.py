@@ -19,9 +19,11 @@ import weakref
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path, PurePosixPath
-from typing import IO
+from typing import Any
 
 from directcm.config import Config, Data, local
 from directcm.config.specs import LAYOUTS
@@ -64,7 +66,7 @@ class Member:
     name: str
     size: int
     kind: str
-    open: Callable[[], IO[bytes]]
+    open: Callable[[], Any]
 
 
 def place(settings: Data) -> Path:
@@ -106,60 +108,50 @@ def ready(config: Config) -> None:
     check(config.data)
 
 
-def obtain(settings: Data) -> Path:
-    """The archive, its SHA-256 checked; it is fetched where it is not there. Raises UserError."""
-    path, digest = place(settings), settings.sha256 or ""
-    check(settings)
-    if settings.url:
-        fetch(settings.url, path, digest, MOST_BYTES)
-    else:
-        verify(path, digest, "replace it by the right one, or correct data.sha256")
-    return path
-
-
 def items(settings: Data) -> tuple[int, Iterator[Item]]:
     """The images of the archive, as its layout's module reads them from a folder; its messages name the archive's files.
 
+    Its SHA-256 is checked, and it is fetched where it is not there.
     metadata.csv (of another layout its own mark) lies at the archive's top, or in one folder there; file names are relative to it.
     """
-    archive, layout = obtain(settings), LAYOUTS[settings.layout]
+    archive, digest = place(settings), settings.sha256 or ""
+    check(settings)
+    if settings.url:
+        fetch(settings.url, archive, digest, MOST_BYTES)
+    else:
+        verify(archive, digest, "replace it by the right one, or correct data.sha256")
+    layout = LAYOUTS[settings.layout]
     module = importlib.import_module(f"directcm.{layout.module}")
-    unpacked = Path(tempfile.mkdtemp(prefix="directcm-"))
-    try:
+    with ExitStack() as folders:
+        unpacked = Path(
+            folders.enter_context(tempfile.TemporaryDirectory(prefix="directcm-", ignore_cleanup_errors=True))
+        )
         unpack(archive, unpacked)
         root = _root(archive, unpacked, layout.mark, layout.needs)
         with _naming(root, archive):
             count, found = module.items(settings.model_copy(update={"kind": "folder", "path": str(root)}))
-    except BaseException:
-        shutil.rmtree(unpacked, ignore_errors=True)
-        raise
-    images = _read(found, root, archive, unpacked)
-    # Where nothing is ever read of it: a generator that has not begun has no `finally` yet.
-    weakref.finalize(images, shutil.rmtree, unpacked, ignore_errors=True)
+        kept = folders.pop_all()
+    images = _read(found, root, archive, kept)
+    # Where nothing is ever read of it: a generator that has not begun has no end yet.
+    weakref.finalize(images, kept.close)
     return count, images
 
 
-class _naming:
-    """Messages about the temporary folder are about the archive."""
-
-    def __init__(self, root: Path, archive: Path) -> None:
-        self.root, self.archive = root, archive
-
-    def __enter__(self) -> None:
-        pictures.RENAMED[str(self.root)] = str(self.archive)
-
-    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
-        pictures.RENAMED.pop(str(self.root), None)
-        if isinstance(error, UserError):
-            raise UserError(str(error).replace(str(self.root), str(self.archive))) from None
-
-
-def _read(found: Iterator[Item], root: Path, archive: Path, unpacked: Path) -> Iterator[Item]:
+@contextmanager
+def _naming(root: Path, archive: Path) -> Iterator[None]:
+    """While the block lasts messages about the temporary folder are about the archive."""
+    pictures.RENAMED[str(root)] = str(archive)
     try:
-        with _naming(root, archive):
-            yield from found
+        yield
+    except UserError as error:
+        raise UserError(str(error).replace(str(root), str(archive))) from None
     finally:
-        shutil.rmtree(unpacked, ignore_errors=True)
+        pictures.RENAMED.pop(str(root), None)
+
+
+def _read(found: Iterator[Item], root: Path, archive: Path, folders: ExitStack) -> Iterator[Item]:
+    with folders, _naming(root, archive):
+        yield from found
 
 
 def _root(archive: Path, unpacked: Path, mark: str, needs: str) -> Path:
@@ -247,13 +239,7 @@ def _tar_members(tar: tarfile.TarFile) -> Iterator[Member]:
     for info in tar:
         link = info.issym() or info.islnk()
         kind = "file" if info.isreg() else "folder" if info.isdir() else "link" if link else "special file"
-
-        def content(info: tarfile.TarInfo = info) -> IO[bytes]:
-            source = tar.extractfile(info)
-            assert source is not None
-            return source
-
-        yield Member(info.name, info.size, kind, content)
+        yield Member(info.name, info.size, kind, partial(tar.extractfile, info))
 
 
 def _zip_members(opened: zipfile.ZipFile) -> Iterator[Member]:
@@ -264,8 +250,4 @@ def _zip_members(opened: zipfile.ZipFile) -> Iterator[Member]:
         # Not info.is_dir, which fails where there is no name.
         if info.filename.endswith("/") and mode in (0, stat.S_IFDIR):
             kind = "folder"
-
-        def content(info: zipfile.ZipInfo = info) -> IO[bytes]:
-            return opened.open(info)
-
-        yield Member(info.filename, info.file_size, kind, content)
+        yield Member(info.filename, info.file_size, kind, partial(opened.open, info))

@@ -15,14 +15,13 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from io import FileIO
 from pathlib import Path
 from typing import IO, Any
 
 from directcm.errors import UserError
-from directcm.runtime.artifacts import read_json, sha256, write_json
+from directcm.runtime.artifacts import read_json, sha256, sync, write_json
 from directcm.runtime.progress import Progress
 
 # Tries in a row that bring nothing new; seconds before the second, doubled for each further one; seconds of silence.
@@ -60,13 +59,17 @@ def fetch(url: str, path: Path, digest: str, most: int) -> None:
     verify(path, digest, f"delete it, and it is fetched again from {url}, or correct data.sha256")
 
 
+def _beside(path: Path, ending: str) -> Path:
+    return path.with_name(f"{path.name}.{ending}")
+
+
 @contextmanager
-def _partial(path: Path) -> Iterator[FileIO | None]:
+def _partial(path: Path) -> Iterator[IO[bytes] | None]:
     """NAME.part, open and locked for this process alone; None where the whole file is there by the time it is to be had."""
-    part = path.with_name(f"{path.name}.part")
+    part = _beside(path, "part")
     said = False
     while not path.exists():
-        with open(part, "ab", buffering=0) as file:
+        with open(part, "ab") as file:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
@@ -140,19 +143,11 @@ class _Download:
     path: Path
     digest: str
     most: int
-    file: FileIO
+    file: IO[bytes]
 
-    @property
-    def part(self) -> Path:
-        return self.path.with_name(f"{self.path.name}.part")
-
-    @property
-    def note(self) -> Path:
-        return self.path.with_name(f"{self.path.name}.part.json")
-
-    @property
-    def by_hand(self) -> str:
-        return f"place the file by hand at {self.path} (sha256 {self.digest})"
+    def __post_init__(self) -> None:
+        self.part, self.note = _beside(self.path, "part"), _beside(self.path, "part.json")
+        self.by_hand = f"place the file by hand at {self.path} (sha256 {self.digest})"
 
     def run(self) -> None:
         """Fetch, check, put in place."""
@@ -167,14 +162,10 @@ class _Download:
         os.fsync(self.file.fileno())
         os.replace(self.part, self.path)
         self.note.unlink(missing_ok=True)
-        folder = os.open(self.path.parent, os.O_RDONLY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
+        sync(self.path.parent)
 
     def _set_aside(self) -> None:
-        wrong = self.path.with_name(f"{self.path.name}.wrong")
+        wrong = _beside(self.path, "wrong")
         found, size = sha256(self.part), self.part.stat().st_size
         os.replace(self.part, wrong)
         self.note.unlink(missing_ok=True)
@@ -186,6 +177,10 @@ class _Download:
     def _empty(self) -> None:
         self.file.truncate(0)
         self.note.unlink(missing_ok=True)
+
+    def _anew(self, why: str = "the file there is another one now") -> _Again:
+        self._empty()
+        return _Again(f"{why}; starting anew")
 
     def _whole(self) -> bool:
         """Ask until all of the file has come; whether it is in parts."""
@@ -208,10 +203,9 @@ class _Download:
 
     def _known(self) -> dict[str, Any]:
         """What the note says of the version that the partial file is a part of; nothing where it came from elsewhere."""
-        try:
+        note: Any = None
+        with suppress(UserError):
             note = read_json(self.note)
-        except UserError:
-            return {}
         if not (isinstance(note, dict) and note.get("url") == self.url and isinstance(note.get("version"), dict)):
             return {}
         size = note.get("size")
@@ -236,8 +230,7 @@ class _Download:
                 # Whole already: it was stopped just before it was put in place.
                 if _span(error.headers.get("Content-Range"))[1] == have:
                     return True
-                self._empty()
-                raise _Again("the file there is another one now; starting anew") from None
+                raise self._anew() from None
             reason = f"HTTP {error.code} {error.reason}"
             if error.code in _BUSY:
                 raise _Again(reason) from None
@@ -251,14 +244,12 @@ class _Download:
             if resumed:
                 first, size = _span(response.headers.get("Content-Range"))
                 if not have or first != have:
-                    self._empty()
-                    raise _Again("it sends a part that was not asked for; starting anew")
+                    raise self._anew("it sends a part that was not asked for")
                 size = size or known["size"]
                 version = _version(response.headers)
                 others = [name for name in version if known["version"].get(name, version[name]) != version[name]]
                 if size != known["size"] or others:
-                    self._empty()
-                    raise _Again("the file there is another one now; starting anew")
+                    raise self._anew()
             else:
                 self._empty()
                 length = re.fullmatch("[0-9]{1,18}", response.headers.get("Content-Length") or "")
@@ -283,15 +274,10 @@ class _Download:
                 raise _Again(_reason(error)) from None
             if not block:
                 break
-            self._write(block)
+            self.file.write(block)
+            self.file.flush()
             if megabytes is not None:
                 megabytes.update(((have + len(block)) >> 20) - (have >> 20))
             have += len(block)
         if size is not None and have < size:
             raise _Again(f"the connection ended after {have} of {size} bytes")
-
-    def _write(self, block: bytes) -> None:
-        # An unbuffered write may take less than it is given.
-        rest = memoryview(block)
-        while rest:
-            rest = rest[self.file.write(rest) :]

@@ -8,9 +8,10 @@ from __future__ import annotations
 import csv
 import io
 import os
-import sys
 import unicodedata
+from collections import defaultdict
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
@@ -18,7 +19,7 @@ from PIL import Image, ImageOps
 
 from directcm.config import Config, Data, local
 from directcm.config.specs import LAYOUTS, TEACHERS
-from directcm.datasets import TRAIN, Item, check_classes, pictures, split
+from directcm.datasets import TRAIN, Item, check_classes, listed, pictures, split
 from directcm.errors import UserError
 
 DATA_SET = {
@@ -35,6 +36,7 @@ LAYOUT = {
 }
 MARK, NEEDS = LAYOUTS["folder"].mark, LAYOUTS["folder"].needs
 NEEDED = ("file_name", "text")
+OUTSIDE, MISSING, UNUSABLE, SMALL = range(4)
 
 
 @dataclass(frozen=True)
@@ -176,11 +178,6 @@ def _is_image_name(name: str) -> bool:
     return PurePosixPath(name).suffix.lower() in Image.registered_extensions()
 
 
-def _list(names: list[str], most: int = 5) -> str:
-    shown = ", ".join(repr(name) for name in names[:most])
-    return shown + (f" and {len(names) - most} more" if len(names) > most else "")
-
-
 def normal(name: str) -> str:
     """A file name's one spelling: "./a//b.png" is "a/b.png", accents are composed (NFC)."""
     return unicodedata.normalize("NFC", os.path.normpath(name)) if name else name
@@ -215,10 +212,9 @@ class _Folder:
 
     def _entries(self, folder: Path) -> dict[str, str]:
         if folder not in self.listed:
-            try:
+            names: list[str] = []
+            with suppress(OSError):
                 names = sorted(os.listdir(folder))
-            except OSError:
-                names = []
             self.listed[folder] = {unicodedata.normalize("NFC", name): name for name in names}
         return self.listed[folder]
 
@@ -267,68 +263,53 @@ def items(settings: Data) -> tuple[int, Iterator[Item]]:
         if known is not row:
             again.append(row.name if known.name == row.name else f"{row.name}, which is {known.name},")
     if again:
-        raise UserError(f"{folder / MARK}: {_list(again)} listed twice; one line per image")
+        raise UserError(f"{folder / MARK}: {listed(again)} listed twice; one line per image")
     return len(rows), _read(folder, rows, settings.resolution)
 
 
 def _read(folder: Path, rows: list[Row], side: int) -> Iterator[Item]:
     there = _Folder(folder)
-    missing, outside, small = [], [], []
-    unusable: dict[str, list[str]] = {}
+    # By what is said first: the first of them is the error, the others are notes.
+    problems: dict[tuple[int, str], list[str]] = defaultdict(list)
     for row in rows:
         if not _inside(row.name):
-            outside.append(row.name)
+            problems[OUTSIDE, "not inside the folder; use paths relative to it"].append(row.name)
             continue
         path = there.find(row.name)
         if path is None:
-            missing.append(row.name)
+            problems[MISSING, "not there; remove the line or add the file"].append(row.name)
             continue
         try:
             image = pictures.read(path, str(folder / row.name))
         except pictures.Unusable as why:
-            unusable.setdefault(str(why), []).append(row.name)
+            remedy = "" if ";" in str(why) else "; remove the line or replace the file"
+            problems[UNUSABLE, f"{why}{remedy}"].append(row.name)
             continue
         if min(image.size) < side:
-            small.append(f"{row.name} ({image.width}×{image.height})")
+            small = f"smaller than data.resolution = {side}; lower it or leave the image out"
+            problems[SMALL, small].append(f"{row.name} ({image.width}×{image.height})")
         else:
             yield Item(ImageOps.fit(image, (side, side), Image.Resampling.LANCZOS), row.text, row.label)
-    metadata = folder / MARK
-    problems = []
-    if outside:
-        problems.append((outside, f"{_list(outside)}: not inside the folder; use paths relative to it"))
-    if missing:
-        shown = ", ".join(there.why_missing(name) for name in missing[:5])
-        more = f" and {len(missing) - 5} more" if len(missing) > 5 else ""
-        problems.append((missing, f"{shown}{more}: not there; remove the line or add the file"))
-    for reason, names in unusable.items():
-        remedy = "" if ";" in reason else "; remove the line or replace the file"
-        problems.append((names, f"{_list(names)}: {reason}{remedy}"))
-    if small:
-        problems.append(
-            (small, f"{_list(small)}: smaller than data.resolution = {side}; lower it or leave the image out")
-        )
-    if problems:
-        for names, text in problems[1:]:
-            pictures.say(str(metadata), f"{len(names)} file(s), {text}")
-        names, text = problems[0]
-        raise UserError(f"{metadata}: {len(names)} file(s), {text}")
+    lines = [
+        f"{len(names)} file(s), {listed(names, there.why_missing if rank == MISSING else repr)}: {why}"
+        for (rank, why), names in sorted(problems.items(), key=lambda problem: problem[0][0])
+    ]
+    for line in lines[1:]:
+        pictures.say(str(folder / MARK), line)
+    if lines:
+        raise UserError(f"{folder / MARK}: {lines[0]}")
 
 
 def note_unlisted(settings: Data) -> None:
     """Say how many images lie in the folder that its table does not name: they are left out, which may not be meant."""
     folder = check(settings)
-    shown = pictures.RENAMED.get(str(folder), str(folder))
-    listed = {normal(row.name) for row in table(folder)}
+    named = {normal(row.name) for row in table(folder)}
     found = (
         os.path.relpath(os.path.join(top, name), folder)
         for top, _, names in os.walk(folder)
         for name in names
         if _is_image_name(name)
     )
-    left = sorted(name for name in found if normal(name) not in listed)
+    left = sorted(name for name in found if normal(name) not in named)
     if left:
-        print(
-            f"data: {shown}: {len(left)} image(s) that {MARK} does not list are left out: {_list(left)}",
-            file=sys.stderr,
-            flush=True,
-        )
+        pictures.say(str(folder), f"{len(left)} image(s) that {MARK} does not list are left out: {listed(left)}")

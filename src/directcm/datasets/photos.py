@@ -7,6 +7,7 @@ share no pixel, and a split keeps a tile together.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import product
 
 import numpy as np
 from PIL import Image
@@ -35,12 +36,9 @@ def _corners(settings: Data) -> Iterator[tuple[int, int, int, int]]:
     side = settings.resolution
     down, across = (size // (2 * side) for size in PHOTO_SIZE)
     offsets = [round(i * side / (CROPS_ACROSS - 1)) for i in range(CROPS_ACROSS)]
-    for photograph in range(len(PHOTOGRAPHS)):
-        for tile in range(down * across):
-            y, x = tile // across * 2 * side, tile % across * 2 * side
-            for dy in offsets:
-                for dx in offsets:
-                    yield photograph, photograph * down * across + tile, y + dy, x + dx
+    for photograph, tile, dy, dx in product(range(len(PHOTOGRAPHS)), range(down * across), offsets, offsets):
+        y, x = tile // across * 2 * side, tile % across * 2 * side
+        yield photograph, photograph * down * across + tile, y + dy, x + dx
 
 
 def groups(settings: Data) -> list[int]:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import sys
 import warnings
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -38,10 +37,6 @@ class Unusable(Exception):
     """Why a file is no picture that can be used: a phrase without the file's name."""
 
 
-class TooLarge(Unusable):
-    """A picture of more pixels than Pillow opens."""
-
-
 def read(path: Path, name: str) -> Image.Image:
     """The picture in a file, upright, 8-bit RGB; Unusable where it cannot be read or its numbers mean nothing certain.
 
@@ -59,9 +54,9 @@ def read(path: Path, name: str) -> Image.Image:
             raise
         except Image.DecompressionBombError:
             most = 2 * (Image.MAX_IMAGE_PIXELS or 0)
-            raise TooLarge(f"too large, it has more than {most:,} pixels") from None
+            raise Unusable(f"too large, it has more than {most:,} pixels") from None
         except MemoryError:
-            raise TooLarge("too large for this machine's memory") from None
+            raise Unusable("too large for this machine's memory") from None
         # A decoder's errors are an open set: struct.error, SyntaxError, zlib.error, IndexError, RuntimeError of a plugin …
         except Exception as error:
             raise Unusable(f"not a readable image ({_reason(error, path)})") from None
@@ -111,10 +106,8 @@ def say(name: str, text: str) -> None:
 def to_rgb(image: Image.Image, name: str = "image") -> Image.Image:
     """8-bit RGB of an open image of any mode; Unusable for one whose numbers mean nothing certain."""
     image.load()
-    if image.mode == "F":
-        return _grey(image, _unit, name)
-    if image.mode == "I" or image.mode.startswith("I;16"):
-        return _grey(image, _sixteen if image.mode == "I" else None, name)
+    if image.mode in ("F", "I") or image.mode.startswith("I;16"):
+        return _grey(image, name)
     if image.mode not in (*_PLAIN, *_WITH_ALPHA):
         raise Unusable(f"of mode {image.mode}, which is not converted; save it as RGB")
     if not image.has_transparency_data:
@@ -160,19 +153,21 @@ def _png_depth(image: Image.Image) -> int:
         return file.read(25)[24]
 
 
-def _grey(image: Image.Image, check: Callable[[np.ndarray], np.ndarray] | None, name: str) -> Image.Image:
+def _grey(image: Image.Image, name: str) -> Image.Image:
     """One deep channel as RGB; transparent values of a PNG become the background."""
     values = np.asarray(image)
-    if check is None:
-        bits = _tag(image, _BITS_PER_SAMPLE)
-        most = 2 ** min(bits or 16, 16) - 1
-        if most == 65535:
-            _not_eight(int(values.max()))
-            if 0 < values.max() < 4096:
-                say(name, f"is dark: its largest value is {int(values.max())}, white is 65535")
-        share = values.astype(np.float64) / most
+    if image.mode == "F":
+        share = _unit(values)
+    elif image.mode == "I":
+        share = _sixteen(values)
     else:
-        share = check(values)
+        most = 2 ** min(_tag(image, _BITS_PER_SAMPLE) or 16, 16) - 1
+        high = int(values.max())
+        if most == 65535:
+            _not_eight(high)
+            if 0 < high < 4096:
+                say(name, f"is dark: its largest value is {high}, white is 65535")
+        share = values.astype(np.float64) / most
     if _tag(image, _PHOTOMETRIC) == _WHITE_IS_ZERO and image.format == "TIFF":
         share = 1 - share
     # Half a step up: np.rint would send halves to even numbers.

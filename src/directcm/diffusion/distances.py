@@ -74,7 +74,11 @@ def lpips(device: torch.device | str, state: Mapping[str, Tensor] | None = None)
     This is the published LPIPS; the release of Song et al. (2303.01469) has another, with average pooling for max pooling.
     `state`: VGG-16's weights under torchvision's names, instead of those in the weights cache.
     """
-    network = lpips_network(_published() if state is None else state).to(device)
+    if state is None:
+        # Of this sha256, and runs no pickled code.
+        file = weights_file(specs.DISTANCES["lpips"].weights[0])
+        state = torch.load(file, map_location="cpu", weights_only=True)
+    network = lpips_network(state).to(device)
 
     def distance(a: Tensor, b: Tensor) -> Tensor:
         if a.shape[1] != 3:
@@ -122,8 +126,3 @@ def lpips_network(vgg: Mapping[str, Tensor]) -> Any:
         state[f"net.{name}"] = vgg[theirs].float()
     network.load_state_dict(state, strict=False, assign=True)
     return network.requires_grad_(False).eval()
-
-
-def _published() -> Mapping[str, Tensor]:
-    """VGG-16 from the weights cache, its sha256 checked; runs no pickled code."""
-    return torch.load(weights_file(specs.DISTANCES["lpips"].weights[0]), map_location="cpu", weights_only=True)

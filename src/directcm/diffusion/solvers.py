@@ -90,12 +90,18 @@ class EdmHeun(Solver):
         return torch.where(expand((inner == s).double(), x).bool(), there, end)
 
 
-SOLVERS: dict[str, type[Solver]] = {"ddim": Ddim, "euler": Euler, "heun": Heun, "edm_heun": EdmHeun}
+SOLVERS = {
+    "ddim": {"rank": 1, "title": "DDIM", "made_by": "Ddim"},
+    "euler": {"rank": 2, "title": "Euler", "made_by": "Euler"},
+    "heun": {"rank": 3, "title": "Heun", "made_by": "Heun"},
+    "edm_heun": {"rank": 4, "title": "Heun (EDM)", "made_by": "EdmHeun"},
+}
 
 
 def make_solver(name: str) -> Solver:
     """A solver by its name in the configuration."""
-    return SOLVERS[name]()
+    made: Solver = globals()[str(SOLVERS[name]["made_by"])]()
+    return made
 
 
 @dataclass

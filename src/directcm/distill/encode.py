@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
@@ -10,7 +11,7 @@ from torch import Tensor
 
 from directcm.config import Encode
 from directcm.diffusion.teachers import Conditioning, load_codec, loader
-from directcm.diffusion.teachers.codec import to_tensor
+from directcm.diffusion.teachers.codec import read_pixels
 from directcm.errors import UserError
 from directcm.runtime import rng
 from directcm.runtime.artifacts import Artifact, new_artifact, save_tensors, write_csv
@@ -19,6 +20,11 @@ from directcm.runtime.progress import Progress
 from directcm.runtime.sources import digest
 
 SHARD = 1024
+
+
+def cut(rows: range, size: int) -> list[range]:
+    """Consecutive parts of `size` rows, the last of them perhaps smaller."""
+    return [rows[i : i + size] for i in range(0, len(rows), size)]
 
 
 def make(
@@ -37,8 +43,6 @@ def make(
     `captions.csv`: caption, text; `images.csv`: id, caption, split; `captions-00000.safetensors` …: the conditioning, such as
     prompt_embeds and pooled, or label. A UserError where images of one caption have several labels and the teacher reads labels.
     """
-    from PIL import Image
-
     rows = data.csv("images.csv")
     texts = sorted({r["text"] for r in rows})
     index = {text: i for i, text in enumerate(texts)}
@@ -48,15 +52,16 @@ def make(
         labels.setdefault(r["text"], set()).add(r["label"])
     progress = Progress("encode: images", len(rows), "image")
 
-    def images(block: range) -> dict[str, Tensor]:
-        parts = []
-        for start in range(block.start, block.stop, settings.batch_size):
-            ids = range(start, min(start + settings.batch_size, block.stop))
-            pixels = to_tensor([Image.open(data.file(rows[i]["file_name"])) for i in ids])
-            draw = partial(rng.normal, seed, "posterior", ids) if settings.posterior == "sample" else None
-            parts.append(codec.encode(pixels, draw))
-            progress.update(len(ids))
-        return {"latents": torch.cat(parts)}
+    def images(ids: range) -> dict[str, Tensor]:
+        draw = partial(rng.normal, seed, "posterior", ids) if settings.posterior == "sample" else None
+        latents = codec.encode(read_pixels(data, [rows[i] for i in ids]), draw)
+        progress.update(len(ids))
+        return {"latents": latents}
+
+    def captions(part: range) -> dict[str, Tensor]:
+        some = [texts[i] for i in part]
+        # Images of one caption may have several labels: a codec that reads labels gets all of them, and refuses.
+        return codec.condition(some, [" or ".join(sorted(labels[text])) for text in some]).tensors
 
     key = {
         "code": digest("distill.encode", loader(teacher)),
@@ -66,36 +71,33 @@ def make(
         "seed": seed,
         "precision": precision,
     }
-    blocks = [range(i, min(i + SHARD, len(rows))) for i in range(0, len(rows), SHARD)]
-    latents = work(scratch / "images", key, blocks, images, lambda rows: progress.update(len(rows)))["latents"]
+
+    def work_on(
+        name: str,
+        count: int,
+        make: Callable[[range], dict[str, Tensor]],
+        found: Callable[[range], None] | None = None,
+    ) -> dict[str, Tensor]:
+        """What `make` gives for 0 … count − 1, batch by batch, in blocks that a stopped job need not make again."""
+
+        def block(rows: range) -> dict[str, Tensor]:
+            parts = [make(part) for part in cut(rows, settings.batch_size)]
+            return {k: torch.cat([part[k].cpu() for part in parts]) for k in parts[0]}
+
+        return work(scratch / name, key, cut(range(count), SHARD), block, found)
+
+    latents = work_on("images", len(rows), images, lambda done: progress.update(len(done)))["latents"]
     broken = torch.nonzero(~torch.isfinite(latents).flatten(1).all(1)).flatten().tolist()
     if broken:
         raise UserError(
             f"{data.folder / rows[broken[0]]['file_name']}: its latent is not finite; use evaluation.precision no or bf16"
         )
-
-    def captions(block: range) -> dict[str, Tensor]:
-        parts = []
-        for i in range(block.start, block.stop, settings.batch_size):
-            some = texts[i : min(i + settings.batch_size, block.stop)]
-            # Images of one caption may have several labels: a codec that reads labels gets all of them, and refuses.
-            parts.append(codec.condition(some, [" or ".join(sorted(labels[text])) for text in some]))
-        return {k: torch.cat([p.tensors[k].cpu() for p in parts]) for k in parts[0].tensors}
-
-    text_blocks = [range(i, min(i + SHARD, len(texts))) for i in range(0, len(texts), SHARD)]
-    table = work(scratch / "captions", key, text_blocks, captions)
-    with new_artifact(
-        out,
-        "latents",
-        settings={**settings.model_dump(), "seed": seed, "precision": precision},
-        inputs={"teacher": teacher, "data": data},
-    ) as art:
-        for n, block in enumerate(blocks):
-            save_tensors(art / f"latents-{n:05d}.safetensors", {"latents": latents[block.start : block.stop]})
-        for n, block in enumerate(text_blocks):
-            save_tensors(
-                art / f"captions-{n:05d}.safetensors", {k: v[block.start : block.stop] for k, v in table.items()}
-            )
+    table = work_on("captions", len(texts), captions)
+    about = {**settings.model_dump(), "seed": seed, "precision": precision}
+    with new_artifact(out, "latents", settings=about, inputs={"teacher": teacher, "data": data}) as art:
+        for name, tensors in (("latents", {"latents": latents}), ("captions", table)):
+            for n, parts in enumerate(zip(*(v.split(SHARD) for v in tensors.values()), strict=True)):
+                save_tensors(art / f"{name}-{n:05d}.safetensors", dict(zip(tensors, parts, strict=True)))
         write_csv(art / "captions.csv", [{"caption": i, "text": t} for i, t in enumerate(texts)], ["caption", "text"])
         write_csv(
             art / "images.csv",

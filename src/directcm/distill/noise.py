@@ -28,12 +28,8 @@ def make(samples: int, purpose: str, data: Artifact, latents: Artifact, seed: in
     order = rng.permutation(seed, prompts, len(train))
     chosen = [train[order[i % len(train)]] for i in range(samples)]
     shape = tuple(latents.counts["shape"])
-    with new_artifact(
-        out,
-        "noise",
-        settings={"samples": samples, "seed": seed, "purpose": purpose},
-        inputs={"data": data, "latents": latents},
-    ) as art:
+    about = {"samples": samples, "seed": seed, "purpose": purpose}
+    with new_artifact(out, "noise", settings=about, inputs={"data": data, "latents": latents}) as art:
         save_tensors(art / "noise.safetensors", {"noise": rng.normal(seed, draw, range(samples), shape)})
         write_csv(
             art / "prompts.csv",

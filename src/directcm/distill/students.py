@@ -12,7 +12,7 @@ from torch import Tensor
 
 from directcm.config import lora_rank
 from directcm.diffusion.processes import expand
-from directcm.diffusion.teachers import Conditioning, Teacher
+from directcm.diffusion.teachers import Conditioning, Teacher, frozen
 from directcm.errors import UserError
 from directcm.runtime import rng
 from directcm.runtime.artifacts import Artifact
@@ -209,8 +209,9 @@ def save(unet: Any, adapter: str, folder: Path) -> None:
 
     The second if all weights were trained, or if diffusers cannot load the LoRA, which is then merged.
     """
-    if lora_rank(adapter) is None or not _reads_lora(unet):
-        whole = unet if lora_rank(adapter) is None else merged(unet)
+    full = lora_rank(adapter) is None
+    if full or not _reads_lora(unet):
+        whole = unet if full else merged(unet)
         whole.save_pretrained(folder / "unet", safe_serialization=True)
         return
     from diffusers import StableDiffusionXLPipeline
@@ -239,24 +240,16 @@ def load(teacher: Teacher, student: Artifact, step: int | None = None) -> Studen
         if step not in about["snapshots"]:
             raise UserError(f"{student.folder}: has no snapshot of step {step}; train it again with this snapshot")
     start = teacher.start
-    whole = [name for name in student.checksums if name.startswith(f"{folder}unet/")]
-    if whole:
-        for name in whole:
-            student.file(name)
-        unet = type(start.network).from_pretrained(
-            student.folder / folder / "unet",
-            torch_dtype=start.network.dtype,
-            use_safetensors=True,
-            local_files_only=True,
+    if student.files(f"{folder}unet/"):
+        kind = start.network.dtype
+        return Student(start.twin(frozen(type(start.network), student.folder / folder / "unet", teacher.device, kind)))
+    unet = share(start.network)
+    state = load_file(student.file(f"{folder}pytorch_lora_weights.safetensors"))
+    unet.load_lora_adapter(state, prefix="unet")
+    loaded = sum("lora_" in name for name in unet.state_dict())
+    if loaded != len(state):
+        raise UserError(
+            f"{student.folder}: {loaded} of {len(state)} LoRA weights fit this teacher; it was distilled from another"
         )
-    else:
-        unet = share(start.network)
-        state = load_file(student.file(f"{folder}pytorch_lora_weights.safetensors"))
-        unet.load_lora_adapter(state, prefix="unet")
-        loaded = sum("lora_" in name for name in unet.state_dict())
-        if loaded != len(state):
-            raise UserError(
-                f"{student.folder}: {loaded} of {len(state)} LoRA weights fit this teacher; it was distilled from another"
-            )
-        fold(unet)
+    fold(unet)
     return Student(start.twin(unet.requires_grad_(False).eval().to(teacher.device)))

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +16,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from directcm.config import Ode, Targets
+from directcm.config import Errors, Ode, Targets
 from directcm.diffusion.processes import Process
 from directcm.diffusion.solvers import Count, Solved, Solver, make_solver, solve
 from directcm.diffusion.teachers import Teacher, load, loader
-from directcm.distill.encode import Latents
+from directcm.distill.encode import Latents, cut
 from directcm.errors import UserError
 from directcm.runtime import rng
 from directcm.runtime.artifacts import Artifact, new_artifact, save_tensors
@@ -38,16 +37,15 @@ class Starts:
     """
 
     def __init__(self, latents: Latents, process: Process, intervals: int, seed: int) -> None:
-        self.latents, self.process, self.seed = latents, process, seed
+        self.latents, self.process, self.intervals, self.seed = latents, process, intervals, seed
         self.grid = process.grid(intervals)
-        self.intervals = intervals
 
     def ids(self, index: Sequence[int]) -> Tensor:
         """Image ids (B,) of pool indices."""
-        n = len(self.latents.train)
-        low, high = min(index), max(index) + 1
-        stream = rng.stream(self.seed, "start_image", low, high - low, n)
-        return torch.tensor([self.latents.train[stream[j - low]] for j in index])
+        train = self.latents.train
+        low = min(index)
+        stream = rng.stream(self.seed, "start_image", low, max(index) + 1 - low, len(train))
+        return torch.tensor([train[stream[j - low]] for j in index])
 
     def grid_index(self, index: Sequence[int]) -> Tensor:
         """Indices into the grid (B,): 0 is pure noise, N − 1 the last time above the end."""
@@ -122,18 +120,12 @@ def follow(
     return ids[which], k, states[k, which], Solved(states[-1, which], states[k + 1, which], Count(made, made))
 
 
-@dataclass(frozen=True)
-class Shard:
-    """The start points that one job solves, in blocks; a stopped job resumes after its last whole block."""
-
-    blocks: list[range]
-    label: str
-
-
 def solve_starts(
     kind: str,
     starts: Any,
-    shard: Shard,
+    sizes: Targets | Errors,
+    shard: int,
+    total: int | None,
     ode: Ode,
     model: Teacher,
     batch_size: int,
@@ -144,27 +136,28 @@ def solve_starts(
 ) -> None:
     """Solve the ODE from a shard of start points; write `<kind>.safetensors`: index, id, time (B,), endpoint (B, c, h, w).
 
-    Targets also have x_next (B, c, h, w), the state one grid time after the start, and for start points on trajectories x itself.
+    `sizes` says how many start points are in a shard and in a block; a stopped job resumes after its last whole block. There are
+    `total` of them in all (None: infinitely many). Targets also have x_next (B, c, h, w), the state one grid time after the start, and for start points on trajectories x itself.
     `starts(index)` gives (image ids, grid indices, x), `starts.latents` the conditioning by image id. `key` holds everything else
     that the result depends on: it is the artefact's settings and, with code and inputs, the key of unfinished work.
     """
-    if not shard.blocks:
-        raise UserError(f"{kind}: {shard.label} is beyond the last; there are fewer start points")
+    blocks = blocks_of(shard, sizes.shard, sizes.block, total)
+    if not blocks:
+        raise UserError(f"{kind}: shard {shard} is beyond the last; there are fewer start points")
     method, intervals = make_solver(ode.solver), ode.N
     grid = model.process.grid(intervals)
-    whole_trajectories = isinstance(starts, OnTrajectories)
 
     def steps_of(rows: range) -> int:
-        if whole_trajectories:
+        if isinstance(starts, OnTrajectories):
             return intervals * len(set(starts.trajectories(rows)))
         return int((intervals - starts.grid_index(list(rows))).sum())
 
-    progress = Progress(f"{kind}: {shard.label}", sum(map(steps_of, shard.blocks)), "ODE step")
+    progress = Progress(f"{kind}: shard {shard}", sum(map(steps_of, blocks)), "ODE step")
 
     def block(rows: range) -> dict[str, Tensor]:
         begun = time.perf_counter()
         found: dict[str, Tensor] = {}
-        if whole_trajectories:
+        if isinstance(starts, OnTrajectories):
             ids, k, found["x"], solved = follow(starts, method, rows, model, ode.w, batch_size, progress.update)
         else:
             ids, k, x = starts(list(rows))
@@ -173,10 +166,10 @@ def solve_starts(
             )
         if kind == "targets":
             found["x_next"] = solved.first
-        if not bool(torch.isfinite(solved.ends).all()):
-            bad = int(torch.nonzero(~torch.isfinite(solved.ends).flatten(1).all(1))[0])
+        broken = torch.nonzero(~torch.isfinite(solved.ends).flatten(1).all(1)).flatten().tolist()
+        if broken:
             raise UserError(
-                f"{kind}: start point {rows[bad]} ends in a number that is not finite; use precision no or bf16"
+                f"{kind}: start point {rows[broken[0]]} ends in a number that is not finite; use precision no or bf16"
             )
         return {
             "index": torch.tensor(list(rows)),
@@ -188,22 +181,18 @@ def solve_starts(
             "seconds": torch.tensor([time.perf_counter() - begun], dtype=torch.float64),
         }
 
-    settings = {**key, **ode.axes(), "batch_size": batch_size}
+    settings = {**key, **ode.axes(), "block": sizes.block, "batch_size": batch_size}
     whole = {
         **settings,
         "code": digest(type(starts).__module__.removeprefix("directcm."), loader(inputs["teacher"])),
         **{name: item.fingerprint for name, item in inputs.items()},
     }
-    done = work(scratch, whole, shard.blocks, block, lambda rows: progress.update(steps_of(rows)))
-    forwards = done.pop("forwards").sum(0).tolist()
+    done = work(scratch, whole, blocks, block, lambda rows: progress.update(steps_of(rows)))
+    made, minimum = done.pop("forwards").sum(0).tolist()
     seconds = float(done.pop("seconds").sum())
     with new_artifact(out, kind, settings=settings, inputs=inputs) as art:
         save_tensors(art / f"{kind}.safetensors", done)
-        art.counts = {
-            kind: len(done["index"]),
-            "teacher_forwards": forwards[0],
-            "teacher_forwards_minimum": forwards[1],
-        }
+        art.counts = {kind: len(done["index"]), "teacher_forwards": made, "teacher_forwards_minimum": minimum}
         # Only the solving, summed over blocks whichever attempt solved them: the targets' part of a student's cost.
         art.provenance["solving_seconds"] = round(seconds, 3)
     clear(scratch)
@@ -211,8 +200,8 @@ def solve_starts(
 
 def blocks_of(shard: int, size: int, block: int, total: int | None = None) -> list[range]:
     """The blocks of shard `shard`, with `size` start points a shard and `total` in all (None: infinitely many)."""
-    stop = (shard + 1) * size if total is None else min((shard + 1) * size, total)
-    return [range(b, min(b + block, stop)) for b in range(shard * size, stop, block)]
+    stop = (shard + 1) * size
+    return cut(range(shard * size, stop if total is None else min(stop, total)), block)
 
 
 def make(
@@ -235,11 +224,13 @@ def make(
     solve_starts(
         "targets",
         STARTS[start_points](Latents(latents), model.process, ode.N, seed),
-        Shard(blocks_of(shard, settings.shard, settings.block), f"shard {shard}"),
+        settings,
+        shard,
+        None,
         ode,
         model,
         settings.batch_size,
-        {"block": settings.block, "seed": seed, "precision": precision, **other},
+        {"seed": seed, "precision": precision, **other},
         {"teacher": teacher, "latents": latents},
         scratch,
         out,
@@ -257,8 +248,8 @@ def join(shards: Sequence[Artifact], kind: str = "targets", count: int | None = 
     parts = [s.tensors(f"{kind}.safetensors") for s in shards]
     joined = {k: torch.cat([p[k] for p in parts]) for k in parts[0]}
     order = torch.argsort(joined["index"])
-    joined = {k: v[order][:count] for k, v in joined.items()}
     want = len(order) if count is None else count
+    joined = {k: v[order][:want] for k, v in joined.items()}
     if not torch.equal(joined["index"], torch.arange(want)):
         raise UserError(
             f"{first.folder.parent}: the shards hold {len(order)} rows, not the first {want} that are needed; run the missing shards"

@@ -23,7 +23,7 @@ from directcm.distill.targets import STARTS, Starts, join
 from directcm.errors import UserError
 from directcm.runtime import pace, rng
 from directcm.runtime.artifacts import Artifact, new_artifact, read_json, write_csv, write_json
-from directcm.runtime.loop import CURVE, Job, constant, fit, make_accelerator
+from directcm.runtime.loop import CURVE, Job, constant, fit, make_accelerator, put
 from directcm.runtime.pace import Pace
 from directcm.runtime.sources import digest
 
@@ -59,13 +59,12 @@ def make(
     unet = student.teacher.network
     assert unet is not None
     data = Latents(latents)
-    start_points = method.TARGETS or "forward"
-    pooled = declared()[run.method].pool
+    declaration = declared()[run.method]
+    start_points, pooled = method.TARGETS or "forward", declaration.pool
     images = Starts(data, frozen.process, run.N, seed if pooled else run.seed)
     starts = STARTS[start_points](data, frozen.process, run.N, seed)
-    solved = None
-    stored = declared()[run.method].stored
-    if method.TARGETS or (stored and targets):
+    solved: dict[str, Tensor] = {}
+    if method.TARGETS or (declaration.stored and targets):
         if not targets:
             raise UserError(f"train: {run.method} needs --targets, the solved endpoints of its start points")
         solved = join(targets, count=pool)
@@ -77,18 +76,19 @@ def make(
             raise UserError(
                 f"{targets[0].folder}: solved by another teacher or on other latents; delete it and run again"
             )
-    distance = distances.make(run.loss, settings.huber_c, device)
+    # The teacher's steps are read, not made.
+    stored = declaration.stored and bool(solved)
     hparams = {**getattr(method, "SETTINGS", {}), **(hparams or {})}
-    for module in unet.modules():
-        if isinstance(module, torch.nn.Dropout):
-            module.p = float(hparams.get("dropout", 0))
+    dropouts = [module for module in unet.modules() if isinstance(module, torch.nn.Dropout)]
+    for module in dropouts:
+        module.p = float(hparams.get("dropout", 0))
     decay = getattr(method, "decay", None)
     ema_target = students.Student(student.teacher.twin(students.share(unet))) if decay else None
     context = methods.Context(
-        frozen if method.TEACHER and not (stored and solved is not None) else None,
+        frozen if method.TEACHER and not stored else None,
         make_solver(run.solver),
         run.w,
-        distance,
+        distances.make(run.loss, settings.huber_c, device),
         run.N,
         hparams,
         ema_target,
@@ -99,21 +99,19 @@ def make(
         for one in filter(None, (student, ema_target)):
             one.changed()
 
-    drops = any(isinstance(m, torch.nn.Dropout) and m.p > 0 for m in unet.modules())
-
     def loss(step: int, rows: np.ndarray) -> Tensor:
         index = rng.stream(run.seed, "train_order", int(rows[0]), len(rows), pool)
         ids, x0, eps = images.pairs((index if pooled else rows).tolist())
         k = starts.grid_index(index.tolist())
         cond = data.conditioning(ids).to(device)
-        rows_solved = None if solved is None else {n: v[torch.from_numpy(index)] for n, v in solved.items()}
+        known = {name: v[torch.from_numpy(index)] for name, v in solved.items()}
+        cond_x = cond
         if start_points == "trajectory":
-            assert rows_solved is not None
-            x, cond_x = rows_solved["x"], data.conditioning(rows_solved["id"]).to(device)
+            x, cond_x = known["x"], data.conditioning(known["id"]).to(device)
+        elif start_points == "prior":
+            x = frozen.process.prior(eps)
         else:
-            process = frozen.process
-            x = process.prior(eps) if start_points == "prior" else process.diffuse(x0, eps, starts.grid[k])
-            cond_x = cond
+            x = frozen.process.diffuse(x0, eps, starts.grid[k])
         draws = rng.generator(run.seed, "method_draws", step).random((run.batch_size, 2))
         u, v = torch.from_numpy(draws[rows - step * run.batch_size]).to(device).unbind(1)
         k = k.to(device)
@@ -122,7 +120,7 @@ def make(
             grid[k],
             grid[k + 1],
             cond_x,
-            rows_solved["endpoint"].to(device) if rows_solved is not None and method.TARGETS else None,
+            known["endpoint"].to(device) if method.TARGETS else None,
             x0.to(device),
             eps.to(device),
             cond,
@@ -130,9 +128,9 @@ def make(
             v,
             step,
             run.steps,
-            rows_solved["x_next"].to(device) if rows_solved is not None and stored else None,
+            known["x_next"].to(device) if stored else None,
         )
-        if drops:
+        if any(module.p > 0 for module in dropouts):
             rng.seed_torch(run.seed, "dropout", step, accelerator.process_index)
         return method.loss(student, batch, context)
 
@@ -152,6 +150,8 @@ def make(
 
     chosen = _pace(settings, share, attempt if device.startswith("cuda") else None, scratch, accelerator)
     checkpoint(unet, chosen.gradient_checkpointing)
+    # The name that manifests have for them.
+    named = {"own": hparams} if hparams else {}
     key = {
         "code": digest("distill.training", loader(teacher), f"distill.methods.{run.method}"),
         "run": run.axes(),
@@ -160,11 +160,10 @@ def make(
         "teacher": teacher.fingerprint,
         "latents": latents.fingerprint,
         "targets": [t.fingerprint for t in targets],
-        **({"own": hparams} if hparams else {}),
+        **named,
     }
-    stages = []
-    if ready := getattr(method, "ready", None):
-        stages = [ready(k, run.steps, run.N) for k in range(1, run.N + 1)]
+    ready = getattr(method, "ready", None)
+    stages = [ready(k, run.steps, run.N) for k in range(1, run.N + 1)] if ready else []
     kept = sorted({*snapshots, *stages} - {0, run.steps})
     fitted = fit(
         Job(
@@ -191,39 +190,28 @@ def make(
     )
     if not accelerator.is_main_process:
         return
-    parameters = dict(unet.named_parameters())
-    _put(parameters, fitted.ema_eval)
+    put({"unet": unet}, fitted.ema_eval)
     inputs = {"teacher": teacher, "latents": latents} | {f"targets_{i}": t for i, t in enumerate(targets)}
-    with new_artifact(
-        out,
-        "student",
-        settings={
-            "run": run.axes(),
-            **settings.model_dump(mode="json"),
-            "seed": seed,
-            "snapshots": snapshots,
-            **({"own": hparams} if hparams else {}),
-        },
-        inputs=inputs,
-    ) as art:
+    about = {"run": run.axes(), **settings.model_dump(mode="json"), "seed": seed, "snapshots": snapshots, **named}
+    with new_artifact(out, "student", settings=about, inputs=inputs) as art:
         students.save(unet, run.adapter, art.path)
         for step, weights in fitted.snapshots.items():
-            _put(parameters, weights)
+            put({"unet": unet}, weights)
             students.save(unet, run.adapter, art.path / students.snapshot_folder(step))
         write_csv(art / "curve.csv", fitted.curve, CURVE)
-        sizes = sum(p.numel() for p in trained)
+        trainable = sum(p.numel() for p in trained)
         drawn = run.steps * run.batch_size
         forwards = _forwards(method, context, frozen, run, [*snapshots, run.steps])
         write_json(
             art / "student.json",
-            {"run": run.axes(), "trainable_parameters": sizes, "snapshots": kept, "forwards": forwards},
+            {"run": run.axes(), "trainable_parameters": trainable, "snapshots": kept, "forwards": forwards},
         )
         last = forwards[str(run.steps)]
-        made = 0 if stored and solved is not None else last["teacher"]
+        made = 0 if stored else last["teacher"]
         art.counts = {
             "pairs_drawn": drawn,
             "distinct_pairs": min(drawn, pool) if pooled else drawn,
-            "trainable_parameters": sizes,
+            "trainable_parameters": trainable,
             "student_forwards": last["student"],
             # Solver steps read from stored targets were counted by `targets`. As a cost of the method they are in `student.json`.
             "teacher_forwards": made,
@@ -245,28 +233,21 @@ def _pace(settings: Train, share: int, attempt: Callable[[Pace], None] | None, s
     """How the step uses this card; measured once for a training, so that what is resumed goes on in the same way."""
     from accelerate.utils import broadcast_object_list
 
-    kept = scratch / "pace.json"
-    asked = [share, settings.gradient_checkpointing, settings.micro_batch]
+    again, rows = settings.gradient_checkpointing, settings.micro_batch
     if attempt is None:
-        return pace.choose(share, settings.gradient_checkpointing, settings.micro_batch, None)
+        return pace.choose(share, again, rows, None)
+    kept = scratch / "pace.json"
     card = [torch.cuda.get_device_name(), torch.cuda.get_device_properties(0).total_memory]
+    about = {"rows": share, "gradient_checkpointing": again, "micro_batch": rows, "card": card}
     found = read_json(kept) if kept.is_file() else {}
-    if found.get("asked") != [*asked, *card]:
-        chosen = pace.choose(*asked, partial(pace.measured, attempt))
-        found = {"asked": [*asked, *card], "pace": chosen}
+    if found.get("about") != about:
+        found = {"about": about, "pace": pace.choose(share, again, rows, partial(pace.measured, attempt))}
     # One for all: the first process's.
-    found = broadcast_object_list([found])[0]
+    (found,) = broadcast_object_list([found])
     if accelerator.is_main_process:
         scratch.mkdir(parents=True, exist_ok=True)
         write_json(kept, found)
     return Pace(*found["pace"])
-
-
-@torch.no_grad()
-def _put(parameters: Mapping[str, Tensor], weights: Mapping[str, Tensor]) -> None:
-    """Copy weights, under the loop's names, into the parameters."""
-    for name, value in weights.items():
-        parameters[name.removeprefix("unet.")].copy_(value)
 
 
 def _forwards(
@@ -297,8 +278,5 @@ def _forwards(
 
 def _free(ema_target: students.Student, unet: Any) -> dict[str, Tensor]:
     """The EMA target's weights, without gradients, under the names of the trained weights that they follow."""
-    twin = ema_target.teacher.network
-    twin.requires_grad_(False)
-    twin.train()
-    weights = dict(twin.named_parameters())
+    weights = dict(ema_target.teacher.network.requires_grad_(False).train().named_parameters())
     return {f"unet.{name}": weights[name] for name, p in unet.named_parameters() if p.requires_grad}

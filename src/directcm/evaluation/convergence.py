@@ -34,7 +34,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -135,7 +135,7 @@ def draw(teacher: Gaussian | Mixture, count: int, seed: int, purpose: str) -> Ca
     return lambda t: teacher.process.diffuse(x0, eps, t.expand(count))
 
 
-def walk(teacher: Teacher, solver: Solver, x: Tensor, times: Tensor) -> Tensor:
+def walk(teacher: Teacher, solver: Solver, x: Tensor, times: Iterable[Tensor]) -> Tensor:
     """x (n, d) after solver steps through the times (k,)."""
     for t, s in itertools.pairwise(times):
         x = solver.step(teacher, x, t.expand(len(x)), s.expand(len(x)), None, 1.0)
@@ -145,6 +145,11 @@ def walk(teacher: Teacher, solver: Solver, x: Tensor, times: Tensor) -> Tensor:
 def rms(a: Tensor, b: Tensor) -> float:
     """√E‖a − b‖² over rows (n, d)."""
     return float((a - b).square().sum(1).mean().sqrt())
+
+
+def shared(intervals: int) -> list[int]:
+    """The grid indices of the start times that all grids share."""
+    return [round(share * intervals) for share in SHARES]
 
 
 def slope(sizes: Sequence[float], values: Sequence[float], level: float = 0.95) -> tuple[float, float, float]:
@@ -193,21 +198,22 @@ class Table:
         return torch.from_numpy(np.stack([part.ev(y[:, 0], y[:, 1]) for part in self.parts], 1))
 
 
-def distilled(teacher: Teacher, solver: Solver, intervals: int, fit: Callable[[Tensor, Map], Map]) -> list[Map]:
-    """The students at the times of a grid, (N + 1,), each minimising CM's loss against the frozen student at the next time.
+def backwards(process: Process, intervals: int, fit: Callable[[Tensor, Tensor, Map], Map]) -> list[Map]:
+    """The students at the times of a grid, (N + 1,), made from its end upwards.
 
-    `fit(t, target)` returns the student at time t (), fitted to `target`, a map from x_t to f(x̂_s, s).
+    `fit(t, s, later)` returns the student at time t () from the frozen one at the next time s ().
     """
-    grid = teacher.process.grid(intervals)
     students: list[Map] = [lambda x: x]
-    for s, t in itertools.pairwise(grid.flip(0)):
-        later = students[-1]
-
-        def target(x: Tensor, t: Tensor = t, s: Tensor = s, later: Map = later) -> Tensor:
-            return later(solver.step(teacher, x, t.expand(len(x)), s.expand(len(x)), None, 1.0))
-
-        students.append(fit(t, target))
+    for s, t in itertools.pairwise(process.grid(intervals).flip(0)):
+        students.append(fit(t, s, students[-1]))
     return students[::-1]
+
+
+def distilled(teacher: Teacher, solver: Solver, intervals: int, fit: Callable[[Tensor, Map], Map]) -> list[Map]:
+    """The students (`backwards`) that minimise CM's loss; `fit(t, target)` fits one to a map from x_t to f(x̂_s, s)."""
+    return backwards(
+        teacher.process, intervals, lambda t, s, later: fit(t, lambda x: later(walk(teacher, solver, x, (t, s))))
+    )
 
 
 # ----------------------------------------------------------------- x₀ given x_t
@@ -253,16 +259,16 @@ def median(y: Tensor, weights: Tensor, steps: int = 30) -> Tensor:
 
 def trained(teacher: ExactMixture, intervals: int, nodes: int, side: int, norm: bool) -> list[Map]:
     """As `distilled`, for CT's loss on a mixture: the squared one or the norm."""
-    grid = teacher.process.grid(intervals)
-    students: list[Map] = [lambda x: x]
-    for s, t in itertools.pairwise(grid.flip(0)):
+
+    def fit(t: Tensor, s: Tensor, later: Map) -> Map:
         table = Table(teacher, t, nodes)
         many = len(table.x)
         x0, weights = posterior(teacher, table.x, t.expand(many), side)
         y = neighbours(teacher.process, table.x, x0, t.expand(many), s.expand(many))
-        ends = students[-1](y.flatten(0, 1)).reshape(y.shape)
-        students.append(table.fit(median(ends, weights) if norm else (weights[..., None] * ends).sum(1)))
-    return students[::-1]
+        ends = later(y.flatten(0, 1)).reshape(y.shape)
+        return table.fit(median(ends, weights) if norm else (weights[..., None] * ends).sum(1))
+
+    return backwards(teacher.process, intervals, fit)
 
 
 # ----------------------------------------------------------------- one fixed student
@@ -344,12 +350,10 @@ def gaps(student: Fixed, x: Tensor, t: Tensor, s: Tensor) -> dict[str, Tensor]:
 # ----------------------------------------------------------------- the three parts
 
 
-def _row(
-    part: str, teacher: str, process: str, solver: str, quantity: str, N: int, grid: Tensor, value: float, n: int
-) -> Row:
+def _row(part: str, teacher: str, process: str, solver: str, quantity: str, grid: Tensor, value: float, n: int) -> Row:
     """A row; dt is the longest step of the grid, as in the theorem."""
     dt = float((grid[:-1] - grid[1:]).max())
-    fields = (part, teacher, process, solver, quantity, N, dt, value, n)
+    fields = (part, teacher, process, solver, quantity, len(grid) - 1, dt, value, n)
     return dict(zip(COLUMNS, fields, strict=True))
 
 
@@ -367,7 +371,7 @@ def of_solvers(process: Process, name: str, sizes: Sequence[int], points: int, s
     for solver, N in itertools.product(SOLVERS, sizes):
         grid = process.grid(N)
         error = rms(walk(teacher, make_solver(solver), x, grid), goal)
-        yield _row("solver", "gaussian", name, solver, ENDPOINT, N, grid, error, points)
+        yield _row("solver", "gaussian", name, solver, ENDPOINT, grid, error, points)
 
 
 def of_cm_gaussian(process: Process, name: str, sizes: Sequence[int], points: int, seed: int) -> Iterator[Row]:
@@ -382,14 +386,15 @@ def of_cm_gaussian(process: Process, name: str, sizes: Sequence[int], points: in
     for solver, N in itertools.product(SOLVERS, sizes):
         grid, method = process.grid(N), make_solver(solver)
         students = distilled(teacher, method, N, fit)
-        errors, same = [], []
-        for k in (round(share * N) for share in SHARES):
+        found, ends, steps = [], [], []
+        for k in shared(N):
             x = test(grid[k])
-            found = students[k](x)
-            errors.append(rms(found, teacher.flow(x, grid[k].expand(points), grid[-1].expand(points))))
-            same.append(rms(found, walk(teacher, method, x, grid[k:])))
-        yield _row("cm", "gaussian", name, solver, ERROR, N, grid, max(errors), points)
-        yield _row("cm", "gaussian", name, solver, SAME, N, grid, max(same), points)
+            found.append(students[k](x))
+            ends.append(teacher.flow(x, grid[k].expand(points), grid[-1].expand(points)))
+            steps.append(walk(teacher, method, x, grid[k:]))
+        for quantity, goals in ((ERROR, ends), (SAME, steps)):
+            error = max(map(rms, found, goals))
+            yield _row("cm", "gaussian", name, solver, quantity, grid, error, points)
 
 
 def of_mixture(
@@ -399,37 +404,30 @@ def of_mixture(
     teacher = mixture(process)
     test = draw(teacher, points, seed, "convergence test")
     finest = process.grid(REFINED * max(sizes))
-    tests = [test(finest[round(share * (len(finest) - 1))]) for share in SHARES]
-    heun = make_solver("heun")
-    truth = [walk(teacher, heun, x, finest[round(q * (len(finest) - 1)) :]) for x, q in zip(tests, SHARES, strict=True)]
+    starts = shared(len(finest) - 1)
+    tests = [test(finest[k]) for k in starts]
+
+    def solved(solver: str, grid: Tensor, at: list[int]) -> list[Tensor]:
+        return [walk(teacher, make_solver(solver), x, grid[k:]) for k, x in zip(at, tests, strict=True)]
 
     def fit(t: Tensor, target: Map) -> Map:
         table = Table(teacher, t, NODES)
         return table.fit(target(table.x))
 
+    truth = solved("heun", finest, starts)
     for N in sizes:
-        grid = process.grid(N)
-        at = [round(share * N) for share in SHARES]
-
-        def ends(students: list[Map], at: list[int] = at) -> list[Tensor]:
-            return [students[k](x) for k, x in zip(at, tests, strict=True)]
-
-        def row(
-            part: str, name: str, quantity: str, a: list[Tensor], b: list[Tensor], N: int = N, grid: Tensor = grid
-        ) -> Row:
-            return _row(part, "mixture", "karras", name, quantity, N, grid, max(map(rms, a, b)), points)
-
-        cd = {}
-        for solver in ("euler", "heun"):
-            method = make_solver(solver)
-            cd[solver] = ends(distilled(teacher, method, N, fit))
-            yield row("cm", solver, ERROR, cd[solver], truth)
-            whole = [walk(teacher, method, x, grid[k:]) for k, x in zip(at, tests, strict=True)]
-            yield row("cm", solver, SAME, cd[solver], whole)
-        for name, nodes, side in ((CT, CT_NODES, SMOOTH), (CT_NORM, MEDIAN_NODES, KINKED)):
-            found = ends(trained(teacher, N, nodes, side, name == CT_NORM))
-            yield row("ct", name, ERROR, found, truth)
-            yield row("ct", name, APART, found, cd["euler"])
+        grid, at = process.grid(N), shared(N)
+        found = {
+            **{solver: distilled(teacher, make_solver(solver), N, fit) for solver in ("euler", "heun")},
+            CT: trained(teacher, N, CT_NODES, SMOOTH, norm=False),
+            CT_NORM: trained(teacher, N, MEDIAN_NODES, KINKED, norm=True),
+        }
+        ends = {name: [maps[k](x) for k, x in zip(at, tests, strict=True)] for name, maps in found.items()}
+        for name, mine in ends.items():
+            ct = name in CT_PREDICTED
+            part, quantity, other = ("ct", APART, ends["euler"]) if ct else ("cm", SAME, solved(name, grid, at))
+            for what, theirs in ((ERROR, truth), (quantity, other)):
+                yield _row(part, "mixture", "karras", name, what, grid, max(map(rms, mine, theirs)), points)
         done()
 
 
@@ -438,8 +436,7 @@ def of_gap(process: Process, sizes: Sequence[int], points: int, seed: int) -> It
     teacher = mixture(process)
     student, test = Fixed(teacher, seed), draw(teacher, points, seed, "convergence gap")
     for N in sizes:
-        grid = process.grid(N)
-        at = [round(share * N) for share in SHARES]
+        grid, at = process.grid(N), shared(N)
         x = torch.cat([test(grid[k]) for k in at])
         t, s = (torch.cat([grid[k + more].expand(points) for k in at]) for more in (0, 1))
         found = gaps(student, x, t, s)
@@ -448,7 +445,7 @@ def of_gap(process: Process, sizes: Sequence[int], points: int, seed: int) -> It
             ct, cd = found[name]
             values[quantity] = (ct - cd).norm() / cd.norm()
         for quantity, value in values.items():
-            yield _row("gap", "mixture", "karras", "ddim", quantity, N, grid, float(value), len(x))
+            yield _row("gap", "mixture", "karras", "ddim", quantity, grid, float(value), len(x))
 
 
 # The predicted slopes; those of solvers and of CM are minus the solver's order.
@@ -462,7 +459,7 @@ def predicted(row: Row) -> float | None:
         return CT_PREDICTED[row["solver"]]
     # With K = 1000 steps the error has a floor.
     if row["quantity"] in (ENDPOINT, ERROR) and row["process"] != "vp_1000":
-        return -float(SOLVERS[row["solver"]].order)
+        return -float(make_solver(row["solver"]).order)
     return PREDICTED.get(row["quantity"])
 
 

@@ -12,6 +12,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -25,6 +26,7 @@ from directcm.diffusion.teachers import Conditioning, Teacher, load, load_codec
 from directcm.distill import students
 from directcm.distill.encode import Latents
 from directcm.errors import UserError
+from directcm.evaluation.common import check_finite, check_teacher
 from directcm.runtime import rng
 from directcm.runtime.artifacts import Artifact, new_artifact, save_tensors, write_csv, write_json
 from directcm.runtime.progress import Progress
@@ -198,8 +200,10 @@ def evaluations(settings: Editing, process: Process, intervals: int, side: int) 
     return len(indices), sum(intervals - index for index in indices)
 
 
-def summary(squares: Tensor) -> dict[str, float]:
+def summary(squares: Tensor | None) -> dict[str, float | None]:
     """The root of the mean over images of mean squares (n,), and its standard error by the delta method."""
+    if squares is None:
+        return {"rmse": None, "se": None}
     rmse = float(squares.mean().sqrt())
     se = float(squares.std()) / math.sqrt(len(squares)) / (2 * rmse) if rmse and len(squares) > 1 else 0.0
     return {"rmse": rmse, "se": se}
@@ -222,9 +226,8 @@ def _of_student(who: students.Student, grid: Tensor, batch_size: int) -> Flow:
     def flow(x: Tensor, index: int, cond: Conditioning) -> Tensor:
         parts = []
         for rows in torch.arange(len(x)).split(batch_size):
-            here = x[rows].float().to(device)
             t = grid[index].to(device).expand(len(rows))
-            parts.append(who(here, t, cond.rows(rows).to(device)).float().cpu())
+            parts.append(who(x[rows].float().to(device), t, cond.rows(rows).to(device)).float().cpu())
         return torch.cat(parts)
 
     return flow
@@ -288,8 +291,7 @@ def make(
             raise UserError(
                 f"{student.folder}: {run.method} knows pure noise alone, no image under less of it; it cannot edit"
             )
-        if student.manifest["inputs"]["teacher"] != teacher.fingerprint:
-            raise UserError(f"{student.folder}: distilled from another teacher; train it again")
+        check_teacher(student, teacher)
         if run.ode != ode:
             raise UserError(f"{student.folder}: trained on another ODE ({run.solver}, N = {run.N}, w = {run.w})")
         if reference is None:
@@ -309,22 +311,23 @@ def make(
     todo = listed(settings, process, intervals, y)
     calls = sum(len(one.indices) for one in todo) + settings.points
     progress = Progress("edit", n * calls, "image")
-    tensors, numbers, rows = {"truth": y, "id": ids}, [], []
+    tensors = {"truth": y, "id": ids}
+    numbers: list[dict[str, Any]] = []
+    rows: list[dict[str, Any]] = []
 
     def counted(x: Tensor, index: int, cond: Conditioning) -> Tensor:
         ends = flow(x, index, cond)
         progress.update(len(x))
         return ends
 
-    def note(
-        name: str, level: float, steps: int, known: float | None, mine: Tensor | None, raw: Tensor, plain: Tensor
-    ) -> None:
-        error = {"rmse": None, "se": None} if mine is None else summary(mine)
-        both = {"input": summary(raw), "mean": summary(plain)}
-        numbers.append({"edit": name, "level": level, "steps": steps, "n": n, "known_error": known, **error, **both})
+    def note(name: str, level: float, steps: int, known: float | None, *squares: Tensor | None) -> None:
+        """Record an edit: mean squares (n,) of its result (None: not compared), of its input and of the mean image."""
+        mine, raw, plain = map(summary, squares)
+        about = {"edit": name, "level": level, "steps": steps, "n": n, "known_error": known}
+        numbers.append({**about, **mine, "input": raw, "mean": plain})
         for i, image in enumerate(ids.tolist()):
-            values = (None if mine is None else float(mine[i]), float(raw[i]), float(plain[i]))
-            rows.append({"image": image, "edit": name, **dict(zip(COLUMNS[2:], values, strict=True))})
+            values = [None if each is None else float(each[i]) for each in squares]
+            rows.append(dict(zip(COLUMNS, (image, name, *values), strict=True)))
 
     for one in todo:
 
@@ -351,26 +354,14 @@ def make(
     path = torch.stack([counted(process.prior(z.float()), 0, cond) for z in way], 1)
     truth = path if reference is None else reference.tensors("edits.safetensors")[INTERPOLATION]
     fade = torch.stack([(1 - s) * truth[:, 0] + s * truth[:, -1] for s in shares], 1)
-    between = slice(1, -1)
-
-    def apart(x: Tensor) -> Tensor:
-        return ((x.double() - truth[:, between].double()) ** 2).flatten(1).mean(1)
-
-    level = float(noise_level(process, grid[:1]))
-    mine = None if reference is None else apart(path[:, between])
-    note(
-        INTERPOLATION,
-        level,
-        1,
-        ends_off,
-        mine,
-        apart(fade[:, between]),
-        apart(mean[:, None].expand_as(truth[:, between])),
-    )
+    between = truth[:, 1:-1].double()
+    others = (fade[:, 1:-1], mean[:, None].expand_as(between))
+    mine, *squares = (((x.double() - between) ** 2).flatten(1).mean(1) for x in (path[:, 1:-1], *others))
+    compared = None if reference is None else mine
+    note(INTERPOLATION, float(noise_level(process, grid[:1])), 1, ends_off, compared, *squares)
     tensors |= {INTERPOLATION: path.float()}
     for name, made in tensors.items():
-        if not bool(torch.isfinite(made).all()):
-            raise UserError(f"edit: {name} is not finite; use evaluation.precision no or bf16")
+        check_finite(made, f"edit: {name}")
     with new_artifact(out, "edits", settings={**public, "run": run and run.axes()}, inputs=inputs) as art:
         save_tensors(art / "edits.safetensors", tensors)
         write_json(art / "edits.json", numbers)

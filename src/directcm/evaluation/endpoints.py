@@ -16,36 +16,32 @@ from directcm.config import Errors, Ode
 from directcm.diffusion.processes import Process
 from directcm.diffusion.teachers import load
 from directcm.distill.encode import Latents
-from directcm.distill.targets import Shard, blocks_of, solve_starts
+from directcm.distill.targets import Starts, solve_starts
 from directcm.errors import UserError
 from directcm.runtime import rng
 from directcm.runtime.artifacts import Artifact
 
 
-class ErrorStarts:
+class ErrorStarts(Starts):
     """Start point j = point·times + time; all times of a point have the same image and noise."""
 
     def __init__(self, latents: Latents, process: Process, intervals: int, times: int, points: int, seed: int) -> None:
+        super().__init__(latents, process, intervals, seed)
         if intervals % times:
             raise UserError(f"errors.times = {times} does not divide N = {intervals}")
-        self.latents, self.process, self.seed, self.times = latents, process, seed, times
-        self.grid = process.grid(intervals)
-        self.stride = intervals // times
+        self.times = times
         held = latents.held_out
         order = rng.permutation(seed, "error_image", len(held))
         self.images = [held[order[p % len(held)]] for p in range(points)]
 
     def grid_index(self, index: Sequence[int]) -> Tensor:
-        """Indices into the grid (B,): time 0 is pure noise."""
-        return torch.tensor([j % self.times * self.stride for j in index])
+        return torch.tensor([j % self.times * (self.intervals // self.times) for j in index])
 
-    def __call__(self, index: Sequence[int]) -> tuple[Tensor, Tensor, Tensor]:
-        """(image ids (B,), grid indices (B,), x = α x₀ + σ ε (B, c, h, w))."""
+    def pairs(self, index: Sequence[int]) -> tuple[Tensor, Tensor, Tensor]:
         points = [j // self.times for j in index]
-        ids, k = torch.tensor([self.images[p] for p in points]), self.grid_index(index)
+        ids = torch.tensor([self.images[p] for p in points])
         x0 = self.latents.latents(ids)
-        eps = rng.normal(self.seed, "error_noise", points, x0.shape[1:])
-        return ids, k, self.process.diffuse(x0, eps, self.grid[k])
+        return ids, x0, rng.normal(self.seed, "error_noise", points, x0.shape[1:])
 
 
 def make(
@@ -64,22 +60,7 @@ def make(
     """Solve one shard's endpoints: start points shard·size … of times × points in all."""
     model = load(teacher, device, precision)
     starts = ErrorStarts(Latents(latents), model.process, ode.N, settings.times, settings.points, seed)
+    key = settings.model_dump(include={"times", "points"}) | {"seed": seed, "precision": precision}
+    inputs = {"teacher": teacher, "latents": latents}
     total = settings.times * settings.points
-    solve_starts(
-        "endpoints",
-        starts,
-        Shard(blocks_of(shard, settings.shard, settings.block, total), f"shard {shard}"),
-        ode,
-        model,
-        batch_size,
-        {
-            "block": settings.block,
-            "times": settings.times,
-            "points": settings.points,
-            "seed": seed,
-            "precision": precision,
-        },
-        {"teacher": teacher, "latents": latents},
-        scratch,
-        out,
-    )
+    solve_starts("endpoints", starts, settings, shard, total, ode, model, batch_size, key, inputs, scratch, out)

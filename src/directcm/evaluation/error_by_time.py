@@ -18,11 +18,13 @@ from directcm.distill import students
 from directcm.distill.encode import Latents
 from directcm.distill.targets import join
 from directcm.errors import UserError
+from directcm.evaluation.common import batches, check_finite, check_teacher, numbered
 from directcm.evaluation.endpoints import ErrorStarts
 from directcm.runtime.artifacts import Artifact, new_artifact, write_csv
 from directcm.runtime.progress import Progress
 
 COLUMNS = ["time", "space", "student", "solver", "total", "cross", "n"]
+POINTS = ["point", "time", "space", "student", "solver", "total"]
 
 
 def split(f: Tensor, end: Tensor, refined: Tensor) -> Tensor:
@@ -54,8 +56,7 @@ def make(
             raise UserError(f"{shard.folder}: solved from other start points or under another guidance; run it again")
     if Ode.of(endpoints[0].settings, f"{endpoints[0].folder}: its settings") != run.ode:
         raise UserError(f"{endpoints[0].folder}: not this student's ODE ({run.solver}, N = {run.N})")
-    if student.manifest["inputs"]["teacher"] != teacher.fingerprint:
-        raise UserError(f"{student.folder}: distilled from another teacher; train it again")
+    check_teacher(student, teacher)
     total = settings.times * settings.points
     ends, fine = join(endpoints, "endpoints", total), join(refined, "endpoints", total)
     model = load(teacher, device, precision)
@@ -64,46 +65,39 @@ def make(
     who = students.load(model, student)
     codec = load_codec(teacher, device, precision)
     progress = Progress("error_by_time", total, "start point")
-    latent: list[Tensor] = []
-    pixel: list[Tensor] = []
+    errors: dict[str, list[Tensor]] = {"latent": [], "pixel": []} if codec.latent else {"pixel": []}
     with torch.no_grad():
-        for start in range(0, total, batch_size):
-            index = list(range(start, min(start + batch_size, total)))
-            ids, k, x = starts(index)
-            if not torch.equal(starts.grid[k], ends["time"][index]) or not torch.equal(
-                starts.grid[k], fine["time"][index]
-            ):
+        for some in batches(range(total), batch_size):
+            part = slice(some.start, some.stop)
+            ids, k, x = starts(some)
+            t = starts.grid[k]
+            if any(not torch.equal(t, solved["time"][part]) for solved in (ends, fine)):
                 raise UserError(f"{refined[0].folder}: its start times are not those of {endpoints[0].folder}")
-            cond = pool.conditioning(ids).to(device)
-            f = who(x.to(device), starts.grid[k].to(device), cond).float().cpu()
-            three = (f, ends["endpoint"][index], fine["endpoint"][index])
+            f = who(x.to(device), t.to(device), pool.conditioning(ids).to(device)).float().cpu()
+            three = [f, ends["endpoint"][part], fine["endpoint"][part]]
             if codec.latent:
-                latent.append(split(*three))
-            pixel.append(split(*(codec.decode(z).cpu() if codec.latent else z for z in three)))
-            progress.update(len(index))
-    times = [float(t) for t in ends["time"]]
-    spaces = {name: torch.cat(parts) for name, parts in (("latent", latent), ("pixel", pixel)) if parts}
+                errors["latent"].append(split(*three))
+                three = [codec.decode(z).cpu() for z in three]
+            errors["pixel"].append(split(*three))
+            progress.update(len(some))
+    # All start times of a point lie side by side, from pure noise on.
+    times = ends["time"][: settings.times].tolist()
     rows, points = [], []
-    for space, values in spaces.items():
-        if not bool(torch.isfinite(values).all()):
-            raise UserError(
-                f"error_by_time: a {space} error of {student.folder} is not finite; use evaluation.precision no or bf16"
-            )
-        for t in sorted(set(times), reverse=True):
-            here = values[[i for i, time in enumerate(times) if time == t]]
-            a, b, c = here.mean(0).tolist()
-            rows.append(
-                {"time": t, "space": space, "student": a, "solver": b, "total": c, "cross": c - a - b, "n": len(here)}
-            )
-        for i, (t, three_) in enumerate(zip(times, values.tolist(), strict=True)):
-            point = {"point": i // settings.times, "time": t, "space": space}
-            points.append(point | dict(zip(("student", "solver", "total"), three_, strict=True)))
+    for space, parts in errors.items():
+        values = torch.cat(parts)
+        check_finite(values, f"error_by_time: a {space} error of {student.folder}")
+        for i, time in enumerate(times):
+            here = values[i :: settings.times].contiguous()
+            to_own, own_to_fine, to_fine = here.mean(0).tolist()
+            fields = (time, space, to_own, own_to_fine, to_fine, to_fine - to_own - own_to_fine, len(here))
+            rows.append(dict(zip(COLUMNS, fields, strict=True)))
+        for i, three_ in enumerate(values.tolist()):
+            point, place = divmod(i, settings.times)
+            points.append(dict(zip(POINTS, (point, times[place], space, *three_), strict=True)))
     inputs = {"student": student, "teacher": teacher, "latents": latents}
-    inputs |= {f"endpoints_{i}": a for i, a in enumerate(endpoints)} | {
-        f"refined_{i}": a for i, a in enumerate(refined)
-    }
+    inputs |= numbered("endpoints", endpoints) | numbered("refined", refined)
     public = {"run": run.axes(), **settings.model_dump(mode="json"), "seed": seed, "precision": precision}
     with new_artifact(out, "errors", settings=public, inputs=inputs) as art:
         write_csv(art / "errors.csv", rows, COLUMNS)
-        write_csv(art / "per_point.csv", points, ["point", "time", "space", "student", "solver", "total"])
+        write_csv(art / "per_point.csv", points, POINTS)
         art.counts = {"start_points": total, "student_forwards": total}

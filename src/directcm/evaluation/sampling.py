@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable, Mapping, Sequence
+import itertools
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -21,6 +22,7 @@ from directcm.distill import students
 from directcm.distill.encode import Latents
 from directcm.distill.students import Student
 from directcm.errors import UserError
+from directcm.evaluation.common import batches, check_finite, check_teacher
 from directcm.runtime import rng
 from directcm.runtime.artifacts import Artifact, new_artifact, new_collection, save_tensors
 from directcm.runtime.blocks import block_ranges, clear, work
@@ -28,6 +30,8 @@ from directcm.runtime.progress import Progress
 from directcm.runtime.sources import digest
 from directcm.runtime.times import step_indices
 
+# What samples depend on, of the configuration's block "evaluation".
+DRAWN = {"block", "batch_size", "precision"}
 # (process, x at times t, the student's prediction `end`, t, s) → x at times s.
 Jump = Callable[[Process, Tensor, Tensor, Tensor, Tensor], Tensor]
 
@@ -35,20 +39,6 @@ Jump = Callable[[Process, Tensor, Tensor, Tensor, Tensor], Tensor]
 def set_name(step: int, sampling_steps: int) -> str:
     """The name of a set of samples in its run's collections: optimiser step and number of sampling steps."""
     return f"step~{step},sampling_steps~{sampling_steps}"
-
-
-def sample_student(
-    student: Student,
-    noise: Tensor,
-    cond: Conditioning,
-    intervals: int,
-    steps: int,
-    seed: int,
-    rows: range,
-    jump: Jump | None = None,
-) -> Tensor:
-    """Latents (B, …) after `steps` student steps from noise (B, …), at evenly spaced times (`step_indices`)."""
-    return sample_at(student, noise, cond, intervals, step_indices(intervals, steps), seed, rows, jump=jump)
 
 
 @torch.no_grad()
@@ -65,7 +55,7 @@ def sample_at(
 ) -> Tensor:
     """Latents (B, …) after student steps from noise (B, …) at these grid indices, ascending from 0.
 
-    Between two steps the method's `jump`, or else fresh noise, keyed by purpose, row, number of steps and step, not by the times.
+    Between two steps: the method's `jump`, or else fresh noise, keyed by purpose, row, number of steps and step, not by the times.
     """
     device = student.teacher.device
     process = student.process
@@ -127,101 +117,95 @@ class Evaluated:
     def initial(self) -> Tensor:
         return self.noise.tensors("noise.safetensors")["noise"]
 
-    def key(self, ode: Ode) -> dict[str, Any]:
-        """The settings that all samples depend on."""
-        return {
-            "block": self.settings.block,
-            "batch_size": self.settings.batch_size,
-            "precision": self.settings.precision,
-            "ode": ode.axes(),
-            "seed": self.seed,
-        }
+    def settings_for(self, ode: Ode, **more: Any) -> dict[str, Any]:
+        """The settings that all samples depend on, and more."""
+        return {**self.settings.model_dump(include=DRAWN), "ode": ode.axes(), "seed": self.seed, **more}
 
     def inputs(self) -> dict[str, Artifact]:
         return {"teacher": self.teacher, "latents": self.latents, "noise": self.noise}
 
+    def draw(
+        self,
+        student: Student,
+        intervals: int,
+        indices: Sequence[int],
+        rows: range,
+        purpose: str = "step_noise",
+        jump: Jump | None = None,
+    ) -> Iterator[tuple[range, Tensor]]:
+        """Each batch of these rows, and a student's latents of it (B, …) on the CPU; see `sample_at`."""
+        for some in batches(rows, self.settings.batch_size):
+            here = torch.tensor(some)
+            cond = self.pool.conditioning(self.ids[here]).to(self.device)
+            noise = self.initial[here]
+            made = sample_at(student, noise, cond, intervals, indices, self.seed, some, purpose, jump)
+            yield some, made.float().cpu()
 
-def _finish(
+
+def _write(
     what: Evaluated,
     name: str,
     blocks: list[range],
-    key: Mapping[str, Any],
+    settings: Mapping[str, Any],
     inputs: Mapping[str, Artifact],
     make_block: Callable[[range], dict[str, Tensor]],
-    found: Callable[[range], None],
+    progress: Progress,
+    per_row: int,
+    counts: Sequence[str],
     scratch: Path,
     out: Path,
-    counts: Callable[[int, int], dict[str, int]],
     *code: str,
 ) -> None:
-    """Compute the blocks, decode, and write the samples artefact; `code`: further modules that the blocks depend on."""
-    whole = {
-        **key,
+    """Compute the blocks, decode, and write the samples artefact.
+
+    A block has latents (B, …) and forwards (1, len(counts)). `progress` counts `per_row` a row, here for blocks that were there.
+    `code`: further modules that a block depends on.
+    """
+    key = {
+        **settings,
         "code": digest("evaluation.sampling", loader(what.teacher), *code),
         **{k: v.fingerprint for k, v in inputs.items()},
     }
 
     def block(rows: range) -> dict[str, Tensor]:
         made = make_block(rows)
-        if not bool(torch.isfinite(made["latents"]).all()):
-            bad = int(torch.nonzero(~torch.isfinite(made["latents"]).flatten(1).all(1))[0])
-            raise UserError(f"sample: row {rows[bad]} is not finite; use evaluation.precision no or bf16")
-        return {**made, "rows": torch.tensor(list(rows))}
+        for row, latent in zip(rows, made["latents"], strict=True):
+            check_finite(latent, f"sample: row {row}")
+        return {**made, "rows": torch.tensor(rows)}
 
-    done = work(scratch, whole, blocks, block, found)
+    done = work(scratch, key, blocks, block, lambda rows: progress.update(len(rows) * per_row))
     forwards = done.pop("forwards").sum(0).tolist()
-    rows_here = sum(len(b) for b in blocks)
-    with new_artifact(out, "samples", settings=key, inputs=inputs) as art:
+    with new_artifact(out, "samples", settings=settings, inputs=inputs) as art:
         save_tensors(art / "latents.safetensors", done)
-        drawn = Progress(f"{name}, decoding", rows_here, "image")
-        first = blocks[0].start
-        for rows in blocks:
-            # Block by block: which rows share a batch must not depend on the number of shards.
-            for start in range(rows.start, rows.stop, what.settings.batch_size):
-                some = range(start, min(start + what.settings.batch_size, rows.stop))
-                latents = done["latents"][some.start - first : some.stop - first]
-                for row, image in zip(some, to_images(what.codec.decode(latents)), strict=True):
-                    image.save(art / f"images/{row:05d}.png")
-                drawn.update(len(some))
-        art.counts = {"samples": rows_here, **counts(*forwards)}
+        drawn = Progress(f"sample: {name}, decoding", len(done["rows"]), "image")
+        # Block by block: which rows share a batch must not depend on the number of shards.
+        for some in itertools.chain(*(batches(rows, what.settings.batch_size) for rows in blocks)):
+            latents = done["latents"][some.start - blocks[0].start : some.stop - blocks[0].start]
+            for row, image in zip(some, to_images(what.codec.decode(latents)), strict=True):
+                image.save(art / f"images/{row:05d}.png")
+            drawn.update(len(some))
+        art.counts = {"samples": len(done["rows"]), **dict(zip(counts, forwards, strict=True))}
 
 
 def sample_teacher(what: Evaluated, ode: Ode, shard: int, shards: int, scratch: Path, out: Path) -> None:
     """The teacher's samples with `ode`: an artefact with latents.safetensors (latents, rows) and images/<row>.png."""
     blocks = block_ranges(len(what.initial), what.settings.block, shard, shards)
-    progress = Progress("sample: teacher", sum(len(b) for b in blocks) * ode.N, "ODE step")
+    progress = Progress("sample: teacher", sum(map(len, blocks)) * ode.N, "ODE step")
+    solver, size = make_solver(ode.solver), what.settings.batch_size
 
     def block(rows: range) -> dict[str, Tensor]:
-        index = torch.tensor(list(rows))
-        x = what.model.process.prior(what.initial[index])
-        solved = solve(
-            what.model,
-            make_solver(ode.solver),
-            x,
-            torch.zeros(len(x), dtype=torch.long),
-            ode.N,
-            what.pool.conditioning(what.ids[index]),
-            ode.w,
-            what.settings.batch_size,
-            progress.update,
-        )
+        index = torch.tensor(rows)
+        x, cond = what.model.process.prior(what.initial[index]), what.pool.conditioning(what.ids[index])
+        starts = torch.zeros(len(x), dtype=torch.long)
+        solved = solve(what.model, solver, x, starts, ode.N, cond, ode.w, size, progress.update)
         return {
             "latents": solved.ends.cpu(),
             "forwards": torch.tensor([[solved.forwards.made, solved.forwards.minimum]]),
         }
 
-    _finish(
-        what,
-        "sample: teacher",
-        blocks,
-        {**what.key(ode), "step": None, "steps": None},
-        what.inputs(),
-        block,
-        lambda rows: progress.update(len(rows) * ode.N),
-        scratch,
-        out,
-        lambda made, minimum: {"teacher_forwards": made, "teacher_forwards_minimum": minimum},
-    )
+    settings = what.settings_for(ode, step=None, steps=None)
+    counts = ("teacher_forwards", "teacher_forwards_minimum")
+    _write(what, "teacher", blocks, settings, what.inputs(), block, progress, ode.N, counts, scratch, out)
     clear(scratch)
 
 
@@ -237,19 +221,18 @@ def sample_students(
 
     If the method has `ready` (progressive distillation), the student for k sampling steps is taken from that training step.
     """
-    if student.manifest["inputs"]["teacher"] != what.teacher.fingerprint:
-        raise UserError(f"{student.folder}: distilled from another teacher; train it again")
+    check_teacher(student, what.teacher)
     if len(set(sets)) != len(sets):
         raise UserError("sample: a set is named twice; name each optimiser step and number of sampling steps once")
     if any(steps > ode.N for _, steps in sets):
         raise UserError(f"sample: more sampling steps than the N = {ode.N} intervals of the grid that they lie on")
     blocks = block_ranges(len(what.initial), what.settings.block, 0, 1)
-    rows_all = len(what.initial)
-    progress = Progress("sample: student", rows_all * len(sets), "sample")
+    progress = Progress("sample: student", len(what.initial) * len(sets), "sample")
     inputs = {**what.inputs(), "student": student}
     run = student.run
     # Imported by name, so that samples depend on the code of their own method alone.
-    method = importlib.import_module(f"directcm.distill.methods.{run.method}")
+    code = f"distill.methods.{run.method}"
+    method = importlib.import_module(f"directcm.{code}")
     jump, ready = (getattr(method, name, None) for name in ("jump", "ready"))
     for step, steps in sets:
         at = min(step, ready(steps, run.steps, run.N)) if ready else step
@@ -259,28 +242,14 @@ def sample_students(
 
         def block(rows: range, who: Student = who, steps: int = steps) -> dict[str, Tensor]:
             parts = []
-            for start in range(rows.start, rows.stop, what.settings.batch_size):
-                some = range(start, min(start + what.settings.batch_size, rows.stop))
-                here = torch.tensor(list(some))
-                cond = what.pool.conditioning(what.ids[here]).to(what.device)
-                made = sample_student(who, what.initial[here], cond, ode.N, steps, what.seed, some, jump)
-                parts.append(made.float().cpu())
+            for some, latents in what.draw(who, ode.N, step_indices(ode.N, steps), rows, jump=jump):
+                parts.append(latents)
                 progress.update(len(some))
-            return {"latents": torch.cat(parts), "forwards": torch.tensor([[len(rows) * steps, len(rows) * steps]])}
+            return {"latents": torch.cat(parts), "forwards": torch.tensor([[len(rows) * steps]])}
 
         name = set_name(step, steps)
-        _finish(
-            what,
-            f"sample: {name}",
-            blocks,
-            {**what.key(ode), "step": step, "steps": steps},
-            inputs,
-            block,
-            lambda rows: progress.update(len(rows)),
-            scratch / name,
-            out / name,
-            lambda made, minimum: {"student_forwards": made},
-            f"distill.methods.{run.method}",
-        )
+        settings = what.settings_for(ode, step=step, steps=steps)
+        where = (scratch / name, out / name)
+        _write(what, name, blocks, settings, inputs, block, progress, 1, ["student_forwards"], *where, code)
     new_collection(out, "samples", [set_name(*one) for one in sets], settings={}, inputs=inputs)
     clear(scratch)

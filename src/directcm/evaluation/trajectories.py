@@ -23,13 +23,9 @@ def choose(grid_index: list[int], intervals: int, count: int) -> list[int]:
 
     `grid_index`: the grid indices of the pool's first points. Spans without a point are left out.
     """
-    chosen = []
-    for span in range(count):
-        low, high = span * intervals // count, (span + 1) * intervals // count
-        found = next((j for j, k in enumerate(grid_index) if low <= k < high), None)
-        if found is not None:
-            chosen.append(found)
-    return chosen
+    spans = [range(span * intervals // count, (span + 1) * intervals // count) for span in range(count)]
+    firsts = (next((j for j, k in enumerate(grid_index) if k in span), None) for span in spans)
+    return [j for j in firsts if j is not None]
 
 
 def make(
@@ -63,8 +59,7 @@ def make(
         for step in range(int(k.min()), intervals):
             rows = torch.nonzero(k <= step).flatten()
             here = states[rows, step].to(model.device)
-            t = grid[step].expand(len(rows))
-            s = grid[step + 1].expand(len(rows))
+            t, s = (grid[at].expand(len(rows)) for at in (step, step + 1))
             after = method.step(model, here, t, s, cond.rows(rows).to(model.device), ode.w)
             states[rows, step + 1] = after.float().cpu()
     seen = model.process.input_scale(grid).cpu()

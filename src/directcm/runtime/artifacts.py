@@ -15,12 +15,13 @@ import json
 import os
 import platform
 import re
+import secrets
 import shutil
-import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -61,7 +62,8 @@ def sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _sync(path: Path) -> None:
+def sync(path: Path) -> None:
+    """Have a file's bytes, or a folder's names, on the disk."""
     fd = os.open(path, os.O_RDONLY)
     try:
         os.fsync(fd)
@@ -73,23 +75,16 @@ def write_bytes(path: str | Path, data: bytes) -> None:
     """Write a file atomically: a temporary name in the same folder, flushed, then renamed."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    fd, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
     try:
-        with os.fdopen(fd, "wb") as file:
+        with open(temporary, "xb") as file:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
-        os.chmod(name, 0o666 & ~_umask())
-        os.replace(name, path)
+        os.replace(temporary, path)
     except BaseException:
-        Path(name).unlink(missing_ok=True)
+        temporary.unlink(missing_ok=True)
         raise
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
 
 
 def write_text(path: str | Path, text: str) -> None:
@@ -107,15 +102,21 @@ def write_json(path: str | Path, value: Any) -> None:
     write_text(path, dumps(value))
 
 
-def read_json(path: str | Path) -> Any:
-    """Read JSON; a missing or malformed file is a UserError naming it."""
-    path = Path(path)
+@contextmanager
+def _reading(path: str | Path, what: str, *damage: type[Exception]) -> Iterator[None]:
+    """While the block reads a file: that it is missing, or not `what`, is a UserError naming it. `damage`: errors that say so."""
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        yield
     except FileNotFoundError:
         raise UserError(f"{path}: no such file; run the step that makes it") from None
-    except (ValueError, RecursionError, OSError) as error:
-        raise UserError(f"{path}: not valid JSON ({error}); delete it and run again") from None
+    except damage as error:
+        raise UserError(f"{path}: not {what} ({error}); delete it and run again") from None
+
+
+def read_json(path: str | Path) -> Any:
+    """Read JSON; a missing or malformed file is a UserError naming it."""
+    with _reading(path, "valid JSON", OSError, ValueError, RecursionError):
+        return json.loads(Path(path).read_text(encoding="utf-8"))
 
 
 def write_csv(path: str | Path, rows: list[dict[str, Any]], columns: list[str]) -> None:
@@ -131,27 +132,19 @@ def write_csv(path: str | Path, rows: list[dict[str, Any]], columns: list[str]) 
 
 
 def read_csv(path: str | Path) -> list[dict[str, str]]:
-    """Read CSV rows as dictionaries of text."""
-    path = Path(path)
-    try:
-        with open(path, newline="", encoding="utf-8") as file:
-            return list(csv.DictReader(file))
-    except FileNotFoundError:
-        raise UserError(f"{path}: no such file; run the step that makes it") from None
-    except (csv.Error, UnicodeDecodeError, OSError) as error:
-        raise UserError(f"{path}: not a readable CSV file ({error}); delete it and run again") from None
+    """Read CSV rows as dictionaries of text; a missing or malformed file is a UserError naming it."""
+    with (
+        _reading(path, "a readable CSV file", OSError, csv.Error, UnicodeDecodeError),
+        open(path, newline="", encoding="utf-8") as file,
+    ):
+        return list(csv.DictReader(file))
 
 
-def save_tensors(
-    path: str | Path, tensors: Mapping[str, torch.Tensor], metadata: Mapping[str, str] | None = None
-) -> None:
+def save_tensors(path: str | Path, tensors: Mapping[str, torch.Tensor]) -> None:
     """Write tensors to one safetensors file atomically."""
     from safetensors.torch import save
 
-    write_bytes(
-        path,
-        save({k: v.detach().cpu().contiguous() for k, v in tensors.items()}, dict(metadata or {"format": "pt"})),
-    )
+    write_bytes(path, save({k: v.detach().cpu().contiguous() for k, v in tensors.items()}, {"format": "pt"}))
 
 
 def load_tensors(path: str | Path) -> dict[str, torch.Tensor]:
@@ -159,12 +152,8 @@ def load_tensors(path: str | Path) -> dict[str, torch.Tensor]:
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
-    try:
+    with _reading(path, "a readable safetensors file", OSError, SafetensorError):
         return load_file(str(path))
-    except FileNotFoundError:
-        raise UserError(f"{path}: no such file; run the step that makes it") from None
-    except (SafetensorError, OSError) as error:
-        raise UserError(f"{path}: not a readable safetensors file ({error}); delete it and run again") from None
 
 
 def load_arrays(path: str | Path) -> dict[str, np.ndarray]:
@@ -172,22 +161,18 @@ def load_arrays(path: str | Path) -> dict[str, np.ndarray]:
     from safetensors import SafetensorError
     from safetensors.numpy import load_file
 
-    try:
+    # AttributeError: a dtype that numpy has not.
+    with _reading(path, "a readable safetensors file", OSError, SafetensorError, AttributeError):
         return load_file(str(path))
-    except FileNotFoundError:
-        raise UserError(f"{path}: no such file; run the step that makes it") from None
-    except (SafetensorError, OSError, AttributeError) as error:
-        # AttributeError: a dtype that numpy has not.
-        raise UserError(f"{path}: not a readable safetensors file ({error}); delete it and run again") from None
 
 
+@dataclass(eq=False)
 class Artifact:
     """A checked artefact folder, as `open_artifact` returns it."""
 
-    def __init__(self, folder: Path, manifest: dict[str, Any]) -> None:
-        self.folder = folder
-        self.manifest = manifest
-        self._checked: set[str] = set()
+    folder: Path
+    manifest: dict[str, Any]
+    _checked: set[str] = field(default_factory=set)
 
     @property
     def kind(self) -> str:
@@ -235,10 +220,16 @@ class Artifact:
             self._checked.add(name)
         return path
 
+    def files(self, prefix: str = "") -> list[str]:
+        """The names of all files whose names begin so, each checked."""
+        names = [name for name in self.checksums if name.startswith(prefix)]
+        for name in names:
+            self.file(name)
+        return names
+
     def verify(self) -> Artifact:
         """Check every file; returns self."""
-        for name in self.checksums:
-            self.file(name)
+        self.files()
         return self
 
     def json(self, name: str) -> Any:
@@ -265,9 +256,9 @@ def open_artifact(path: str | Path, kind: str) -> Artifact:
     manifest = read_json(folder / MANIFEST)
     if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
         raise UserError(f"{folder / MANIFEST}: not a manifest of format {FORMAT}; delete the folder and run again")
-    for field, what in (("settings", dict), ("inputs", dict), ("counts", dict), ("checksums_sha256", str)):
-        if not isinstance(manifest.get(field), what):
-            raise UserError(f"{folder / MANIFEST}: has no {field}; delete the folder and run again")
+    for key, what in (("settings", dict), ("inputs", dict), ("counts", dict), ("checksums_sha256", str)):
+        if not isinstance(manifest.get(key), what):
+            raise UserError(f"{folder / MANIFEST}: has no {key}; delete the folder and run again")
     if manifest.get("kind") != kind:
         raise UserError(f"{folder / MANIFEST}: is a {manifest.get('kind')!r}, expected a {kind!r}")
     if not (folder / CHECKSUMS).is_file() or sha256(folder / CHECKSUMS) != manifest.get("checksums_sha256"):
@@ -275,13 +266,13 @@ def open_artifact(path: str | Path, kind: str) -> Artifact:
     return Artifact(folder, manifest)
 
 
+@dataclass
 class Writer:
-    """A folder being made, as `new_artifact` yields it: write files under `path`, set `counts`."""
+    """A folder being made, as `new_artifact` yields it: write files under `path`, set `counts` and `provenance`."""
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self.counts: dict[str, Any] = {}
-        self.provenance: dict[str, Any] = {}
+    path: Path
+    counts: dict[str, Any] = field(default_factory=dict)
+    provenance: dict[str, Any] = field(default_factory=dict)
 
     def __truediv__(self, name: str) -> Path:
         target = self.path / name
@@ -314,36 +305,45 @@ def new_artifact(
     try:
         yield writer
         names = sorted(p.relative_to(temporary).as_posix() for p in temporary.rglob("*") if p.is_file())
-        rows = [
-            {"path": n, "size": (temporary / n).stat().st_size, "sha256": sha256(temporary / n)}
-            for n in names
-            if n not in _UNCOVERED
-        ]
-        write_csv(temporary / CHECKSUMS, rows, ["path", "size", "sha256"])
-        write_json(
-            temporary / MANIFEST,
-            {
-                "format": FORMAT,
-                "kind": kind,
-                "files": len(rows),
-                "bytes": sum(row["size"] for row in rows),
-                "checksums_sha256": sha256(temporary / CHECKSUMS),
-                "settings": dict(settings),
-                "inputs": {name: item.fingerprint for name, item in (inputs or {}).items()},
-                "counts": writer.counts,
-            },
-        )
-        write_json(
-            temporary / PROVENANCE,
-            {**provenance(), "seconds": round(time.time() - _STARTED, 3), **writer.provenance},
-        )
+        covered = [name for name in names if name not in _UNCOVERED]
+        _seal(temporary, kind, covered, settings, inputs, writer.counts, writer.provenance)
         # Side by side, for a file system commits many at once: a thousand PNGs in a fifth of a second in place of one to four.
         with ThreadPoolExecutor(32) as pool:
-            list(pool.map(_sync, [temporary / name for name in names]))
+            list(pool.map(sync, [temporary / name for name in names]))
         _put(temporary, folder)
-        _sync(folder.parent)
+        sync(folder.parent)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _seal(
+    folder: Path,
+    kind: str,
+    names: Sequence[str],
+    settings: Mapping[str, Any],
+    inputs: Mapping[str, Artifact] | None,
+    counts: Mapping[str, Any],
+    more: Mapping[str, Any] | None = None,
+) -> None:
+    """Write the checksums of files of a folder, provenance (`more`: of its own), and last the manifest, which makes it an artefact."""
+    files = [(name, folder / name) for name in names]
+    rows = [{"path": name, "size": path.stat().st_size, "sha256": sha256(path)} for name, path in files]
+    write_csv(folder / CHECKSUMS, rows, ["path", "size", "sha256"])
+    seconds = round(time.time() - _STARTED, 3)
+    write_json(folder / PROVENANCE, {**provenance(), "seconds": seconds, **(more or {})})
+    write_json(
+        folder / MANIFEST,
+        {
+            "format": FORMAT,
+            "kind": kind,
+            "files": len(rows),
+            "bytes": sum(row["size"] for row in rows),
+            "checksums_sha256": sha256(folder / CHECKSUMS),
+            "settings": dict(settings),
+            "inputs": {name: item.fingerprint for name, item in (inputs or {}).items()},
+            "counts": counts,
+        },
+    )
 
 
 COLLECTION = "collection"
@@ -367,31 +367,13 @@ def new_collection(
     for path in sorted(folder.iterdir()):
         if path.is_dir() and not path.name.startswith(".") and path.name not in parts:
             shutil.rmtree(path)
-    rows = []
     for name in parts:
         open_artifact(folder / name, of)
-        path = folder / name / MANIFEST
-        rows.append({"path": f"{name}/{MANIFEST}", "size": path.stat().st_size, "sha256": sha256(path)})
     for name in (MANIFEST, NOTES):
         (folder / name).unlink(missing_ok=True)
-    write_csv(folder / CHECKSUMS, rows, ["path", "size", "sha256"])
-    write_json(
-        folder / PROVENANCE,
-        {**provenance(), "seconds": round(time.time() - _STARTED, 3)},
-    )
-    write_json(
-        folder / MANIFEST,
-        {
-            "format": FORMAT,
-            "kind": COLLECTION,
-            "files": len(rows),
-            "bytes": sum(row["size"] for row in rows),
-            "checksums_sha256": sha256(folder / CHECKSUMS),
-            "settings": {"of": of, "parts": list(parts), **settings},
-            "inputs": {name: item.fingerprint for name, item in (inputs or {}).items()},
-            "counts": {"parts": len(rows)},
-        },
-    )
+    manifests = [f"{name}/{MANIFEST}" for name in parts]
+    settings = {"of": of, "parts": list(parts), **settings}
+    _seal(folder, COLLECTION, manifests, settings, inputs, {"parts": len(parts)})
 
 
 def open_collection(path: str | Path, of: str) -> dict[str, Artifact]:
@@ -425,17 +407,13 @@ def _put(made: Path, folder: Path) -> None:
 def _alive(temporary: Path) -> bool:
     """Whether a temporary folder's process may still be writing it. Another machine's is given a day."""
     node, _, pid = temporary.name.partition(".tmp-")[2].removesuffix("-old").rpartition("-")
-    if node != _NODE:
-        try:
-            return time.time() - temporary.stat().st_mtime < 86_400
-        except OSError:
-            return False
     try:
-        os.kill(int(pid), 0)
-    except (ValueError, ProcessLookupError):
+        if node != _NODE:
+            return time.time() - temporary.stat().st_mtime < 86_400
+        with suppress(PermissionError):
+            os.kill(int(pid), 0)
+    except (ValueError, OSError):
         return False
-    except PermissionError:
-        return True
     return True
 
 
@@ -448,8 +426,8 @@ def provenance() -> dict[str, Any]:
     def git(*args: str) -> str | None:
         try:
             # Of the folder that we are in: a hook's or a dotfile manager's GIT_DIR names another repository.
-            own = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
-            done = subprocess.run(["git", *args], capture_output=True, text=True, check=True, timeout=10, env=own)
+            clean = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
+            done = subprocess.run(["git", *args], capture_output=True, text=True, check=True, timeout=10, env=clean)
             return done.stdout.strip()
         except (OSError, subprocess.SubprocessError):
             return None

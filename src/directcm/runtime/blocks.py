@@ -6,6 +6,7 @@ import hashlib
 import json
 import shutil
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from torch import Tensor
 
 from directcm.errors import UserError
 from directcm.runtime.artifacts import load_tensors, read_json, save_tensors, sha256, write_json
-from directcm.runtime.unchanged import continued, older
+from directcm.runtime.unchanged import continued, made_by
 
 
 def block_ranges(total: int, block: int, shard: int, shards: int) -> list[range]:
@@ -40,15 +41,23 @@ def _digest(key: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()
 
 
+def _finished(path: Path) -> dict[str, Tensor] | None:
+    """A block's tensors, if its file is there and whole; says so where it is damaged."""
+    seal = path.with_suffix(".json")
+    if not path.is_file() or not seal.is_file():
+        return None
+    with suppress(UserError):
+        if read_json(seal) == {"sha256": sha256(path)}:
+            return load_tensors(path)
+    print(f"{path}: damaged, made again", flush=True)
+    return None
+
+
 def _begun(marker: Path, key: Mapping[str, Any]) -> list[str] | None:
     """Digests of the older code that made the blocks beside a marker; None if they have another key."""
     found = read_json(marker) if marker.is_file() else {}
-    if found.get("key") == _digest(key):
-        return found.get("continued", [])
-    for code in older(key["code"]) if "code" in key else ():
-        if found.get("key") == _digest({**key, "code": code}):
-            return [*found.get("continued", []), code]
-    return None
+    codes = made_by(key, lambda one: _digest(one) == found.get("key"))
+    return None if codes is None else [*found.get("continued", []), *codes]
 
 
 def work(
@@ -72,19 +81,11 @@ def work(
     parts: list[dict[str, Tensor]] = []
     for rows in blocks:
         path = scratch / f"block-{rows.start:08d}.safetensors"
-        seal = path.with_suffix(".json")
-        if path.is_file() and seal.is_file():
-            try:
-                if read_json(seal) == {"sha256": sha256(path)}:
-                    parts.append(load_tensors(path))
-                    if found is not None:
-                        found(rows)
-                    continue
-            except UserError:
-                pass
-            print(f"{path}: damaged, made again", flush=True)
-        tensors = {k: v.detach().cpu() for k, v in make(rows).items()}
-        save_tensors(path, tensors)
-        write_json(seal, {"sha256": sha256(path)})
+        if (tensors := _finished(path)) is None:
+            tensors = {k: v.detach().cpu() for k, v in make(rows).items()}
+            save_tensors(path, tensors)
+            write_json(path.with_suffix(".json"), {"sha256": sha256(path)})
+        elif found is not None:
+            found(rows)
         parts.append(tensors)
     return {k: torch.cat([p[k] for p in parts]) for k in parts[0]}

@@ -11,65 +11,31 @@ import os
 import sys
 import warnings
 from collections.abc import MutableMapping
+from fnmatch import fnmatchcase
 
-# Taken out: a name, or what it begins with where it ends in "*". Why stands beside it.
+# Taken out, in groups with the reason. A name that ends in "*" is what others begin with.
 CLEARED = (
-    "ACCELERATE_*",  # gradient accumulation, mixed precision, DeepSpeed, FSDP …: the configuration says these
-    "FSDP_*",
-    "PARALLELISM_CONFIG_*",
-    "MEGATRON_LM_*",
-    "TORCHDYNAMO_*",  # torch.compile, which no verb asks for
-    "TORCHINDUCTOR_*",
-    "TORCH_COMPILE_*",
-    "TORCH_ALLOW_TF32_CUBLAS_OVERRIDE",  # matrix products in fewer bits
-    "NVIDIA_TF32_OVERRIDE",
-    "TORCH_BLAS_PREFER_*",
-    "TORCH_LINALG_PREFER_*",
-    "TORCH_CUDNN_*",
-    "ATEN_CPU_CAPABILITY",  # other kernels, other last bits
-    "ONEDNN_*",
-    "DNNL_*",
-    "MKL_CBWR",
-    "MKL_DEBUG_CPU_TYPE",
-    "MKL_ENABLE_INSTRUCTIONS",
-    "MKL_DYNAMIC",
-    "OPENBLAS_CORETYPE",
-    "NPY_DISABLE_CPU_FEATURES",
-    "NPY_ENABLE_CPU_FEATURES",
-    "OMP_DYNAMIC",
-    "OMP_SCHEDULE",
-    "DIFFUSERS_ATTN_*",  # another attention
-    "DIFFUSERS_SLOW_IMPORT",
-    "HF_ENABLE_PARALLEL_LOADING",
-    "USE_TF",
-    "USE_FLAX",
-    "USE_TORCH",
-    "USE_SAFETENSORS",
-    "USE_TORCH_XLA",
-    "PJRT_DEVICE",
-    "PYTHONWARNINGS",  # "error" ends a job where a library warns
-    "MPLBACKEND",  # a notebook's
-    "MATPLOTLIBRC",
+    # Gradient accumulation, mixed precision, DeepSpeed, FSDP …: the configuration says these.
+    "ACCELERATE_* FSDP_* PARALLELISM_CONFIG_* MEGATRON_LM_*",
+    # torch.compile, which no verb asks for.
+    "TORCHDYNAMO_* TORCHINDUCTOR_* TORCH_COMPILE_*",
+    # Matrix products in fewer bits.
+    "TORCH_ALLOW_TF32_CUBLAS_OVERRIDE NVIDIA_TF32_OVERRIDE",
+    # Other kernels, other last bits.
+    "TORCH_BLAS_PREFER_* TORCH_LINALG_PREFER_* TORCH_CUDNN_* ATEN_CPU_CAPABILITY ONEDNN_* DNNL_* MKL_CBWR",
+    "MKL_DEBUG_CPU_TYPE MKL_ENABLE_INSTRUCTIONS MKL_DYNAMIC OPENBLAS_CORETYPE OMP_DYNAMIC OMP_SCHEDULE",
+    "NPY_DISABLE_CPU_FEATURES NPY_ENABLE_CPU_FEATURES",
+    # Another attention, another way to load, another library than torch.
+    "DIFFUSERS_ATTN_* DIFFUSERS_SLOW_IMPORT HF_ENABLE_PARALLEL_LOADING USE_TF USE_FLAX USE_TORCH",
+    "USE_SAFETENSORS USE_TORCH_XLA PJRT_DEVICE",
+    # "error" ends a job where a library warns; the others are a notebook's.
+    "PYTHONWARNINGS MPLBACKEND MATPLOTLIBRC",
 )
 # Of another program's launcher, unless `directcm launch` started this process.
 LAUNCHED = "DIRECTCM_LAUNCHED"
 OF_A_LAUNCHER = (
-    "RANK",
-    "WORLD_SIZE",
-    "LOCAL_RANK",
-    "LOCAL_WORLD_SIZE",
-    "GROUP_RANK",
-    "ROLE_RANK",
-    "ROLE_WORLD_SIZE",
-    "NODE_RANK",
-    "MASTER_ADDR",
-    "MASTER_PORT",
-    "FORK_LAUNCHED",
-    "PMI_SIZE",
-    "PMI_RANK",
-    "MV2_*",
-    "OMPI_*",
-    "TORCHELASTIC_*",
+    "RANK WORLD_SIZE LOCAL_RANK LOCAL_WORLD_SIZE GROUP_RANK ROLE_RANK ROLE_WORLD_SIZE NODE_RANK",
+    "MASTER_ADDR MASTER_PORT FORK_LAUNCHED PMI_SIZE PMI_RANK MV2_* OMPI_* TORCHELASTIC_*",
 )
 # Set: numbers or output depend on them.
 SET = {
@@ -84,33 +50,15 @@ SET = {
 }
 # Left as the user has them, and recorded: places, devices, memory, threads (their number is a flag of each verb).
 RECORDED = (
-    "CUDA_*",
-    "NVIDIA_*",
-    "PYTORCH_*",
-    "TORCH_*",
-    "HF_HOME",
-    "HF_HUB_CACHE",
-    "DIRECTCM_*",
-    "TMPDIR",
-    "LANG",
-    "LC_ALL",
-    "PYTHONPATH",
-    "PYTHONOPTIMIZE",
-    "LD_PRELOAD",
-    "LD_LIBRARY_PATH",
-    "OMP_*",
-    "GOMP_*",
-    "KMP_*",
-    "OPENBLAS_*",
-    "SLURM_JOB_ID",
-    "SNAKEMAKE_PROFILE",
+    "CUDA_* NVIDIA_* PYTORCH_* TORCH_* HF_HOME HF_HUB_CACHE DIRECTCM_* TMPDIR LANG LC_ALL PYTHONPATH",
+    "PYTHONOPTIMIZE LD_PRELOAD LD_LIBRARY_PATH OMP_* GOMP_* KMP_* OPENBLAS_* SLURM_JOB_ID SNAKEMAKE_PROFILE",
 )
 # What this process was started with and no longer has.
 _cleared: set[str] = set()
 
 
-def _matches(name: str, patterns: tuple[str, ...]) -> bool:
-    return any(name.startswith(p[:-1]) if p.endswith("*") else name == p for p in patterns)
+def _matches(name: str, groups: tuple[str, ...]) -> bool:
+    return any(fnmatchcase(name, pattern) for group in groups for pattern in group.split())
 
 
 def settle(environment: MutableMapping[str, str] | None = None) -> list[str]:
@@ -118,17 +66,17 @@ def settle(environment: MutableMapping[str, str] | None = None) -> list[str]:
 
     Where `directcm launch` started this process its launcher's own variables, accelerate's among them, stay.
     """
-    own = os.environ if environment is None else environment
-    launched = LAUNCHED in own
+    variables = os.environ if environment is None else environment
+    launched = LAUNCHED in variables
     gone = [
         name
-        for name in sorted(own)
+        for name in sorted(variables)
         if (_matches(name, CLEARED) and not (launched and name.startswith("ACCELERATE_")))
         or (not launched and _matches(name, OF_A_LAUNCHER))
     ]
     for name in gone:
-        del own[name]
-    own.update(SET)
+        del variables[name]
+    variables.update(SET)
     if environment is None:
         _cleared.update(gone)
     return gone

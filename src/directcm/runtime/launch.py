@@ -35,7 +35,6 @@ def accelerate(processes: int, nodes: int, argv: Sequence[str], environment: Map
 
     Its first node is the one that the job's script runs on, which is where `srun` is started.
     """
-    share(processes, nodes)
     port = 0
     where: list[str] = []
     if nodes > 1:
@@ -59,7 +58,7 @@ def accelerate(processes: int, nodes: int, argv: Sequence[str], environment: Map
 
 def launch(processes: int, nodes: int, argv: Sequence[str]) -> None:
     """Become the launcher of `directcm ARGV` in `processes` processes over `nodes` nodes; does not return."""
-    own = share(processes, nodes)
+    each = share(processes, nodes)
     environment = dict(os.environ)
     if nodes > 1 and "SLURM_NODEID" not in environment:
         if "SLURM_JOB_ID" not in environment:
@@ -70,9 +69,9 @@ def launch(processes: int, nodes: int, argv: Sequence[str]) -> None:
 
         if not torch.cuda.is_available():
             environment["ACCELERATE_USE_CPU"] = "true"
-        elif torch.cuda.device_count() < own:
+        elif torch.cuda.device_count() < each:
             raise UserError(
-                f"launch: {own} processes a node, but this one has {torch.cuda.device_count()} GPUs; ask for as many"
+                f"launch: {each} processes a node, but this one has {torch.cuda.device_count()} GPUs; ask for as many"
             )
         command = accelerate(processes, nodes, argv, environment)
         environment[LAUNCHED] = "1"

@@ -32,7 +32,7 @@ from directcm.runtime.artifacts import (
     write_json,
 )
 from directcm.runtime.progress import Progress
-from directcm.runtime.unchanged import continued, older
+from directcm.runtime.unchanged import continued, made_by
 
 CURVE = ["step", "loss", "grad_norm", "lr"]
 
@@ -108,72 +108,113 @@ class Fitted(NamedTuple):
     seconds: dict[int, float]
 
 
-def _trainable(job: Job) -> dict[str, nn.Parameter]:
-    return {
-        f"{m}.{name}": p
-        for m, module in job.modules.items()
-        for name, p in module.named_parameters()
-        if p.requires_grad
-    }
+@dataclass
+class _State:
+    """What changes while a job is trained, as a checkpoint holds it; `seconds`: wall seconds before this process."""
+
+    weights: dict[str, nn.Parameter]
+    ema: dict[str, Tensor]
+    ema_eval: dict[str, Tensor]
+    optimizer: Any
+    scaler: Any
+    curve: list[dict[str, float]] = field(default_factory=list)
+    seconds: float = 0.0
+
+    def _tensors(self) -> dict[str, Tensor]:
+        parts: dict[str, Mapping[str, Tensor]] = {"model": self.weights, "ema": self.ema, "smooth": self.ema_eval}
+        return {f"{part}.{name}": tensor for part, named in parts.items() for name, tensor in named.items()}
+
+    @torch.no_grad()
+    def load(self, found: Artifact) -> None:
+        """Go on from a checkpoint."""
+        state = found.tensors("state.safetensors")
+        for name, tensor in self._tensors().items():
+            tensor.copy_(state[name])
+        # Keyed by position, as in torch's state_dict. A weight that never had a gradient has no state: SDXL does not use the
+        # text encoders' last layer.
+        slots = {
+            i: {k: state[f"optimizer.{i}.{k}"] for k in ("step", "exp_avg", "exp_avg_sq")}
+            for i in range(len(self.weights))
+            if f"optimizer.{i}.step" in state
+        }
+        self.optimizer.load_state_dict({"state": slots, "param_groups": self.optimizer.state_dict()["param_groups"]})
+        if self.scaler is not None:
+            self.scaler.load_state_dict(found.json("scaler.json"))
+        rows = state["curve"].double().tolist()
+        self.curve = [{**dict(zip(CURVE, row, strict=True)), "step": int(row[0])} for row in rows]
+        self.seconds = float(state["seconds"])
+
+    def save(self, job: Job, seconds: float) -> None:
+        """Write a checkpoint; `seconds` of training so far, in this and earlier processes."""
+        state = self._tensors()
+        for i, slot in self.optimizer.state_dict()["state"].items():
+            state |= {f"optimizer.{i}.{k}": torch.as_tensor(v) for k, v in slot.items()}
+        state["seconds"] = torch.tensor(seconds, dtype=torch.float64)
+        state["curve"] = torch.tensor([[row[k] for k in CURVE] for row in self.curve], dtype=torch.float64)
+        new = _place(job, "checkpoint", len(self.curve))
+        with new_artifact(new, "checkpoint", settings=job.key) as art:
+            save_tensors(art / "state.safetensors", state)
+            if self.scaler is not None:
+                write_json(art / "scaler.json", self.scaler.state_dict())
+            art.counts = {"step": len(self.curve)}
+        # The last intact one before it stays too, in case the newest gets damaged.
+        others = [path for path in _checkpoints(new.parent) if path != new]
+        last = next((path for path in reversed(others) if path < new and _intact(path, "checkpoint")), None)
+        for path in others:
+            if path != last:
+                shutil.rmtree(path)
+
+
+def _place(job: Job, kind: str, step: int) -> Path:
+    assert job.scratch is not None
+    return job.scratch / f"{kind}-{step:08d}"
 
 
 def _checkpoints(scratch: Path) -> list[Path]:
     return sorted(p for p in scratch.glob("checkpoint-*") if p.is_dir())
 
 
-def _whole(path: Path) -> bool:
+def _intact(path: Path, kind: str) -> Artifact | None:
     try:
-        open_artifact(path, "checkpoint").verify()
+        return open_artifact(path, kind).verify()
     except UserError:
-        return False
-    return True
-
-
-def _restore(job: Job, remove: bool) -> Artifact | None:
-    """The newest intact checkpoint of this job; damaged ones are skipped, those with another key deleted if `remove`."""
-    if job.scratch is None:
         return None
-    for path in reversed(_checkpoints(job.scratch)):
+
+
+def _found(job: Job, remove: bool) -> Artifact | None:
+    """The newest intact checkpoint of this job; damaged ones are skipped, those with another key deleted if `remove`."""
+    for path in reversed(_checkpoints(job.scratch)) if job.scratch is not None else ():
         try:
             found = open_artifact(path, "checkpoint").verify()
         except UserError as error:
             print(f"{job.name}: skipping a damaged checkpoint: {error}", flush=True)
             continue
-        if _belongs(job, found):
-            lost = [s for s in job.snapshots if s <= found.counts["step"] and _snapshot(job, s) is None]
-            if not lost:
-                continued(job.name, _codes(job, found))
-                return found
+        codes = _codes(job, found)
+        if codes is None:
+            if remove:
+                print(f"{job.name}: {path} was made with other settings; starting afresh", flush=True)
+                shutil.rmtree(path)
+            continue
+        if lost := [s for s in job.snapshots if s <= found.counts["step"] and _snapshot(job, s) is None]:
             print(f"{job.name}: {path} is passed over, the snapshot of step {lost[0]} before it is missing", flush=True)
             continue
-        if remove:
-            print(f"{job.name}: {path} was made with other settings; starting afresh", flush=True)
-            shutil.rmtree(path)
+        continued(job.name, codes)
+        return found
     return None
 
 
 def _snapshot(job: Job, step: int) -> Artifact | None:
     """An intact snapshot of this job in its scratch folder, or None."""
-    assert job.scratch is not None
-    try:
-        found = open_artifact(job.scratch / f"snapshot-{step:08d}", "snapshot").verify()
-    except UserError:
-        return None
-    return found if _belongs(job, found) else None
+    found = _intact(_place(job, "snapshot", step), "snapshot")
+    return found if found is not None and _codes(job, found) is not None else None
 
 
-def _belongs(job: Job, found: Artifact) -> bool:
-    """Whether it has the job's key, or one that differs only in a `code` declared unchanged (directcm.runtime.unchanged)."""
-    key = json.loads(json.dumps(dict(job.key)))
-    code = found.settings.get("code")
-    return found.settings == key or ({**found.settings, "code": key.get("code")} == key and code in older(key["code"]))
-
-
-def _codes(job: Job, found: Artifact) -> list[str]:
-    """Digests of older code with which a checkpoint was made."""
+def _codes(job: Job, found: Artifact) -> list[str] | None:
+    """Digests of older code with which it was made (directcm.runtime.unchanged); None where it has another key than the job."""
+    codes = made_by(json.loads(json.dumps(dict(job.key))), lambda key: key == found.settings)
     beside = found.folder / PROVENANCE
     before = read_json(beside).get("continued", []) if beside.is_file() else []
-    return before if found.settings.get("code") == job.key.get("code") else [*before, found.settings["code"]]
+    return None if codes is None else [*before, *codes]
 
 
 def _agreed(loss: Tensor, norm: Tensor, accelerator: Any) -> tuple[float, float, bool]:
@@ -208,6 +249,14 @@ def average_gradients(parameters: Sequence[nn.Parameter], accelerator: Any) -> N
 
 
 @torch.no_grad()
+def put(modules: Mapping[str, nn.Module], weights: Mapping[str, Tensor]) -> None:
+    """Copy weights, under the loop's names ("module.weight"), into the modules."""
+    for name, value in weights.items():
+        module, _, weight = name.partition(".")
+        modules[module].get_parameter(weight).copy_(value)
+
+
+@torch.no_grad()
 def _towards(ema: Mapping[str, Tensor], parameters: Sequence[Tensor], keep: float) -> None:
     """ema ← keep·ema + (1 − keep)·parameters, in place."""
     torch._foreach_lerp_(list(ema.values()), [p.detach() for p in parameters], 1 - keep)
@@ -219,51 +268,28 @@ def fit(job: Job, accelerator: Any) -> Fitted:
     Snapshots stay in `scratch` until the end, for a run that is resumed. A loss that is not finite is a UserError that names the
     step; the last checkpoint stays. If told to stop (directcm.runtime.stop), it writes a checkpoint after the current step and ends.
     """
-    names = _trainable(job)
-    parameters = list(names.values())
-    # Fused: one kernel for all weights. The plain optimiser is a twelfth of a small network's step.
-    optimizer = torch.optim.AdamW(parameters, lr=job.lr(0), weight_decay=job.weight_decay, fused=True)
-    ema: dict[str, Tensor] = {}
-    if job.ema is not None:
-        ema = {k: p.detach().clone() if job.ema_target is None else job.ema_target[k] for k, p in names.items()}
-    ema_eval = {} if job.ema_eval is None else {k: p.detach().clone() for k, p in names.items()}
-    curve: list[dict[str, float]] = []
-    before = 0.0
-    kept: dict[int, dict[str, Tensor]] = {}
-    seconds: dict[int, float] = {}
     if job.snapshots and job.scratch is None:
         raise ValueError("snapshots need a scratch folder")
-
-    found = _restore(job, remove=accelerator.is_main_process)
-    if found is not None:
-        state = found.tensors("state.safetensors")
-        with torch.no_grad():
-            for name, p in names.items():
-                p.copy_(state[f"model.{name}"])
-                if ema:
-                    ema[name].copy_(state[f"ema.{name}"])
-                if ema_eval:
-                    ema_eval[name].copy_(state[f"smooth.{name}"])
-        # Keyed by position, as in torch's state_dict. A weight that never had a gradient has no state: SDXL does not use the
-        # text encoders' last layer.
-        slots = {
-            i: {k: state[f"optimizer.{i}.{k}"] for k in ("step", "exp_avg", "exp_avg_sq")}
-            for i in range(len(parameters))
-            if f"optimizer.{i}.step" in state
-        }
-        optimizer.load_state_dict({"state": slots, "param_groups": optimizer.state_dict()["param_groups"]})
-        table = state["curve"].double().tolist()
-        curve = [dict(zip(CURVE, row, strict=True)) for row in table]
-        for row in curve:
-            row["step"] = int(row["step"])
-        before = float(state["seconds"])
-
+    weights = {
+        f"{module}.{name}": weight
+        for module, network in job.modules.items()
+        for name, weight in network.named_parameters()
+        if weight.requires_grad
+    }
+    parameters = list(weights.values())
+    ema: dict[str, Tensor] = {}
+    if job.ema is not None:
+        ema = {k: p.detach().clone() if job.ema_target is None else job.ema_target[k] for k, p in weights.items()}
+    ema_eval = {} if job.ema_eval is None else {k: p.detach().clone() for k, p in weights.items()}
+    # Fused: one kernel for all weights. The plain optimiser is a twelfth of a small network's step.
+    plain = torch.optim.AdamW(parameters, lr=job.lr(0), weight_decay=job.weight_decay, fused=True)
     # The modules stay unwrapped, because the loss closes over them; several processes average their gradients below.
-    distributed = accelerator.num_processes > 1
-    optimizer = accelerator.prepare_optimizer(optimizer)
+    optimizer = accelerator.prepare_optimizer(plain)
     scaler = getattr(accelerator, "scaler", None)
-    if found is not None and scaler is not None:
-        scaler.load_state_dict(found.json("scaler.json"))
+    state = _State(weights, ema, ema_eval, optimizer, scaler)
+    if (found := _found(job, remove=accelerator.is_main_process)) is not None:
+        state.load(found)
+    curve = state.curve
     for m in job.modules.values():
         m.train()
 
@@ -284,7 +310,8 @@ def fit(job: Job, accelerator: Any) -> Fitted:
             lr = job.lr(step)
             for group in optimizer.param_groups:
                 group["lr"] = lr
-            rows = np.arange(step * job.batch_size + first, step * job.batch_size + first + share, dtype=np.int64)
+            start = step * job.batch_size + first
+            rows = np.arange(start, start + share, dtype=np.int64)
             loss = torch.zeros((), device=accelerator.device)
             for at in range(0, share, job.micro_batch or share):
                 part = rows[at : at + (job.micro_batch or share)]
@@ -292,7 +319,7 @@ def fit(job: Job, accelerator: Any) -> Fitted:
                     mean = job.loss(step, part).float().mean() * (len(part) / share)
                 accelerator.backward(mean)
                 loss += mean.detach()
-            if distributed:
+            if accelerator.num_processes > 1:
                 average_gradients(parameters, accelerator)
             if scaler is not None:
                 accelerator.unscale_gradients(optimizer)
@@ -317,25 +344,25 @@ def fit(job: Job, accelerator: Any) -> Fitted:
                 for tag in CURVE[1:]:
                     writer.add_scalar(tag, curve[-1][tag], step)
             done = step + 1
-            spent = before + time.perf_counter() - started
+            spent = state.seconds + time.perf_counter() - started
             if done in job.snapshots and accelerator.is_main_process:
-                assert job.scratch is not None
-                with new_artifact(job.scratch / f"snapshot-{done:08d}", "snapshot", settings=job.key) as art:
-                    save_tensors(art / "weights.safetensors", ema_eval or names)
+                with new_artifact(_place(job, "snapshot", done), "snapshot", settings=job.key) as art:
+                    save_tensors(art / "weights.safetensors", ema_eval or weights)
                     save_tensors(art / "seconds.safetensors", {"seconds": torch.tensor(spent, dtype=torch.float64)})
             if done == job.steps:
                 break
             if stopping or done % job.checkpoint_every == 0:
                 if job.scratch is not None and accelerator.is_main_process:
-                    _save(job, done, names, ema, ema_eval, optimizer, scaler, curve, spent)
+                    state.save(job, spent)
                 if stopping:
                     accelerator.wait_for_everyone()
                     kept_in = f"with a checkpoint of step {done} in {job.scratch}" if job.scratch else ""
                     raise stop.Stopped(stop.asked() or signal.SIGTERM, kept_in)
-    seconds[job.steps] = before + time.perf_counter() - started
+    seconds = {job.steps: state.seconds + time.perf_counter() - started}
     if writer is not None:
         writer.close()
     accelerator.wait_for_everyone()
+    kept: dict[int, dict[str, Tensor]] = {}
     for step in job.snapshots:
         snapshot = _snapshot(job, step)
         if snapshot is None:
@@ -345,37 +372,6 @@ def fit(job: Job, accelerator: Any) -> Fitted:
     # The caller removes the snapshots after writing the student: not before every process has read them.
     accelerator.wait_for_everyone()
     return Fitted(curve, ema, ema_eval, kept, dict(sorted(seconds.items())))
-
-
-def _save(
-    job: Job,
-    step: int,
-    names: dict[str, nn.Parameter],
-    ema: dict[str, Tensor],
-    ema_eval: dict[str, Tensor],
-    optimizer: Any,
-    scaler: Any,
-    curve: list[dict[str, float]],
-    seconds: float,
-) -> None:
-    assert job.scratch is not None
-    state: dict[str, Tensor] = {f"model.{k}": p for k, p in names.items()}
-    state |= {f"ema.{k}": v for k, v in ema.items()} | {f"smooth.{k}": v for k, v in ema_eval.items()}
-    for i, slot in optimizer.state_dict()["state"].items():
-        state |= {f"optimizer.{i}.{k}": torch.as_tensor(v) for k, v in slot.items()}
-    state["seconds"] = torch.tensor(seconds, dtype=torch.float64)
-    state["curve"] = torch.tensor([[row[k] for k in CURVE] for row in curve], dtype=torch.float64)
-    old = _checkpoints(job.scratch)
-    with new_artifact(job.scratch / f"checkpoint-{step:08d}", "checkpoint", settings=job.key) as art:
-        save_tensors(art / "state.safetensors", state)
-        if scaler is not None:
-            write_json(art / "scaler.json", scaler.state_dict())
-        art.counts = {"step": step}
-    # The last intact one before it stays too, in case the newest gets damaged.
-    whole = [path for path in old if path.name < f"checkpoint-{step:08d}" and _whole(path)]
-    for path in old:
-        if path not in whole[-1:] and path.name != f"checkpoint-{step:08d}":
-            shutil.rmtree(path)
 
 
 def make_accelerator(precision: str = "no") -> Any:

@@ -24,40 +24,33 @@ KEPT = Path(".snakemake/directcm/digests.json")
 
 def rows(files: Sequence[tuple[str, Path]], kept: Path | None = None) -> list[dict[str, Any]]:
     """Name, size and SHA-256 of each (name, path), in order; those of unchanged files from `kept`, which is brought up to date."""
-    known: dict[str, Any] = {}
+    found: Any = {}
     if kept is not None:
         with suppress(UserError):
             found = read_json(kept)
-            known = found if isinstance(found, dict) else {}
+    known = found if isinstance(found, dict) else {}
+    paths = [path.resolve() for _, path in files]
 
-    def row(item: tuple[str, Path]) -> tuple[str, list[Any]]:
-        path = item[1].resolve()
+    def entry(path: Path) -> list[Any]:
         stat = path.stat()
         stamp = [stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns, stat.st_ino]
         old = known.get(str(path))
-        if isinstance(old, list) and len(old) == 5 and old[:4] == stamp:
-            return str(path), old
-        return str(path), [*stamp, sha256(path)]
+        return old if isinstance(old, list) and len(old) == 5 and old[:4] == stamp else [*stamp, sha256(path)]
 
     with ThreadPoolExecutor(8) as pool:
-        found_rows = list(pool.map(row, files))
-    fresh = dict(found_rows)
-    if kept is not None and any(known.get(path) != entry for path, entry in fresh.items()):
+        entries = list(pool.map(entry, paths))
+    now = known | dict(zip(map(str, paths), entries, strict=True))
+    if kept is not None and now != known:
         # A run that may not write here reads them again next time.
         with suppress(OSError):
-            write_text(kept, json.dumps({**known, **fresh}))
-    return [
-        {"name": name, "size": entry[0], "sha256": entry[4]}
-        for (name, _), (_, entry) in zip(files, found_rows, strict=True)
-    ]
+            write_text(kept, json.dumps(now))
+    return [{"name": name, "size": e[0], "sha256": e[4]} for (name, _), e in zip(files, entries, strict=True)]
 
 
 def digest(found: Iterable[Mapping[str, Any]]) -> str:
     """One SHA-256 over rows' names and digests."""
-    total = hashlib.sha256()
-    for row in found:
-        total.update(f"{row['name']}\0{row['sha256']}\0".encode("utf-8", "surrogateescape"))
-    return total.hexdigest()
+    text = "".join(f"{row['name']}\0{row['sha256']}\0" for row in found)
+    return hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest()
 
 
 def differences(before: Sequence[Mapping[str, Any]], now: Sequence[Mapping[str, Any]]) -> list[str]:
@@ -74,16 +67,12 @@ def differences(before: Sequence[Mapping[str, Any]], now: Sequence[Mapping[str, 
 def changes(pinned: Artifact) -> list[str] | None:
     """What has changed of the files that a pinned teacher's artefact names, a phrase each; None where none of its folders is here."""
     places = read_json(pinned.folder / LOCATION)
-    if not any(place is not None and Path(place).is_dir() for place in places.values()):
+    here = {part: Path(place) for part, place in places.items() if place is not None and Path(place).is_dir()}
+    if not here:
         return None
-    out = []
-    for row in pinned.csv("files.csv"):
-        folder = places.get(row["part"])
-        if folder is None or not Path(folder).is_dir():
-            continue
-        path = Path(folder) / row["path"]
-        if not path.is_file():
-            out.append(f"{path} is gone")
-        elif sha256(path) != row["sha256"]:
-            out.append(f"{path} has changed")
-    return out
+    files = [(here[row["part"]] / row["path"], row["sha256"]) for row in pinned.csv("files.csv") if row["part"] in here]
+    return [
+        f"{path} has changed" if path.is_file() else f"{path} is gone"
+        for path, digest in files
+        if not path.is_file() or sha256(path) != digest
+    ]

@@ -7,22 +7,25 @@ import time
 
 from tqdm import tqdm
 
+# Seconds between two lines.
+EVERY = 10.0
+
 
 class Progress:
     """A bar printed as whole lines, so that jobs side by side do not overwrite each other's."""
 
-    def __init__(self, name: str, total: int, unit: str = "step", done: int = 0, every: float = 10.0) -> None:
-        self.name, self.total, self.unit, self.every = name, total, unit, every
+    def __init__(self, name: str, total: int, unit: str = "step", done: int = 0) -> None:
+        self.name, self.total, self.unit = name, total, unit
         self.first = self.done = done
         self.note = ""
         self.start = self.shown = time.monotonic()
 
     def update(self, count: int = 1, note: str = "") -> None:
-        """Count work done; prints at most every few seconds, and at the end of anything that took that long."""
+        """Count work done; prints at most every ten seconds, and at the end of anything that took that long."""
         self.done += count
         self.note = note or self.note
         now = time.monotonic()
-        if now - self.shown >= self.every or (self.done >= self.total and now - self.start >= self.every):
+        if now - self.shown >= EVERY or (self.done >= self.total and now - self.start >= EVERY):
             self.shown = now
             line = tqdm.format_meter(
                 self.done,

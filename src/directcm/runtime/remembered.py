@@ -32,7 +32,7 @@ def digest(path: Path) -> str:
     """The file's SHA-256 in hexadecimal digits: remembered, or computed from its bytes."""
     path = path.resolve()
     seen = _seen(path)
-    if seen["size"] < LARGE:
+    if int(seen["size"]) < LARGE:
         return sha256(path)
     kept = folder() / f"{hashlib.blake2b(str(path).encode(), digest_size=16).hexdigest()}.json"
     with contextlib.suppress(OSError, ValueError, TypeError):
@@ -40,7 +40,7 @@ def digest(path: Path) -> str:
         if {**found, "sha256": None} == {**seen, "sha256": None} and len(bytes.fromhex(found["sha256"])) == 32:
             return str(found["sha256"])
     value = sha256(path)
-    if _seen(path) == seen and time.time() - max(seen["mtime"], seen["ctime"]) / 1e9 > SETTLED:
+    if _seen(path) == seen and time.time() - max(int(seen["mtime"]), int(seen["ctime"])) / 1e9 > SETTLED:
         # Without a place to keep it the next job computes it again.
         with contextlib.suppress(OSError):
             kept.parent.mkdir(parents=True, exist_ok=True)

@@ -52,9 +52,7 @@ def normal(seed: int, purpose: str, indices: Iterable[int], shape: Sequence[int]
     import torch
 
     rows = [generator(seed, purpose, *prefix, i).standard_normal(tuple(shape), dtype=np.float32) for i in indices]
-    if not rows:
-        return torch.empty((0, *shape))
-    return torch.from_numpy(np.stack(rows))
+    return torch.from_numpy(np.array(rows, np.float32).reshape(len(rows), *shape))
 
 
 def uniform(seed: int, purpose: str, indices: Iterable[int], *prefix: int) -> np.ndarray:
@@ -79,11 +77,6 @@ def stream(seed: int, purpose: str, start: int, count: int, n: int) -> np.ndarra
     """
     if n < 1:
         raise ValueError("a stream needs at least one item")
-    out = np.empty(count, dtype=np.int64)
-    done = 0
-    while done < count:
-        epoch, offset = divmod(start + done, n)
-        take = min(n - offset, count - done)
-        out[done : done + take] = permutation(seed, purpose, n, epoch)[offset : offset + take]
-        done += take
-    return out
+    first, offset = divmod(start, n)
+    epochs = [permutation(seed, purpose, n, epoch) for epoch in range(first, (start + count) // n + 1)]
+    return np.concatenate(epochs)[offset : offset + count]

@@ -6,10 +6,12 @@ import ast
 import functools
 import hashlib
 import json
-import os
 from contextlib import suppress
+from itertools import accumulate, groupby
 from pathlib import Path
 from typing import Any
+
+from directcm.runtime.artifacts import write_text
 
 PACKAGE_ROOT = Path(__file__).resolve().parents[3]
 # In the repository, beside Snakemake's own records; another number where `canonical` gives another text.
@@ -56,12 +58,8 @@ def sources(*modules: str, root: str) -> list[str]:
         if f"directcm.{name}" not in graph.modules - neutral:
             raise ValueError(f"directcm.{name} is not a module whose results depend on its code")
         wanted |= {f"directcm.{name}"} | set(graph.find_upstream_modules(f"directcm.{name}"))
-    for name in list(wanted):
-        parts = name.split(".")
-        for end in range(1, len(parts)):
-            package = ".".join(parts[:end])
-            if package not in wanted:
-                wanted |= {package} | set(graph.find_upstream_modules(package))
+    packages = {package for name in wanted for package in accumulate(name.split("."), "{}.{}".format)} - wanted
+    wanted |= packages.union(*map(graph.find_upstream_modules, packages))
     paths = []
     for name in sorted(wanted - neutral):
         base = Path("src", *name.split("."))
@@ -80,12 +78,22 @@ def digest(*modules: str, root: str | None = None) -> str:
     Comments, docstrings and formatting do not count, but in templates, of which every byte does. All versions of Python that can
     read a file give it the same digest.
     """
-    top = str(PACKAGE_ROOT) if root is None else root
-    meanings = _Meanings(Path(top, KEPT))
+    top = PACKAGE_ROOT if root is None else Path(root)
+    # Parsing everything takes half a second: what known bytes say is kept.
+    known, fresh = _read(top / KEPT), dict[str, str]()
     total = hashlib.sha256()
-    for path in sources(*modules, root=top):
-        total.update(path.encode() + b"\0" + meanings.of(Path(top, path)).encode() + b"\0")
-    meanings.keep()
+    for path in sources(*modules, root=str(top)):
+        source = (top / path).read_bytes()
+        meaning = raw = hashlib.sha256(source).hexdigest()
+        if not path.endswith(TEMPLATES):
+            if raw not in known:
+                known[raw] = fresh[raw] = hashlib.sha256(canonical(source).encode()).hexdigest()
+            meaning = known[raw]
+        total.update(path.encode() + b"\0" + meaning.encode() + b"\0")
+    if fresh:
+        # With what others have written since. A folder that cannot be written costs the time again.
+        with suppress(OSError):
+            write_text(top / KEPT, json.dumps({**_read.__wrapped__(top / KEPT), **fresh}))
     return total.hexdigest()[:DIGITS]
 
 
@@ -100,35 +108,21 @@ def canonical(source: bytes) -> str:
     Written out here because `ast.dump` differs between versions of Python. Fields that are None or empty are left out, so a
     field that a later version adds changes nothing where it is not used. Different trees have different texts.
     """
-    out: list[str] = []
+    return _text(ast.parse(source))
 
-    def write(value: Any) -> None:
-        if isinstance(value, ast.AST):
-            out.append(f"{type(value).__name__}(")
-            for name in value._fields:
-                part: Any = getattr(value, name, None)
-                if isinstance(value, ast.JoinedStr) and name == "values":
-                    part = _joined(part)
-                # ctx follows from the place; kind is the u of u"…".
-                if name in ("ctx", "kind", "type_comment") or part is None or part == []:
-                    continue
-                out.append(f"{name}=")
-                write(part)
-                out.append(",")
-            out.append(")")
-        elif isinstance(value, list):
-            out.append("[")
-            for item in value:
-                if not _idle(item):
-                    write(item)
-                    out.append(",")
-            out.append("]")
-        else:
-            # Not repr: which characters it escapes is a matter of the version's Unicode tables.
-            out.append(ascii(value))
 
-    write(ast.parse(source))
-    return "".join(out)
+def _text(value: Any) -> str:
+    if isinstance(value, ast.AST):
+        fields = {name: getattr(value, name, None) for name in value._fields}
+        if isinstance(value, ast.JoinedStr):
+            fields["values"] = _joined(value.values)
+        # ctx follows from the place; kind is the u of u"…".
+        said = [n for n, part in fields.items() if n not in ("ctx", "kind", "type_comment") and part not in (None, [])]
+        return f"{type(value).__name__}({''.join(f'{name}={_text(fields[name])},' for name in said)})"
+    if isinstance(value, list):
+        return f"[{''.join(f'{_text(item)},' for item in value if not _idle(item))}]"
+    # Not repr: which characters it escapes is a matter of the version's Unicode tables.
+    return ascii(value)
 
 
 def _idle(node: Any) -> bool:
@@ -141,43 +135,12 @@ def _idle(node: Any) -> bool:
 def _joined(parts: list[Any]) -> list[Any]:
     """An f-string's parts with neighbouring texts as one and no empty ones: where texts are cut is a matter of the version."""
     out: list[Any] = []
-    for part in parts:
-        if isinstance(part, ast.Constant) and out and isinstance(out[-1], ast.Constant):
-            text: Any = out[-1].value
-            out[-1] = ast.Constant(text + part.value)
-        elif not (isinstance(part, ast.Constant) and part.value == ""):
-            out.append(part)
+    for is_text, group in groupby(parts, lambda part: isinstance(part, ast.Constant)):
+        if not is_text:
+            out += group
+        elif text := "".join(part.value for part in group):
+            out.append(ast.Constant(text))
     return out
-
-
-class _Meanings:
-    """SHA-256 of modules' `canonical` texts and of templates; texts of known bytes from a file: parsing everything takes half a second."""
-
-    def __init__(self, kept: Path) -> None:
-        self.kept = kept
-        self.known = _read(kept)
-        self.fresh: dict[str, str] = {}
-
-    def of(self, path: Path) -> str:
-        source = path.read_bytes()
-        raw = hashlib.sha256(source).hexdigest()
-        if path.suffix in TEMPLATES:
-            return raw
-        if raw not in self.known:
-            self.known[raw] = self.fresh[raw] = hashlib.sha256(canonical(source).encode()).hexdigest()
-        return self.known[raw]
-
-    def keep(self) -> None:
-        if self.fresh:
-            # With what others have written since. A folder that cannot be written costs the time again.
-            with suppress(OSError):
-                self.kept.parent.mkdir(parents=True, exist_ok=True)
-                whole = self.kept.with_name(f".{self.kept.name}-{os.getpid()}")
-                try:
-                    whole.write_text(json.dumps({**_read.__wrapped__(self.kept), **self.fresh}), encoding="utf-8")
-                    whole.replace(self.kept)
-                finally:
-                    whole.unlink(missing_ok=True)
 
 
 @functools.cache

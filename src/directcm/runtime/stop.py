@@ -7,10 +7,12 @@ Work in blocks loses the block under way; a training loop ends after its step an
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from types import FrameType
@@ -38,12 +40,11 @@ _asked: int | None = None
 
 def _handle(number: int, frame: FrameType | None) -> None:
     global _asked
-    if _asked is not None:
-        # Once is enough; a second one would cut off what the first one leads to.
-        return
-    _asked = number
-    if not _deferring:
-        raise Stopped(number)
+    # Once is enough; a second one would cut off what the first one leads to.
+    if _asked is None:
+        _asked = number
+        if not _deferring:
+            raise Stopped(number)
 
 
 @contextlib.contextmanager
@@ -51,11 +52,8 @@ def listening() -> Iterator[None]:
     """While the block lasts the signals raise Stopped. Only in the main thread; elsewhere nothing changes."""
     global _asked
     _asked = None
-    try:
-        before = {number: signal.signal(number, _handle) for number in SIGNALS}
-    except ValueError:
-        yield
-        return
+    main = threading.current_thread() is threading.main_thread()
+    before = {number: signal.signal(number, _handle) for number in SIGNALS} if main else {}
     try:
         yield
     finally:
@@ -97,19 +95,14 @@ def requeue() -> bool:
     # Of several processes the first asks for all.
     if job is None or os.environ.get(OWN_JOB) != job or os.environ.get("RANK", "0") != "0":
         return False
+    scontrol = functools.partial(subprocess.run, capture_output=True, text=True, timeout=30, check=True)
     try:
-        shown = subprocess.run(
-            ["scontrol", "show", "job", "--oneliner", job], capture_output=True, text=True, timeout=30, check=True
-        ).stdout
-        state = dict(word.split("=", 1) for word in shown.split() if "=" in word).get("JobState")
-        if state != "RUNNING":
+        if "JobState=RUNNING" not in scontrol(["scontrol", "show", "job", "--oneliner", job]).stdout.split():
             return False
-        subprocess.run(["scontrol", "requeue", job], capture_output=True, text=True, timeout=30, check=True)
-    except subprocess.CalledProcessError as error:
-        print(f"directcm: job {job} is not requeued: {error.stderr.strip()}", file=sys.stderr)
-        return False
-    except (OSError, subprocess.TimeoutExpired) as error:
-        print(f"directcm: job {job} is not requeued: {error}", file=sys.stderr)
+        scontrol(["scontrol", "requeue", job])
+    except (OSError, subprocess.SubprocessError) as error:
+        reason = error.stderr.strip() if isinstance(error, subprocess.CalledProcessError) else error
+        print(f"directcm: job {job} is not requeued: {reason}", file=sys.stderr)
         return False
     print(f"directcm: job {job} is requeued", file=sys.stderr, flush=True)
     return True

@@ -7,7 +7,7 @@ beside each file (`adoptions`). Code is named as in Snakemake's records: its mod
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -67,6 +67,14 @@ def older(code: str) -> set[str]:
         before = {was for was, now in pairs if now in before} - found - {code}
         found |= before
     return found
+
+
+def made_by(key: Mapping[str, Any], matches: Callable[[Mapping[str, Any]], bool]) -> list[str] | None:
+    """Whether work has a key that `matches`: [] if this one, [its code] if one that has older code, None if neither."""
+    if matches(key):
+        return []
+    codes = older(key["code"]) if "code" in key else ()
+    return next(([code] for code in codes if matches({**key, "code": code})), None)
 
 
 def continued(name: str, codes: list[str]) -> None:

@@ -33,12 +33,13 @@ FORKED = "DIRECTCM_FORKED"
 # Verbs that are worth a helper: they import torch or its like. Their artefacts record their memory, as Snakemake's benchmark sees the
 # caller's alone.
 VERBS = "encode|noise|targets|endpoints|trajectories|train|sample|search|error_by_time|edit|extractor|features|evaluate|convergence"
-# A verb that uses a helper which others are worth: matplotlib and seaborn are two seconds.
-ALSO = "figure"
+# Verbs that use a helper which others are worth: matplotlib, seaborn and pandas are two seconds.
+ALSO = "figure|table|claims|opening|collect"
 # Third-party modules that several of them need; none of ours, so that an edited module is read anew by the next job.
 MODULES = (
     "torch scipy.linalg scipy.stats scipy.ndimage scipy.spatial.distance sklearn.svm peft.tuners.lora open_clip.model"
     " diffusers.pipelines.stable_diffusion_xl.pipeline_stable_diffusion_xl seaborn matplotlib.backends.backend_pdf"
+    " pydantic.root_model grimp torch.utils.tensorboard.writer"
 )
 # Variables that libraries read while they are imported begin so: with other values a verb starts by itself.
 READ_EARLY = re.compile(
@@ -222,10 +223,10 @@ def accompany(rules: Iterable[str], modules: str = MODULES) -> bool:
     if gain < 2 or HELPER in os.environ or has_gpu():
         return False
     command = [sys.executable, "-P", "-c", f"from directcm.runtime import warm; warm.helper({modules!r})"]
-    own = {**os.environ, **dict.fromkeys(THREADS, "1")}
+    environment = {**os.environ, **dict.fromkeys(THREADS, "1")}
     try:
         # In a session of its own: Ctrl-C is for Snakemake and its jobs, and the helper ends after them.
-        process = Popen(command, env=own, stdin=PIPE, stdout=PIPE, start_new_session=True)
+        process = Popen(command, env=environment, stdin=PIPE, stdout=PIPE, start_new_session=True)
         where = process.stdout.readline().decode().strip() if process.stdout else ""
         # What it finds wrong it says itself, and ends with 0.
         if not where and process.wait():

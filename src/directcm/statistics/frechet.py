@@ -65,11 +65,12 @@ _LARGEST_RANGE = 10
 _SMALLEST_RANGE = 2
 _ROWS_PER_FEATURE = 2
 _SUBSETS = 8
+_EQUAL = "a Fréchet distance needs"
 
 
 @dataclass(frozen=True)
-class FrechetResult:
-    """A distance: `value` ≥ 0, n rows on either side, feature size `dim`, flags ("rank_deficient": n − 1 < dim)."""
+class Distance:
+    """A distance between n rows of features of size `dim` and a reference; flags ("rank_deficient": n − 1 < dim)."""
 
     value: float
     n: int
@@ -103,17 +104,18 @@ def _root(features: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return mean, centred
 
 
-def _pair(first: np.ndarray, second: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Both sides, checked; UserError unless they are of one shape."""
-    first, second = checked(first, "first set"), checked(second, "second set")
+def pair(
+    first: np.ndarray, second: np.ndarray, equal: str = "", names: tuple[str, str] = ("first set", "second set")
+) -> tuple[np.ndarray, np.ndarray]:
+    """Both sides, checked; UserError unless they are of one size D and, where `equal` says what needs that, of equal n."""
+    first, second = checked(first, names[0]), checked(second, names[1])
     if first.shape[1] != second.shape[1]:
         raise UserError(
             f"features have sizes {first.shape[1]} and {second.shape[1]}: they come from different extractors"
         )
-    if first.shape[0] != second.shape[0]:
+    if equal and first.shape[0] != second.shape[0]:
         raise UserError(
-            f"features have {first.shape[0]} and {second.shape[0]} rows: a Fréchet distance needs equal numbers, "
-            "cut the longer set"
+            f"features have {first.shape[0]} and {second.shape[0]} rows: {equal} equal numbers, cut the longer set"
         )
     return first, second
 
@@ -129,15 +131,15 @@ def _distance(first: np.ndarray, second: np.ndarray) -> float:
     return value
 
 
-def frechet_distance(first: np.ndarray, second: np.ndarray) -> FrechetResult:
+def frechet_distance(first: np.ndarray, second: np.ndarray) -> Distance:
     """Fréchet distance between features (n, D) and (n, D), in float64.
 
     The estimate is biased upwards by an amount that depends on n, so the two sides must have equal n and distances
     at different n are not comparable: unequal n, unequal D, n < 2 or an entry that is not finite is a UserError.
     """
-    first, second = _pair(first, second)
+    first, second = pair(first, second, _EQUAL)
     n, dim = first.shape
-    return FrechetResult(max(_distance(first, second), 0.0), n, dim, ("rank_deficient",) if n - 1 < dim else ())
+    return Distance(max(_distance(first, second), 0.0), n, dim, ("rank_deficient",) if n - 1 < dim else ())
 
 
 def infinite_sizes(n: int, dim: int) -> list[int]:
@@ -148,7 +150,7 @@ def infinite_sizes(n: int, dim: int) -> list[int]:
     return [int(size) for size in np.round(np.linspace(smallest, n, _SIZES))]
 
 
-def frechet_infinite(first: np.ndarray, second: np.ndarray, seed: int) -> FrechetResult | None:
+def frechet_infinite(first: np.ndarray, second: np.ndarray, seed: int) -> Distance | None:
     """FD∞ between features (n, D) and (n, D): FD extrapolated linearly in 1/n to n → ∞; None where n is too small.
 
     At each of `infinite_sizes` FD is the mean over 8 random subsets (the whole at size n itself), which hold the same
@@ -156,22 +158,18 @@ def frechet_infinite(first: np.ndarray, second: np.ndarray, seed: int) -> Freche
     of equal shape are cut alike. The estimate is nearly unbiased and so can fall below 0 (`value` is not cut off). Refuses
     what `frechet_distance` refuses. Source: Chong & Forsyth 2020, with independent subsets in place of generated ones.
     """
-    first, second = _pair(first, second)
+    first, second = pair(first, second, _EQUAL)
     n, dim = first.shape
     sizes = infinite_sizes(n, dim)
     if not sizes:
         return None
-    means = []
-    for size in sizes:
+
+    def distance(size: int, subset: int) -> float:
         # Subsets cut from one permutation share no row: as many as fit, then from the next.
-        fit = n // size
-        values = []
-        for subset in range(_SUBSETS if size < n else 1):
-            epoch, place = divmod(subset, fit)
-            order = rng.permutation(seed, f"fd_inf_{size}", n, epoch)
-            rows = order[place * size : (place + 1) * size]
-            values.append(_distance(first[rows], second[rows]))
-        means.append(float(np.mean(values)))
+        epoch, place = divmod(subset, n // size)
+        rows = rng.permutation(seed, f"fd_inf_{size}", n, epoch)[place * size : (place + 1) * size]
+        return _distance(first[rows], second[rows])
+
+    means = [np.mean([distance(size, i) for i in range(_SUBSETS if size < n else 1)]) for size in sizes]
     design = np.stack([np.ones(len(sizes)), 1 / np.array(sizes, dtype=np.float64)], axis=1)
-    intercept = float(np.linalg.lstsq(design, np.array(means), rcond=None)[0][0])
-    return FrechetResult(intercept, n, dim)
+    return Distance(float(np.linalg.lstsq(design, np.array(means), rcond=None)[0][0]), n, dim)

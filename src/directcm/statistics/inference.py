@@ -1,12 +1,12 @@
-"""How sure a difference is: two trained methods on the same seeds, prompts and initial noise. numpy and scipy, no files.
+"""How sure a difference is: two trained methods on the same seeds, prompts and initial noise.
 
-Two things are random: the training (seeds) and what it is judged on (prompts with their noise). `crossed` puts both into
-one interval. Given the trained students, the randomness of prompts alone is measured by the paired bootstrap where a
-metric is a mean of per-prompt values, and by a permutation test with a delete-half jackknife where it is a distance
-between sets (FD, KID, CMMD). A plain bootstrap of a distance is invalid, since repeated rows count as structure; there is none here.
+Two things are random: the training (seeds) and what it is judged on (prompts with their noise). `crossed` puts both into one interval.
+Given the trained students, the randomness of prompts alone is measured in two ways. Where a metric is a mean of per-prompt values: by
+the paired bootstrap. Where it is a distance between sets (FD, KID, CMMD): by a permutation test with a delete-half jackknife, since a
+plain bootstrap of a distance is invalid (repeated rows count as structure).
 
-Everything is paired: row i of every array belongs to prompt i, first index s to training seed s of both methods.
-Resampling takes whole prompts, that is row i of both methods, all seeds and the reference together.
+Everything is paired: row i of every array is prompt i, first index s is training seed s of both methods. Resampling takes whole prompts:
+row i of both methods, all seeds and the reference together.
 """
 
 from __future__ import annotations
@@ -20,21 +20,18 @@ from scipy import linalg, stats
 
 from directcm.errors import UserError
 from directcm.runtime import rng
-from directcm.statistics.kernel import CMMD_SCALE, CMMD_SIGMA
+from directcm.statistics.bootstrap import resampled_means
+from directcm.statistics.kernel import CMMD_SCALE, cubic, gaussian
 
+# Random halves of the delete-half jackknife: the variance it gives has a relative error of about 10 %.
 HALVES = 200
-"""Random halves of the delete-half jackknife: the variance it gives has a relative error of about 10 %."""
-
+# A permutation p that fewer than FEW permutations reach is drawn again from REFINE times as many.
 FEW = 10
 REFINE = 10
-"""A permutation p for which fewer than FEW permutations speak is drawn again from REFINE times as many."""
-
+# Numbers held at a time by one array (128 MB).
 _ELEMENTS = 16_000_000
-"""Numbers held at a time by one array (128 MB)."""
-
+# Numbers in a chunk of matrices (4 MB): what a processor's cache holds.
 _CHUNK = 500_000
-"""Numbers in a chunk of matrices (4 MB): what a processor's cache holds."""
-
 # |T*| ≥ |T| must hold for T* = T however its last bits fell.
 _TIE = 1e-9
 
@@ -51,12 +48,12 @@ class Crossed:
     """
 
     difference: float
-    low: float | None
-    high: float | None
-    se_seeds: float | None
-    se_prompts: float | None
-    df: float | None
-    p: float | None
+    low: float | None = None
+    high: float | None = None
+    se_seeds: float | None = None
+    se_prompts: float | None = None
+    df: float | None = None
+    p: float | None = None
 
 
 def crossed(per_seed: np.ndarray, prompt_variance: float | None, n: int, level: float) -> Crossed:
@@ -79,18 +76,17 @@ def crossed(per_seed: np.ndarray, prompt_variance: float | None, n: int, level: 
             f"variance over prompts: expected ≥ 0 over at least 2 prompts, found {prompt_variance} over {n}"
         )
     seeds = d.size
+    v_p = prompt_variance
     difference = math.fsum(d) / seeds
     v_s = float(d.var(ddof=1)) / seeds if seeds > 1 else None
-    v_p = prompt_variance
-    se_seeds = None if v_s is None else math.sqrt(v_s)
-    se_prompts = None if v_p is None else math.sqrt(v_p)
+    se_seeds, se_prompts = (None if v is None else math.sqrt(v) for v in (v_s, v_p))
     if v_s is None and v_p is None:
-        return Crossed(difference, None, None, None, None, None, None)
+        return Crossed(difference)
     # A spread of rounding errors is none.
     variance = (v_s or 0.0) + (v_p or 0.0)
     if math.sqrt(variance) <= 1e-13 * float(np.abs(d).max()):
         if np.any(d):
-            return Crossed(difference, None, None, se_seeds, se_prompts, None, None)
+            return Crossed(difference, se_seeds=se_seeds, se_prompts=se_prompts)
         return Crossed(0.0, 0.0, 0.0, se_seeds, se_prompts, None, 1.0)
     # Shares of the variance, whose squares cannot underflow.
     share_s, share_p = (v_s or 0.0) / variance, (v_p or 0.0) / variance
@@ -108,24 +104,23 @@ def cautious_p(difference: float, se_seeds: float | None, se_prompts: float | No
     rejects up to 2 % of true nulls. What it costs is power: 3 seeds say little at such a level. A standard error that is None is
     left out; None where nothing estimates a spread.
     """
-    own_s, own_p = se_seeds if seeds > 1 else None, se_prompts
+    if seeds == 1:
+        se_seeds = None
     size = abs(difference)
-    if not own_s and not own_p:
-        return 1.0 if difference == 0 and (own_s is not None or own_p is not None) else None
-    if not own_p:
-        assert own_s
-        return 2 * float(stats.t.sf(size / own_s, seeds - 1))
-    if not own_s:
-        return 2 * float(stats.t.sf(size / own_p, n - 1))
+    if not se_seeds and not se_prompts:
+        return 1.0 if difference == 0 and (se_seeds is not None or se_prompts is not None) else None
+    if not se_seeds or not se_prompts:
+        alone = (se_seeds or 0.0) + (se_prompts or 0.0)
+        return 2 * float(stats.t.sf(size / alone, seeds - 1 if se_seeds else n - 1))
     # E over T_{n−1} of the tail of T_{S−1}: Gauss–Legendre on panels, finer where that tail has its step.
     furthest = float(stats.t.isf(1e-15, n - 1))
-    step = size / own_p + own_s / own_p * np.array([-64, -16, -4, -1, 0, 1, 4, 16, 64])
+    step = size / se_prompts + se_seeds / se_prompts * np.array([-64, -16, -4, -1, 0, 1, 4, 16, 64])
     panels = np.sinh(np.linspace(-1, 1, 33) * math.asinh(furthest))
     edges = np.unique(np.clip(np.concatenate([panels, step]), -furthest, furthest))
     nodes, weights = np.polynomial.legendre.leggauss(12)
     half = np.diff(edges)[:, None] / 2
     y = edges[:-1, None] + half * (nodes + 1)
-    tail = stats.t.pdf(y, n - 1) * stats.t.sf((size - y * own_p) / own_s, seeds - 1)
+    tail = stats.t.pdf(y, n - 1) * stats.t.sf((size - y * se_prompts) / se_seeds, seeds - 1)
     return min(1.0, 2 * float((half * weights * tail).sum()))
 
 
@@ -159,22 +154,14 @@ def paired_bootstrap(a: np.ndarray, b: np.ndarray, resamples: int, seed: int, le
         )
     if not (np.isfinite(a).all() and np.isfinite(b).all()):
         raise UserError("paired bootstrap: a value is NaN or infinite; evaluate again")
-    own = (a - b).mean(axis=0)
-    n = own.size
-    difference = float(own.mean())
-    generator = rng.generator(seed, "paired bootstrap")
-    chunk = max(1, _ELEMENTS // n)
-    means = np.concatenate(
-        [
-            own[generator.integers(0, n, size=(min(chunk, resamples - start), n))].mean(axis=1)
-            for start in range(0, resamples, chunk)
-        ]
-    )
+    differences = (a - b).mean(axis=0)
+    means = resampled_means(differences, resamples, level, seed, "paired bootstrap").bootstrap_distribution
     low, high = np.quantile(means, [(1 - level) / 2, (1 + level) / 2])
     # Differences that are all 0 at the drawn prompts average to 0 exactly.
     tail = min(int((means <= 0).sum()), int((means >= 0).sum()))
     p = min(1.0, 2 * (1 + tail) / (1 + resamples))
-    return PairedBootstrap(difference, float(low), float(high), p, float(own.var(ddof=1)) / n, (a - b).mean(axis=1))
+    variance = float(differences.var(ddof=1)) / differences.size
+    return PairedBootstrap(float(differences.mean()), float(low), float(high), p, variance, (a - b).mean(axis=1))
 
 
 # ----------------------------------------------------------------- distances between sets
@@ -283,12 +270,12 @@ def _second_moments(
     chunk = max(1, _CHUNK // (dim * dim))
     for start in range(0, len(weights), chunk):
         part = slice(start, min(start + chunk, len(weights)))
-        own = weights[part].astype(np.float64)
+        some = weights[part].astype(np.float64)
         if packed is not None:
-            yield part, (own @ packed).take(place, axis=1)
+            yield part, (some @ packed).take(place, axis=1)
             continue
-        out = np.empty((len(own), dim, dim))
-        for k, weight in enumerate(own):
+        out = np.empty((len(some), dim, dim))
+        for k, weight in enumerate(some):
             out[k] = (rows * weight[:, None]).T @ rows
             if minus is not None:
                 out[k] -= (minus * weight[:, None]).T @ minus
@@ -346,7 +333,7 @@ def _frechet_halves(sets: Sequence[np.ndarray], reference: np.ndarray, kept: np.
 
     out = np.zeros((len(sets), len(kept)))
     for (part, mean_ref, cov_ref), *others in zip(
-        moments(reference - centre), *(moments(own - centre) for own in sets), strict=True
+        moments(reference - centre), *(moments(rows - centre) for rows in sets), strict=True
     ):
         values, vectors = np.linalg.eigh(cov_ref)
         root = vectors * np.sqrt(np.clip(values, 0.0, None))[:, None, :]
@@ -373,19 +360,20 @@ def frechet_difference_test(
     """Test of T = mean over seeds of FD(a_s, ref) − FD(b_s, ref) for features a, b (S, n, D) and reference (n, D).
 
     Permutation (Pitman 1937; Good 2005): under the null that the methods' label means nothing, swapping a prompt's
-    features between a and b leaves the distribution as it is; each prompt is swapped or not with probability ½, in all
-    seeds together, because what a method makes of a prompt is alike from seed to seed and a swap seed by seed would count it
-    S times. p = (1 + #{|T*| ≥ |T|})/(1 + B), two-sided, refined where it is small (`_permutation_p`). Its null is equality of the two distributions, given these students.
-    Variance over prompts: `_jackknife` on random halves, rows kept jointly in a, b and reference.
+    features between a and b leaves the distribution as it is. Each prompt is swapped or not with probability ½, in all
+    seeds together: what a method makes of a prompt is alike from seed to seed, and a swap seed by seed would count it S times.
+    p = (1 + #{|T*| ≥ |T|})/(1 + B), two-sided, refined where it is small (`_permutation_p`). Its null is equality of the two
+    distributions, given these students. Variance over prompts: `_jackknife` on random halves, rows kept jointly in a, b and reference.
 
-    FD is that of `metrics.frechet` (to about 1e-10; 1e-7 where n − 1 < D); unequal n is a UserError. Time grows with
+    FD is that of `statistics.frechet` (to about 1e-10; 1e-7 where n − 1 < D); unequal n is a UserError. Time grows with
     S (B + J) D³: seconds at D = 64, hours at D = 2048, where `permutations` may be lowered.
     """
     a, b, reference = _triple(a, b, reference)
     seeds, n, _ = a.shape
     # Nothing swapped: the observed value comes out of the same arithmetic as the permuted ones.
-    own = [_frechet_permuted(a[s], b[s], reference, np.zeros((1, n), dtype=bool)) for s in range(seeds)]
-    observed = float(np.mean([value[0] for value, _ in own]))
+    found = [_frechet_permuted(a[s], b[s], reference, np.zeros((1, n), dtype=bool)) for s in range(seeds)]
+    per_seed = np.array([value[0] for value, _ in found])
+    observed = float(per_seed.mean())
 
     def permuted(swap: np.ndarray) -> np.ndarray:
         return np.mean([_frechet_permuted(a[s], b[s], reference, swap)[0] for s in range(seeds)], axis=0)
@@ -394,9 +382,9 @@ def frechet_difference_test(
     half = _frechet_halves([*a, *b], reference, kept)
     return DistanceTest(
         observed,
-        np.array([value[0] for value, _ in own]),
+        per_seed,
         _jackknife((half[:seeds] - half[seeds:]).mean(axis=0), n),
-        _permutation_p(observed, permuted, float(np.mean([s for _, s in own])), n, permutations, seed, refine),
+        _permutation_p(observed, permuted, float(np.mean([s for _, s in found])), n, permutations, seed, refine),
     )
 
 
@@ -409,15 +397,6 @@ class Kernel:
     scale: float = 1.0
 
 
-def _scaled(features: np.ndarray) -> np.ndarray:
-    return features / math.sqrt(features.shape[-1])
-
-
-def _cubic(product: np.ndarray) -> np.ndarray:
-    base = product + 1
-    return base * base * base
-
-
 def _unit(features: np.ndarray) -> np.ndarray:
     norms = np.linalg.norm(features, axis=-1, keepdims=True)
     if not (norms > 0).all():
@@ -425,13 +404,11 @@ def _unit(features: np.ndarray) -> np.ndarray:
     return features / norms
 
 
-def _gaussian(product: np.ndarray) -> np.ndarray:
-    # k − 1: the constant drops out of every MMD², and with it the digits it would cost.
-    return np.expm1((product - 1) / CMMD_SIGMA**2)
-
-
-KERNELS = {"kid": Kernel(_scaled, _cubic), "cmmd": Kernel(_unit, _gaussian, CMMD_SCALE)}
-"""The kernels of `metrics.kernel`: (x·y/D + 1)³, and exp(−|x − y|²/(2σ²)) between unit vectors, σ = 10, times 1000."""
+# (x·y/D + 1)³, and exp(−|x − y|²/(2σ²)) between unit vectors, σ = 10, times 1000, as in `statistics.kernel`.
+KERNELS = {
+    "kid": Kernel(lambda features: features / math.sqrt(features.shape[-1]), cubic),
+    "cmmd": Kernel(_unit, gaussian, CMMD_SCALE),
+}
 
 
 def kernel_difference_test(
@@ -455,8 +432,8 @@ def kernel_difference_test(
     """
     a, b, reference = _triple(a, b, reference)
     seeds, n, _ = a.shape
-    own = KERNELS[kernel]
-    a, b, reference = own.prepare(a), own.prepare(b), own.prepare(reference)
+    chosen = KERNELS[kernel]
+    a, b, reference = map(chosen.prepare, (a, b, reference))
     kept = _halves(n, halves, seed).astype(np.float64)
     size = n // 2
     block = max(1, _ELEMENTS // (8 * n))
@@ -467,17 +444,17 @@ def kernel_difference_test(
             part = slice(start, min(start + block, n))
             here = np.arange(part.stop - start)
             aa, ab, ba, bb = (
-                own.of(x[part] @ y.T) for x, y in ((a[s], a[s]), (a[s], b[s]), (b[s], a[s]), (b[s], b[s]))
+                chosen.of(x[part] @ y.T) for x, y in ((a[s], a[s]), (a[s], b[s]), (b[s], a[s]), (b[s], b[s]))
             )
             for matrix in (aa, ab, ba, bb):
                 matrix[here, start + here] = 0.0
-            to_ref = own.of(a[s, part] @ reference.T) - own.of(b[s, part] @ reference.T)
+            to_ref = chosen.of(a[s, part] @ reference.T) - chosen.of(b[s, part] @ reference.T)
             terms[s] += (aa - ab + ba - bb).sum(axis=0) / (n * (n - 1))
             terms[s, part] -= 2 * to_ref.sum(axis=1) / n**2
             half += kept[:, part] @ ((aa - bb) / (size * (size - 1)) - 2 * to_ref / size**2)
-    terms *= own.scale
+    terms *= chosen.scale
     joint = terms.mean(axis=0)
-    on_halves = own.scale * (half * kept).sum(axis=1) / seeds
+    on_halves = chosen.scale * (half * kept).sum(axis=1) / seeds
     if not (np.isfinite(terms).all() and np.isfinite(on_halves).all()):
         raise UserError("the kernel distance overflows float64: the features are too large")
     observed = float(joint.sum())
@@ -499,9 +476,6 @@ def holm(p: Sequence[float]) -> list[float]:
     probability ≤ α, however the tests depend on each other."""
     if any(not 0 <= value <= 1 for value in p):
         raise ValueError("p-values lie in [0, 1]")
-    out = [0.0] * len(p)
-    largest = 0.0
-    for rank, index in enumerate(sorted(range(len(p)), key=lambda i: p[i])):
-        largest = max(largest, min(1.0, (len(p) - rank) * p[index]))
-        out[index] = largest
-    return out
+    order = np.argsort(p, kind="stable")
+    adjusted = np.maximum.accumulate(np.arange(len(p), 0, -1) * np.asarray(p)[order]).clip(max=1.0)
+    return adjusted[np.argsort(order)].tolist()

@@ -8,23 +8,21 @@ MMD² = mean_{i≠j} k(x_i, x_j) + mean_{i≠j} k(y_i, y_j) − 2 mean_{i,j} k(x
   1000·[(1 − mean_{i≠j} k(x_i, x_j))/n + (1 − mean_{i≠j} k(y_i, y_j))/m], so that equal distributions are not at 0 and
   numbers at different n differ. Its embeddings are those of CLIP ViT-L/14 at 336 pixels.
 
-The whole sample makes one estimate. KID is often averaged over random subsets of 1,000: that adds the noise of the
-draw, throws information away and needs a seed, while the estimate is unbiased at any n, so subsets gain nothing but
-memory, and that is kept low here by going over the kernel matrix in blocks of rows.
+The whole sample makes one estimate. KID is often averaged over random subsets of 1,000, which adds the noise of the draw and needs a
+seed. The estimate is unbiased at any n, so subsets only save memory; here blocks of rows of the kernel matrix do that.
 
-Unbiased holds for independent sets. Sets that share noise or prompts row by row are correlated, which pulls the
-estimate down by 2/n · (E k(x_i, y_i) − E k(x_i, y_j)): a set close to its reference can fall visibly below 0.
+It is unbiased for independent sets. Sets that share noise or prompts row by row are correlated, which pulls the estimate down by
+2/n · (E k(x_i, y_i) − E k(x_i, y_j)): a set close to its reference can fall visibly below 0.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 
 import numpy as np
 
 from directcm.errors import UserError
-from directcm.statistics.frechet import checked
+from directcm.statistics.frechet import Distance, pair
 
 SHARED = {"better": "lower", "references": ("teacher", "data"), "takes": ("image", "reference.image")}
 METRICS = {
@@ -47,17 +45,6 @@ METRICS = {
 _BLOCK = 1024
 CMMD_SIGMA = 10.0
 CMMD_SCALE = 1000.0
-
-
-@dataclass(frozen=True)
-class KernelResult:
-    """A kernel distance: `value` (unbiased, so it can fall below 0), rows of both sides, feature size `dim`."""
-
-    value: float
-    n: int
-    n_reference: int
-    dim: int
-    flags: tuple[str, ...] = ()
 
 
 # A kernel of both distances is a function of the inner product alone: an array of products → its values there.
@@ -85,28 +72,25 @@ def _mmd(first: np.ndarray, second: np.ndarray, kernel: _Kernel) -> float:
     )
 
 
-def _both(first: np.ndarray, second: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    first, second = checked(first, "first set"), checked(second, "second set")
-    if first.shape[1] != second.shape[1]:
-        raise UserError(
-            f"features have sizes {first.shape[1]} and {second.shape[1]}: they come from different extractors"
-        )
-    return first, second
+def cubic(product: np.ndarray) -> np.ndarray:
+    """KID's kernel (p + 1)³ of inner products over D."""
+    base = product + 1
+    return base * base * base
 
 
-def kernel_distance(first: np.ndarray, second: np.ndarray) -> KernelResult:
+def gaussian(product: np.ndarray) -> np.ndarray:
+    """CMMD's kernel of inner products of unit vectors, less 1: that constant drops out of MMD², and with it the digits it would cost."""
+    return np.expm1((product - 1) / CMMD_SIGMA**2)
+
+
+def kernel_distance(first: np.ndarray, second: np.ndarray) -> Distance:
     """KID: unbiased MMD² between features (n, D) and (m, D), in float64; n, m ≥ 2, else a UserError."""
-    first, second = _both(first, second)
-    dim = first.shape[1]
-
-    def cubic(product: np.ndarray) -> np.ndarray:
-        base = product / dim + 1
-        return base * base * base
-
-    value = _mmd(first, second, cubic)
+    first, second = pair(first, second)
+    n, dim = first.shape
+    value = _mmd(first, second, lambda product: cubic(product / dim))
     if not np.isfinite(value):
         raise UserError("the kernel distance overflows float64: the features are too large")
-    return KernelResult(value, first.shape[0], second.shape[0], dim)
+    return Distance(value, n, dim)
 
 
 def _normalised(features: np.ndarray, name: str) -> np.ndarray:
@@ -118,15 +102,13 @@ def _normalised(features: np.ndarray, name: str) -> np.ndarray:
     return scaled / np.linalg.norm(scaled, axis=1, keepdims=True)
 
 
-def cmmd(first: np.ndarray, second: np.ndarray) -> KernelResult:
+def cmmd(first: np.ndarray, second: np.ndarray) -> Distance:
     """CMMD: 1000 times the unbiased MMD² with the Gaussian kernel, σ = 10, between CLIP embeddings (n, D) and (m, D).
 
     They are L2-normalised here, so that |x − y|² = 2 − 2 x·y. In float64; n, m ≥ 2 and no embedding zero, else a
     UserError. At this σ the kernel between unit vectors lies in [0.98, 1]: the distance is nearly (1000/σ²) times the
     squared distance of the mean embeddings.
     """
-    first, second = _both(first, second)
-    first, second = _normalised(first, "first set"), _normalised(second, "second set")
-    # k − 1 instead of k: the constant drops out of MMD², and with it the digits it would cost.
-    value = CMMD_SCALE * _mmd(first, second, lambda product: np.expm1((product - 1) / CMMD_SIGMA**2))
-    return KernelResult(value, first.shape[0], second.shape[0], first.shape[1])
+    first, second = pair(first, second)
+    value = CMMD_SCALE * _mmd(_normalised(first, "first set"), _normalised(second, "second set"), gaussian)
+    return Distance(value, *first.shape)

@@ -22,7 +22,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from directcm.errors import UserError
-from directcm.statistics.frechet import checked
+from directcm.statistics.frechet import pair
 
 # k of the k-th nearest neighbour (Naeem et al. 2002.09797). Fewer than k + 1 images have none.
 NEIGHBOURS = 5
@@ -56,8 +56,8 @@ METRICS = {
     "coverage_dino": {"rank": 23, "title": "coverage (DINOv2)", "part": "coverage", "extractor": "dinov2_vitl14"},
 }  # fmt: skip
 
+# Distances held at a time, 32 MB of float64 (a few such arrays live at once).
 _ELEMENTS = 4_000_000
-"""Distances held at a time, 32 MB of float64 (a few such arrays live at once)."""
 
 
 @dataclass(frozen=True)
@@ -102,30 +102,22 @@ def manifold(samples: np.ndarray, reference: np.ndarray, *, k: int = NEIGHBOURS)
     All four depend on n, so both sides must have equal n: unequal n, unequal D, n ≤ k or an entry that is not finite is
     a UserError. Swapping the sides swaps precision and recall.
     """
-    samples, reference = checked(samples, "samples"), checked(reference, "reference")
-    if samples.shape[1] != reference.shape[1]:
-        raise UserError(
-            f"features have sizes {samples.shape[1]} and {reference.shape[1]}: they come from different extractors"
-        )
-    if samples.shape[0] != reference.shape[0]:
-        raise UserError(
-            f"features have {samples.shape[0]} and {reference.shape[0]} rows: precision, recall, density and coverage "
-            "need equal numbers, cut the longer set"
-        )
+    needs = "precision, recall, density and coverage need"
+    samples, reference = pair(samples, reference, needs, ("samples", "reference"))
     n, dim = samples.shape
     if n <= k:
         raise UserError(
             f"{n} rows of features: {k} nearest neighbours need at least {k + 1}; the smaller of evaluation.samples and the training images has to be that, or leave these metrics out"
         )
     block = max(1, _ELEMENTS // n)
-    own, real = _radii(samples, k, block), _radii(reference, k, block)
+    near_samples, near_reference = _radii(samples, k, block), _radii(reference, k, block)
     precise = inside = 0
     recalled, covered = np.zeros(n, dtype=bool), np.zeros(n, dtype=bool)
     for start in range(0, n, block):
         distances = _squared(samples[start : start + block], reference)
-        in_real = distances <= real
-        precise += int(in_real.any(axis=1).sum())
-        inside += int(in_real.sum())
-        covered |= in_real.any(axis=0)
-        recalled |= (distances <= own[start : start + block, None]).any(axis=0)
+        in_ball = distances <= near_reference
+        precise += int(in_ball.any(axis=1).sum())
+        inside += int(in_ball.sum())
+        covered |= in_ball.any(axis=0)
+        recalled |= (distances <= near_samples[start : start + block, None]).any(axis=0)
     return ManifoldResult(precise / n, float(recalled.mean()), inside / (k * n), float(covered.mean()), n, dim, k)

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
-from directcm.analysis.data.tidy import FLOOR, ROWS, TEACHER
-from directcm.config import RUN_AXES, SETTING_AXES, Axes, Ode, Run, spell
+from directcm.analysis.data import tidy
+from directcm.analysis.data.compare import metrics_of
+from directcm.config import RUN_AXES, Axes, Ode, Run, spell
 from directcm.config.registry import START_POINTS, methods
 from directcm.config.specs import METHODS, METRICS
 from directcm.errors import UserError
@@ -24,65 +25,53 @@ from directcm.runtime.artifacts import (
     Artifact,
     open_artifact,
     open_collection,
-    read_csv,
     read_json,
-    write_csv,
 )
 
-METRICS_COLUMNS = [
-    "row", "method", *SETTING_AXES, "seed", "step", "sampling_steps", "metric", "reference", "value", "low", "high", "n",
-    "n_reference", "dim", "flags",
-]  # fmt: skip
-STUDENTS_COLUMNS = [
-    "method", *SETTING_AXES, "seed", "step", "trainable_parameters", "pairs", "distinct_pairs", "student_forwards",
-    "student_backwards", "teacher_forwards", "target_forwards", "seconds", "target_seconds",
-]  # fmt: skip
-# Not "solver": that is the name of an axis of the setting.
-ERROR_TERMS = {"student": "student_error", "solver": "solver_error", "total": "total_error", "cross": "cross_term"}
-ERRORS_COLUMNS = ["method", *SETTING_AXES, "seed", "time", "space", *ERROR_TERMS.values(), "n"]
-COMPARISONS_COLUMNS = [
-    "what", "a", "b", *SETTING_AXES, "a_step", "b_step", "sampling_steps", "metric", "reference", "mean_a", "mean_b",
-    "difference", "low", "high", "level", "se_seeds", "se_prompts", "df", "p", "test", "p_prompts", "n", "n_seeds", "dim",
-    "seeds_agree",
-]  # fmt: skip
-TABLES = {
-    "metrics.csv": METRICS_COLUMNS,
-    "students.csv": STUDENTS_COLUMNS,
-    "errors.csv": ERRORS_COLUMNS,
-    "comparisons.csv": COMPARISONS_COLUMNS,
-}
+if TYPE_CHECKING:
+    import pandas as pd
 
-# Rows through the student's network per training pair.
-SPACES = ("latent", "pixel")
 SIZES = ("n", "n_reference", "dim")
+# Names that are sorted as they are declared.
+ORDERS: dict[str, Sequence[str]] = {
+    "row": tidy.ROWS, "method": tuple(METHODS), "metric": tuple(METRICS), "reference": ("teacher", "data", "prompt", "none"),
+    "space": ("latent", "pixel"),
+}  # fmt: skip
 A = TypeVar("A", bound=Axes)
-_NUMERIC = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?")
 
 
-def field(value: Any) -> Any:
-    """A value as it stands in a tidy table: ten significant digits, None where it is not defined."""
-    if isinstance(value, float):
-        return float(f"{value:.10g}") if math.isfinite(value) else None
-    return value
+def _ordered(column: pd.Series) -> pd.Series:
+    """A column to sort by: declared names in their order, then others by a number at their end (lora4 before lora64), then as text."""
+    if column.name not in tidy.TEXTS:
+        return column
+    known = ORDERS.get(str(column.name), ())
+
+    def place(name: str) -> tuple[int, float, str]:
+        digits = re.search(r"\d+$", name)
+        return known.index(name) if name in known else len(known), float(digits[0]) if digits else math.inf, name
+
+    return column.astype("category").cat.set_categories(sorted(set(column), key=place), ordered=True)
 
 
-def _order(row: Mapping[str, Any], columns: Sequence[str]) -> tuple[Any, ...]:
-    """Sorts by columns: known names in their own order, numbers by size (also within names: lora4 before lora64), then text."""
-    own: dict[str, Sequence[str]] = {"row": ROWS, "method": tuple(METHODS), "metric": tuple(METRICS), "space": SPACES}
-    keys: list[tuple[Any, ...]] = []
-    for column in columns:
-        text = "" if row[column] is None else str(row[column])
-        if column in own:
-            keys.append((own[column].index(text) if text in own[column] else len(own[column]), text))
-        elif column == "reference":
-            known = METRICS[row["metric"]].references if row["metric"] in METRICS else ()
-            keys.append((known.index(text) if text in known else len(known), text))
-        elif _NUMERIC.fullmatch(text):
-            keys.append((0, float(text), ""))
-        else:
-            digits = re.search(r"\d+$", text)
-            keys.append((1, float(digits[0]) if digits else math.inf, text))
-    return tuple(keys)
+def _table(lines: Sequence[Mapping[str, Any]] | pd.DataFrame, columns: Sequence[str], value: str) -> pd.DataFrame:
+    """A tidy table of these lines, sorted by its columns before the first value."""
+    import pandas as pd
+
+    keys = list(columns[: columns.index(value)])
+    return pd.DataFrame(lines, columns=columns).sort_values(keys, key=_ordered, kind="stable", ignore_index=True)
+
+
+def _joined(tables: Sequence[pd.DataFrame], columns: Sequence[str]) -> pd.DataFrame:
+    """Tables of these columns one after the other, with the file that each line is from as its `path`."""
+    import pandas as pd
+
+    return pd.concat(tables, ignore_index=True) if tables else pd.DataFrame(columns=[*columns, "path"])
+
+
+def _once(given: dict[Any, Path], what: Any, path: Path, named: str = "run") -> None:
+    if what in given:
+        raise UserError(f"{path}: the same {named} as {given[what]}; give each run once")
+    given[what] = path
 
 
 # ----------------------------------------------------------------- metrics
@@ -94,30 +83,6 @@ def _run_of(kind: type[A], content: Any, path: Path) -> A:
     if not isinstance(run, dict):
         raise UserError(f"{path}: has no run; delete the folder and run again")
     return kind.of(run, f"{path}: its run", "delete the folder and run again")
-
-
-def _metrics_of(artifact: Artifact) -> dict[str, Any]:
-    """A metrics.json with the keys that the analysis relies on."""
-    path = artifact.folder / "metrics.json"
-    content = artifact.json("metrics.json")
-    missing = [k for k in ("row", "steps", "run", "metrics") if not isinstance(content, dict) or k not in content]
-    if missing:
-        raise UserError(f"{path}: lacks {', '.join(missing)}; delete the folder and evaluate again")
-    if content["row"] not in ROWS:
-        raise UserError(f"{path}: row is {content['row']!r}, expected one of {', '.join(ROWS)}")
-    if not isinstance(content["metrics"], list) or not all(isinstance(item, dict) for item in content["metrics"]):
-        raise UserError(f"{path}: metrics is not a list of values; delete the folder and evaluate again")
-    for item in content["metrics"]:
-        spec = METRICS.get(item.get("metric", ""))
-        if spec is None or item.get("reference") not in spec.references:
-            raise UserError(
-                f"{path}: unknown metric {item.get('metric')!r} against {item.get('reference')!r}; evaluate again"
-            )
-        if "value" not in item or not isinstance(item["value"], int | float | None):
-            raise UserError(
-                f"{path}: {item['metric']} against {item['reference']} has no number as its value; evaluate again"
-            )
-    return content
 
 
 def _set_of(name: str, where: Path) -> tuple[int, int]:
@@ -137,20 +102,22 @@ def _evaluated(path: Path) -> list[tuple[Artifact, tuple[int, int] | None]]:
     return [(open_artifact(path, "metrics"), None)]
 
 
-def metrics_rows(paths: Sequence[str | Path]) -> list[dict[str, Any]]:
+def metrics_table(paths: Sequence[str | Path]) -> pd.DataFrame:
     """metrics.csv from metrics artefacts: students' collections, and the teacher's and its floor's own folders.
 
     Raises UserError where a set is given twice, where teacher and students were not evaluated on one noise (nor the floors
     on one of their own), and where n, n_reference or dim of one metric against one reference differ.
     """
+    # The teacher has no training.
+    unset = {"method": "", "adapter": "", "loss": ""}
     out: list[dict[str, Any]] = []
-    given: dict[tuple[Any, ...], Path] = {}
+    given: dict[Any, Path] = {}
     noises: dict[bool, tuple[str, Path]] = {}
     sizes: dict[tuple[str, str], tuple[tuple[Any, ...], Path]] = {}
     for artifact, part in (item for path in paths for item in _evaluated(Path(path))):
-        path, content = artifact.folder / "metrics.json", _metrics_of(artifact)
+        path, content = artifact.folder / "metrics.json", metrics_of(artifact)
         row, steps = content["row"], content["steps"]
-        teacher = row in (TEACHER, FLOOR)
+        teacher = row in (tidy.TEACHER, tidy.FLOOR)
         run = _run_of(Ode if teacher else Run, content, path)
         if isinstance(run, Run) and METHODS.get(run.method) != row:
             raise UserError(f"{path}: row is {row!r} but method {run.method!r}; evaluate again")
@@ -163,14 +130,10 @@ def metrics_rows(paths: Sequence[str | Path]) -> list[dict[str, Any]]:
                 )
         elif not teacher:
             raise UserError(f"{path}: is a set of {row} outside its run's collection; pass the collection's manifest")
-        base = {"row": row, **dict.fromkeys(RUN_AXES, ""), **run.spelled, "step": step, "sampling_steps": steps}
-        key = tuple(base.values())
-        if key in given:
-            raise UserError(f"{path}: the same set as {given[key]}; give each run once")
-        given[key] = path
+        _once(given, (row, run, step, steps), path, "set")
         noise = (content.get("fingerprints") or {}).get("noise")
         if noise is not None:
-            first, where = noises.setdefault(row == FLOOR, (noise, path))
+            first, where = noises.setdefault(row == tidy.FLOOR, (noise, path))
             if first != noise:
                 raise UserError(f"{path}: evaluated on other noise than {where}; evaluate both on the same noise")
         for item in content["metrics"]:
@@ -183,9 +146,11 @@ def metrics_rows(paths: Sequence[str | Path]) -> list[dict[str, Any]]:
                     f"not comparable; evaluate both alike"
                 )
             flags = ";".join(dict.fromkeys(str(flag).replace(";", ",") for flag in item.get("flags") or ()))
-            values = {name: field(item.get(name)) for name in ("value", "low", "high", *SIZES)}
-            out.append({**base, "metric": what[0], "reference": what[1], **values, "flags": flags})
-    return _sorted(out, METRICS_COLUMNS[: METRICS_COLUMNS.index("value")], METRICS_COLUMNS)
+            own = {**unset, **run.axes(), "row": row, "step": step, "sampling_steps": steps, "flags": flags}
+            out.append(
+                {**own, **{name: item.get(name) for name in ("metric", "reference", "value", "low", "high", *SIZES)}}
+            )
+    return _table(out, tidy.METRIC_COLUMNS, "value")
 
 
 # ----------------------------------------------------------------- students
@@ -209,56 +174,49 @@ def _count(artifact: Artifact, name: str) -> int:
     return value
 
 
-class _Targets:
-    """What solving cost, per target, of the shards that a student was trained on."""
+def _solving(shards: Mapping[Artifact, Ode], student: Artifact, run: Run) -> tuple[float, float | None]:
+    """(mean teacher forwards, mean seconds) per target of a student; seconds are None where a shard's are not recorded.
 
-    def __init__(self, paths: Sequence[str | Path]) -> None:
-        self.shards = [open_artifact(path, "targets") for path in paths]
-        self.odes = [_run_of(Ode, {"run": shard.settings}, shard.folder / MANIFEST) for shard in self.shards]
-
-    def of(self, student: Artifact, run: Run) -> list[Artifact]:
-        """The shards whose fingerprints the student's manifest names, else all of its ODE and start points."""
-        wanted = {value for key, value in student.manifest["inputs"].items() if key.startswith("targets")}
-        found = [shard for shard in self.shards if shard.fingerprint in wanted]
-        if not found:
-            start_points = methods()[run.method].targets
-            own = [s for s, ode in zip(self.shards, self.odes, strict=True) if ode == run.ode]
-            found = [s for s in own if s.settings.get("coupling", START_POINTS[0]) == start_points]
-        if not found:
-            raise UserError(f"{student.folder}: its targets' manifests were not given; pass all targets of its ODE")
-        return found
-
-    def cost(self, student: Artifact, run: Run) -> tuple[float, float | None]:
-        """(mean teacher forwards, mean seconds) per target; seconds are None where a shard's are not recorded."""
-        shards = self.of(student, run)
-        solved = sum(_count(shard, "targets") for shard in shards)
-        if not solved:
-            raise UserError(f"{shards[0].folder}: holds no targets; delete the folder and run again")
-        recorded = [_provenance(shard) for shard in shards]
-        # A process's own seconds hold its start-up too, which a student's do not.
-        clocks = [_seconds(found.get("solving_seconds", found.get("seconds"))) for found in recorded]
-        known = [c for c in clocks if c is not None]
-        seconds = math.fsum(known) / solved if len(known) == len(clocks) else None
-        return sum(_count(shard, "teacher_forwards") for shard in shards) / solved, seconds
+    Of the shards whose fingerprints the student's manifest names, else of all of its ODE and start points.
+    """
+    wanted = {value for key, value in student.manifest["inputs"].items() if key.startswith("targets")}
+    start_points = methods()[run.method].targets
+    alike = [s for s, ode in shards.items() if ode == run.ode]
+    found = [shard for shard in shards if shard.fingerprint in wanted] or [
+        shard for shard in alike if shard.settings.get("coupling", START_POINTS[0]) == start_points
+    ]
+    if not found:
+        raise UserError(f"{student.folder}: its targets' manifests were not given; pass all targets of its ODE")
+    solved = sum(_count(shard, "targets") for shard in found)
+    if not solved:
+        raise UserError(f"{found[0].folder}: holds no targets; delete the folder and run again")
+    recorded = [_provenance(shard) for shard in found]
+    # A process's own seconds hold its start-up too, which a student's do not.
+    clocks = [_seconds(one.get("solving_seconds", one.get("seconds"))) for one in recorded]
+    known = [clock for clock in clocks if clock is not None]
+    seconds = math.fsum(known) / solved if len(known) == len(clocks) else None
+    return sum(_count(shard, "teacher_forwards") for shard in found) / solved, seconds
 
 
-def students_rows(
-    students: Sequence[str | Path],
-    targets: Sequence[str | Path] = (),
-    evaluated: Iterable[Mapping[str, Any]] = (),
-) -> list[dict[str, Any]]:
+def students_table(
+    students: Sequence[str | Path], targets: Sequence[str | Path] = (), evaluated: pd.DataFrame | None = None
+) -> pd.DataFrame:
     """students.csv: what each student had cost at its snapshots and at its end.
 
     Forwards and backwards count rows through a network. Those in training are what student.json says of its steps; one of the
     teacher's is the solver's evaluations per step, twice under guidance. Those behind solved targets are the endpoints
     used so far, none counted twice, times the mean over the targets of the shards trained on, and the same for the seconds: "solving_seconds"
-    of the shards' provenance, else the whole processes'. A step is listed if the student's manifest or `evaluated` (rows of metrics.csv) names it.
+    of the shards' provenance, else the whole processes'. A step is listed if the student's manifest or `evaluated` (metrics.csv) names it.
     """
-    solved = _Targets(targets)
-    steps_of: dict[Run, set[int]] = {}
-    for line in evaluated:
-        if line["step"] not in (None, ""):
-            steps_of.setdefault(Run.of(line, "metrics.csv: a line"), set()).add(int(line["step"]))
+    shards = {
+        shard: _run_of(Ode, {"run": shard.settings}, shard.folder / MANIFEST)
+        for shard in (open_artifact(path, "targets") for path in targets)
+    }
+    steps_of: dict[tuple[Any, ...], set[int]] = {}
+    for *axes, step in (
+        tidy.keys_of(evaluated.dropna(subset="step"), (*RUN_AXES, "step")) if evaluated is not None else ()
+    ):
+        steps_of.setdefault(tuple(axes), set()).add(int(step))
     out: list[dict[str, Any]] = []
     given: dict[Run, Path] = {}
     for path in students:
@@ -267,15 +225,13 @@ def students_rows(
         run = _run_of(Run, student.settings, where)
         if run.method not in methods():
             raise UserError(f"{where}: unknown method {run.method!r}; there are {', '.join(methods())}")
-        if run in given:
-            raise UserError(f"{where}: the same run as {given[run]}; give each run once")
-        given[run] = where
+        _once(given, run, where)
         drawn, about = _count(student, "pairs_drawn"), student.json("student.json")
         clocks = _provenance(student).get("seconds_at")
         clocks = clocks if isinstance(clocks, dict) else {}
         declared = methods()[run.method]
-        forwards, seconds = solved.cost(student, run) if declared.targets else (0.0, 0.0)
-        steps = {*steps_of.get(run, ()), *(student.settings.get("snapshots") or ()), run.steps}
+        forwards, seconds = _solving(shards, student, run) if declared.targets else (0.0, 0.0)
+        steps = {*steps_of.get(tuple(run.axes().values()), ()), *(student.settings.get("snapshots") or ()), run.steps}
         for step in sorted(steps):
             pairs = drawn * step // run.steps
             distinct = min(pairs, run.pool) if declared.pool else pairs
@@ -286,97 +242,61 @@ def students_rows(
                 )
             out.append(
                 {
-                    **run.spelled, "step": step, "trainable_parameters": _count(student, "trainable_parameters"), "pairs": pairs,
+                    **run.axes(), "step": step, "trainable_parameters": _count(student, "trainable_parameters"), "pairs": pairs,
                     "distinct_pairs": distinct, "student_forwards": made["student"],
                     "student_backwards": pairs, "teacher_forwards": made["teacher"],
-                    "target_forwards": round(made["endpoints"] * forwards), "seconds": field(_seconds(clocks.get(str(step)))),
-                    "target_seconds": None if seconds is None else field(made["endpoints"] * seconds),
+                    "target_forwards": round(made["endpoints"] * forwards), "seconds": _seconds(clocks.get(str(step))),
+                    "target_seconds": None if seconds is None else made["endpoints"] * seconds,
                 }
             )  # fmt: skip
-    return _sorted(out, STUDENTS_COLUMNS[: STUDENTS_COLUMNS.index("trainable_parameters")], STUDENTS_COLUMNS)
+    return _table(out, tidy.STUDENT_COLUMNS, "trainable_parameters")
 
 
 # ----------------------------------------------------------------- errors
 
 
-def errors_rows(paths: Sequence[str | Path]) -> list[dict[str, Any]]:
+def errors_table(paths: Sequence[str | Path]) -> pd.DataFrame:
     """errors.csv from errors artefacts: mean squared errors by start time, n alike for all students."""
-    out: list[dict[str, Any]] = []
-    given: dict[Run, Path] = {}
-    sizes: dict[tuple[str, str], tuple[str, Path]] = {}
+    found: list[pd.DataFrame] = []
+    given: dict[Any, Path] = {}
     for path in paths:
         artifact = open_artifact(path, "errors")
-        where = artifact.folder / "errors.csv"
+        where = artifact.file("errors.csv")
         named = artifact.settings if "run" in artifact.settings else artifact.json("student_error.json")
         run = _run_of(Run, named, artifact.folder / MANIFEST)
-        if run in given:
-            raise UserError(f"{where}: the same run as {given[run]}; give each run once")
-        given[run] = where
-        for line in artifact.csv("errors.csv"):
-            _whole(line, ("time", "space", *ERROR_TERMS, "n"), where)
-            if line["space"] not in SPACES:
-                raise UserError(f"{where}: space is {line['space']!r}, expected latent or pixel; measure it again")
-            what = (spell(_number(line["time"], where)), line["space"])
-            first, other = sizes.setdefault(what, (line["n"], where))
-            if first != line["n"]:
-                raise UserError(
-                    f"{where}: n = {line['n']} start points at time {what[0]}, but {first} in {other}: not comparable; "
-                    f"measure both alike"
-                )
-            values = {name: field(_number(line[term], where)) for term, name in ERROR_TERMS.items()}
-            out.append({**run.spelled, "time": what[0], "space": what[1], **values, "n": int(line["n"])})
-    return _sorted(out, ERRORS_COLUMNS[: ERRORS_COLUMNS.index("student_error")], ERRORS_COLUMNS)
-
-
-def _whole(line: Mapping[str, str], columns: Sequence[str], where: Path) -> None:
-    missing = [c for c in columns if line.get(c) is None]
-    if missing:
-        raise UserError(f"{where}: lacks {', '.join(missing)} in a line; delete it and run again")
-
-
-def _number(text: str, where: Path) -> float | None:
-    """A CSV field as a number, None where it is empty."""
-    try:
-        return float(text) if text else None
-    except ValueError:
-        raise UserError(f"{where}: {text!r} is not a number; delete it and run again") from None
+        _once(given, run, where)
+        table = tidy.frame(where, ("time", "space", *tidy.ERROR_TERMS, "n"), empty=True, texts=("space",))
+        if len(wrong := table["space"][~table["space"].isin(ORDERS["space"])]):
+            raise UserError(f"{where}: space is {wrong.iloc[0]!r}, expected latent or pixel; measure it again")
+        found.append(table.rename(columns=tidy.ERROR_TERMS).assign(**run.axes(), path=where))
+    whole = _joined(found, tidy.ERROR_COLUMNS)
+    first = whole.groupby(["time", "space"])[["n", "path"]].transform("first")
+    if len(wrong := whole[whole["n"] != first["n"]]):
+        other, line = wrong.iloc[0], first.loc[wrong.index[0]]
+        raise UserError(
+            f"{other['path']}: n = {other['n']:.0f} start points at time {spell(other['time'])}, but {line['n']:.0f} in "
+            f"{line['path']}: not comparable; measure both alike"
+        )
+    return _table(whole, tidy.ERROR_COLUMNS, "student_error")
 
 
 # ----------------------------------------------------------------- comparisons
 
 
-def comparisons_rows(paths: Sequence[str | Path]) -> list[dict[str, Any]]:
+def comparisons_table(paths: Sequence[str | Path]) -> pd.DataFrame:
     """comparisons.csv: the settings' own comparison tables, one after the other."""
-    texts = {"what", "a", "b", "solver", "adapter", "loss", "metric", "reference", "test"}
-    key = COMPARISONS_COLUMNS[: COMPARISONS_COLUMNS.index("mean_a")]
-    out: list[dict[str, Any]] = []
-    given: dict[tuple[Any, ...], Path] = {}
-    for path in map(Path, paths):
-        for line in read_csv(path):
-            if list(line) != COMPARISONS_COLUMNS:
-                raise UserError(
-                    f"{path}: its columns are not {', '.join(COMPARISONS_COLUMNS)}; delete it and run again"
-                )
-            _whole(line, COMPARISONS_COLUMNS, path)
-            row: dict[str, Any] = {}
-            for name, text in line.items():
-                value = text if name in texts else _number(text, path)
-                row[name] = spell(value) if isinstance(value, float) and name in SETTING_AXES else field(value)
-                if isinstance(row[name], float) and row[name].is_integer() and re.fullmatch(r"-?\d+", text):
-                    row[name] = int(text)
-            mark = tuple(row[name] for name in key)
-            if mark in given:
-                raise UserError(f"{path}: compares what {given[mark]} compares; give each setting once")
-            given[mark] = path
-            out.append(row)
-    return _sorted(out, key, COMPARISONS_COLUMNS)
+    tables = [tidy.frame(path, tidy.COMPARISON_COLUMNS, empty=True).assign(path=path) for path in paths]
+    whole = _joined(tables, tidy.COMPARISON_COLUMNS)
+    keys = tidy.COMPARISON_COLUMNS[: tidy.COMPARISON_COLUMNS.index("mean_a")]
+    if (twice := whole.duplicated(keys)).any():
+        first = whole.groupby(keys)["path"].transform("first")
+        raise UserError(
+            f"{whole['path'][twice].iloc[0]}: compares what {first[twice].iloc[0]} compares; give each setting once"
+        )
+    return _table(whole, tidy.COMPARISON_COLUMNS, "mean_a")
 
 
 # ----------------------------------------------------------------- the verb
-
-
-def _sorted(rows: Iterable[Mapping[str, Any]], key: Sequence[str], columns: Sequence[str]) -> list[dict[str, Any]]:
-    return [{c: row[c] for c in columns} for row in sorted(rows, key=lambda row: _order(row, key))]
 
 
 def collect(
@@ -390,16 +310,16 @@ def collect(
     """Write metrics.csv, students.csv, errors.csv and comparisons.csv into the folder `out`; returns their numbers of lines.
 
     `metrics`: students' collections and the teacher's and its floor's metrics artefacts; `students`, `targets`, `errors`:
-    artefacts of these kinds; each as folder or manifest.json, in any order. `comparisons`: CSV files of COMPARISONS_COLUMNS.
+    artefacts of these kinds; each as folder or manifest.json, in any order. `comparisons`: CSV files of tidy.COMPARISON_COLUMNS.
     A table with no line has its heading alone. Nothing is written where something cannot be compared (UserError).
     """
-    measured = metrics_rows(metrics)
+    measured = metrics_table(metrics)
     tables = {
         "metrics.csv": measured,
-        "students.csv": students_rows(students, targets, measured),
-        "errors.csv": errors_rows(errors),
-        "comparisons.csv": comparisons_rows(comparisons),
+        "students.csv": students_table(students, targets, measured),
+        "errors.csv": errors_table(errors),
+        "comparisons.csv": comparisons_table(comparisons),
     }
-    for name, rows in tables.items():
-        write_csv(Path(out) / name, rows, TABLES[name])
-    return {name: len(rows) for name, rows in tables.items()}
+    for name, table in tables.items():
+        tidy.save(Path(out) / name, table)
+    return {name: len(table) for name, table in tables.items()}

@@ -18,26 +18,23 @@ from typing import TYPE_CHECKING, Any
 
 from threadpoolctl import threadpool_limits
 
-from directcm.config import ODE_AXES, SETTING_AXES, Run, Setting, Statistics, spell
+from directcm.analysis.data.tidy import COMPARISON_COLUMNS, ROWS, frame, save
+from directcm.config import ODE_AXES, Run, Setting, Statistics, spell
 from directcm.config.registry import FIRST
 from directcm.config.specs import METHODS, METRICS
 from directcm.errors import UserError
-from directcm.runtime.artifacts import Artifact, open_artifact, open_collection, write_csv
+from directcm.runtime.artifacts import Artifact, open_artifact, open_collection
 
 if TYPE_CHECKING:
     import numpy as np
+    import pandas as pd
 
 METHOD, ALONG, SAMPLING = "method", "along", "sampling"
 PAIRS = (FIRST,)
+SET = ("row", "step", "sampling_steps")
 # (method, axis, value): the setting's students of a method against those whose setting has another value of one axis.
 Across = tuple[str, str, str]
 BOOTSTRAP, PERMUTATION, SEEDS = "bootstrap", "permutation", "seeds"
-COLUMNS = [
-    "what", "a", "b", *SETTING_AXES, "a_step", "b_step", "sampling_steps", "metric", "reference", "mean_a", "mean_b",
-    "difference", "low", "high", "level", "se_seeds", "se_prompts", "df", "p", "test", "p_prompts", "n", "n_seeds", "dim",
-    "seeds_agree",
-]  # fmt: skip
-
 # What a metric is in `inference`; a distance that is neither (FD∞, precision …) is judged by seeds alone.
 DISTANCES = {m.name: m.test for m in METRICS.values() if m.test}
 
@@ -48,14 +45,24 @@ def across(axis: str, value: object) -> str:
 
 
 class Features:
-    """A features artefact's image features, read when first asked for."""
+    """A features artefact's image features, read when first asked for; of what (`of`), where that is said."""
 
-    def __init__(self, artifact: Artifact, extractor: str) -> None:
+    def __init__(self, artifact: Artifact, extractor: str, of: str = "", side: str = "") -> None:
         if artifact.settings.get("extractor") != extractor:
             raise UserError(
                 f"{artifact.folder}: features of {artifact.settings.get('extractor')}, expected {extractor}; pass that extractor's"
             )
+        if of and artifact.settings.get("of") != of:
+            raise UserError(
+                f"{artifact.folder}: features of {artifact.settings.get('of')}, given as those of the {side}; "
+                "teacher and data are swapped"
+            )
         self.artifact = artifact
+
+    @property
+    def version(self) -> Any:
+        """Of the extractor: its weights, preprocessing and code."""
+        return self.artifact.settings.get("fingerprint")
 
     @cached_property
     def rows(self) -> list[int]:
@@ -75,12 +82,9 @@ class Features:
 class Evaluation:
     """One evaluated set of one run: its metrics by (metric, reference), and its artefact."""
 
-    row: str
-    seed: int
+    run: Run
     step: int
     sampling_steps: int
-    finished: bool
-    run: Run
     values: Mapping[tuple[str, str], Mapping[str, Any]]
     fingerprints: Mapping[str, str]
     artifact: Artifact
@@ -91,101 +95,83 @@ class Evaluation:
         return self.artifact.folder / "metrics.json"
 
     @cached_property
-    def columns(self) -> dict[str, dict[int, str]]:
-        """Per-prompt values as text: metric → row → value."""
-        path = self.artifact.folder / "per_sample.csv"
-        table = self.artifact.csv("per_sample.csv")
-        try:
-            rows = [int(line["row"]) for line in table]
-        except (KeyError, TypeError, ValueError):
-            raise UserError(f"{path}: has lines without a row number; evaluate it again") from None
-        if len(set(rows)) != len(rows):
+    def per_sample(self) -> pd.DataFrame:
+        """Per-prompt values, a column per metric, by row."""
+        path = self.artifact.file("per_sample.csv")
+        table = frame(path, ("row",), empty=True, texts=())
+        if table["row"].isna().any():
+            raise UserError(f"{path}: has lines without a row number; evaluate it again")
+        if table["row"].duplicated().any():
             raise UserError(f"{path}: has repeated rows; evaluate it again")
-        names = [name for name in (table[0] if table else {}) if name != "row"]
-        return {name: {row: line[name] for row, line in zip(rows, table, strict=True)} for name in names}
+        return table.set_index("row").sort_index()
 
-    def per_sample(self, metric: str, rows: Sequence[int] | None) -> tuple[list[int], list[float]]:
-        """Rows, ascending, and a metric's values there; UserError unless they are `rows` (where given) and all finite."""
-        path = self.artifact.folder / "per_sample.csv"
-        column = self.columns.get(metric)
-        if column is None:
+
+def _per_sample(items: Sequence[Evaluation], metric: str, rows: pd.Index) -> np.ndarray:
+    """A metric of these sets (S, n), by row; UserError unless all have it at `rows` and there alone, and all finite."""
+    import numpy as np
+
+    for item in items:
+        path = item.artifact.folder / "per_sample.csv"
+        if metric not in item.per_sample:
             raise UserError(f"{path}: has no column {metric!r}; evaluate it again")
-        try:
-            values = {row: float(text) for row, text in column.items()}
-        except (TypeError, ValueError):
-            raise UserError(f"{path}: a value of {metric} is not a number; evaluate it again") from None
-        if not all(math.isfinite(v) for v in values.values()):
+        if item.per_sample[metric].isna().any():
             raise UserError(f"{path}: {metric} has values that are not finite; evaluate it again")
-        own = sorted(values)
-        if rows is not None and own != list(rows):
+        if not item.per_sample.index.equals(rows):
             raise UserError(f"{path}: holds other rows than the sets it is compared with; evaluate all on all rows")
-        return own, [values[row] for row in own]
+    return np.array([item.per_sample[metric] for item in items])
 
 
-def _other(run: Run, setting: Setting, others: Sequence[Across]) -> Across | None:
-    """Which of `others` a run of another setting is."""
-    for method, axis, value in others:
-        if run.method == method and run.setting == setting.at(**{axis: value}):
-            return method, axis, value
-    return None
+def metrics_of(artifact: Artifact, *more: str) -> dict[str, Any]:
+    """A metrics.json with the keys that the analysis relies on, and `more`; UserError where it is none."""
+    path, content = artifact.folder / "metrics.json", artifact.json("metrics.json")
+    wanted = ("row", "steps", "run", "metrics", *more)
+    if missing := [k for k in wanted if not isinstance(content, dict) or k not in content]:
+        raise UserError(f"{path}: lacks {', '.join(missing)}; delete the folder and evaluate again")
+    if content["row"] not in ROWS:
+        raise UserError(f"{path}: row is {content['row']!r}, expected one of {', '.join(ROWS)}")
+    if not isinstance(content["metrics"], list) or not all(isinstance(item, dict) for item in content["metrics"]):
+        raise UserError(f"{path}: metrics is not a list of values; delete the folder and evaluate again")
+    for item in content["metrics"]:
+        spec, named = METRICS.get(item.get("metric", "")), f"{item.get('metric')!r} against {item.get('reference')!r}"
+        if spec is None or item.get("reference") not in spec.references:
+            raise UserError(f"{path}: unknown metric {named}; evaluate again")
+        if "value" not in item or not isinstance(item["value"], int | float | None):
+            raise UserError(f"{path}: {named} has no number as its value; evaluate again")
+    return content
 
 
 def _read(artifact: Artifact, setting: Setting, others: Sequence[Across] = ()) -> tuple[Across | None, Evaluation]:
     """A metrics artefact of a student of this setting, or which of `others` it is; UserError where it is neither or not readable."""
-    path = artifact.folder / "metrics.json"
-    content = artifact.json("metrics.json")
-    wanted = ("row", "step", "steps", "run", "metrics", "fingerprints")
-    missing = [k for k in wanted if not isinstance(content, dict) or k not in content]
-    if missing:
-        raise UserError(f"{path}: lacks {', '.join(missing)}; delete the folder and evaluate again")
-    if content["row"] not in METHODS.values():
-        raise UserError(f"{path}: row is {content['row']!r}, expected one of {', '.join(METHODS.values())}")
+    path, content = artifact.folder / "metrics.json", metrics_of(artifact, "step", "fingerprints")
     run = Run.of(content["run"], f"{path}: its run", "evaluate it again")
-    other = _other(run, setting, others)
-    for axis, own in run.setting.axes().items():
-        if other is None and own != getattr(setting, axis):
+    if content["row"] != METHODS.get(run.method):
+        raise UserError(f"{path}: row is {content['row']!r} but method {run.method!r}; evaluate again")
+    crossed = ((one, setting.at(**{one[1]: one[2]})) for one in others if one[0] == run.method)
+    other = next((one for one, theirs in crossed if run.setting == theirs), None)
+    for axis, value in run.setting.axes().items():
+        if other is None and value != getattr(setting, axis):
             raise UserError(
-                f"{path}: {axis} is {own}, but the setting compared has {getattr(setting, axis)}; pass the runs of one setting"
+                f"{path}: {axis} is {value}, but the setting compared has {getattr(setting, axis)}; pass the runs of one setting"
             )
-    for item in content["metrics"]:
-        spec = METRICS.get(item["metric"])
-        if spec is None or item["reference"] not in spec.references:
-            raise UserError(f"{path}: unknown metric {item['metric']!r} against {item['reference']!r}; evaluate again")
-    return other, Evaluation(
-        content["row"], run.seed, int(content["step"]), int(content["steps"]), int(content["step"]) == run.steps, run,
-        {(item["metric"], item["reference"]): item for item in content["metrics"]}, content["fingerprints"], artifact,
-    )  # fmt: skip
+    values = {(item["metric"], item["reference"]): item for item in content["metrics"]}
+    steps = int(content["step"]), int(content["steps"])
+    return other, Evaluation(run, *steps, values, content["fingerprints"], artifact)
 
 
+@dataclass(frozen=True)
 class _Inputs:
-    """The features behind the metrics, found by the fingerprints that the metrics recorded."""
+    """The features behind the metrics, found by the fingerprints that the metrics recorded.
 
-    def __init__(
-        self,
-        students: Mapping[str, Sequence[Artifact]],
-        teacher: Mapping[str, Artifact],
-        data: Mapping[str, Artifact],
-    ) -> None:
-        self.students = {
-            extractor: {part.fingerprint: Features(part, extractor) for part in parts}
-            for extractor, parts in students.items()
-        }
-        self.references = {
-            "teacher": {extractor: Features(item, extractor) for extractor, item in teacher.items()},
-            "data": {extractor: Features(item, extractor) for extractor, item in data.items()},
-        }
-        for side, of in (("teacher", "samples"), ("data", "data")):
-            for item in self.references[side].values():
-                if item.artifact.settings.get("of") != of:
-                    raise UserError(
-                        f"{item.artifact.folder}: features of {item.artifact.settings.get('of')}, given as those of the {side}; "
-                        "teacher and data are swapped"
-                    )
+    students     by extractor and fingerprint
+    references   of "teacher" and "data", by extractor
+    """
+
+    students: Mapping[str, Mapping[str, Features]]
+    references: Mapping[str, Mapping[str, Features]]
 
     def of(self, item: Evaluation, extractor: str) -> Features:
         """The features that a set's metrics were computed on."""
-        stated = item.fingerprints.get(f"features_samples_{extractor}")
-        found = self.students.get(extractor, {}).get(stated or "")
+        found = self.students.get(extractor, {}).get(item.fingerprints.get(f"features_samples_{extractor}", ""))
         if found is None:
             raise UserError(
                 f"{item.path}: the {extractor} features that it was computed on are not among those given; "
@@ -193,34 +179,31 @@ class _Inputs:
             )
         return found
 
-    def reference(self, items: Sequence[Evaluation], extractor: str, against: str) -> Features:
-        """The reference features, if they are those that every set's metrics were computed against."""
-        found = self.references[against].get(extractor)
-        if found is None:
-            raise UserError(
-                f"compare: {extractor} features of the {against} are missing; run the features step for them"
-            )
-        for item in items:
-            if item.fingerprints.get(f"features_{against}_{extractor}") != found.artifact.fingerprint:
-                raise UserError(
-                    f"{item.path}: was computed against other {against} features than {found.artifact.folder}; "
-                    "pass the right ones, or evaluate again"
-                )
-        return found
-
     def stacked(
         self, groups: Sequence[Sequence[Evaluation]], extractor: str, against: str, n: int
     ) -> tuple[list[np.ndarray], np.ndarray]:
-        """The first n rows of each group's features, (S, n, D) each, and of their reference (n, D)."""
+        """The first n rows of each group's features, (S, n, D) each, and of their reference (n, D).
+
+        UserError unless these are the features that every set's metrics were computed on and against.
+        """
         import numpy as np
 
-        reference = self.reference([item for group in groups for item in group], extractor, against)
-        version = reference.artifact.settings.get("fingerprint")
+        reference = self.references[against].get(extractor)
+        if reference is None:
+            raise UserError(
+                f"compare: {extractor} features of the {against} are missing; run the features step for them"
+            )
+        for item in (item for group in groups for item in group):
+            if item.fingerprints.get(f"features_{against}_{extractor}") != reference.artifact.fingerprint:
+                raise UserError(
+                    f"{item.path}: was computed against other {against} features than {reference.artifact.folder}; "
+                    "pass the right ones, or evaluate again"
+                )
         arrays = []
         for group in groups:
             own = [self.of(item, extractor) for item in group]
             for features in own:
-                if features.artifact.settings.get("fingerprint") != version:
+                if features.version != reference.version:
                     raise UserError(
                         f"{features.artifact.folder} and {reference.artifact.folder}: features of two different versions of "
                         "one extractor (other weights, preprocessing or code); make both again"
@@ -243,62 +226,51 @@ class _Pairing:
     b: Sequence[Evaluation]
 
 
-def _matched(what: str, a: Mapping[int, Evaluation], b: Mapping[int, Evaluation]) -> list[_Pairing]:
-    seeds = sorted(set(a) & set(b))
-    return [_Pairing(what, [a[s] for s in seeds], [b[s] for s in seeds])] if seeds else []
+def _sets(items: Sequence[Evaluation]) -> pd.DataFrame:
+    """A line per evaluation: the columns of SET, its seed, whether it is finished, and itself; UserError where one is there twice."""
+    import pandas as pd
 
-
-def _by_set(items: Sequence[Evaluation]) -> dict[tuple[str, int, int], dict[int, Evaluation]]:
-    """The evaluations by (row, step, sampling steps), and there by seed; UserError where one is there twice."""
-    sets: dict[tuple[str, int, int], dict[int, Evaluation]] = {}
-    for item in items:
-        group = sets.setdefault((item.row, item.step, item.sampling_steps), {})
-        if item.seed in group:
-            raise UserError(f"{item.path}: the same set as {group[item.seed].path}; give each run once")
-        group[item.seed] = item
+    lines = [(METHODS[i.run.method], i.step, i.sampling_steps, i.run.seed, i.step == i.run.steps, i) for i in items]
+    sets = pd.DataFrame(lines, columns=[*SET, "seed", "finished", "item"])
+    if (twice := sets.duplicated([*SET, "seed"])).any():
+        again = sets[twice].iloc[0]
+        first = sets[(sets[[*SET, "seed"]] == again[[*SET, "seed"]]).all(axis=1)].iloc[0]
+        raise UserError(f"{again['item'].path}: the same set as {first['item'].path}; give each run once")
     return sets
 
 
-def _crossings(items: Sequence[Evaluation], others: Mapping[Across, Sequence[Evaluation]]) -> list[_Pairing]:
-    """Finished students of a method against those of another setting, by sampling steps."""
-    own = _by_set([item for item in items if item.finished])
-    out: list[_Pairing] = []
-    for (method, axis, value), found in others.items():
-        theirs = {
-            sampling: group for (_, _, sampling), group in _by_set([item for item in found if item.finished]).items()
-        }
-        for row, step, sampling in sorted(own):
-            if row == METHODS[method] and sampling in theirs:
-                out += _matched(across(axis, value), own[row, step, sampling], theirs[sampling])
-    return out
+def _matched(what: str, a: pd.DataFrame, b: pd.DataFrame, *alike: str) -> list[_Pairing]:
+    """The sets of a and those of b that are `alike`, in their order, matched by seed."""
+    both = a.merge(b, on=[*alike, "seed"], suffixes=("", "_b")).sort_values("seed")
+    names = [name for column in SET for name in (column, f"{column}_b") if name in both]
+    return [_Pairing(what, [*group["item"]], [*group["item_b"]]) for _, group in both.groupby(names)]
 
 
 def _pairings(
     items: Sequence[Evaluation],
-    pairs: Sequence[Sequence[str]] = PAIRS,
-    stepwise: Sequence[str] = (),
-    along: Sequence[str] = tuple(METHODS),
+    pairs: Sequence[Sequence[str]],
+    stepwise: Sequence[str],
+    along: Sequence[str],
+    others: Mapping[Across, Sequence[Evaluation]],
 ) -> list[_Pairing]:
-    """All comparisons within the setting: `pairs` of methods by (step, sampling steps), then the methods `along` their training,
-    then finished students of the methods `stepwise` in more sampling steps against the fewest.
+    """All comparisons: `pairs` of methods by (step, sampling steps), then the methods `along` their training, then finished
+    students of the methods `stepwise` in more sampling steps against the fewest, then finished students against those of `others`.
     """
-    sets = _by_set(items)
+    sets = _sets(items)
+    finished, earlier = sets[sets["finished"]], sets[~sets["finished"]]
+    of = {name: sets[sets["row"] == label] for name, label in METHODS.items()}
     out: list[_Pairing] = []
-    for first, second in ((METHODS[a], METHODS[b]) for a, b in pairs):
-        for row, step, sampling in sorted(sets):
-            if row == first and (second, step, sampling) in sets:
-                out += _matched(METHOD, sets[row, step, sampling], sets[second, step, sampling])
-    last = {item.step for item in items if item.finished}
-    for row, step, sampling in sorted(sets):
-        for end in last - {step}:
-            if (row, end, sampling) in sets and row in {METHODS[name] for name in along}:
-                out += _matched(ALONG, sets[row, end, sampling], sets[row, step, sampling])
-    for label in (METHODS[name] for name in stepwise):
-        numbers = sorted(k for row, step, k in sets if row == label and step in last)
-        for k in numbers[1:]:
-            for end in last:
-                if {(label, end, k), (label, end, numbers[0])} <= set(sets):
-                    out += _matched(SAMPLING, sets[label, end, k], sets[label, end, numbers[0]])
+    for first, second in pairs:
+        out += _matched(METHOD, of[first], of[second], "step", "sampling_steps")
+    trained = finished[finished["row"].isin([METHODS[name] for name in along])]
+    out += _matched(ALONG, trained, earlier, "row", "sampling_steps")
+    for name in stepwise:
+        own = of[name][of[name]["finished"]]
+        fewest = own["sampling_steps"] == own["sampling_steps"].min()
+        out += _matched(SAMPLING, own[~fewest], own[fewest], "row", "step")
+    for (method, axis, value), found in others.items():
+        theirs, own = _sets(found), of[method]
+        out += _matched(across(axis, value), own[own["finished"]], theirs[theirs["finished"]], "sampling_steps")
     return out
 
 
@@ -333,26 +305,19 @@ def _common(pairing: _Pairing) -> list[tuple[str, str]]:
 
 def _wanted(pairing: _Pairing, key: tuple[str, str], claimed: Sequence[tuple[str, str]] | None) -> bool:
     """Whether a metric of a pairing is compared: every one of the paper's two methods, of others those that a claim is about."""
-    first = tuple(METHODS[name] for name in FIRST)
-    ours = pairing.what == ALONG or (pairing.what == METHOD and (pairing.a[0].row, pairing.b[0].row) == first)
+    ours = pairing.what == ALONG or (
+        pairing.what == METHOD and (pairing.a[0].run.method, pairing.b[0].run.method) == FIRST
+    )
     return claimed is None or ours or key in claimed
 
 
-def _agree(
-    found: Sequence[float], stated: Sequence[float], scale: Sequence[float], item: Evaluation, metric: str
-) -> None:
+def _agree(found: np.ndarray, stated: np.ndarray, scale: np.ndarray, item: Evaluation, metric: str) -> None:
     """Raise a UserError where a difference computed here is not that of the metrics: these are not their features."""
-    for mine, theirs, size in zip(found, stated, scale, strict=True):
-        if abs(mine - theirs) > 1e-5 * size + 1e-9:
-            raise UserError(
-                f"{item.path}: {metric} differs by {theirs:.6g} in the metrics and by {mine:.6g} from their features or "
-                "per_sample.csv; evaluate again"
-            )
-
-
-def _significant(value: float | None) -> float | None:
-    """Ten significant digits: what the values carry, without the last bits' noise."""
-    return None if value is None else float(f"{value:.10g}")
+    for place in (abs(found - stated) > 1e-5 * scale + 1e-9).nonzero()[0][:1]:
+        raise UserError(
+            f"{item.path}: {metric} differs by {stated[place]:.6g} in the metrics and by {found[place]:.6g} from their features or "
+            "per_sample.csv; evaluate again"
+        )
 
 
 def _row(
@@ -367,20 +332,19 @@ def _row(
     entries_a, entries_b = ([item.values[key] for item in group] for group in (pairing.a, pairing.b))
     if any(e["value"] is None for e in (*entries_a, *entries_b)):
         return None
-    values_a, values_b = ([float(e["value"]) for e in entries] for entries in (entries_a, entries_b))
-    per_seed = np.array(values_a) - np.array(values_b)
-    scale = [abs(x) + abs(y) for x, y in zip(values_a, values_b, strict=True)]
+    values_a, values_b = (np.array([e["value"] for e in entries], float) for entries in (entries_a, entries_b))
+    per_seed, scale = values_a - values_b, abs(values_a) + abs(values_b)
     n = int(entries_a[0]["n"])
     test, p_prompts, variance = SEEDS, None, None
     if METRICS[metric].per_sample:
-        rows, _ = pairing.a[0].per_sample(metric, None)
-        a, b = (np.array([item.per_sample(metric, rows)[1] for item in group]) for group in (pairing.a, pairing.b))
+        rows = pairing.a[0].per_sample.index
+        a, b = (_per_sample(group, metric, rows) for group in (pairing.a, pairing.b))
         if len(rows) != n:
             raise UserError(
                 f"{pairing.a[0].path}: {metric} has n = {n}, but per_sample.csv {len(rows)} rows; evaluate again"
             )
         result = inference.paired_bootstrap(a, b, statistics.bootstrap, seed, statistics.level)
-        _agree(result.per_seed.tolist(), per_seed.tolist(), scale, pairing.a[0], metric)
+        _agree(result.per_seed, per_seed, scale, pairing.a[0], metric)
         test, p_prompts, variance = BOOTSTRAP, result.p, result.variance
     elif metric in DISTANCES:
         extractor = METRICS[metric].extractor
@@ -390,20 +354,17 @@ def _row(
             own = inference.frechet_difference_test(x, y, against, statistics.permutations, seed)
         else:
             own = inference.kernel_difference_test(x, y, against, DISTANCES[metric], statistics.permutations, seed)
-        _agree(own.per_seed.tolist(), per_seed.tolist(), scale, pairing.a[0], metric)
+        _agree(own.per_seed, per_seed, scale, pairing.a[0], metric)
         test, p_prompts, variance = PERMUTATION, own.p, own.variance
     whole = inference.crossed(per_seed, variance, n, statistics.level)
-    run, first, second = pairing.a[0].run, pairing.a[0], pairing.b[0]
+    first, second = pairing.a[0], pairing.b[0]
     return {
-        "what": pairing.what, "a": first.row, "b": second.row, **run.setting.spelled,
-        "a_step": first.step, "b_step": second.step, "sampling_steps": first.sampling_steps,
-        "metric": metric, "reference": reference,
-        "mean_a": _significant(math.fsum(values_a) / len(values_a)),
-        "mean_b": _significant(math.fsum(values_b) / len(values_b)),
-        "difference": _significant(whole.difference), "low": _significant(whole.low), "high": _significant(whole.high),
-        "level": statistics.level, "se_seeds": _significant(whole.se_seeds), "se_prompts": _significant(whole.se_prompts),
-        "df": _significant(whole.df), "p": _significant(whole.p), "test": test, "p_prompts": _significant(p_prompts),
-        "n": n, "n_seeds": len(per_seed), "dim": entries_a[0].get("dim"),
+        "what": pairing.what, "a": METHODS[first.run.method], "b": METHODS[second.run.method], **first.run.setting.spelled,
+        "a_step": first.step, "b_step": second.step, "sampling_steps": first.sampling_steps, "metric": metric,
+        "reference": reference, "mean_a": math.fsum(values_a) / len(values_a), "mean_b": math.fsum(values_b) / len(values_b),
+        **{name: getattr(whole, name) for name in ("difference", "low", "high", "se_seeds", "se_prompts", "df", "p")},
+        "level": statistics.level, "test": test, "p_prompts": p_prompts, "n": n, "n_seeds": len(per_seed),
+        "dim": entries_a[0].get("dim"),
         "seeds_agree": int((np.sign(per_seed) == np.sign(whole.difference)).sum()) if whole.difference else 0,
     }  # fmt: skip
 
@@ -427,7 +388,7 @@ def compare(
     threads: int = 1,
     progress: Callable[[int, int], None] | None = None,
 ) -> list[dict[str, Any]]:
-    """Write one setting's lines of comparisons.csv (COLUMNS), and return them; a header alone where nothing can be compared.
+    """Write one setting's lines of comparisons.csv (COMPARISON_COLUMNS), and return them; a header alone where nothing can be compared.
 
     `pairs` of methods are compared, methods `along` their training, and methods `stepwise` with themselves in more sampling
     steps: there `sampling_steps` is the larger number, and b the fewest that were evaluated. `claimed` are the (metric,
@@ -453,14 +414,19 @@ def compare(
         raise UserError(f"{second.path}: evaluated on other noise than {first.path}; evaluate both on the same noise")
     inputs = _Inputs(
         {
-            extractor: [part for path in paths for part in open_collection(path, "features").values()]
-            for extractor, paths in features.items()
+            name: {
+                part.fingerprint: Features(part, name)
+                for path in paths
+                for part in open_collection(path, "features").values()
+            }
+            for name, paths in features.items()
         },
-        {extractor: open_artifact(path, "features") for extractor, path in teacher.items()},
-        {extractor: open_artifact(path, "features") for extractor, path in data.items()},
+        {
+            side: {name: Features(open_artifact(path, "features"), name, of, side) for name, path in given.items()}
+            for side, of, given in (("teacher", "samples", teacher), ("data", "data", data))
+        },
     )
-    pairings = [*_pairings(items, pairs, stepwise, along), *_crossings(items, beside)]
-    pairings = [one for one in pairings if one.a[0].sampling_steps > beyond]
+    pairings = [one for one in _pairings(items, pairs, stepwise, along, beside) if one.a[0].sampling_steps > beyond]
     jobs = [(one, key) for one in pairings for key in _common(one) if _wanted(one, key, claimed)]
     rows = []
     # Linear algebra on small matrices: as many tests at once as there are threads, each on one of them.
@@ -470,5 +436,5 @@ def compare(
             rows += [row] if row is not None else []
             if progress is not None:
                 progress(done, len(jobs))
-    write_csv(out_csv, rows, COLUMNS)
+    save(out_csv, rows, COMPARISON_COLUMNS)
     return rows

@@ -6,43 +6,34 @@ A table averages over training seeds and over nothing else, so everything that d
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
-from directcm.analysis.data.tidy import FLOOR, ROWS, TEACHER, Row
-from directcm.config import SETTING_AXES, Config, Run, Setting, number, spell
+from directcm.config import SETTING_AXES, Config, Run, Setting, number
 from directcm.config.specs import METHODS, SOLVERS, TEACHERS
 from directcm.errors import UserError
 
-__all__ = [
-    "FLOOR", "ROWS", "TEACHER", "base_setting", "describe", "main_runs", "main_setting", "sampling_numbers", "select_axis",
-    "select_runs", "steps_label", "swept",
-]  # fmt: skip
-
-R = TypeVar("R", bound=Row)
+if TYPE_CHECKING:
+    import pandas as pd
 
 
-def _fixed(axis: str | Collection[str]) -> list[str]:
-    """The axes of a setting but these."""
-    free = {axis} if isinstance(axis, str) else set(axis)
-    if not free <= set(SETTING_AXES):
-        raise ValueError(f"{sorted(free - set(SETTING_AXES))} are no axes of a setting")
-    return [name for name in SETTING_AXES if name not in free]
-
-
-def select_axis(rows: Sequence[R], main: Setting, axis: str | Collection[str] = ()) -> list[R]:
+def select_axis(rows: pd.DataFrame, main: Setting, axis: str | Collection[str] = ()) -> pd.DataFrame:
     """The rows of a tidy table whose setting is the main one but for `axis` (an axis, several, or none), in their order.
 
-    Numbers are compared as such, however they are spelled. The teacher's rows have empty training axes, so that their ODE
-    alone decides.
+    The teacher's rows have no training axes, so that their ODE alone decides.
     """
-    own = {name: main.spelled[name] for name in _fixed(axis)}
-    return [row for row in rows if all(row[name] == "" or spell(row[name]) == text for name, text in own.items())]
+    free = {axis} if isinstance(axis, str) else {*axis}
+    if more := free - {*SETTING_AXES}:
+        raise ValueError(f"{sorted(more)} are no axes of a setting")
+    fixed = [name for name in SETTING_AXES if name not in free]
+    own = rows[fixed]
+    same = own.eq([getattr(main, name) for name in fixed]) | own.isna() | own.eq("")
+    return rows[same.all(axis=1)]
 
 
 def select_runs(runs: Sequence[Run], main: Setting, axis: str | Collection[str] = ()) -> list[Run]:
     """The runs of the grid of which the same is true."""
-    fixed = _fixed(axis)
-    return [run for run in runs if all(getattr(run, name) == getattr(main, name) for name in fixed)]
+    free = [axis] if isinstance(axis, str) else axis
+    return [run for run in runs if run.setting.but(*free) == main.but(*free)]
 
 
 def main_runs(config: Config) -> list[Run]:

@@ -1,7 +1,7 @@
 """Reading the tidy tables: rows by setting, means over seeds, and which rows belong to one path of training.
 
-A tidy table has one row per value; an empty field is not defined and becomes NaN. Tables are read as text, so that a
-number is compared with a setting as a number: 1e-4 and 0.0001 are one learning rate.
+A tidy table has one row per value; an empty field is not defined and becomes NaN. Numbers are compared as numbers: 1e-4 and
+0.0001 are one learning rate. Tables are made of pandas frames (`frame`), figures of rows of text (`read`).
 """
 
 from __future__ import annotations
@@ -10,13 +10,16 @@ import math
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from directcm.config import ODE_AXES, SETTING_AXES, Setting, spell
+from directcm.config import ODE_AXES, RUN_AXES, SETTING_AXES, Setting, spell
 from directcm.config.registry import FIRST
 from directcm.config.specs import METHODS, METRICS
 from directcm.errors import UserError
 from directcm.runtime.artifacts import read_csv, write_csv
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 TEACHER = "Teacher"
 FLOOR = "Teacher, other noise"
@@ -30,10 +33,38 @@ BUDGET_AXES = ("steps", "pool")
 DISTANCES = tuple(m.name for m in METRICS.values() if m.test == "frechet" and m.headline)
 ALIGNMENTS = tuple(m.name for m in METRICS.values() if m.takes == ("image", "text"))
 AGAINST = {"teacher": "to teacher", "data": "to data"}
-METRIC_COLUMNS = ("row", "method", *SETTING_AXES, "seed", "step", "sampling_steps", "metric", "reference", "value")
-COMPARISON_COLUMNS = (
+METRIC_COLUMNS = [
+    "row", "method", *SETTING_AXES, "seed", "step", "sampling_steps", "metric", "reference", "value", "low", "high", "n",
+    "n_reference", "dim", "flags",
+]  # fmt: skip
+STUDENT_COLUMNS = [
+    "method", *SETTING_AXES, "seed", "step", "trainable_parameters", "pairs", "distinct_pairs", "student_forwards",
+    "student_backwards", "teacher_forwards", "target_forwards", "seconds", "target_seconds",
+]  # fmt: skip
+# A term of an errors artefact → its column. Not "solver": that is the name of an axis of the setting.
+ERROR_TERMS = {"student": "student_error", "solver": "solver_error", "total": "total_error", "cross": "cross_term"}
+ERROR_COLUMNS = ["method", *SETTING_AXES, "seed", "time", "space", *ERROR_TERMS.values(), "n"]
+COMPARISON_COLUMNS = [
     "what", "a", "b", *SETTING_AXES, "a_step", "b_step", "sampling_steps", "metric", "reference", "mean_a", "mean_b",
-    "difference", "low", "high", "p", "n_seeds",
+    "difference", "low", "high", "level", "se_seeds", "se_prompts", "df", "p", "test", "p_prompts", "n", "n_seeds", "dim",
+    "seeds_agree",
+]  # fmt: skip
+TABLES = {
+    "metrics.csv": METRIC_COLUMNS,
+    "students.csv": STUDENT_COLUMNS,
+    "errors.csv": ERROR_COLUMNS,
+    "comparisons.csv": COMPARISON_COLUMNS,
+}
+# The columns of tidy tables that are text; all others are numbers.
+TEXTS = (
+    "row", "method", "what", "a", "b", "solver", "adapter", "loss", "space", "metric", "reference", "test", "flags",
+)  # fmt: skip
+# Of the numbers, those that are spelled as in paths, and those that count something.
+SPELLED = (*RUN_AXES, "time")
+WHOLE = (
+    "step", "a_step", "b_step", "sampling_steps", "n", "n_reference", "n_seeds", "dim", "seeds_agree", "trainable_parameters",
+    "pairs", "distinct_pairs", "student_forwards", "student_backwards", "teacher_forwards", "target_forwards",
+    "n_settings", "settings_agree", "test",
 )  # fmt: skip
 
 Row = Mapping[str, str]
@@ -51,6 +82,52 @@ def read(path: str | Path, columns: Collection[str]) -> list[dict[str, str]]:
     if missing:
         raise UserError(f"{path}: lacks the columns {', '.join(missing)}; make it again")
     return rows
+
+
+def frame(
+    path: str | Path, columns: Collection[str], empty: bool = False, texts: Collection[str] = TEXTS
+) -> pd.DataFrame:
+    """A tidy table: numbers as float64, NaN where not defined or not finite; the columns `texts` as text.
+
+    `empty`: it may hold no rows. Raises UserError where it does and may not, where a column is missing, and where a number is none.
+    """
+    import pandas as pd
+
+    rows = read_csv(path) if empty else read(path, columns)
+    table = pd.DataFrame(rows, columns=None if rows else list(columns), dtype=object)
+    if missing := [name for name in columns if name not in table or table[name].isna().any()]:
+        raise UserError(f"{path}: lacks the columns {', '.join(missing)}; make it again")
+    for name in table.columns.difference(list(texts)):
+        try:
+            numbers = pd.Series([float(text or "nan") for text in table[name]], table.index, float)
+        except ValueError as error:
+            text = str(error).partition(": ")[2]
+            raise UserError(f"{path}: {name} is {text:.40}, expected a number; make it again") from None
+        table[name] = numbers.replace([math.inf, -math.inf], math.nan)
+    return table
+
+
+def save(
+    path: str | Path, rows: pd.DataFrame | Sequence[Mapping[str, Any]], columns: Sequence[str] | None = None
+) -> None:
+    """Write rows as CSV, as `frame` reads it: axes as paths spell them, counts as whole numbers, ten digits of all else.
+
+    `columns`: theirs, in order. A field that a row lacks is empty.
+    """
+    import pandas as pd
+    from pandas.api.types import is_numeric_dtype
+
+    shown: dict[Any, Callable[[Any], Any]] = dict.fromkeys(SPELLED, spell) | dict.fromkeys(WHOLE, number)
+    table, fields = pd.DataFrame(rows, columns=columns), []
+    for name in table:
+        own = shown.get(name, rounded) if is_numeric_dtype(table[name]) else str
+        fields.append([None if pd.isna(x) else own(x) for x in table[name]])
+    write_csv(path, [dict(zip(table, row, strict=True)) for row in zip(*fields, strict=True)], list(table))
+
+
+def keys_of(table: pd.DataFrame, columns: Iterable[str]) -> list[tuple[Any, ...]]:
+    """These columns of each row, as a tuple: for sets, dictionaries and joins."""
+    return list(table[list(columns)].itertuples(index=False, name=None))
 
 
 def value(text: str | None) -> float:
@@ -303,6 +380,13 @@ def number(x: float) -> float | int | None:
     if not math.isfinite(x):
         return None
     return int(x) if float(x).is_integer() and abs(x) < 1e15 else float(f"{x:.10g}")
+
+
+def rounded(x: Any) -> Any:
+    """Ten significant digits of a float: what values carry, without the last bits' noise. None where it is not finite; else as it is."""
+    if not isinstance(x, float):
+        return x
+    return float(f"{x:.10g}") if math.isfinite(x) else None
 
 
 def signed(x: float, decimals: int) -> str:

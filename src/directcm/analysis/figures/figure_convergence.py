@@ -8,8 +8,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import seaborn
+from matplotlib.ticker import NullFormatter
+
 from directcm.analysis.data import tidy
 from directcm.analysis.figures import style
+from directcm.analysis.figures.chart import panels
 from directcm.errors import UserError
 from directcm.runtime.artifacts import Artifact
 
@@ -105,53 +109,41 @@ PANELS: tuple[tuple[str, str, tuple[Line, ...]], ...] = (
 )  # fmt: skip
 
 
-def draw(convergence: Artifact, out_pdf: str | Path, out_png: str | Path, out_csv: str | Path) -> None:
+@style.styled()
+def draw(convergence: Artifact, *files: str | Path) -> None:
     """Draw an artefact of kind "convergence": a panel per prediction, log over log.
 
-    Dashed: the predicted slope, through the last value. In a panel's legend the slope
-    as measured and (predicted). Raises UserError where a series is not in the artefact.
+    Dashed: the predicted slope, through the last value. In a panel's legend the slope as measured and (predicted). `files`: PDF,
+    PNG and CSV to write. Raises UserError where a series is not in the artefact.
     """
     values, slopes = (_by_series(convergence.csv(name)) for name in ("convergence.csv", "slopes.csv"))
-    out: list[dict[str, Any]] = []
-    with style.styled():
-        import matplotlib.pyplot as plt
-        import seaborn
-        from matplotlib.layout_engine import ConstrainedLayoutEngine
-        from matplotlib.ticker import NullFormatter
-
-        figure, grid = plt.subplots(
-            2, 3, figsize=(style.PAGE, 4.9), layout=ConstrainedLayoutEngine(wspace=0.04, hspace=0.05)
-        )
-        for axes, (title, unit, lines) in zip(grid.flat, PANELS, strict=True):
-            axes.set(xscale="log", yscale="log", xlabel="N", ylabel=unit)
-            axes.yaxis.set_minor_formatter(NullFormatter())
-            axes.set_title(title, fontsize=7.2, pad=5)
-            entries = []
-            for line in lines:
-                rows = values.get(line.fields)
-                if not rows:
-                    raise UserError(
-                        f"{convergence.folder}: has no {', '.join(line.fields)}; delete the folder and run again"
-                    )
-                fit = slopes.get(line.fields, [None])[0]
-                _one(axes, rows, fit, line)
-                entries.append(
-                    style.handle(line.look, _label(line, rows, fit), hollow=line.hollow, marker=bool(line.look.marker))
+    chart = panels(2, 3, (style.PAGE, 4.9), (0.04, 0.05))
+    for axes, (title, unit, lines) in zip(chart.grid.flat, PANELS, strict=True):
+        axes.set(xscale="log", yscale="log", xlabel="N", ylabel=unit)
+        axes.yaxis.set_minor_formatter(NullFormatter())
+        axes.set_title(title, fontsize=7.2, pad=5)
+        entries = []
+        for line in lines:
+            rows = values.get(line.fields)
+            if not rows:
+                raise UserError(
+                    f"{convergence.folder}: has no {', '.join(line.fields)}; delete the folder and run again"
                 )
-                out += [{**row, **(fit or {}), "n": row["n"]} for row in rows]
-            _room(axes, len(entries))
-            axes.legend(
-                handles=entries, loc="lower left", fontsize=style.SMALL, handlelength=2.0, handletextpad=0.5,
-                labelspacing=0.3, borderpad=0.1, borderaxespad=0.3,
-            )  # fmt: skip
-        figure.draw_without_rendering()
-        for axes, (_, _, lines) in zip(grid.flat, PANELS, strict=True):
-            style.values_axis(
-                axes, sorted({tidy.value(r["N"]) for line in lines for r in values[line.fields]}), log=True
-            )
-        seaborn.despine(figure)
-        style.save(figure, out_pdf, out_png)
-    tidy.write(out_csv, out, COLUMNS)
+            fit = slopes.get(line.fields, [None])[0]
+            _one(axes, rows, fit, line)
+            text = _label(line, rows, fit)
+            entries.append(style.handle(line.look, text, hollow=line.hollow, marker=bool(line.look.marker)))
+            chart.lines += [{**row, **(fit or {}), "n": row["n"]} for row in rows]
+        _room(axes, len(entries))
+        axes.legend(
+            handles=entries, loc="lower left", fontsize=style.SMALL, handlelength=2.0, handletextpad=0.5,
+            labelspacing=0.3, borderpad=0.1, borderaxespad=0.3,
+        )  # fmt: skip
+    chart.figure.draw_without_rendering()
+    for axes, (_, _, lines) in zip(chart.grid.flat, PANELS, strict=True):
+        style.values_axis(axes, {tidy.value(r["N"]) for line in lines for r in values[line.fields]}, log=True)
+    seaborn.despine(chart.figure)
+    chart.save(COLUMNS, *files)
 
 
 def _by_series(rows: Sequence[Mapping[str, str]]) -> dict[tuple[str, ...], list[dict[str, str]]]:

@@ -3,25 +3,32 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import matplotlib.pyplot as plt
+import numpy as np
+import seaborn
+from matplotlib.ticker import MaxNLocator
+
 from directcm.analysis.data import tidy
 from directcm.analysis.figures import style
+from directcm.analysis.figures.chart import place_of
 from directcm.config.specs import METHODS
 from directcm.errors import UserError
 from directcm.runtime.artifacts import Artifact, read_csv, write_csv
 
 if TYPE_CHECKING:
-    import numpy as np
+    from matplotlib.axes import Axes
 
 EXHIBITS = {
     "curves": {"title": "Training curves", "takes": "students", "also": {"mean": "mean_curves.csv"}, "place": 5}
 }
 
-CURVE_COLUMNS = ["method", "seed", "step", "loss", "grad_norm"]
+QUANTITIES = ("loss", "grad_norm")
+CURVE_COLUMNS = ["method", "seed", "step", *QUANTITIES]
 MOST_POINTS = 2000
 
 
@@ -38,8 +45,6 @@ class Curve:
 
 def read_curve(row: str, seed: int, path: str | Path) -> Curve:
     """Read a student's curve.csv (columns step, loss, grad_norm and more; one line per optimiser step)."""
-    import numpy as np
-
     lines = read_csv(path)
     if not lines:
         raise UserError(f"{path}: holds no steps; train the student again")
@@ -56,67 +61,57 @@ def read_curve(row: str, seed: int, path: str | Path) -> Curve:
 
 def table(curves: Sequence[Curve], out_csv: str | Path) -> None:
     """Write the curves as one tidy CSV (CURVE_COLUMNS), for `dvc plots` and for anyone's own figure."""
-    rows = []
-    for curve in _ordered(curves):
-        for step, loss, grad in zip(curve.step, curve.loss, curve.grad_norm, strict=True):
-            rows.append(
-                {
-                    "method": curve.row,
-                    "seed": curve.seed,
-                    "step": int(step),
-                    "loss": float(loss) if math.isfinite(loss) else None,
-                    "grad_norm": float(grad) if math.isfinite(grad) else None,
-                }
-            )
+    rows = [
+        {
+            "method": curve.row, "seed": curve.seed, "step": int(step),
+            **{name: float(value) if math.isfinite(value) else None for name, value in zip(QUANTITIES, values, strict=True)},
+        }
+        for curve in _ordered(curves)
+        for step, *values in zip(curve.step, curve.loss, curve.grad_norm, strict=True)
+    ]  # fmt: skip
     write_csv(out_csv, rows, CURVE_COLUMNS)
 
 
 def mean_table(curves: Sequence[Curve], out_csv: str | Path) -> None:
     """Write the mean curves over seeds, a column per method and quantity ("loss_CM" …): the shape `dvc plots` draws."""
-    names = list(dict.fromkeys(curve.row for curve in _ordered(curves)))
+    values: dict[str, dict[int, list[float]]] = {}
+    for quantity in QUANTITIES:
+        for curve in _ordered(curves):
+            column = values.setdefault(f"{quantity}_{curve.row.replace(' ', '_')}", {})
+            for step, value in zip(curve.step, getattr(curve, quantity), strict=True):
+                if math.isfinite(value):
+                    column.setdefault(int(step), []).append(float(value))
     steps = sorted({int(step) for curve in curves for step in curve.step})
-    columns: dict[str, dict[int, float]] = {}
-    for quantity in ("loss", "grad_norm"):
-        for name in names:
-            values: dict[int, list[float]] = {}
-            for curve in (c for c in curves if c.row == name):
-                for step, value in zip(curve.step, getattr(curve, quantity), strict=True):
-                    if math.isfinite(value):
-                        values.setdefault(int(step), []).append(float(value))
-            label = f"{quantity}_{name.replace(' ', '_')}"
-            columns[label] = {step: math.fsum(v) / len(v) for step, v in values.items()}
-    rows = [{"step": step, **{label: column.get(step) for label, column in columns.items()}} for step in steps]
-    write_csv(out_csv, rows, ["step", *columns])
+    rows = [
+        {"step": step, **{label: math.fsum(own[step]) / len(own[step]) for label, own in values.items() if step in own}}
+        for step in steps
+    ]
+    tidy.write(out_csv, rows, ["step", *values])
 
 
 def _ordered(curves: Sequence[Curve]) -> list[Curve]:
-    return sorted(
-        curves, key=lambda c: (tidy.ROWS.index(c.row) if c.row in tidy.ROWS else len(tidy.ROWS), c.row, c.seed)
-    )
+    return sorted(curves, key=lambda c: (place_of(c.row), c.row, c.seed))
 
 
 def smooth(values: np.ndarray, window: int) -> np.ndarray:
     """Centred moving geometric mean, (n,): what a log axis shows as an average. Values ≤ 0 and NaN are left out."""
-    import numpy as np
-
     positive = np.isfinite(values) & (values > 0)
-    logs = np.where(positive, np.log(np.where(positive, values, 1.0)), 0.0)
-    half = window // 2
-    total = np.concatenate([[0.0], np.cumsum(logs)])
-    count = np.concatenate([[0], np.cumsum(positive)])
-    low = np.maximum(np.arange(len(values)) - half, 0)
-    high = np.minimum(np.arange(len(values)) + half + 1, len(values))
+    logs = np.log(np.where(positive, values, 1.0))
+    total, count = (np.concatenate([[0.0], np.cumsum(part)]) for part in (logs, positive))
+    at, half = np.arange(len(values)), window // 2
+    low, high = np.maximum(at - half, 0), np.minimum(at + half + 1, len(values))
     n = count[high] - count[low]
     return np.where(n > 0, np.exp((total[high] - total[low]) / np.maximum(n, 1)), np.nan)
 
 
-def draw(students: Sequence[Artifact], out_pdf: str | Path, out_png: str | Path, out_csv: str | Path) -> None:
-    """The curves of these students, and beside them their means over seeds (`mean_table`)."""
+def draw(students: Sequence[Artifact], *files: str | Path) -> None:
+    """The curves of these students, and beside them their means over seeds (`mean_table`); `files`: PDF, PNG and CSV to write."""
     curves = [read_curve(METHODS[s.run.method], s.run.seed, s.file("curve.csv")) for s in students]
-    plot(curves, out_pdf, out_png, out_csv)
-    mean_table(curves, Path(out_csv).with_name("mean_curves.csv"))
+    plot(curves, *files)
+    mean_table(curves, Path(files[-1]).with_name("mean_curves.csv"))
 
 
+@style.styled()
 def plot(curves: Sequence[Curve], out_pdf: str | Path, out_png: str | Path, out_csv: str | Path) -> None:
     """Training loss and gradient norm against optimiser steps, log axes, one colour and dash per method.
 
@@ -125,65 +120,57 @@ def plot(curves: Sequence[Curve], out_pdf: str | Path, out_png: str | Path, out_
     """
     if not curves:
         raise UserError("curves: none given; train a student first")
-    import numpy as np
-
-    with style.styled():
-        import matplotlib.pyplot as plt
-        import seaborn
-        from matplotlib.ticker import MaxNLocator
-
-        groups: dict[str, list[Curve]] = {}
-        for curve in _ordered(curves):
-            groups.setdefault(curve.row, []).append(curve)
-        # Many methods want height.
-        figure, both = plt.subplots(1, 2, figsize=(style.PAGE, 2.5 if len(groups) <= 4 else 3.6), layout="constrained")
-        bases = {tidy.base(row) for row in groups}
-        for axes, name, label in ((both[0], "loss", "training loss"), (both[1], "grad_norm", "gradient norm")):
-            drawn = []
-            for order, row in enumerate(tidy.layered(groups)):
-                group, look = groups[row], style.LOOKS[row]
-                # One that is built over another runs along it: thin and open, above its base's thick line.
-                over = tidy.base(row) in groups
-                window = 2 * (max(len(c.step) for c in group) // 40) + 1
-                smoothed = []
-                for curve in group:
-                    values = getattr(curve, name)
-                    stride = -(-len(values) // MOST_POINTS)
-                    shown = np.where(np.isfinite(values) & (values > 0), values, np.nan)
-                    drawn.append(shown)
-                    axes.plot(
-                        curve.step[::stride], shown[::stride], color=look.color, linewidth=0.35, alpha=0.3, zorder=2
-                    )
-                    smoothed.append(smooth(values, window))
-                # Seeds of one method have the same steps; a run that is still short ends the average early.
-                length = min(len(s) for s in smoothed)
-                stack = np.array([s[:length] for s in smoothed])
-                steps = group[0].step[:length]
-                with np.errstate(all="ignore"):
-                    middle = np.exp(np.log(stack).mean(axis=0))
-                if len(group) > 1:
-                    axes.fill_between(
-                        steps, stack.min(axis=0), stack.max(axis=0), color=look.color, alpha=0.2, linewidth=0, zorder=3
-                    )
-                # White under the line keeps it apart from the thin ones of the other method.
-                if not over:
-                    axes.plot(steps, middle, color="white", linewidth=2.0, zorder=4 + 2 * order)
-                # Marks of several methods take turns.
-                first = (order % 2) * max(1, length // 16) if len(groups) <= 2 else order * length // (8 * len(groups))
-                axes.plot(
-                    steps, middle, color=look.color, linestyle=look.line, marker=look.marker, markersize=3.2,
-                    markerfacecolor="white" if over else look.color, markeredgewidth=0.8 if over else None,
-                    markevery=(first, max(1, length // 8)), linewidth=0.8 if over else 2.0 if row in bases else 1.3, zorder=5 + 2 * order,
-                    label=f"{row} ({len(group)} seed{'s' * (len(group) != 1)})",
-                )  # fmt: skip
-            if any(np.isfinite(values).any() for values in drawn):
-                axes.set_yscale("log")
-            axes.set(xlabel="optimiser step", ylabel=label)
-            axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=6))
-            axes.margins(x=0.02)
-            axes.tick_params(which="minor", labelsize=5.5, labelcolor=style.SOFT)
-        seaborn.despine(figure)
-        drawn_as = dict(zip(tidy.layered(groups), both[0].get_legend_handles_labels()[0], strict=True))
-        style.legend(figure, [drawn_as[row] for row in groups], handlelength=3.2)
-        style.save(figure, out_pdf, out_png)
+    groups: dict[str, list[Curve]] = {}
+    for curve in _ordered(curves):
+        groups.setdefault(curve.row, []).append(curve)
+    # Many methods want height.
+    figure, both = plt.subplots(1, 2, figsize=(style.PAGE, 2.5 if len(groups) <= 4 else 3.6), layout="constrained")
+    layered = tidy.layered(groups)
+    for axes, name, label in zip(both, QUANTITIES, ("training loss", "gradient norm"), strict=True):
+        for order, row in enumerate(layered):
+            _one(axes, groups, row, name, order)
+        if any((getattr(curve, name) > 0).any() for curve in curves):
+            axes.set_yscale("log")
+        axes.set(xlabel="optimiser step", ylabel=label)
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=6))
+        axes.margins(x=0.02)
+        axes.tick_params(which="minor", labelsize=5.5, labelcolor=style.SOFT)
+    seaborn.despine(figure)
+    drawn_as = dict(zip(layered, both[0].get_legend_handles_labels()[0], strict=True))
+    style.legend(figure, [drawn_as[row] for row in groups], handlelength=3.2)
+    style.save(figure, out_pdf, out_png)
     table(curves, out_csv)
+
+
+def _one(axes: Axes, groups: Mapping[str, list[Curve]], row: str, name: str, order: int) -> None:
+    """The curves of one method, the `order`th to be drawn, and their mean and range."""
+    group, look = groups[row], style.LOOKS[row]
+    window = 2 * (max(len(c.step) for c in group) // 40) + 1
+    smoothed = []
+    for curve in group:
+        values = getattr(curve, name)
+        stride = math.ceil(len(values) / MOST_POINTS)
+        shown = np.where(np.isfinite(values) & (values > 0), values, np.nan)[::stride]
+        axes.plot(curve.step[::stride], shown, color=look.color, linewidth=0.35, alpha=0.3, zorder=2)
+        smoothed.append(smooth(values, window))
+    # Seeds of one method have the same steps; a run that is still short ends the average early.
+    length = min(map(len, smoothed))
+    stack, steps = np.array([s[:length] for s in smoothed]), group[0].step[:length]
+    with np.errstate(all="ignore"):
+        middle = np.exp(np.log(stack).mean(axis=0))
+    if len(group) > 1:
+        low, high = stack.min(axis=0), stack.max(axis=0)
+        axes.fill_between(steps, low, high, color=look.color, alpha=0.2, linewidth=0, zorder=3)
+    # One that is built over another runs along it: thin and open, above its base's thick line.
+    over, based = tidy.base(row) in groups, row in map(tidy.base, groups)
+    # White under the line keeps it apart from the thin ones of the other method.
+    if not over:
+        axes.plot(steps, middle, color="white", linewidth=2.0, zorder=4 + 2 * order)
+    # Marks of several methods take turns.
+    first = (order % 2) * max(1, length // 16) if len(groups) <= 2 else order * length // (8 * len(groups))
+    axes.plot(
+        steps, middle, color=look.color, linestyle=look.line, marker=look.marker, markersize=3.2,
+        markerfacecolor="white" if over else look.color, markeredgewidth=0.8 if over else None,
+        markevery=(first, max(1, length // 8)), linewidth=0.8 if over else 2.0 if based else 1.3, zorder=5 + 2 * order,
+        label=f"{row} ({len(group)} seed{'s' * (len(group) != 1)})",
+    )  # fmt: skip

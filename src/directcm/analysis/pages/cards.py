@@ -28,40 +28,23 @@ SEVERAL = 4
 
 def _use(latent: bool, lora: bool, run: Run, teacher: Mapping[str, Any], caption: str) -> list[str]:
     """Lines of Python with which stock diffusers loads a student on latents, and makes images with it."""
-    process = teacher["process"]
     if not latent:
         return [
             "from diffusers import UNet2DModel",
             "",
             'unet = UNet2DModel.from_pretrained("<this folder>", subfolder="unet")',
         ]
-    variant = f', variant="{teacher["variant"]}"' if teacher.get("variant") else ""
+    variant, vae_variant = (
+        f', variant="{teacher[key]}"' if teacher.get(key) else "" for key in ("variant", "vae_variant")
+    )
     own_vae = teacher.get("vae_path") or teacher.get("vae_id")
-    vae_variant = f', variant="{teacher["vae_variant"]}"' if teacher.get("vae_variant") else ""
-    names = [
-        *(["AutoencoderKL"] if own_vae else []),
-        *("LCMScheduler", "StableDiffusionXLPipeline"),
-        *([] if lora else ["UNet2DConditionModel"]),
-    ]
-    # As a Python text that cannot close the block of code around it.
-    prompt = json.dumps(caption, ensure_ascii=False).replace("`", "\\x60")
-    timesteps, several = int(process["timesteps"]), min(SEVERAL, run.N)
-    if process["time_input"] == "one_based":
-        several, calls = (
-            1,
-            ["# It was told t itself, which stock schedulers do not tell: take a step by the formula below."],
-        )
-    else:
-        calls = [
-            "# One step, without guidance, which the student has learnt already.",
-            f"image = pipe({prompt}, timesteps={told(timesteps, run.N, 1)}, guidance_scale=1.0).images[0]",
-        ]
-    if several > 1:
-        calls += [
-            f"# {several} steps, at the times of this student's grid; from num_inference_steps diffusers takes others.",
-            f"image = pipe({prompt}, timesteps={told(timesteps, run.N, several)}, guidance_scale=1.0).images[0]",
-        ]
-    return [
+    names = (
+        ["AutoencoderKL"] * bool(own_vae)
+        + ["LCMScheduler", "StableDiffusionXLPipeline"]
+        + ["UNet2DConditionModel"] * (not lora)
+    )
+    loaded = 'pipe.unet = UNet2DConditionModel.from_pretrained("<this folder>", subfolder="unet")'
+    lines = [
         f"from diffusers import {', '.join(names)}",
         "",
         f'pipe = StableDiffusionXLPipeline.from_pretrained("<teacher folder>"{variant})',
@@ -69,11 +52,22 @@ def _use(latent: bool, lora: bool, run: Run, teacher: Mapping[str, Any], caption
         "pipe.scheduler = LCMScheduler.from_config(",
         f"    pipe.scheduler.config, original_inference_steps={run.N}, clip_sample=False",
         ")",
-        'pipe.load_lora_weights("<this folder>")'
-        if lora
-        else 'pipe.unet = UNet2DConditionModel.from_pretrained("<this folder>", subfolder="unet")',
-        *calls,
+        'pipe.load_lora_weights("<this folder>")' if lora else loaded,
     ]
+    process = teacher["process"]
+    if process["time_input"] == "one_based":
+        return [*lines, "# It was told t itself, which stock schedulers do not tell: take a step by the formula below."]
+    # As a Python text that cannot close the block of code around it.
+    prompt = json.dumps(caption, ensure_ascii=False).replace("`", "\\x60")
+    several = min(SEVERAL, run.N)
+    says = {
+        several: f"# {several} steps, at the times of this student's grid; from num_inference_steps diffusers takes others.",
+        1: "# One step, without guidance, which the student has learnt already.",
+    }
+    for steps in sorted({1, several}):
+        times = told(int(process["timesteps"]), run.N, steps)
+        lines += [says[steps], f"image = pipe({prompt}, timesteps={times}, guidance_scale=1.0).images[0]"]
+    return lines
 
 
 _ON_CLEAN = "One step from noise x at t = T: f(x, T) = c_skip·x + c_out·(x − σ·ε̂)/α, without guidance."

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import base64
 import json
 import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from directcm.analysis.page import plain, write_page
+from directcm.analysis.page import data_uri, plain, write_page
 from directcm.errors import UserError
 from directcm.runtime.artifacts import read_json
 
@@ -72,14 +71,11 @@ def gallery(items: Sequence[Picture], out_html: str | Path, title: str) -> None:
     sections: dict[str, list[dict[str, object]]] = {}
     for number, item in enumerate(items):
         width, height = size(item.path)
-        source = "data:image/png;base64," + base64.b64encode(item.path.read_bytes()).decode("ascii")
-        paragraphs = [plain(p) for p in item.caption.split("\n\n")]
-        sections.setdefault(plain(item.section), []).append(
-            {
-                "number": number, "title": plain(item.title), "caption": [p for p in paragraphs if p], "source": source,
-                "width": width, "height": height,
-            }
-        )  # fmt: skip
+        picture = {
+            "number": number, "title": plain(item.title), "caption": list(filter(None, map(plain, item.caption.split("\n\n")))),
+            "source": data_uri(item.path.read_bytes(), "png"), "width": width, "height": height,
+        }  # fmt: skip
+        sections.setdefault(plain(item.section), []).append(picture)
     write_page(
         out_html, "pages/gallery.html", title=plain(title), count=f"{len(items)} picture{'s' * (len(items) != 1)}",
         sections=[{"name": name, "pictures": pictures} for name, pictures in sections.items()],

@@ -5,14 +5,13 @@ A piece of HTML with its own style, which Snakemake's report shows as its openin
 
 from __future__ import annotations
 
-import base64
 import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from directcm.analysis.figures import figure_samples
-from directcm.analysis.page import plain, write_page
+from directcm.analysis.figures.pictures import images_of, shorten
+from directcm.analysis.page import data_uri, plain, write_page
 from directcm.analysis.tables import claims, table1
 from directcm.config import Config
 from directcm.errors import UserError
@@ -36,14 +35,13 @@ def _picture(artifact: Artifact, row: int) -> dict[str, Any]:
     with Image.open(artifact.file(f"images/{row:05d}.png")) as file:
         image = file.convert("RGB")
     small = max(image.size) <= PIXELS // 2
-    if not small:
-        image.thumbnail((PIXELS, PIXELS), Image.Resampling.LANCZOS)
     buffer = io.BytesIO()
     if small:
         image.save(buffer, format="PNG", optimize=True)
     else:
+        image.thumbnail((PIXELS, PIXELS), Image.Resampling.LANCZOS)
         image.save(buffer, format="JPEG", quality=88)
-    source = f"data:image/{'png' if small else 'jpeg'};base64,{base64.b64encode(buffer.getvalue()).decode('ascii')}"
+    source = data_uri(buffer.getvalue(), "png" if small else "jpeg")
     return {"source": source, "small": small, "width": image.width, "height": image.height}
 
 
@@ -57,10 +55,10 @@ def figure(drawn: str | Path, samples: Mapping[str, Sequence[Artifact]]) -> dict
     models = list(dict.fromkeys(line["model"] for line in shown))
     prompts = {int(line["row"]): line["prompt"] for line in shown}
     chosen = list(prompts)[:MOST]
-    held = {name: figure_samples.images_of(shards) for name, shards in samples.items()}
+    held = {name: images_of(shards) for name, shards in samples.items()}
     if not chosen or any(row not in held.get(model, {}) for model in models for row in chosen):
         raise UserError(f"{drawn}: shows images that the samples do not have; draw Figure 2 again")
-    names = {row: figure_samples.shorten(prompts[row], PROMPT, 1) for row in chosen}
+    names = {row: shorten(prompts[row], PROMPT, 1) for row in chosen}
     pictures = {
         (model, row): _picture(held[model][row], row) | {"alt": f"{plain(model)}: {names[row]}"}
         for model in models

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import csv
 import math
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,25 +19,26 @@ from directcm.runtime.unchanged import adoptions, because
 COLUMNS = ["step", "jobs", "seconds", "max_rss_mb", "teacher_forwards", "teacher_forwards_minimum"]
 # Artefacts whose kind is not the name of the step (the rule) that makes them.
 STEP_OF_KIND = {
-    "latents": "encode",
-    "student": "train",
-    "samples": "sample",
-    "metrics": "evaluate",
-    "errors": "error_by_time",
-    "edits": "edit",
-}
+    "latents": "encode", "student": "train", "samples": "sample", "metrics": "evaluate", "errors": "error_by_time", "edits": "edit",
+}  # fmt: skip
 
 
-@dataclass
+@dataclass(frozen=True)
 class Cost:
     """What one step took. Seconds and memory are None where nothing measured them."""
 
     step: str
-    jobs: int = 0
-    seconds: float | None = None
-    max_rss_mb: float | None = None
-    teacher_forwards: int | None = None
-    teacher_forwards_minimum: int | None = None
+    jobs: int
+    seconds: float | None
+    max_rss_mb: float | None
+    teacher_forwards: int | None
+    teacher_forwards_minimum: int | None
+
+    @property
+    def ratio(self) -> float | None:
+        """Teacher forwards over their minimum."""
+        made, least = self.teacher_forwards, self.teacher_forwards_minimum
+        return made / least if made is not None and least else None
 
 
 @dataclass(frozen=True)
@@ -45,40 +47,34 @@ class Record:
 
     folder: Path
     manifest: Mapping[str, Any]
-    provenance: Mapping[str, Any] = field(default_factory=dict)
+    provenance: Mapping[str, Any]
+    adopted: Sequence[Mapping[str, Any]]
     floor: bool = False
-    adopted: Sequence[Mapping[str, Any]] = ()
+
+    def _block(self, name: str) -> Mapping[str, Any]:
+        found = self.manifest.get(name)
+        return found if isinstance(found, Mapping) else {}
 
     @property
     def kind(self) -> str:
         """The artefact's kind; that of its parts where it is a collection."""
         kind = str(self.manifest.get("kind"))
-        return str(self._settings.get("of")) if kind == COLLECTION else kind
+        return str(self._block("settings").get("of")) if kind == COLLECTION else kind
 
     @property
     def parts(self) -> int | None:
         """How many artefacts a collection holds; None where it is none."""
-        parts = self._settings.get("parts")
+        parts = self._block("settings").get("parts")
         return len(parts) if self.manifest.get("kind") == COLLECTION and isinstance(parts, list) else None
 
     @property
     def step(self) -> str:
         """The rule that made it."""
-        if self.kind == "noise" and (purpose := self._settings.get("purpose")) in ("floor", "search"):
+        if self.kind == "noise" and (purpose := self._block("settings").get("purpose")) in ("floor", "search"):
             return f"{purpose}_noise"
-        if self.kind == "samples" and "student" not in self._inputs:
+        if self.kind == "samples" and "student" not in self._block("inputs"):
             return "floor" if self.floor else "reference"
         return STEP_OF_KIND.get(self.kind, self.kind)
-
-    @property
-    def _settings(self) -> Mapping[str, Any]:
-        found = self.manifest.get("settings")
-        return found if isinstance(found, Mapping) else {}
-
-    @property
-    def _inputs(self) -> Mapping[str, Any]:
-        found = self.manifest.get("inputs")
-        return found if isinstance(found, Mapping) else {}
 
 
 def read_record(path: str | Path) -> Record:
@@ -90,7 +86,7 @@ def read_record(path: str | Path) -> Record:
         raise UserError(f"{folder / MANIFEST}: not a manifest; delete the folder and run again")
     beside = folder / PROVENANCE
     provenance = read_json(beside) if beside.is_file() else {}
-    return Record(folder, manifest, provenance if isinstance(provenance, dict) else {}, adopted=adoptions(folder))
+    return Record(folder, manifest, provenance if isinstance(provenance, dict) else {}, adoptions(folder))
 
 
 def read_records(paths: Iterable[str | Path]) -> list[Record]:
@@ -100,12 +96,19 @@ def read_records(paths: Iterable[str | Path]) -> list[Record]:
     return [replace(r, floor=True) if r.manifest.get("inputs", {}).get("noise") in floors else r for r in records]
 
 
+def _by_step(records: Iterable[Record]) -> dict[str, list[Record]]:
+    """Records by step, in order of appearance."""
+    found: dict[str, list[Record]] = {}
+    for record in records:
+        found.setdefault(record.step, []).append(record)
+    return found
+
+
 def step_of_benchmark(path: str | Path) -> str:
     """benchmarks/train/cm_seed0.tsv → train, benchmarks/data.tsv → data: the rule that Snakemake measured."""
     parts = Path(path).parts
     if "benchmarks" in parts[:-1]:
-        last = len(parts) - 1 - parts[::-1].index("benchmarks")
-        return Path(parts[last + 1]).stem
+        return Path(parts[-parts[::-1].index("benchmarks")]).stem
     return Path(path).stem
 
 
@@ -135,67 +138,50 @@ def costs(records: Sequence[Record], benchmarks: Iterable[str | Path]) -> list[C
 
     Jobs and seconds are Snakemake's where a benchmark exists (start-up included), else the artefacts' own clocks.
     """
-    out: dict[str, Cost] = {}
-    own: dict[str, list[Record]] = {}
-    for record in records:
-        own.setdefault(record.step, []).append(record)
-        cost = out.setdefault(record.step, Cost(record.step))
-        counts = record.manifest.get("counts") or {}
-        for name in ("teacher_forwards", "teacher_forwards_minimum"):
-            if counts.get(name) is not None:
-                setattr(cost, name, (getattr(cost, name) or 0) + int(counts[name]))
+    made = _by_step(records)
     measured: dict[str, list[dict[str, float | None]]] = {}
     for path in benchmarks:
-        measured.setdefault(step_of_benchmark(path), []).extend(read_benchmark(path))
-    for step, jobs in measured.items():
-        if jobs:
-            cost = out.setdefault(step, Cost(step))
-            cost.jobs = len(jobs)
-            cost.seconds = _total(job["seconds"] for job in jobs)
-            # A figure may have been drawn in a fork (directcm.runtime.warm), and records no memory of its own.
-            if not step.startswith("figure"):
-                cost.max_rss_mb = max((j["max_rss_mb"] for j in jobs if j["max_rss_mb"] is not None), default=None)
-    for step, found in own.items():
-        if not measured.get(step):
-            out[step].jobs = len(found)
-            out[step].seconds = _total(r.provenance.get("seconds") for r in found)
-        # What the job knew of itself: of a fork (directcm.runtime.warm) the benchmark saw only who waited for it.
-        peaks = [out[step].max_rss_mb, *(r.provenance.get("max_rss_mb") for r in found)]
-        out[step].max_rss_mb = max((float(p) for p in peaks if p is not None), default=None)
-    return list(out.values())
+        if jobs := read_benchmark(path):
+            measured.setdefault(step_of_benchmark(path), []).extend(jobs)
+    out = []
+    for step in dict.fromkeys((*made, *measured)):
+        own, jobs = made.get(step, []), measured.get(step, [])
+        seconds = [job["seconds"] for job in jobs] if jobs else [r.provenance.get("seconds") for r in own]
+        # What a job knew of itself: of a fork (directcm.runtime.warm) the benchmark saw only who waited for it. So a figure, which
+        # may have been drawn in one and records no memory of its own, has none.
+        peaks = [r.provenance.get("max_rss_mb") for r in own]
+        peaks += [] if step.startswith("figure") else [job["max_rss_mb"] for job in jobs]
+        counts = [r.manifest.get("counts") or {} for r in own]
+        forwards = [_known(sum, (count.get(name) for count in counts)) for name in COLUMNS[-2:]]
+        out.append(
+            Cost(step, len(jobs) or len(own), _known(_total, seconds, float), _known(max, peaks, float), *forwards)
+        )
+    return out
 
 
-def _total(values: Iterable[float | None]) -> float | None:
-    known = [float(v) for v in values if v is not None]
-    return round(math.fsum(known), 3) if known else None
+def _known(function: Callable[[list[Any]], Any], values: Iterable[Any], kind: Callable[[Any], Any] = int) -> Any:
+    """A function of the values that are known, each as this kind of number; None where none is."""
+    known = [kind(value) for value in values if value is not None]
+    return function(known) if known else None
+
+
+def _total(values: Iterable[float]) -> float:
+    return round(math.fsum(values), 3)
 
 
 def _facts(records: Sequence[Record]) -> list[tuple[str, list[str]]]:
     """Commit, versions, machines …, each with every value that occurs."""
+    made = [record.provenance for record in records]
 
-    def values(*keys: str) -> list[str]:
-        found = []
-        for record in records:
-            value: Any = record.provenance
-            for key in keys:
-                value = value.get(key) if isinstance(value, Mapping) else None
-            if value is not None:
-                found.append(plain(value))
-        return list(dict.fromkeys(found))
+    def values(name: str, blocks: Iterable[Mapping[str, Any]] = made) -> list[str]:
+        return list(dict.fromkeys(plain(block[name]) for block in blocks if block.get(name) is not None))
 
-    commits = []
-    for record in records:
-        commit = record.provenance.get("commit")
-        if commit:
-            commits.append(plain(commit) + (" with uncommitted changes" if record.provenance.get("dirty") else ""))
+    commits = [plain(p["commit"]) + _uncommitted(p) for p in made if p.get("commit")]
     dates = sorted(values("date"))
-    packages = dict.fromkeys(k for r in records for k in (r.provenance.get("versions") or {}))
-    versions = [f"{plain(name)} {' and '.join(values('versions', name))}" for name in packages]
-    adopted: dict[str, int] = {}
-    for record in records:
-        for note in record.adopted:
-            said = f"made by code {note['was']}, kept by {because(note)}"
-            adopted[said] = adopted.get(said, 0) + 1
+    versions = [p.get("versions") or {} for p in made]
+    packages = dict.fromkeys(name for block in versions for name in block)
+    notes = [note for record in records for note in record.adopted]
+    adopted = Counter(f"made by code {note['was']}, kept by {because(note)}" for note in notes)
     facts = [
         ("Commit", list(dict.fromkeys(commits)) or ["not recorded: not a git checkout"]),
         ("Made between", [" and ".join(dict.fromkeys((dates[0], dates[-1])))] if dates else []),
@@ -204,11 +190,15 @@ def _facts(records: Sequence[Record]) -> list[tuple[str, list[str]]]:
         ("CPUs", values("cpus")),
         ("Device", values("device")),
         ("Python", values("python")),
-        ("Packages", versions),
+        ("Packages", [f"{plain(name)} {' and '.join(values(name, versions))}" for name in packages]),
         ("Adopted", [f"{n:,} folder{'s' * (n != 1)} {plain(said)}" for said, n in adopted.items()]),
         ("Continued from code", values("continued")),
     ]
     return [(name, found) for name, found in facts if found]
+
+
+def _uncommitted(provenance: Mapping[str, Any]) -> str:
+    return " with uncommitted changes" if provenance.get("dirty") else ""
 
 
 def _show(value: float | None, decimals: int = 0) -> str:
@@ -216,11 +206,6 @@ def _show(value: float | None, decimals: int = 0) -> str:
 
 
 # ----------------------------------------------------------------- costs
-
-
-def _ratio(cost: Cost) -> float | None:
-    made, least = cost.teacher_forwards, cost.teacher_forwards_minimum
-    return made / least if made is not None and least else None
 
 
 def costs_page(
@@ -239,41 +224,27 @@ def costs_page(
     table = costs(records, benchmarks)
     write_csv(out_csv, [{name: getattr(cost, name) for name in COLUMNS} for cost in table], COLUMNS)
 
-    def total(values: Iterable[int | None]) -> int | None:
-        known = [v for v in values if v is not None]
-        return sum(known) if known else None
-
     # Only steps with both counts make up the total's ratio.
     counted = [c for c in table if c.teacher_forwards is not None and c.teacher_forwards_minimum is not None]
     whole = Cost(
         "All steps",
         sum(c.jobs for c in table),
-        _total(c.seconds for c in table),
-        max((c.max_rss_mb for c in table if c.max_rss_mb is not None), default=None),
-        total(c.teacher_forwards for c in counted),
-        total(c.teacher_forwards_minimum for c in counted),
+        _known(_total, (c.seconds for c in table), float),
+        _known(max, (c.max_rss_mb for c in table), float),
+        _known(sum, (c.teacher_forwards for c in counted)),
+        _known(sum, (c.teacher_forwards_minimum for c in counted)),
     )
-    rows = [
-        {
-            "step": plain(cost.step),
-            "cells": [
-                ("Jobs", f"{cost.jobs:,}"),
-                ("Seconds", _show(cost.seconds, 1)),
-                ("Peak memory, MB", _show(cost.max_rss_mb)),
-                ("Teacher forwards", _show(cost.teacher_forwards)),
-                ("Minimum", _show(cost.teacher_forwards_minimum)),
-                ("Ratio", _show(_ratio(cost), 2)),
-            ],
-        }
-        for cost in (*table, whole)
-    ]
+    heads = ["Jobs", "Seconds", "Peak memory, MB", "Teacher forwards", "Minimum", "Ratio"]
+    rows = []
+    for cost in (*table, whole):
+        numbers = (*(getattr(cost, name) for name in COLUMNS[1:]), cost.ratio)
+        cells = [_show(value, decimals) for value, decimals in zip(numbers, (0, 1, 0, 0, 0, 2), strict=True)]
+        rows.append({"step": plain(cost.step), "cells": list(zip(heads, cells, strict=True))})
     facts = dict(_facts(records))
-    machines = [
-        ", ".join((*facts.get("Machine", []), *facts.get("System", []), *(f"{n} CPUs" for n in facts.get("CPUs", []))))
-    ]
+    machine = (*facts.get("Machine", []), *facts.get("System", []), *(f"{n} CPUs" for n in facts.get("CPUs", [])))
     write_page(
-        out_html, "pages/provenance.costs.html", title="Costs", preset=config.preset, costs=rows, heads=[label for label, _ in rows[0]["cells"]],
-        machines=[m for m in machines if m],
+        out_html, "pages/provenance.costs.html", title="Costs", preset=config.preset, costs=rows, heads=heads,
+        machine=", ".join(machine),
     )  # fmt: skip
     return table
 
@@ -294,25 +265,19 @@ def _log(provenance: Mapping[str, Any]) -> str:
 
 
 def _groups(records: Sequence[Record]) -> list[dict[str, Any]]:
-    """Records by step, in order of appearance."""
-    found: dict[str, list[Record]] = {}
-    for record in records:
-        found.setdefault(record.step, []).append(record)
+    """What the page says of each step and its artefacts."""
     out = []
-    for step, own in found.items():
+    for step, own in _by_step(records).items():
         parts = [r.parts for r in own if r.parts is not None]
+        kinds = " and ".join(dict.fromkeys(plain(r.kind) for r in own))
+        sizes = [size for r in own if r.parts is None and isinstance(size := r.manifest.get("bytes"), int)]
+        seconds = _known(_total, (r.provenance.get("seconds") for r in own), float)
         said = [
-            f"{len(own):,} folder{'s' * (len(own) != 1)} of {' and '.join(dict.fromkeys(plain(r.kind) for r in own))}"
+            f"{len(own):,} folder{'s' * (len(own) != 1)} of {kinds}",
+            f"{len(parts):,} of them collections of {sum(parts):,} sets in all" if parts else "",
+            _bytes(sum(sizes)) if sizes else "",
+            "" if seconds is None else f"{seconds:,.1f} s",
         ]
-        if parts:
-            said.append(f"{len(parts):,} of them collections of {sum(parts):,} sets in all")
-        sizes = [r.manifest.get("bytes") for r in own if r.parts is None]
-        known = [size for size in sizes if isinstance(size, int)]
-        if known:
-            said.append(_bytes(sum(known)))
-        seconds = _total(r.provenance.get("seconds") for r in own)
-        if seconds is not None:
-            said.append(f"{seconds:,.1f} s")
         rows = [
             {
                 "folder": plain(r.folder), "fingerprint": plain(r.manifest.get("checksums_sha256", ""))[:12],
@@ -320,7 +285,7 @@ def _groups(records: Sequence[Record]) -> list[dict[str, Any]]:
             }
             for r in own
         ]  # fmt: skip
-        out.append({"step": plain(step), "summary": "; ".join(said), "artefacts": rows})
+        out.append({"step": plain(step), "summary": "; ".join(filter(None, said)), "artefacts": rows})
     return out
 
 

@@ -11,21 +11,20 @@ from __future__ import annotations
 import math
 import re
 import shutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from operator import itemgetter
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from directcm.analysis.data import tidy
-from directcm.analysis.data.collect import COMPARISONS_COLUMNS, ERRORS_COLUMNS
-from directcm.analysis.data.collect import TABLES as COLLECTED
-from directcm.analysis.data.selection import FLOOR, main_runs, main_setting, sampling_numbers, steps_label
-from directcm.analysis.figures.figure_map import inverted
+from directcm.analysis.data.selection import main_runs, main_setting, sampling_numbers, steps_label
 from directcm.analysis.tables import claims, table1, table4, table_comparison
 from directcm.analysis.tables.claim import METHOD, about, read_claims
 from directcm.analysis.tables.text import fixed, listed
 from directcm.analysis.tables.verdict import FAILS, HOLDS, NOT_RUN, Verdict, judge
 from directcm.config import Config, load_config, number, spell
+from directcm.config.registry import FIRST
 from directcm.config.specs import DISTANCES, METHODS, METRICS, SOLVERS
 from directcm.errors import UserError
 from directcm.runtime.artifacts import PROVENANCE, read_csv, read_json, write_bytes, write_csv, write_json, write_text
@@ -55,6 +54,7 @@ def relevant(config: Config) -> dict[str, Any]:
     A key that is left out where it has its default (config/) is not among them.
     """
     kind = config.teacher.kind
+    runs = main_runs(config)
     block = config.model_dump(
         mode="json",
         include={
@@ -63,22 +63,19 @@ def relevant(config: Config) -> dict[str, Any]:
             "extractors": True,
         },
     )  # fmt: skip
-    runs = main_runs(config)
-    block["students"] = main_setting(config).axes() | {
+    seeds = {
         METHODS[name]: f"seeds {', '.join(str(run.seed) for run in runs if run.method == name)}"
         for name in dict.fromkeys(run.method for run in runs)
     }
-    return dict(sorted(_flat(block)))
+    return dict(sorted(_flat(block | {"students": main_setting(config).axes() | seeds})))
 
 
-def _flat(block: Mapping[str, Any], above: str = "") -> list[tuple[str, Any]]:
-    out: list[tuple[str, Any]] = []
+def _flat(block: Mapping[str, Any], above: str = "") -> Iterator[tuple[str, Any]]:
     for key, value in block.items():
         if isinstance(value, Mapping):
-            out += _flat(value, f"{above}{key}.")
+            yield from _flat(value, f"{above}{key}.")
         else:
-            out.append((f"{above}{key}", value))
-    return out
+            yield f"{above}{key}", value
 
 
 def _made(results: Path) -> dict[str, Any]:
@@ -90,14 +87,9 @@ def _made(results: Path) -> dict[str, Any]:
         )
     last = max(found, key=lambda made: made["date"])
     return {
-        "commit": last["commit"],
+        **{key: last[key] for key in ("commit", "date", "platform", "cpus", "python", "versions")},
         "uncommitted_changes": any(made["dirty"] for made in found),
         "other_commits": sorted({made["commit"] for made in found} - {last["commit"]}),
-        "date": last["date"],
-        "platform": last["platform"],
-        "cpus": last["cpus"],
-        "python": last["python"],
-        "versions": last["versions"],
     }
 
 
@@ -115,24 +107,21 @@ def take(results: Path, root: Path) -> list[Path]:
     # Before anything is replaced: the main comparison is there, with every metric that the configuration has.
     for scope in scopes:
         matching(results / "collected" / scope, config)
-    written = []
     for scope in scopes:
         source, folder = results / "collected" / scope, root / DATA / results.name / scope
-        for name, columns in COLLECTED.items():
+        for name, columns in tidy.TABLES.items():
             if scope == "main" or name not in BY_METRIC:
                 write_bytes(folder / name, (source / name).read_bytes())
             else:
                 write_csv(folder / name, [r for r in read_csv(source / name) if METRICS[r["metric"]].headline], columns)
         write_json(folder / ABOUT, {**made, "configuration": relevant(config)})
-        written.append(folder)
     for name in FIGURES:
         picture = results / "figures" / f"{name}.png"
-        own = name if config.preset == DEFAULT else f"{config.preset}_{name}"
-        shown = root / "docs/images" / f"{own}.png"
+        shown = root / "docs/images" / (picture.name if config.preset == DEFAULT else f"{config.preset}_{picture.name}")
         # The documents show some of a run's figures: those that are there already.
         if picture.is_file() and shown.is_file():
             shutil.copyfile(picture, shown)
-    return written
+    return [root / DATA / results.name / scope for scope in scopes]
 
 
 def matching(folder: Path, config: Config, headline: bool = False) -> None:
@@ -152,12 +141,11 @@ def matching(folder: Path, config: Config, headline: bool = False) -> None:
 
 def configuration(preset: str, root: Path) -> Config:
     """The configuration of a preset: config.yaml, and workflow/presets/<preset>.yaml over it."""
-    overlay = root / "workflow/presets" / f"{preset}.yaml"
-    config = load_config(root / "config.yaml", *([] if preset == DEFAULT else [overlay]))
+    base, overlay = root / "config.yaml", root / "workflow/presets" / f"{preset}.yaml"
+    files = [base] if preset == DEFAULT else [base, overlay]
+    config = load_config(*files)
     if config.preset != preset:
-        raise UserError(
-            f"{overlay if preset != DEFAULT else root / 'config.yaml'}: its preset is {config.preset}, not {preset}"
-        )
+        raise UserError(f"{files[-1]}: its preset is {config.preset}, not {preset}")
     return config
 
 
@@ -170,16 +158,20 @@ def markdown(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     return "".join(f"|{'|'.join(cell.replace('|', chr(92) + '|') for cell in line)}|\n" for line in lines)
 
 
-def _number(text: Any) -> float:
-    return math.nan if text in (None, "") else float(text)
+def value_of(cell: Any) -> float:
+    """A cell as a number; NaN where it is empty."""
+    return math.nan if cell in (None, "") else float(cell)
 
 
 def shown(mean: Any, sd: Any, decimals: int) -> str:
     """A cell as tables print it: "1.067 ± 0.126"; "–" where it is not defined."""
-    value, spread = _number(mean), _number(sd)
-    if math.isnan(value):
-        return "–"
-    return fixed(value, decimals) + ("" if math.isnan(spread) else f" ± {fixed(spread, decimals)}")
+    value, spread = value_of(mean), value_of(sd)
+    return fixed(value, decimals) + ("" if math.isnan(value) or math.isnan(spread) else f" ± {fixed(spread, decimals)}")
+
+
+def _pair(row: Row, a: str, b: str, decimals: int) -> str:
+    """CM's number and Direct CM's."""
+    return f"{fixed(value_of(row[a]), decimals)} / {fixed(value_of(row[b]), decimals)}"
 
 
 def line_name(metric: str, reference: str) -> str:
@@ -189,77 +181,92 @@ def line_name(metric: str, reference: str) -> str:
     return f"{spec.title}{against} {'↓' if spec.better == 'lower' else '↑'}"
 
 
-def _p(text: Any) -> str:
-    value = _number(text)
+def _p(cell: Any) -> str:
+    value = value_of(cell)
     return "" if math.isnan(value) else f"{value:.2g}"
+
+
+# ----------------------------------------------------------------- a scope's tidy tables
+
+
+@dataclass(frozen=True)
+class Tables:
+    """The tidy tables of one scope of a preset, in a folder; its configuration; the repository."""
+
+    folder: Path
+    config: Config
+    root: Path
+
+    def file(self, name: str) -> Path:
+        return self.folder / f"{name}.csv"
+
+    def differences(self, free: Collection[str], steps: int | None = None) -> list[dict[str, Any]]:
+        """CM − Direct CM in the first Fréchet distance to the teacher, and the same in the ODE error as "ode", None where it is not there.
+
+        `free` and `steps` as of `tidy.differences`.
+        """
+        distance = next((name for name in tidy.DISTANCES if name in self.config.metric_names()), None)
+        if distance is None:
+            raise UserError(f"metrics: none of {', '.join(tidy.DISTANCES)}, which the map and the sweeps show")
+        rows = tidy.read(self.file("comparisons"), tidy.COMPARISON_COLUMNS)
+        found = tidy.differences(rows, main_setting(self.config), free, steps)
+        setting = itemgetter(*tidy.SETTING_AXES, "a_step")
+        found = [row for row in found if row["reference"] == "teacher"]
+        errors = {setting(row): row for row in found if row["metric"] == "ode_error"}
+        return [{**row, "ode": errors.get(setting(row))} for row in found if row["metric"] == distance]
 
 
 # ----------------------------------------------------------------- Table 1 and the differences
 
 
-def _table1(folder: Path, config: Config) -> list[dict[str, Any]]:
-    return table1.rows(folder / "metrics.csv", folder / "comparisons.csv", config)
-
-
 def _table1_text(rows: Sequence[Row]) -> str:
     cells = {(row["row"], row["metric"], row["reference"]): row for row in rows}
+    steps = {row["row"]: int(row["steps"]) for row in reversed(rows)}
     columns = list(dict.fromkeys(row["row"] for row in rows))
     lines = list(dict.fromkeys((row["metric"], row["reference"]) for row in rows))
     lines.sort(key=lambda line: (list(METRICS).index(line[0]), METRICS[line[0]].references.index(line[1])))
-    head = ["metric"]
-    for column in columns:
-        steps = next(int(row["steps"]) for row in rows if row["row"] == column)
-        head.append(f"{column} (the floor)" if column == FLOOR else f"{column} ({steps_label(steps)})")
-    body = []
+    head = ["metric", *(f"{c} ({'the floor' if c == tidy.FLOOR else steps_label(steps[c])})" for c in columns)]
+    body, papers = [], []
     for metric, reference in lines:
         spec, own = METRICS[metric], [cells.get((column, metric, reference)) for column in columns]
         values = [shown(cell["mean"], cell["sd"], spec.decimals) if cell else "–" for cell in own]
-        paper = [f"{_number(cell['paper']):g}" for cell in own if cell and cell["paper"] not in (None, "")]
-        body.append([line_name(metric, reference), *values, f"{spec.paper_name} {' / '.join(paper)}" if paper else ""])
-    if any(line[-1] for line in body):
+        paper = [f"{value_of(cell['paper']):g}" for cell in own if cell and cell["paper"] not in (None, "")]
+        body.append([line_name(metric, reference), *values])
+        papers.append(f"{spec.paper_name} {' / '.join(paper)}" if paper else "")
+    if any(papers):
         # Students of two methods have the paper's numbers, in the table's own order.
         scale = "" if all(METRICS[metric].same_scale_as_paper for metric, _ in lines) else ", **another scale**"
         head.append(f"the paper's {' / '.join(c for c in columns if c in tidy.PAIR)}{scale}")
-    else:
-        body = [line[:-1] for line in body]
+        body = [[*line, paper] for line, paper in zip(body, papers, strict=True)]
     return markdown(head, body)
-
-
-def _comparison(folder: Path, config: Config) -> list[dict[str, Any]]:
-    return table_comparison.rows(folder / "metrics.csv", folder / "comparisons.csv", config)
 
 
 def _comparison_text(rows: Sequence[Row]) -> str:
     body = []
     for row in rows:
         decimals = METRICS[row["metric"]].decimals
-        difference, low, high = (fixed(_number(row[name]), decimals, True) for name in ("difference", "low", "high"))
+        difference, low, high = (fixed(value_of(row[name]), decimals, True) for name in ("difference", "low", "high"))
         agree = "" if row["seeds_agree"] in (None, "") else f"{row['seeds_agree']} of {row['n_seeds']}"
-        body.append(
-            [
-                line_name(row["metric"], row["reference"]), difference, f"[{low}, {high}]",
-                _p(row["p"]) + (" †" if row["test"] == "seeds" else ""), _p(row["p_prompts"]), agree,
-            ]
-        )  # fmt: skip
-    level = 100 * _number(rows[0]["level"])
-    return markdown(
-        ["metric", f"{CM} − {DIRECT}", f"{level:g} % interval", "p", "p, these students", "seeds that agree"], body
-    )
+        p = _p(row["p"]) + (" †" if row["test"] == "seeds" else "")
+        line = line_name(row["metric"], row["reference"])
+        body.append([line, difference, f"[{low}, {high}]", p, _p(row["p_prompts"]), agree])
+    interval = f"{100 * value_of(rows[0]['level']):g} % interval"
+    return markdown(["metric", f"{CM} − {DIRECT}", interval, "p", "p, these students", "seeds that agree"], body)
 
 
 # ----------------------------------------------------------------- verdicts
 
 
-def _judged(folder: Path, config: Config, root: Path) -> list[Verdict]:
-    own = about(read_claims(root / "workflow/claims.yaml"), config)
-    path = folder / "comparisons.csv"
-    return judge(own, tidy.read(path, COMPARISONS_COLUMNS), config, path)
+def _judged(tables: Tables) -> list[Verdict]:
+    own = about(read_claims(tables.root / "workflow/claims.yaml"), tables.config)
+    path = tables.file("comparisons")
+    return judge(own, tidy.frame(path, tidy.COMPARISON_COLUMNS), tables.config, path)
 
 
-def _verdicts(folder: Path, config: Config, root: Path) -> list[dict[str, Any]]:
+def _verdicts(tables: Tables) -> list[dict[str, Any]]:
     out = []
-    for verdict in _judged(folder, config, root):
-        words = claims.words(verdict, config)
+    for verdict in _judged(tables):
+        words = claims.words(verdict, tables.config)
         out.append(
             {
                 "source": verdict.claim.source, "says": words.says, "verdict": words.verdict,
@@ -278,172 +285,141 @@ def _verdicts_text(rows: Sequence[Row]) -> str:
     return text
 
 
-def _reading(folder: Path, config: Config, root: Path) -> str:
+def _reading(tables: Tables) -> str:
     """The claims about the main comparison in one sentence: who is ahead in what, by Holm's adjusted p."""
     ahead: dict[str, list[str]] = {DIRECT: [], CM: [], "": []}
-    for verdict in _judged(folder, config, root):
+    for verdict in _judged(tables):
         line = verdict.decisive
-        if verdict.claim.what != METHOD or verdict.claim.pair != tidy.PAIR or line is None or verdict.settings > 1:
+        claim = verdict.claim
+        if claim.what != METHOD or claim.pair != tidy.PAIR or line is None or verdict.settings > 1:
             continue
-        if verdict.claim.over or len(verdict.claim.tests) > 1:
+        if claim.over or len(claim.tests) > 1:
             continue
-        row = line.row
-        who = {HOLDS: row["a"], FAILS: row["b"]}.get(verdict.verdict, "")
-        ahead[who].append(line_name(line.metric, row["reference"])[:-2].replace("to teacher samples", "to the teacher"))
-    # The ODE error has one reference; the sentence need not say it.
-    parts = {
-        who: [name.removesuffix(" to the teacher") if name.startswith("ODE") else name for name in names]
-        for who, names in ahead.items()
-    }
-    text = " and ".join(f"{who} is ahead in {listed(parts[who])}" for who in (DIRECT, CM) if parts[who])
-    text = text or "neither method is ahead in anything"
-    return text + (f"; undecided: {listed(parts[''])}" if parts[""] else "")
+        who = {HOLDS: line.row["a"], FAILS: line.row["b"]}.get(verdict.verdict, "")
+        name = line_name(line.metric, line.row["reference"])[:-2].replace("to teacher samples", "to the teacher")
+        # The ODE error has one reference; the sentence need not say it.
+        ahead[who].append(name.removesuffix(" to the teacher") if name.startswith("ODE") else name)
+    said = [f"{who} is ahead in {listed(ahead[who])}" for who in (DIRECT, CM) if ahead[who]]
+    text = " and ".join(said) or "neither method is ahead in anything"
+    return text + (f"; undecided: {listed(ahead[''])}" if ahead[""] else "")
 
 
 # ----------------------------------------------------------------- the grid: map, sweeps, errors
 
 
-def _differences(
-    folder: Path, config: Config, metric: str, free: Sequence[str], steps: int | None = None
-) -> list[tidy.Row]:
-    rows = tidy.read(folder / "comparisons.csv", tidy.COMPARISON_COLUMNS)
-    found = tidy.differences(rows, main_setting(config), free, steps)
-    return [row for row in found if (row["metric"], row["reference"]) == (metric, "teacher")]
-
-
-def _distance(config: Config) -> str:
-    found = next((name for name in tidy.DISTANCES if name in config.metric_names()), None)
-    if found is None:
-        raise UserError(f"metrics: none of {', '.join(tidy.DISTANCES)}, which the map and the sweeps show")
-    return found
-
-
-def _map(folder: Path, config: Config) -> list[dict[str, Any]]:
+def _map(tables: Tables) -> list[dict[str, Any]]:
     """A line per regime: budget × capacity along training, and guidance at the main budget."""
-    main, fd = main_setting(config), _distance(config)
-    free = (*tidy.BUDGET_AXES, "adapter", "w")
-    found = {metric: _differences(folder, config, metric, free) for metric in (fd, "ode_error")}
-    out = []
+    # Drawing libraries take two seconds, and most tables need none.
+    from directcm.analysis.figures.figure_map import inverted
 
-    def line(panel: str, row: tidy.Row, ode: Sequence[tidy.Row]) -> dict[str, Any]:
-        names = (*tidy.SETTING_AXES, "a_step")
-        twin = next((r for r in ode if all(r[n] == row[n] for n in names)), None)
-        return {
-            "panel": panel, "adapter": row["adapter"], "w": row["w"], "step": row["a_step"], "metric": fd, "cm": row["mean_a"],
-            "direct_cm": row["mean_b"], "n_seeds": row["n_seeds"],
-            "inversion": "yes" if inverted(twin, row, config.statistics.alpha) else "no",
-        }  # fmt: skip
-
-    for adapter in sorted({row["adapter"] for row in found[fd]}, key=tidy.adapter_order):
-        own = tidy.path([r for r in found[fd] if r["adapter"] == adapter], main.at(adapter=adapter), step="a_step")
-        out += [line("budget", row, found["ode_error"]) for row in sorted(own, key=lambda r: float(r["a_step"]))]
-    guided = [r for r in tidy.finished(found[fd], "a_step") if tidy.matches(r, main, ("w",))]
-    out += [line("guidance", row, found["ode_error"]) for row in sorted(guided, key=lambda r: float(r["w"]))]
-    return out
+    main = main_setting(tables.config)
+    rows = tables.differences((*tidy.BUDGET_AXES, "adapter", "w"))
+    panels: list[tuple[str, Row]] = []
+    for adapter in sorted({row["adapter"] for row in rows}, key=tidy.adapter_order):
+        path = tidy.path([r for r in rows if r["adapter"] == adapter], main.at(adapter=adapter), step="a_step")
+        panels += [("budget", row) for row in sorted(path, key=lambda r: float(r["a_step"]))]
+    guided = [r for r in tidy.finished(rows, "a_step") if tidy.matches(r, main, ("w",))]
+    panels += [("guidance", row) for row in sorted(guided, key=lambda r: float(r["w"]))]
+    return [
+        {
+            "panel": panel, "adapter": row["adapter"], "w": row["w"], "step": row["a_step"], "metric": row["metric"],
+            "cm": row["mean_a"], "direct_cm": row["mean_b"], "n_seeds": row["n_seeds"],
+            "inversion": "yes" if inverted(row["ode"], row, tables.config.statistics.alpha) else "no",
+        }
+        for panel, row in panels
+    ]  # fmt: skip
 
 
 def _map_text(rows: Sequence[Row]) -> str:
-    decimals = METRICS[rows[0]["metric"]].decimals
+    spec = METRICS[rows[0]["metric"]]
 
     def cell(row: Row | None) -> str:
         if row is None:
             return "–"
-        text = f"{fixed(_number(row['cm']), decimals)} / {fixed(_number(row['direct_cm']), decimals)}"
+        text = _pair(row, "cm", "direct_cm", spec.decimals)
         return f"**{text}**" if row["inversion"] == "yes" else text
 
-    title = f"{METRICS[rows[0]['metric']].title} to the teacher, {CM} / {DIRECT}"
+    title = f"{spec.title} to the teacher, {CM} / {DIRECT}"
     budget, guidance = ([row for row in rows if row["panel"] == panel] for panel in ("budget", "guidance"))
     text = []
     if budget:
-        steps = sorted({int(row["step"]) for row in budget})
+        cells = {(row["adapter"], int(row["step"])): row for row in reversed(budget)}
+        steps = sorted({step for _, step in cells})
         lines = [
-            [tidy.adapter_title(adapter), *(cell(next((r for r in budget if (r["adapter"], int(r["step"])) == (adapter, step)), None)) for step in steps)]
+            [tidy.adapter_title(adapter), *(cell(cells.get((adapter, step))) for step in steps)]
             for adapter in dict.fromkeys(row["adapter"] for row in budget)
-        ]  # fmt: skip
+        ]
         text.append(markdown([title, *(f"{step} steps" for step in steps)], lines))
     if guidance:
         name = f"{tidy.adapter_title(guidance[0]['adapter'])}, {guidance[0]['step']} steps"
-        text.append(
-            markdown([title, *(f"ω = {_number(row['w']):g}" for row in guidance)], [[name, *map(cell, guidance)]])
-        )
+        head = [title, *(f"ω = {value_of(row['w']):g}" for row in guidance)]
+        text.append(markdown(head, [[name, *map(cell, guidance)]]))
     return "\n".join(text)
 
 
-def _sweeps(folder: Path, config: Config) -> list[dict[str, Any]]:
+def _sweeps(tables: Tables) -> list[dict[str, Any]]:
     """A line per setting that differs from the main one in N, solver, loss, learning rate or the number of sampling steps."""
-    main, fd = main_setting(config), _distance(config)
-    out = []
-
-    def lines(axis: str, name: Callable[[tidy.Row], str], steps: int | None = None) -> None:
-        free = (axis,) if axis else ()
-        own = {
-            metric: tidy.finished(_differences(folder, config, metric, free, steps), "a_step")
-            for metric in (fd, "ode_error")
+    main = main_setting(tables.config)
+    names: dict[str, Callable[[tidy.Row], str]] = {
+        "N": lambda row: f"N = {row['N']}" + (", the main comparison" if row["N"] == main.spelled["N"] else ""),
+        "solver": lambda row: SOLVERS[row["solver"]],
+        "loss": lambda row: DISTANCES[row["loss"]].title,
+        "lr": lambda row: f"learning rate {row['lr']}",
+    }
+    found: list[tuple[str, Row]] = []
+    for axis, name in names.items():
+        rows = sorted(tables.differences((axis,)), key=lambda row, axis=axis: (tidy.value(row[axis]), row[axis]))  # type: ignore[misc]
+        found += [(name(row), row) for row in rows if axis == "N" or spell(row[axis]) != main.spelled[axis]]
+    for k in sampling_numbers(tables.config)[1:]:
+        found += [(f"{k} sampling steps", row) for row in tables.differences((), k)]
+    return [
+        {
+            "setting": setting, "metric": row["metric"], "ode_cm": row["ode"] and row["ode"]["mean_a"],
+            "ode_direct_cm": row["ode"] and row["ode"]["mean_b"], "cm": row["mean_a"], "direct_cm": row["mean_b"], "n_seeds": row["n_seeds"],
         }
-        for row in sorted(own[fd], key=lambda r: (tidy.value(r[axis]) if axis else 0.0, r.get(axis, ""))):
-            if axis and axis != "N" and spell(row[axis]) == main.spelled[axis]:
-                continue
-            ode = next((r for r in own["ode_error"] if not axis or spell(r[axis]) == spell(row[axis])), None)
-            out.append(
-                {
-                    "setting": name(row), "metric": fd, "ode_cm": ode and ode["mean_a"], "ode_direct_cm": ode and ode["mean_b"],
-                    "cm": row["mean_a"], "direct_cm": row["mean_b"], "n_seeds": row["n_seeds"],
-                }
-            )  # fmt: skip
-
-    lines("N", lambda row: f"N = {row['N']}" + (", the main comparison" if row["N"] == main.spelled["N"] else ""))
-    lines("solver", lambda row: SOLVERS[row["solver"]])
-    lines("loss", lambda row: DISTANCES[row["loss"]].title)
-    lines("lr", lambda row: f"learning rate {row['lr']}")
-    for k in sampling_numbers(config)[1:]:
-        lines("", lambda row, k=k: f"{k} sampling steps", k)  # type: ignore[misc]
-    return out
+        for setting, row in found if tidy.finished([row], "a_step")
+    ]  # fmt: skip
 
 
 def _sweeps_text(rows: Sequence[Row]) -> str:
     ode, fd = METRICS["ode_error"], METRICS[rows[0]["metric"]]
-
-    def pair(row: Row, a: str, b: str, decimals: int) -> str:
-        return f"{fixed(_number(row[a]), decimals)} / {fixed(_number(row[b]), decimals)}"
-
     body = [
-        [row["setting"], str(row["n_seeds"]), pair(row, "ode_cm", "ode_direct_cm", ode.decimals - 1), pair(row, "cm", "direct_cm", fd.decimals)]
+        [row["setting"], str(row["n_seeds"]), _pair(row, "ode_cm", "ode_direct_cm", ode.decimals - 1), _pair(row, "cm", "direct_cm", fd.decimals)]
         for row in rows
     ]  # fmt: skip
     return markdown(["setting", "seeds", f"{ode.title}, {CM} / {DIRECT}", f"{fd.title} to the teacher"], body)
 
 
-def _errors(folder: Path, config: Config) -> list[dict[str, Any]]:
+def _errors(tables: Tables) -> list[dict[str, Any]]:
     """Errors by start time in latents, means over seeds: the first, the middle and the last of the times."""
-    rows = [r for r in tidy.read(folder / "errors.csv", ERRORS_COLUMNS) if tidy.matches(r, main_setting(config))]
-    rows = [row for row in rows if row["space"] == "latent"]
+    path, main = tables.file("errors"), main_setting(tables.config)
+    rows = [r for r in tidy.read(path, tidy.ERROR_COLUMNS) if tidy.matches(r, main) and r["space"] == "latent"]
     if not rows:
-        raise UserError(f"{folder}/errors.csv: none of the main comparison; add errors: true to its line of students")
+        raise UserError(f"{path}: none of the main comparison; add errors: true to its line of students")
     times = sorted({tidy.value(row["time"]) for row in rows})
     out = []
     for time in dict.fromkeys((times[0], times[(len(times) - 1) // 2], times[-1])):
-        line: dict[str, Any] = {"time": number(time)}
-        for name, label in METHODS.items():
-            if label in tidy.PAIR:
-                own = [row for row in rows if row["method"] == name and tidy.value(row["time"]) == time]
-                for term in ("student_error", "total_error"):
-                    line[f"{name}_{term}"] = tidy.mean_sd([tidy.value(row[term]) for row in own])[0]
-        solver = [tidy.value(row["solver_error"]) for row in rows if tidy.value(row["time"]) == time]
-        out.append({**line, "solver_error": tidy.mean_sd(solver)[0]})
+        here = [row for row in rows if tidy.value(row["time"]) == time]
+        terms = {
+            f"{name}_{term}": _mean((row for row in here if row["method"] == name), term)
+            for name in FIRST
+            for term in ("student_error", "total_error")
+        }
+        out.append({"time": number(time), **terms, "solver_error": _mean(here, "solver_error")})
     return out
+
+
+def _mean(rows: Iterable[Row], column: str) -> float:
+    return tidy.mean_sd([tidy.value(row[column]) for row in rows])[0]
 
 
 def _errors_text(rows: Sequence[Row]) -> str:
     names = ["cm_student_error", "cm_total_error", "direct_cm_student_error", "direct_cm_total_error", "solver_error"]
     head = ["t", f"{CM}: student", f"{CM}: total", f"{DIRECT}: student", f"{DIRECT}: total", "solver"]
-    return markdown(head, [[str(row["time"]), *(fixed(_number(row[name]), 4) for name in names)] for row in rows])
+    return markdown(head, [[str(row["time"]), *(fixed(value_of(row[name]), 4) for name in names)] for row in rows])
 
 
 # ----------------------------------------------------------------- every method
-
-
-def _table4(folder: Path, config: Config) -> list[dict[str, Any]]:
-    return table4.rows(folder / "metrics.csv", config, folder / "students.csv")
 
 
 def _table4_text(rows: Sequence[Row]) -> str:
@@ -453,16 +429,16 @@ def _table4_text(rows: Sequence[Row]) -> str:
     first = [("ode_error", "teacher", 4), (distance, "teacher", 2), (distance, "data", 2)]
     columns = [(*key, numbers[0]) for key in first if any((r["metric"], r["reference"]) == key[:2] for r in rows)]
     columns += [(distance, "data", 2, k) for k in numbers[1:]] + [("prompt_accuracy", "prompt", 3, numbers[0])]
+    heads = [f"{line_name(metric, reference)[:-2]}, {steps_label(k)}" for metric, reference, _, k in columns]
     text = []
     for part in dict.fromkeys(row["part"] for row in rows):
-        own = {(r["row"], r["metric"], r["reference"], int(r["steps"])): r for r in rows if r["part"] == part}
         body = []
-        for name in dict.fromkeys(key[0] for key in own):
-            any_ = next(row for key, row in own.items() if key[0] == name)
-            found = [(own.get((name, metric, reference, k)), decimals) for metric, reference, decimals, k in columns]
-            values = [shown(row["mean"], row["sd"], decimals) if row else "–" for row, decimals in found]
-            body.append([name, f"{int(any_['evaluations']):,}", str(any_["n_seeds"]), *values])
-        heads = [f"{line_name(metric, reference)[:-2]}, {steps_label(k)}" for metric, reference, _, k in columns]
+        for name in dict.fromkeys(row["row"] for row in rows if row["part"] == part):
+            own = [row for row in rows if (row["part"], row["row"]) == (part, name)]
+            cells = {(row["metric"], row["reference"], int(row["steps"])): row for row in own}
+            found = [(cells.get((metric, reference, k)), decimals) for metric, reference, decimals, k in columns]
+            values = [shown(cell["mean"], cell["sd"], decimals) if cell else "–" for cell, decimals in found]
+            body.append([name, f"{int(own[0]['evaluations']):,}", str(own[0]["n_seeds"]), *values])
         text.append(f"{part}:\n\n" + markdown(["method", "network evaluations", "seeds", *heads], body))
     return "\n".join(text)
 
@@ -475,22 +451,23 @@ def _plain_text(rows: Sequence[Row]) -> str:
 # ----------------------------------------------------------------- the documents
 
 
-@dataclass(frozen=True)
-class Block:
-    """One kind of table: its lines from a folder of tidy tables (None: no tidy table has them), and its lines as Markdown."""
+class Block(NamedTuple):
+    """One kind of table: its lines from tidy tables (None: no tidy table has them), and its lines as Markdown."""
 
-    rows: Callable[[Path, Config, Path], list[dict[str, Any]]] | None
+    rows: Callable[[Tables], list[dict[str, Any]]] | None
     text: Callable[[Sequence[Row]], str]
 
 
 BLOCKS = {
-    "table1": Block(lambda folder, config, root: _table1(folder, config), _table1_text),
-    "comparison": Block(lambda folder, config, root: _comparison(folder, config), _comparison_text),
+    "table1": Block(lambda t: table1.rows(t.file("metrics"), t.file("comparisons"), t.config), _table1_text),
+    "comparison": Block(
+        lambda t: table_comparison.rows(t.file("metrics"), t.file("comparisons"), t.config), _comparison_text
+    ),
     "verdicts": Block(_verdicts, _verdicts_text),
-    "map": Block(lambda folder, config, root: _map(folder, config), _map_text),
-    "sweeps": Block(lambda folder, config, root: _sweeps(folder, config), _sweeps_text),
-    "errors": Block(lambda folder, config, root: _errors(folder, config), _errors_text),
-    "table4": Block(lambda folder, config, root: _table4(folder, config), _table4_text),
+    "map": Block(_map, _map_text),
+    "sweeps": Block(_sweeps, _sweeps_text),
+    "errors": Block(_errors, _errors_text),
+    "table4": Block(lambda t: table4.rows(t.file("metrics"), t.config, t.file("students")), _table4_text),
     "slopes": Block(None, _plain_text),
 }
 # Within a line of text: a sentence, a commit, a command's minutes.
@@ -521,17 +498,18 @@ def _block(name: str, place: str, root: Path) -> str:
     if name == "source":
         return _about(folder if there else older)
     if name == "reading":
-        return _reading(folder, configuration(preset, root), root)
+        return _reading(Tables(folder, configuration(preset, root), root))
     if name not in BLOCKS:
         raise UserError(f"<!--{name}:{place}-->: there is no such table; there are {', '.join((*BLOCKS, *INLINE))}")
-    block = BLOCKS[name]
-    if there and block.rows is not None:
-        rows: Sequence[Row] = block.rows(folder, configuration(preset, root), root)
+    lines_of, text = BLOCKS[name]
+    rows: Sequence[Row]
+    if there and lines_of is not None:
+        rows = lines_of(Tables(folder, configuration(preset, root), root))
     else:
         rows = read_csv(older / f"{name}.csv")
     if not rows:
         raise UserError(f"{folder}: nothing in it for <!--{name}:{place}-->")
-    return f"\n{block.text(rows)}"
+    return f"\n{text(rows)}"
 
 
 def filled(text: str, where: str | Path, root: Path) -> str:

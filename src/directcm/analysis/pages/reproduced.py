@@ -7,12 +7,14 @@ the smallest published sd of their line's students, for a shift of that size cha
 
 from __future__ import annotations
 
+import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
-from directcm.analysis.data.tidy import read, value
-from directcm.analysis.pages.publish import ABOUT, line_name, relevant, shown
+from directcm.analysis.data.tidy import read
+from directcm.analysis.pages.publish import ABOUT, line_name, relevant, shown, value_of
 from directcm.analysis.tables import table1
 from directcm.analysis.tables.cells import COLUMNS
 from directcm.analysis.tables.text import fixed
@@ -41,10 +43,6 @@ class Judged(NamedTuple):
 def judge(published: Sequence[Mapping[str, Any]], here: Sequence[Mapping[str, Any]]) -> list[Judged]:
     """The cells of two Tables 1 (lines of table.COLUMNS) that both have, in the published order."""
     own = {_place(row): row for row in here}
-    sds: dict[tuple[str, str], list[float]] = {}
-    for row in published:
-        if (sd := _value(row["sd"])) == sd:
-            sds.setdefault((row["metric"], row["reference"]), []).append(sd)
     out = []
     for row in published:
         place = _place(row)
@@ -52,12 +50,14 @@ def judge(published: Sequence[Mapping[str, Any]], here: Sequence[Mapping[str, An
             continue
         decimals = METRICS[row["metric"]].decimals
         was, now = (shown(r["mean"], r["sd"], decimals) for r in (row, own[place]))
-        a, b, sd = _value(row["mean"]), _value(own[place]["mean"]), _value(row["sd"])
-        if sd != sd:
-            sd = min(sds.get(place[1:], []), default=sd)
+        a, b, sd = value_of(row["mean"]), value_of(own[place]["mean"]), value_of(row["sd"])
+        if math.isnan(sd):
+            line = (value_of(r["sd"]) for r in published if _place(r)[1:] == place[1:])
+            sd = min((other for other in line if not math.isnan(other)), default=sd)
         # A value that is not defined (NaN) in one table alone compares false, and so differs.
         verdict: Verdict = "same" if was == now else "within" if abs(a - b) <= sd else "different"
-        out.append(Judged(place, verdict, was, now, (b - a) / sd if sd > 0 and a == a and b == b else None))
+        off = (b - a) / sd if sd > 0 else math.nan
+        out.append(Judged(place, verdict, was, now, None if math.isnan(off) else off))
     return out
 
 
@@ -65,16 +65,13 @@ def _place(row: Mapping[str, Any]) -> Place:
     return row["row"], row["metric"], row["reference"]
 
 
-def _value(x: Any) -> float:
-    return value("" if x is None else str(x))
-
-
 def _other(published: Mapping[str, Any], here: Mapping[str, Any]) -> list[str]:
     """The keys of two configurations that differ, with both values; a key that one of them lacks has its default there."""
     absent = "the default"
-    pairs = {key: (published.get(key, absent), here.get(key, absent)) for key in [*published, *here]}
     return [
-        f"{key} {_spelled(own)} instead of {_spelled(theirs)}" for key, (theirs, own) in pairs.items() if own != theirs
+        f"{key} {_spelled(here.get(key, absent))} instead of {_spelled(published.get(key, absent))}"
+        for key in dict.fromkeys((*published, *here))
+        if published.get(key, absent) != here.get(key, absent)
     ]
 
 
@@ -92,9 +89,8 @@ def reproduced(config: Config, results: Path, data: Path) -> str:
     if not folder.is_dir():
         return f"Table 1: nothing is published for the preset {config.preset} ({folder}), so there is nothing to compare it with"
     about = read_json(folder / ABOUT)
-    if not isinstance(about, dict) or not all(
-        isinstance(about.get(k), t) for k, t in (("commit", str), ("configuration", dict))
-    ):
+    wanted = {"commit": str, "configuration": dict}
+    if not isinstance(about, dict) or not all(isinstance(about.get(key), kind) for key, kind in wanted.items()):
         raise UserError(f"{folder / ABOUT}: names no commit or no configuration; restore it: git checkout -- {folder}")
     name = f"({folder}, commit {about['commit'][:7]})"
     here: list[Any] = read(results / "tables" / "table1.csv", COLUMNS)
@@ -105,17 +101,15 @@ def reproduced(config: Config, results: Path, data: Path) -> str:
     cells = judge(published, here)
     if not cells:
         raise UserError(f"{results}/tables/table1.csv: has no cell of the published table; make it again")
-    count = {verdict: sum(cell.verdict == verdict for cell in cells) for verdict in ("same", "within", "different")}
+    count = Counter(cell.verdict for cell in cells)
     lost = len({_place(row) for row in published} ^ {_place(row) for row in here})
     text = (
         f"Table 1 against the published one {name}: {count['same']} cells the same, {count['within']} within the seeds' sd, "
         f"{count['different']} different" + (f", {lost} in one of the two alone" if lost else "")
     )
-    different = [cell for cell in cells if cell.verdict == "different"]
-    lines = [_line(cell) for cell in different[:MOST]]
-    if len(different) > MOST:
-        lines.append(f"  and {len(different) - MOST} more")
-    return "\n".join([text, *lines])
+    lines = [_line(cell) for cell in cells if cell.verdict == "different"]
+    rest = [f"  and {len(lines) - MOST} more"] if len(lines) > MOST else []
+    return "\n".join([text, *lines[:MOST], *rest])
 
 
 def _line(cell: Judged) -> str:

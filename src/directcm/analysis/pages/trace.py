@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -37,8 +37,8 @@ class Link:
     state: str
     reason: str = ""
     folder: Path | None = None
-    manifest: Mapping[str, Any] | None = None
-    provenance: Mapping[str, Any] | None = None
+    manifest: Mapping[str, Any] = field(default_factory=dict)
+    provenance: Mapping[str, Any] = field(default_factory=dict)
     seen: bool = False
     adopted: Sequence[Mapping[str, Any]] = ()
 
@@ -98,10 +98,8 @@ def _state(folder: Path, manifest: Mapping[str, Any]) -> tuple[str, str]:
         return CHANGED, str(error)
     if found is None:
         return UNCHANGED, "what it was made from is not here to compare"
-    if found:
-        more = f" and {len(found) - 3} more" if len(found) > 3 else ""
-        return CHANGED, f"what it was made from: {', '.join(found[:3])}{more}"
-    return UNCHANGED, ""
+    more = f" and {len(found) - 3} more" if len(found) > 3 else ""
+    return (CHANGED, f"what it was made from: {', '.join(found[:3])}{more}") if found else (UNCHANGED, "")
 
 
 def _outside(artifact: Artifact) -> list[str] | None:
@@ -121,24 +119,20 @@ def chain(path: str | Path, results: str | Path | None = None) -> Iterator[Link]
 
     def follow(folder: Path | None, name: str, fingerprint: str, depth: int) -> Iterator[Link]:
         if fingerprint in met:
-            old = met[fingerprint]
-            yield Link(depth, name, fingerprint, old.state, old.reason, old.folder, old.manifest, old.provenance, True)
+            yield replace(met[fingerprint], depth=depth, name=name, seen=True, adopted=())
             return
         manifest = _manifest(folder / MANIFEST) if folder is not None else None
         if folder is None or manifest is None:
             reason = "made again since, or removed" if folder is None else f"{folder / MANIFEST}: not readable"
-            met[fingerprint] = link = Link(depth, name, fingerprint, GONE, reason)
-            yield link
-            return
-        state, reason = _state(folder, manifest)
-        beside = folder / PROVENANCE
-        provenance = read_json(beside) if beside.is_file() else None
-        notes = adoptions(folder)
-        met[fingerprint] = link = Link(
-            depth, name, fingerprint, state, reason, folder, manifest, provenance, adopted=notes
-        )
+            link = Link(depth, name, fingerprint, GONE, reason)
+        else:
+            beside = folder / PROVENANCE
+            provenance = read_json(beside) if beside.is_file() else {}
+            state = _state(folder, manifest)
+            link = Link(depth, name, fingerprint, *state, folder, manifest, provenance, adopted=adoptions(folder))
+        met[fingerprint] = link
         yield link
-        inputs = manifest.get("inputs")
+        inputs = link.manifest.get("inputs")
         for used, its in sorted(inputs.items()) if isinstance(inputs, dict) else ():
             yield from follow(places.get(its), used, str(its), depth + 1)
 
@@ -158,14 +152,13 @@ def text(link: Link) -> str:
         return "  ".join([*parts, "as above"])
     if link.folder is not None:
         parts.append(str(link.folder))
-    made = link.provenance or {}
+    made = link.provenance
     if made.get("commit"):
         parts.append(f"commit {plain(made['commit'])[:12]}{' with uncommitted changes' if made.get('dirty') else ''}")
     if made.get("date"):
         parts.append(plain(made["date"]))
     parts += [f"adopted {plain(note['date'])} by {plain(because(note))}" for note in link.adopted]
     line = "  ".join(parts)
-    settings = (link.manifest or {}).get("settings")
-    if settings:
+    if settings := link.manifest.get("settings"):
         line += f"\n{indent}  settings {json.dumps(settings, sort_keys=True, ensure_ascii=False)}"
     return line

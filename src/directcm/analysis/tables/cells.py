@@ -7,28 +7,31 @@ CM and Direct CM of that setting, step, number of sampling steps, metric and ref
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from directcm.analysis.data.collect import METRICS_COLUMNS
-from directcm.analysis.data.selection import FLOOR, ROWS, TEACHER, main_setting, select_axis, select_runs, steps_label
-from directcm.analysis.data.tidy import Row, finished, mean_sd, read, value
-from directcm.analysis.tables.text import rounded
-from directcm.config import SETTING_AXES, Config, Ode, Run, spell
+from directcm.analysis.data import tidy
+from directcm.analysis.data.selection import main_setting, select_axis, select_runs, steps_label
+from directcm.analysis.tables.text import defined
+from directcm.config import ODE_AXES, RUN_AXES, SETTING_AXES, Config, Run
 from directcm.config.registry import FIRST
 from directcm.config.specs import METHODS, METRICS
 from directcm.errors import UserError
-from directcm.runtime.artifacts import read_csv
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 PAPER_RESOLUTION = 1024
 PAPER_SOLVER = "ddim"
 A, B = (METHODS[name] for name in FIRST)
 COLUMNS = ["row", "steps", "metric", "reference", "mean", "sd", "n_seeds", "n_samples", "paper"]
 
+# A finished student or snapshot in a number of sampling steps.
+SET = (*RUN_AXES, "step", "sampling_steps")
 Key = tuple[str, str]  # metric, reference
-Set = tuple[Run, float, int]  # run, its step, sampling steps
+Place = tuple[Any, ...]  # values of columns that say where a number belongs
 
 
 @dataclass(frozen=True)
@@ -48,10 +51,10 @@ class Value:
     n_seeds: int
     n_samples: int
     paper: float | None
-    n_reference: int | None
-    dim: int | None
+    n_reference: float | None
+    dim: float | None
     flags: tuple[str, ...]
-    place: tuple[str, ...]
+    place: Place
     best: bool = False
 
 
@@ -63,18 +66,19 @@ class Line:
     steps: int
     solver: str
     group: str
-    rows: list[Row]
+    rows: pd.DataFrame
     values: dict[Key, Value] = field(default_factory=dict)
     cost: float | None = None  # network evaluations, where the table has them
 
     @property
     def seeds(self) -> int:
-        return len({row["seed"] for row in self.rows})
+        """Of students their number; 1 of the teacher, which has none."""
+        return int(self.rows["seed"].nunique(dropna=False))
 
     @property
     def detail(self) -> str:
         """What stands under the row's name."""
-        if self.row in (TEACHER, FLOOR):
+        if self.row in (tidy.TEACHER, tidy.FLOOR):
             return f"{self.steps} solver steps"
         cost = "" if self.cost is None else f", {self.cost:,.0f} evaluations"
         return f"{steps_label(self.steps)}, {self.seeds} seed{'s' * (self.seeds != 1)}{cost}"
@@ -109,87 +113,79 @@ def same_scale(metric: str, config: Config) -> bool:
     return METRICS[metric].same_scale_as_paper and own
 
 
+def _places(step: str) -> list[str]:
+    """The columns that a value and its test share: setting, optimiser step, sampling steps, metric, reference."""
+    return [*SETTING_AXES, step, "sampling_steps", "metric", "reference"]
+
+
 # ----------------------------------------------------------------- what is significant
 
 
-def _place(row: Row, step: str) -> tuple[str, ...]:
-    """What a value and a comparison must share: setting, optimiser step, sampling steps, metric, reference."""
-    return (*(spell(row[name]) for name in (*SETTING_AXES, step, "sampling_steps")), row["metric"], row["reference"])
-
-
-def significant(comparison: Row, alpha: float) -> bool:
+def significant(comparison: Mapping[str, Any], alpha: float) -> bool:
     """Whether a comparison's p is below alpha over seeds and prompts, and, where there is one, over prompts alone too."""
-    p, conditional = value(comparison["p"]), value(comparison["p_prompts"])
-    return p < alpha and (math.isnan(conditional) or conditional < alpha)
+    return comparison["p"] < alpha and not comparison["p_prompts"] >= alpha
 
 
-def winner(comparison: Row) -> str | None:
+def winner(comparison: Mapping[str, Any]) -> str | None:
     """ "CM" or "Direct CM", whichever the difference CM − Direct CM favours in the metric's own direction."""
-    difference = value(comparison["difference"])
-    if math.isnan(difference) or difference == 0 or METRICS[comparison["metric"]].better not in ("lower", "higher"):
+    difference, better = comparison["difference"], METRICS[comparison["metric"]].better
+    if math.isnan(difference) or difference == 0 or better not in ("lower", "higher"):
         return None
-    return A if (difference < 0) == (METRICS[comparison["metric"]].better == "lower") else B
+    return A if (difference < 0) == (better == "lower") else B
 
 
-def tests_of(comparisons: Sequence[Row]) -> dict[tuple[str, ...], Row]:
+def tests_of(comparisons: pd.DataFrame) -> dict[Place, dict[str, Any]]:
     """Comparisons of CM and Direct CM at the same step of training, by place."""
-    return {
-        _place(row, "a_step"): row
-        for row in comparisons
-        if row["what"] == "method" and (row["a"], row["b"]) == (A, B) and value(row["a_step"]) == value(row["b_step"])
-    }
+    found = comparisons.query("what == 'method' and a == @A and b == @B and a_step == b_step")
+    return dict(zip(tidy.keys_of(found, _places("a_step")), found.to_dict("records"), strict=True))
 
 
 # ----------------------------------------------------------------- lines
 
 
-def lines_of(rows: Sequence[Row], group: Callable[[Row], str]) -> list[Line]:
-    """Lines in the order of their groups' first appearance; within a group by number of sampling steps, then as ROWS has them."""
-    found: dict[tuple[str, str, int, str], Line] = {}
-    for row in rows:
-        own, steps = group(row), int(row["sampling_steps"])
-        line = Line(row["row"], steps, row["solver"], own, [])
-        found.setdefault((own, row["row"], steps, row["solver"]), line).rows.append(row)
-    groups, students = list(dict.fromkeys(line.group for line in found.values())), tuple(METHODS.values())
+def lines_of(rows: pd.DataFrame, groups: Sequence[str]) -> list[Line]:
+    """Lines by the rows' group, as `groups` has them; within a group by number of sampling steps, then as ROWS has them."""
+    lines = [
+        Line(row, int(steps), solver, group, own)
+        for (group, row, steps, solver), own in rows.groupby(["group", "row", "sampling_steps", "solver"])
+    ]
 
     def order(line: Line) -> tuple[int, bool, int, int]:
-        student = line.row in students
-        return groups.index(line.group), student, line.steps * student, ROWS.index(line.row)
+        student = line.row in METHODS.values()
+        return groups.index(line.group), student, line.steps * student, tidy.ROWS.index(line.row)
 
-    return sorted(found.values(), key=order)
+    return sorted(lines, key=order)
 
 
-def _value(line: Line, rows: Sequence[Row]) -> Value:
+def _value(line: Line, rows: pd.DataFrame) -> Value:
     """The value of a line's rows of one metric and reference, a row a seed."""
-
-    def whole(name: str) -> int | None:
-        return int(float(first[name])) if first[name] else None
-
-    first, values = rows[0], [value(row["value"]) for row in rows]
+    first, values = rows.iloc[0], rows["value"]
     metric, reference = first["metric"], first["reference"]
-    mean, sd = (math.nan, math.nan) if any(map(math.isnan, values)) else mean_sd(values)
+    mean, sd = tidy.mean_sd(values) if values.notna().all() else (math.nan, math.nan)
     return Value(
-        line.row, line.steps, line.solver, metric, reference, None if math.isnan(mean) else mean, None if math.isnan(sd) else sd,
-        len(rows), int(first["n"]), paper_value(line.row, line.steps, metric, reference) if line.solver == PAPER_SOLVER else None,
-        whole("n_reference"), whole("dim"), tuple(dict.fromkeys(flag for row in rows for flag in row["flags"].split(";") if flag)),
-        _place(first, "step") if first["step"] else (),
+        line.row, line.steps, line.solver, metric, reference, defined(mean), defined(sd), len(rows), int(first["n"]),
+        paper_value(line.row, line.steps, metric, reference) if line.solver == PAPER_SOLVER else None,
+        tidy.number(first["n_reference"]), tidy.number(first["dim"]), tuple(dict.fromkeys(filter(None, ";".join(rows["flags"]).split(";")))),
+        tuple(first[_places("step")]),
     )  # fmt: skip
 
 
 def fill(
-    lines: Sequence[Line], names: Sequence[str], tests: Mapping[tuple[str, ...], Row], alpha: float, where: str | Path
+    lines: Sequence[Line],
+    names: Sequence[str],
+    tests: Mapping[Place, Mapping[str, Any]],
+    alpha: float,
+    where: str | Path,
 ) -> None:
     """Fill the lines' values from their rows, marking the better of CM and Direct CM where the difference is significant."""
     for line in lines:
-        found: dict[Key, list[Row]] = {}
-        for row in line.rows:
-            found.setdefault((row["metric"], row["reference"]), []).append(row)
+        found = dict(iter(line.rows.groupby(["metric", "reference"])))
         for metric, reference in ((m, r) for m in names for r in METRICS[m].references if (m, r) in found):
             rows = found[metric, reference]
             if len(rows) < line.seeds:
-                lacking = {row["seed"] for row in line.rows} - {row["seed"] for row in rows}
+                lacking = {*line.rows["seed"]} - {*rows["seed"]}
                 raise UserError(
-                    f"{where}: {line.row}, {line.detail}, seed {min(lacking)} lacks {metric} against {reference}, "
+                    f"{where}: {line.row}, {line.detail}, seed {min(lacking):.0f} lacks {metric} against {reference}, "
                     f"which other seeds have; evaluate it again"
                 )
             line.values[metric, reference] = _value(line, rows)
@@ -209,33 +205,35 @@ def _better(own: Value, other: Value) -> bool:
     return own.mean < other.mean if METRICS[own.metric].better == "lower" else own.mean > other.mean
 
 
-def sets_of(config: Config, numbers: Sequence[int], axis: str | tuple[str, ...] = ()) -> dict[Set, None]:
+def sets_of(config: Config, numbers: Sequence[int], axis: str | tuple[str, ...] = ()) -> dict[Place, Run]:
     """The grid's sets of these numbers of sampling steps, in its order: of runs whose setting is the main one but for `axis`.
 
-    Not every run has all numbers: each line of `students` names its own.
+    By the values of SET. Not every run has all numbers: each line of `students` names its own.
     """
     runs = select_runs(config.runs(), main_setting(config), axis)
-    return dict.fromkeys((run, step, k) for run in runs for step, k in config.sets(run) if k in numbers)
+    sets = ((run, step, k) for run in runs for step, k in config.sets(run) if k in numbers)
+    return {(*run.axes().values(), step, k): run for run, step, k in sets}
 
 
-def set_of(row: Row, path: str | Path) -> Set:
-    """Which one a student's line of metrics.csv is of."""
-    return Run.of(row, f"{path}: a line"), value(row["step"]), int(row["sampling_steps"])
+def among(rows: pd.DataFrame, sets: Container[Place]) -> pd.DataFrame:
+    """The students' rows of metrics.csv that are of these sets."""
+    return rows[[place in sets for place in tidy.keys_of(rows, SET)]]
 
 
-def require(rows: Sequence[Row], sets: Iterable[Set], path: str | Path) -> None:
+def require(rows: pd.DataFrame, sets: Mapping[Place, Run], path: str | Path) -> None:
     """UserError where a finished student among these sets, its teacher or its floor has no line in metrics.csv."""
-    have = {set_of(r, path) for r in rows if r["method"]}
-    teachers = {(r["row"], Ode.of(r, f"{path}: a line")) for r in rows}
-    for run, step, k in sets:
-        if step == run.steps and (run, step, k) not in have:
+    have, teachers = set(tidy.keys_of(rows, SET)), set(tidy.keys_of(rows, ("row", *ODE_AXES)))
+    # Of errors sample by sample alone neither has a line: the teacher has none to itself, another noise no counterpart.
+    needed = (tidy.TEACHER, tidy.FLOOR) if rows["metric"].ne("ode_error").any() else ()
+    for place, run in sets.items():
+        step, k = place[-2:]
+        if step == run.steps and place not in have:
             raise UserError(
                 f"{path}: none of {METHODS[run.method]} at {k} sampling step{'s' * (k > 1)} with {run.setting.words}, "
                 f"seed = {run.seed}; evaluate this student and collect again"
             )
-        # Of errors sample by sample alone neither has a line: the teacher has none to itself, another noise no counterpart.
-        for row in (TEACHER, FLOOR) if any(r["metric"] != "ode_error" for r in rows) else ():
-            if (row, run.ode) not in teachers:
+        for row in needed:
+            if (row, *run.ode.axes().values()) not in teachers:
                 raise UserError(f"{path}: none of “{row}” with {run.ode.words}; evaluate it and collect again")
 
 
@@ -247,27 +245,28 @@ def select(
     numbers: Sequence[int],
     names: Sequence[str],
     axis: str | tuple[str, ...] = (),
-    group: Callable[[Row], str] = lambda row: "",
-    order: Callable[[Row], Any] = lambda row: 0,
+    groups: Sequence[str] = ("",),
+    group: Callable[[pd.DataFrame], Any] = lambda rows: "",
 ) -> tuple[list[Line], int]:
     """A table's lines with their values, and how many of the students' values have a test.
 
     Finished students of the grid in those of `numbers` of sampling steps that it has for each, their setting the main one but for
-    `axis`, with their teachers.
+    `axis`, with their teachers. `group` says which of `groups` each row is in.
     """
     sets = sets_of(config, numbers, axis)
-    rows = select_axis(read(metrics, METRICS_COLUMNS), main_setting(config), axis)
-    students = [row for row in finished([r for r in rows if r["step"]]) if set_of(row, metrics) in sets]
-    chosen = sorted([*(row for row in rows if not row["step"]), *students], key=order)
+    rows = select_axis(tidy.frame(metrics, tidy.METRIC_COLUMNS), main_setting(config), axis)
+    teachers, students = rows[rows["step"].isna()], among(rows[rows["step"] == rows["steps"]], sets)
+    chosen = rows.loc[[*teachers.index, *students.index]]
     require(chosen, sets, metrics)
-    lines = lines_of(chosen, group)
-    tests = tests_of(read_csv(comparisons))
+    lines = lines_of(chosen.assign(group=group), groups)
+    tests = tests_of(tidy.frame(comparisons, tidy.COMPARISON_COLUMNS, empty=True))
     fill(lines, names, tests, config.statistics.alpha, metrics)
     if not any(line.values for line in lines):
         raise UserError(f"metrics: none of {', '.join(names)} has been evaluated; check the key metrics")
-    return lines, sum(_place(row, "step") in tests for row in students if row["metric"] in names)
+    tested = students[students["metric"].isin(names)]
+    return lines, sum(place in tests for place in tidy.keys_of(tested, _places("step")))
 
 
 def csv_rows(lines: Sequence[Line], columns: Sequence[str] = COLUMNS) -> list[dict[str, Any]]:
     """A table's CSV: a line per value."""
-    return [{c: rounded(getattr(own, c)) for c in columns} for line in lines for own in line.values.values()]
+    return [{c: tidy.rounded(getattr(own, c)) for c in columns} for line in lines for own in line.values.values()]

@@ -12,7 +12,8 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
-from directcm.analysis.data.compare import Across, across
+from directcm.analysis.data.compare import ALONG, METHOD, Across, across
+from directcm.analysis.data.compare import SAMPLING as MORE
 from directcm.analysis.page import plain
 from directcm.config import ODE_AXES, SETTING_AXES, Config, Run, read_yaml, spell
 from directcm.config.specs import DISTANCES, METHODS, METRICS, SOLVERS
@@ -22,7 +23,6 @@ CM, DIRECT = METHODS["cm"], METHODS["direct_cm"]
 NAMES = {label: name for name, label in METHODS.items()}
 STEP, SAMPLING = "step", "sampling_steps"
 AXES = (*SETTING_AXES, STEP, SAMPLING)
-METHOD, ALONG, MORE = "method", "along", "sampling"
 
 
 def _known(kind: str, value: Any, names: Iterable[str], where: str = "") -> None:

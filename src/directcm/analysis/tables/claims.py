@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from directcm.analysis.data.selection import describe, main_setting, sampling_numbers
+from directcm.analysis.data.tidy import save
 from directcm.analysis.page import plain, write_page
 from directcm.analysis.tables.claim import ALONG, MORE, SAMPLING, STEP
 from directcm.analysis.tables.sheet import write_tex
-from directcm.analysis.tables.text import rounded
 from directcm.analysis.tables.verdict import (
     FAILS,
     HOLDS,
@@ -26,9 +26,9 @@ from directcm.analysis.tables.verdict import (
     verdicts_of,
     worded,
 )
-from directcm.config import SETTING_AXES, Config, spell
+from directcm.config import SETTING_AXES, Config
 from directcm.config.specs import METRICS
-from directcm.runtime.artifacts import read_csv, write_csv, write_json
+from directcm.runtime.artifacts import read_csv, write_json
 
 SYMBOLS = {HOLDS: "✓", FAILS: "✗", UNDECIDED: "?", UNTESTABLE: "–", NOT_RUN: "○"}
 GROUPS = {"paper": "The paper's claims", "ours": "Our own", "others": "Claims of other papers"}
@@ -46,10 +46,8 @@ COLUMNS = [
 def _digits(value: float, metric: str, signed: bool = False) -> str:
     """A value at its metric's decimals, with a true minus; one that would be rounded away at two significant digits."""
     decimals = METRICS[metric].decimals
-    text = f"{value:{'+' if signed else ''}.{decimals}f}"
-    if value and abs(value) < 5 * 10**-decimals:
-        text = f"{value:{'+' if signed else ''}.1e}"
-    return text.replace("-", "−")
+    form = ".1e" if value and abs(value) < 5 * 10**-decimals else f".{decimals}f"
+    return f"{value:{'+' if signed else ''}{form}}".replace("-", "−")
 
 
 def _p(value: float | None) -> str:
@@ -63,18 +61,18 @@ def _place(verdict: Verdict, line: Line, config: Config) -> str:
     claim, main = verdict.claim, main_setting(config)
     parts = []
     for axis in (*claim.over, *claim.also):
-        if axis in SETTING_AXES and (axis in claim.over or spell(line.row[axis]) != main.spelled[axis]):
+        if axis in SETTING_AXES and (axis in claim.over or line.row[axis] != getattr(main, axis)):
             parts.append(worded(axis, line.row[axis]))
         elif axis == SAMPLING:
             parts.append(worded(axis, line.row["sampling_steps"]))
         elif axis == STEP and claim.what != ALONG:
             parts.append(worded(axis, line.row["a_step"]))
     if claim.what == ALONG:
-        parts.append(f"step {line.row['b_step']} to {line.row['a_step']}")
+        parts.append(f"step {line.row['b_step']:.0f} to {line.row['a_step']:.0f}")
     if claim.axis is not None:
         parts.append(worded(claim.axis, line.row[claim.axis]) + f" against {shown(claim.axis, claim.tests[0].than)}")
     if claim.what == MORE and SAMPLING not in claim.free:
-        parts.append(f"{line.row['sampling_steps']} sampling steps against {sampling_numbers(config)[0]}")
+        parts.append(f"{line.row['sampling_steps']:.0f} sampling steps against {sampling_numbers(config)[0]}")
     return ", ".join(plain(part) for part in parts)
 
 
@@ -115,7 +113,7 @@ def _sides(row: Mapping[str, str]) -> tuple[str, str]:
 
 def _effect(line: Line) -> str:
     """Both values of a test, their difference with its interval and what it is of, and the difference in per cent."""
-    v, metric = line.values, line.metric
+    v, metric = line.row, line.metric
     first, second = _sides(line.row)
     side = {"teacher": " to the teacher", "data": " to the data"}
     against = side.get(line.row["reference"], "") if len(METRICS[metric].references) > 1 else ""
@@ -153,9 +151,9 @@ def words(verdict: Verdict, config: Config) -> Words:
             contrary = (verdict.p_against or 0) < (verdict.p_for or 0)
             kind = _KINDS[claim.quantifier, contrary]
             place = f"{kind} of {verdict.settings} settings: {place}; sign as claimed in {verdict.agree}"
-        seeds = [int(x.values["n_seeds"]) for x in verdict.lines]
+        seeds = [int(x.row["n_seeds"]) for x in verdict.lines]
         count = f"{min(seeds)}" if min(seeds) == max(seeds) else f"{min(seeds)} to {max(seeds)}"
-        sizes = f"{int(min(x.values['n'] for x in verdict.lines)):,} prompts, {count} seed{'s' * (max(seeds) > 1)}"
+        sizes = f"{int(min(x.row['n'] for x in verdict.lines)):,} prompts, {count} seed{'s' * (max(seeds) > 1)}"
         if min(seeds) == 1:
             sizes += ": nothing about other seeds"
     return Words(
@@ -216,7 +214,7 @@ def notes(verdicts: Sequence[Verdict], config: Config) -> list[str]:
         ),
     ]  # fmt: skip
     out += stand_ins(verdicts)
-    if any(line.values["n_seeds"] == 1 for v in verdicts for line in v.lines):
+    if any(line.row["n_seeds"] == 1 for v in verdicts for line in v.lines):
         out.append(
             "Where there is one seed, the verdict is about these trained students and says nothing about other seeds."
         )
@@ -240,30 +238,20 @@ def in_groups(verdicts: Sequence[Verdict], config: Config) -> list[dict[str, Any
 def _rows(verdict: Verdict, alpha: float) -> list[dict[str, Any]]:
     """A claim's lines of claims.csv: one per test and setting, or one alone where it was not tested."""
     claim = verdict.claim
-    whole = {
-        "id": claim.id, "source": claim.source, "where": claim.where, "says": claim.says, "verdict": verdict.verdict,
-        "reason": verdict.reason, "quantifier": claim.quantifier, "p_for": rounded(verdict.p_for),
-        "p_against": rounded(verdict.p_against), "p": rounded(verdict.p), "p_holm": rounded(verdict.p_holm), "alpha": alpha,
-        "n_settings": verdict.settings or None, "settings_agree": verdict.agree if verdict.lines else None,
-    }  # fmt: skip
+    whole = {name: getattr(claim, name) for name in ("id", "source", "where", "says", "quantifier")}
+    whole |= {name: getattr(verdict, name) for name in ("verdict", "reason", "p_for", "p_against", "p", "p_holm")}
+    whole |= {"alpha": alpha, "n_settings": verdict.settings, "settings_agree": verdict.agree}
     if not verdict.lines:
-        return [dict.fromkeys(COLUMNS) | whole]
-    out = []
-    for line in verdict.lines:
-        test = claim.tests[line.test - 1]
-        kept = ("what", "a", "b", *SETTING_AXES, "a_step", "b_step", "sampling_steps", "reference", "level")
-        numbers = ("mean_a", "mean_b", "difference", "low", "high", "p_prompts")
-        out.append(
-            {
-                **whole, "test": line.test, "metric": line.metric, "stands_in_for": stand_in_for(line.metric, test.metric),
-                "claimed_sign": "+" if line.sign > 0 else "-", **{name: line.row[name] for name in kept},
-                **{name: rounded(line.values[name]) for name in numbers}, "relative_percent": rounded(line.relative),
-                "n": int(line.values["n"]), "n_seeds": int(line.values["n_seeds"]), "p_crossed": rounded(line.values["p"]),
-                "p_cautious": rounded(line.p_cautious), "p_test_for": rounded(line.p_for), "p_test_against": rounded(line.p_against),
-                "decisive": "yes" if line is verdict.decisive else "no",
-            }
-        )  # fmt: skip
-    return out
+        return [whole | {"n_settings": None, "settings_agree": None}]
+    return [
+        {
+            **line.row, **whole, "test": line.test, "stands_in_for": stand_in_for(line.metric, claim.tests[line.test - 1].metric),
+            "claimed_sign": "+" if line.sign > 0 else "-", "relative_percent": line.relative, "p_crossed": line.row["p"],
+            "p_cautious": line.p_cautious, "p_test_for": line.p_for, "p_test_against": line.p_against,
+            "decisive": "yes" if line is verdict.decisive else "no",
+        }
+        for line in verdict.lines
+    ]  # fmt: skip
 
 
 def claims(
@@ -278,7 +266,7 @@ def claims(
     """Write the verdicts: every number as CSV (COLUMNS), LaTeX, a page, and {id: verdict} as JSON. Errors: `verdicts_of`."""
     verdicts = verdicts_of(claims_yaml, comparisons_csv, config)
     groups, sentence, remarks = in_groups(verdicts, config), scale(config), notes(verdicts, config)
-    write_csv(out_csv, [row for v in verdicts for row in _rows(v, config.statistics.alpha)], COLUMNS)
+    save(out_csv, [row for v in verdicts for row in _rows(v, config.statistics.alpha)], COLUMNS)
     write_tex(out_tex, "tables/claims.tex", groups=groups, scale=sentence, notes=remarks)
     title = "The claims, and what holds here"
     write_page(out_html, "tables/claims.html", title=title, scale=sentence, groups=groups, notes=remarks)

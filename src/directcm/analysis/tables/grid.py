@@ -6,7 +6,8 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from directcm.analysis.data.selection import FLOOR, describe
+from directcm.analysis.data.selection import describe
+from directcm.analysis.data.tidy import FLOOR
 from directcm.analysis.page import plain
 from directcm.analysis.tables.cells import COLUMNS, A, B, Key, Line, Value, csv_rows, same_scale, select
 from directcm.analysis.tables.sheet import Cell, Head, Row, Sheet, Tex

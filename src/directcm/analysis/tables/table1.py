@@ -6,10 +6,11 @@ from pathlib import Path
 from typing import Any
 
 from directcm.analysis.data.selection import sampling_numbers
+from directcm.analysis.data.tidy import rounded
 from directcm.analysis.tables import grid
 from directcm.analysis.tables.cells import Value, csv_rows, headline, select
 from directcm.analysis.tables.sheet import Sheet
-from directcm.analysis.tables.text import REFERENCE, UNDER, rounded
+from directcm.analysis.tables.text import REFERENCE, UNDER
 from directcm.config import Config
 from directcm.config.specs import METRICS
 from directcm.runtime.artifacts import read_csv, write_json

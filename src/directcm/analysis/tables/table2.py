@@ -32,8 +32,9 @@ def write(metrics: str | Path, comparisons: str | Path, config: Config, out: Pat
         )
     selection = {
         "axis": "solver", "numbers": sampling_numbers(config)[:1], "names": headline(config),
-        "group": lambda row: SOLVERS[row["solver"]],
-        "order": lambda row: [*solvers, row["solver"]].index(row["solver"]),
+        # A solver that is not swept has lines of the teacher alone: they come last.
+        "groups": [SOLVERS[name] for name in sorted(SOLVERS, key=lambda name: name not in solvers)],
+        "group": lambda rows: rows["solver"].map(SOLVERS),
     }  # fmt: skip
     return grid.make(
         metrics, comparisons, config, out, selection, ["solver", *COLUMNS], title="Table 2. The teacher's solver",

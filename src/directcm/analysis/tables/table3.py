@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 
 from directcm.analysis.data.selection import sampling_numbers
-from directcm.analysis.data.tidy import Row
 from directcm.analysis.tables import grid
 from directcm.analysis.tables.cells import Value, headline
 from directcm.config import Config
@@ -31,14 +30,11 @@ def write(metrics: str | Path, comparisons: str | Path, config: Config, out: Pat
             "add sampling_steps: [1, 2, 4, 8] to its line"
         )
 
-    def group(row: Row) -> str:
-        k = int(row["sampling_steps"])
-        return f"{k} sampling step{'s' * (k != 1)}" if row["step"] else "The teacher"
-
-    def order(row: Row) -> int:
-        return int(row["sampling_steps"]) if row["step"] else 0
-
-    selection = {"numbers": numbers, "names": headline(config), "group": group, "order": order}
+    titles = {k: f"{k} sampling step{'s' * (k != 1)}" for k in numbers}
+    selection = {
+        "numbers": numbers, "names": headline(config), "groups": ["The teacher", *titles.values()],
+        "group": lambda rows: rows["sampling_steps"].map(titles).where(rows["step"].notna(), "The teacher"),
+    }  # fmt: skip
     return grid.make(
         metrics, comparisons, config, out, selection, title="Table 3. Sampling steps of the students",
         caption="One row per number of student steps and model, one column per metric",

@@ -2,33 +2,22 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from directcm.analysis.data.collect import METRICS_COLUMNS, STUDENTS_COLUMNS
 from directcm.analysis.data.selection import main_setting, sampling_numbers, select_axis
-from directcm.analysis.data.tidy import Row, finished, read, value
-from directcm.analysis.tables import grid
-from directcm.analysis.tables.cells import (
-    COLUMNS,
-    Line,
-    config_methods,
-    csv_rows,
-    fill,
-    headline,
-    lines_of,
-    require,
-    set_of,
-    sets_of,
-)
+from directcm.analysis.data.tidy import METRIC_COLUMNS, STUDENT_COLUMNS, frame
+from directcm.analysis.tables import cells, grid
 from directcm.analysis.tables.text import listed
 from directcm.config import Config, Setting
 from directcm.config.registry import FIRST
 from directcm.config.specs import METHODS
 from directcm.errors import UserError
 from directcm.runtime.artifacts import write_csv
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 EXHIBITS = {
     "table4": {
@@ -43,55 +32,52 @@ EXHIBITS = {
 UPDATES, COMPUTE = "At equal student updates", "At equal compute"
 # How far from the common budget a training may end and still be called equal.
 WITHIN = 0.1
-VALUES = [name for name in COLUMNS if name != "paper"]
+VALUES = [name for name in cells.COLUMNS if name != "paper"]
 TABLE4_COLUMNS = ["part", *VALUES, "evaluations"]
 
 
-def evaluations(student: Row) -> float:
-    """Rows through a U-Net that a student had cost at a step (a line of students.csv): its own forwards, backwards as two
-    forwards each, the teacher's in training, and those that solved its targets.
+def evaluations(students: pd.DataFrame) -> pd.Series:
+    """Rows through a U-Net that students had cost at a step (lines of students.csv): their own forwards, backwards as two
+    forwards each, the teacher's in training, and those that solved their targets.
     """
-    parts = [value(student[name]) for name in ("student_forwards", "teacher_forwards", "target_forwards")]
-    return math.fsum(parts) + 2 * value(student["student_backwards"])
+    forwards = students["student_forwards"] + students["teacher_forwards"] + students["target_forwards"]
+    return forwards + 2 * students["student_backwards"]
 
 
-def equal_compute(students: Sequence[Row], main: Setting, budget: float) -> dict[str, tuple[tuple[str, ...], float]]:
-    """Method → (steps, pool, step) whose cost is nearest to the budget, and its cost: of those within WITHIN of it.
+def equal_compute(students: pd.DataFrame, main: Setting, budget: float) -> pd.DataFrame:
+    """The steps, pool, step and cost that are nearest to the budget, by method: of those within WITHIN of it.
 
     `students` are lines of students.csv that differ from the main setting in steps and pool alone. Seeds cost the same.
     """
-    found: dict[str, tuple[tuple[str, ...], float]] = {}
-    for row in select_axis(students, main, ("steps", "pool")):
-        cost, place = evaluations(row), (row["steps"], row["pool"], row["step"])
-        best = found.get(row["method"])
-        if abs(cost / budget - 1) <= WITHIN and (best is None or abs(cost - budget) < abs(best[1] - budget)):
-            found[row["method"]] = (place, cost)
-    return found
+    found = select_axis(students, main, ("steps", "pool")).assign(cost=evaluations)
+    apart = (found["cost"] / budget - 1).abs()
+    near = found.loc[apart[apart <= WITHIN].sort_values(kind="stable").index]
+    return near.drop_duplicates("method").set_index("method")[["steps", "pool", "step", "cost"]]
 
 
-def _lines(metrics: str | Path, config: Config, students: str | Path) -> tuple[list[Line], list[str]]:
+def _lines(metrics: str | Path, config: Config, students: str | Path) -> tuple[list[cells.Line], list[str]]:
     """Its lines with their values, each line's part its group, and the notes."""
     main, numbers = main_setting(config), sampling_numbers(config)
-    if set(config_methods(config)) <= set(FIRST):
+    if set(cells.config_methods(config)) <= set(FIRST):
         raise UserError("students: method has cm and direct_cm alone, so Table 4 has nothing to add; name others too")
-    costs = read(students, STUDENTS_COLUMNS)
-    own = {r["method"]: evaluations(r) for r in select_axis(costs, main) if value(r["step"]) == main.steps}
+    costs = frame(students, STUDENT_COLUMNS)
+    whole = select_axis(costs[costs["step"] == main.steps], main)
+    own = dict(zip(whole["method"], evaluations(whole), strict=True))
     reference = FIRST[0] if FIRST[0] in own else next(iter(own))
     compute = equal_compute(costs, main, own[reference])
-    rows = select_axis(read(metrics, METRICS_COLUMNS), main, ("steps", "pool"))
-    sets = sets_of(config, numbers, ("steps", "pool"))
-    trained = [row for row in rows if row["step"] and set_of(row, metrics) in sets]
-    updates = finished(select_axis(trained, main))
-    require(updates + [r for r in rows if not r["step"]], sets_of(config, numbers), metrics)
-    equal = [r for r in trained if compute.get(r["method"], ((),))[0] == (r["steps"], r["pool"], r["step"])]
-    cost = {UPDATES: own, COMPUTE: {name: cost for name, (_, cost) in compute.items()}}
-    lines: list[Line] = []
-    for part, found in ((UPDATES, updates), (COMPUTE, equal)):
-        lines += lines_of([{**r, "part": part} for r in found], _part)
+    rows = select_axis(frame(metrics, METRIC_COLUMNS), main, ("steps", "pool"))
+    trained = cells.among(rows, cells.sets_of(config, numbers, ("steps", "pool")))
+    updates = select_axis(trained[trained["step"] == trained["steps"]], main)
+    cells.require(rows.loc[[*updates.index, *rows.index[rows["step"].isna()]]], cells.sets_of(config, numbers), metrics)
+    equal = trained.merge(compute.reset_index(), on=["method", "steps", "pool", "step"])
+    lines = cells.lines_of(updates.assign(group=UPDATES), [UPDATES]) + cells.lines_of(
+        equal.assign(group=COMPUTE), [COMPUTE]
+    )
+    cost = {UPDATES: own, COMPUTE: compute["cost"]}
     for line in lines:
-        line.cost = cost[line.group][line.rows[0]["method"]]
-    fill(lines, headline(config), {}, config.statistics.alpha, metrics)
-    absent = [METHODS[name] for name in own if name not in compute]
+        line.cost = cost[line.group][line.rows["method"].iloc[0]]
+    cells.fill(lines, cells.headline(config), {}, config.statistics.alpha, metrics)
+    absent = [METHODS[name] for name in own if name not in compute.index]
     notes = [
         "Students: mean ± sample standard deviation (n − 1) over training seeds. All from the same initial noise and prompts.",
         f"{UPDATES}: {main.steps} steps of {main.batch_size}. {COMPUTE}: as many evaluations as {METHODS[reference]} "
@@ -105,15 +91,11 @@ def _lines(metrics: str | Path, config: Config, students: str | Path) -> tuple[l
     return lines, notes
 
 
-def _part(row: Row) -> str:
-    return row["part"]
-
-
-def _csv(lines: Sequence[Line]) -> list[dict[str, Any]]:
+def _csv(lines: Sequence[cells.Line]) -> list[dict[str, Any]]:
     return [
         {**row, "part": line.group, "evaluations": round(line.cost or 0)}
         for line in lines
-        for row in csv_rows([line], VALUES)
+        for row in cells.csv_rows([line], VALUES)
     ]
 
 

@@ -7,9 +7,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from directcm.analysis.data.collect import COMPARISONS_COLUMNS, METRICS_COLUMNS
-from directcm.analysis.data.selection import FLOOR, describe, main_runs, main_setting, sampling_numbers, select_axis
-from directcm.analysis.data.tidy import read, value
+from directcm.analysis.data.selection import describe, main_runs, main_setting, sampling_numbers, select_axis
+from directcm.analysis.data.tidy import COMPARISON_COLUMNS, FLOOR, METRIC_COLUMNS, frame, number, save
 from directcm.analysis.page import plain
 from directcm.analysis.tables.cells import A, B, significant, tests_of, winner
 from directcm.analysis.tables.sheet import Cell, Head, Row, Sheet, Tex
@@ -19,13 +18,12 @@ from directcm.config import Config
 from directcm.config.registry import FIRST
 from directcm.config.specs import METRICS
 from directcm.errors import UserError
-from directcm.runtime.artifacts import write_csv
 
 EXHIBITS = {
     "table_comparison": {"title": "CM minus Direct CM, tested", "takes": "metrics comparisons", "needs": "pair"}
 }
 
-COMPARISON_COLUMNS = [
+COLUMNS = [
     "steps", "metric", "reference", "cm", "direct_cm", "floor", "difference", "low", "high", "level", "p", "p_prompts",
     "test", "n", "n_seeds", "seeds_agree", "dim", "reading",
 ]  # fmt: skip
@@ -36,26 +34,26 @@ TESTS = {
 READING = "Reading"
 
 
-def reading(comparison: Mapping[str, str], alpha: float) -> str:
+def reading(comparison: Mapping[str, Any], alpha: float) -> str:
     """In plain words, what one comparison of CM and Direct CM says."""
-    who, p, conditional = winner(comparison), value(comparison["p"]), value(comparison["p_prompts"])
+    who, p = winner(comparison), comparison["p"]
     if math.isnan(p):
         return "not tested"
     if who is None:
         return "no difference shown"
     # One seed has no sd: what is shown then is about these two students.
-    scope = " between these two students; nothing about other seeds" if value(comparison["n_seeds"]) == 1 else ""
+    scope = " between these two students; nothing about other seeds" if comparison["n_seeds"] == 1 else ""
     if significant(comparison, alpha):
         return f"{who} is better{scope}"
     if p < alpha:
         return f"undecided: over seeds and prompts {who} is better, over prompts alone no difference is shown{scope}"
-    if conditional < alpha:
+    if comparison["p_prompts"] < alpha:
         return f"no difference shown over seeds and prompts; {who} is better for these trained students alone{scope}"
     return f"no difference shown{scope}"
 
 
 def rows(metrics: str | Path, comparisons: str | Path, config: Config) -> list[dict[str, Any]]:
-    """The lines of its CSV (COMPARISON_COLUMNS); nothing is written.
+    """The lines of its CSV (COLUMNS); nothing is written.
 
     `floor` is the teacher's distance to its own samples from other noise.
     """
@@ -64,26 +62,20 @@ def rows(metrics: str | Path, comparisons: str | Path, config: Config) -> list[d
     main, fewest = main_setting(config), sampling_numbers(config)[0]
     found = {
         (row["metric"], row["reference"]): row
-        for row in tests_of(select_axis(read(comparisons, COMPARISONS_COLUMNS), main)).values()
-        if value(row["a_step"]) == main.steps and value(row["sampling_steps"]) == fewest
+        for row in tests_of(select_axis(frame(comparisons, COMPARISON_COLUMNS), main)).values()
+        if row["a_step"] == main.steps and row["sampling_steps"] == fewest
     }
-    floors = {
-        (row["metric"], row["reference"]): row["value"]
-        for row in select_axis(read(metrics, METRICS_COLUMNS), main)
-        if row["row"] == FLOOR and row["reference"] == "teacher"
-    }
+    teachers = select_axis(frame(metrics, METRIC_COLUMNS), main)
+    floors = teachers[(teachers["row"] == FLOOR) & (teachers["reference"] == "teacher")].set_index("metric")["value"]
     out = []
-    for key in ((m, r) for m in config.metric_names() for r in METRICS[m].references if (m, r) in found):
-        line = found[key]
-        texts = {"cm": line["mean_a"], "direct_cm": line["mean_b"], "floor": floors.get(key)}
-        texts |= {name: line[name] for name in ("difference", "low", "high", "level", "p", "p_prompts")}
-        numbers = {name: None if math.isnan(x := value(text)) else x for name, text in texts.items()}
-        whole = {
-            name: int(float(line[name])) if line[name] else None for name in ("n", "n_seeds", "seeds_agree", "dim")
-        }
-        said = {"test": line["test"], "reading": reading(line, config.statistics.alpha)}
-        own = {"steps": fewest, "metric": key[0], "reference": key[1], **numbers, **whole, **said}
-        out.append({name: own[name] for name in COMPARISON_COLUMNS})
+    for metric, reference in ((m, r) for m in config.metric_names() for r in METRICS[m].references if (m, r) in found):
+        line = found[metric, reference]
+        own = line | {
+            "steps": fewest, "cm": line["mean_a"], "direct_cm": line["mean_b"], "reading": reading(line, config.statistics.alpha),
+            "floor": floors.get(metric, math.nan) if reference == "teacher" else math.nan,
+        }  # fmt: skip
+        own |= {name: number(line[name]) for name in ("n", "n_seeds", "seeds_agree", "dim")}
+        out.append({name: own[name] for name in COLUMNS})
     if not out:
         raise UserError(
             f"{comparisons}: no comparison of CM and Direct CM with {main.words}; compare this setting and collect again"
@@ -94,10 +86,10 @@ def rows(metrics: str | Path, comparisons: str | Path, config: Config) -> list[d
 def write(metrics: str | Path, comparisons: str | Path, config: Config, out: Path) -> list[dict[str, Any]]:
     """Write `rows` as CSV, LaTeX and HTML; returns them."""
     found = rows(metrics, comparisons, config)
-    write_csv(out, found, COMPARISON_COLUMNS)
+    save(out, found, COLUMNS)
     alpha = config.statistics.alpha
     what = f"{found[0]['steps']} sampling step{'s' * (found[0]['steps'] != 1)}"
-    level = " or ".join(dict.fromkeys(f"{100 * row['level']:g}" for row in found if row["level"] is not None))
+    level = " or ".join(dict.fromkeys(f"{100 * row['level']:g}" for row in found))
     about: dict[str, Any] = {
         "name": "table_comparison", "title": "CM minus Direct CM, paired by seed and prompt", "settings": plain(describe(config)),
         "corner": "Metric", "notes": _notes(found, config), "spoken": "",
@@ -122,14 +114,12 @@ def write(metrics: str | Path, comparisons: str | Path, config: Config, out: Pat
 def _cells(row: Mapping[str, Any], alpha: float) -> dict[str, Cell]:
     """Column → cell."""
     decimals = METRICS[row["metric"]].decimals
-    lower = METRICS[row["metric"]].better == "lower"
-    sure = row["p"] is not None and row["p"] < alpha and (row["p_prompts"] is None or row["p_prompts"] < alpha)
-    better = row["difference"] is not None and (row["difference"] < 0) == lower
+    sure, who = significant(row, alpha), winner(row)
     # A difference is smaller than what it is a difference of.
     difference, low, high = (fixed(row[name], decimals + 1, True) for name in ("difference", "low", "high"))
     return {
-        A: Cell(fixed(row["cm"], decimals), sure and better),
-        B: Cell(fixed(row["direct_cm"], decimals), sure and not better),
+        A: Cell(fixed(row["cm"], decimals), sure and who == A),
+        B: Cell(fixed(row["direct_cm"], decimals), sure and who == B),
         "Floor": Cell(fixed(row["floor"], decimals)),
         "CM − Direct CM": Cell(difference),
         "Interval": Cell(f"[{low}, {high}]"),

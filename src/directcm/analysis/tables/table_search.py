@@ -7,10 +7,11 @@ from pathlib import Path
 from typing import Any
 
 from directcm.analysis.data.selection import describe, steps_label
+from directcm.analysis.data.tidy import rounded
 from directcm.analysis.page import plain
 from directcm.analysis.tables.sheet import Cell, Head, Row, Sheet, Tex, latex
 from directcm.analysis.tables.sheet import write as write_sheets
-from directcm.analysis.tables.text import REFERENCE, UNDER, fixed, rounded, shown_p
+from directcm.analysis.tables.text import REFERENCE, UNDER, fixed, shown_p
 from directcm.config import Config
 from directcm.config.specs import METHODS, METRICS
 from directcm.errors import UserError

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any
 
 # What a metric is measured against: in full, and where there is little room.
 REFERENCE = {"teacher": "to teacher samples", "data": "to data images", "prompt": "with prompt", "none": ""}
@@ -28,11 +27,9 @@ def shown_p(x: float | None) -> str:
     return "< 0.001" if x < 0.001 else f"{x:.3f}"
 
 
-def rounded(x: Any) -> Any:
-    """Ten significant digits of a float: what values carry, without the last bits' noise. None for NaN; else as it is."""
-    if not isinstance(x, float):
-        return x
-    return None if math.isnan(x) else float(f"{x:.10g}")
+def defined(x: float) -> float | None:
+    """The number, None for NaN."""
+    return None if math.isnan(x) else x
 
 
 def listed(names: Sequence[str]) -> str:

@@ -1,9 +1,9 @@
 """Teachers: diffusion models that predict x̂₀ and ε̂ at any time, on any process.
 
-A teacher's artefact holds `teacher.json`, whose "loader" names the module here that reads it back. A way to
-get a teacher (train it, pin it) is a module here too, named after its `kind` in the configuration: it says what it is, KIND = {…} in
-plain values (`specs.TeacherKind`), and has `make(settings, process, data, seed, scratch, out)`. Its block is a class in the
-configuration, or made of SETTINGS = {"NAME": (default, "what it is")} and RANGES = "0 <= NAME" here.
+A teacher's artefact holds `teacher.json`, whose "loader" names the module here that reads it back. A way to get a teacher (train it,
+pin it) is a module here too, named after its `kind` in the configuration. It says what it is in plain values, KIND = {…}
+(`specs.TeacherKind`), and has `make(settings, process, data, seed, scratch, out)`. Its block is a class in the configuration, or is
+made of SETTINGS = {"NAME": (default, "what it is")} and RANGES = "0 <= NAME" here.
 """
 
 from __future__ import annotations
@@ -11,8 +11,8 @@ from __future__ import annotations
 import copy
 import importlib
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -35,11 +35,11 @@ def dtype(precision: str, device: torch.device | str) -> torch.dtype:
     return DTYPES[precision]
 
 
+@dataclass(frozen=True)
 class Conditioning:
     """What a batch is conditioned on: named tensors (B, …), one row per sample."""
 
-    def __init__(self, tensors: Mapping[str, Tensor]) -> None:
-        self.tensors = dict(tensors)
+    tensors: dict[str, Tensor]
 
     def rows(self, index: Tensor) -> Conditioning:
         """The rows `index` (B',)."""
@@ -82,11 +82,11 @@ class Teacher(ABC):
 
     @property
     def start(self) -> Teacher:
-        """The teacher as whose twin a student starts: itself, or where it has no network one that has."""
+        """The teacher whose network a student copies: this one, or another where this one has no network."""
         return self
 
     def twin(self, network: Any = None) -> Teacher:
-        """The same teacher on another network; None: on a copy of its own."""
+        """The same teacher on another network (None: on a copy of this one's)."""
         twin = copy.copy(self)
         twin.network = copy.deepcopy(self.network) if network is None else network
         twin.rows_evaluated = 0
@@ -116,6 +116,23 @@ class Teacher(ABC):
         return Prediction(self.process.clean(x, eps, t), eps)
 
 
+class UnetTeacher(Teacher):
+    """A teacher on one of diffusers' U-Nets, which says the shape of a sample."""
+
+    def __init__(self, unet: Any, process: Process) -> None:
+        super().__init__()
+        self.network, self.process = unet, process
+        self.device = next(unet.parameters()).device
+        side = unet.config.sample_size
+        self.shape = (unet.config.in_channels, side, side)
+
+
+def frozen(kind: Any, folder: Path, device: torch.device | str, dtype: torch.dtype, **where: Any) -> Any:
+    """A network of one of diffusers' classes from safetensors files in a folder, in evaluation mode, without gradients."""
+    network = kind.from_pretrained(folder, torch_dtype=dtype, use_safetensors=True, local_files_only=True, **where)
+    return network.requires_grad_(False).eval().to(device)
+
+
 class Gaussian(Teacher):
     """The exact teacher of x₀ ~ N(mean, scale²·I), whose ODE has a closed-form flow map.
 
@@ -124,27 +141,25 @@ class Gaussian(Teacher):
 
     def __init__(self, process: Process, mean: Tensor, scale: float) -> None:
         super().__init__()
-        self.process = process
-        self.mean = mean
-        self.scale = scale
+        self.process, self.mean, self.scale = process, mean, scale
         self.shape = tuple(mean.shape)
 
-    def noise(self, x: Tensor, t: Tensor, cond: Conditioning | None) -> Tensor:
+    def _marginal(self, t: Tensor, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Mean, variance and σ of x_t, for the rows of x."""
         alpha, sigma = expand(self.process.alpha(t), x), expand(self.process.sigma(t), x)
-        return sigma * (x - alpha * self.mean) / (alpha**2 * self.scale**2 + sigma**2)
+        return alpha * self.mean, alpha**2 * self.scale**2 + sigma**2, sigma
+
+    def noise(self, x: Tensor, t: Tensor, cond: Conditioning | None) -> Tensor:
+        mean, variance, sigma = self._marginal(t, x)
+        return sigma * (x - mean) / variance
 
     def unconditional(self, cond: Conditioning | None) -> Conditioning | None:
         return cond
 
     def flow(self, x: Tensor, t: Tensor, s: Tensor) -> Tensor:
         """The exact solution at times s (B,) of the ODE through x (B, …) at times t (B,)."""
-
-        def moments(time: Tensor) -> tuple[Tensor, Tensor]:
-            alpha, sigma = expand(self.process.alpha(time), x), expand(self.process.sigma(time), x)
-            return alpha * self.mean, (alpha**2 * self.scale**2 + sigma**2).sqrt()
-
-        (m_t, d_t), (m_s, d_s) = moments(t), moments(s)
-        return m_s + (x - m_t) * d_s / d_t
+        (before, variance, _), (after, variance_s, _) = self._marginal(t, x), self._marginal(s, x)
+        return after + (x - before) * variance_s.sqrt() / variance.sqrt()
 
 
 def loader(artifact: Artifact) -> str:
@@ -158,5 +173,5 @@ def load(artifact: Artifact, device: torch.device | str = "cpu", precision: str 
 
 
 def load_codec(artifact: Artifact, device: torch.device | str = "cpu", precision: str = "no") -> Codec:
-    """What a teacher's images, captions and labels pass through; its parts are read as they are needed."""
+    """What a teacher's images, captions and labels pass through; its parts are read when they are needed."""
     return importlib.import_module(f"directcm.{loader(artifact)}").load_codec(artifact, device, precision)

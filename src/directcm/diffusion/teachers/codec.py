@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import torch
@@ -14,6 +14,8 @@ from directcm.diffusion.teachers import Conditioning
 if TYPE_CHECKING:
     from PIL.Image import Image
 
+    from directcm.runtime.artifacts import Artifact
+
 Draw = Callable[[tuple[int, ...]], Tensor]
 
 
@@ -23,6 +25,13 @@ def to_tensor(images: Sequence[Image]) -> Tensor:
 
     pixels = np.stack([np.asarray(image.convert("RGB"), dtype=np.float32) for image in images])
     return torch.from_numpy(pixels).permute(0, 3, 1, 2) / 127.5 - 1.0
+
+
+def read_pixels(data: Artifact, rows: Sequence[Mapping[str, str]]) -> Tensor:
+    """The images of rows of a data set's images.csv, (B, 3, H, W) float32 in [−1, 1]."""
+    from PIL import Image
+
+    return to_tensor([Image.open(data.file(row["file_name"])) for row in rows])
 
 
 def to_images(pixels: Tensor) -> list[Image]:

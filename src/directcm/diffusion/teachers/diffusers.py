@@ -44,34 +44,26 @@ CLASSES = {
     "tokenizer": "CLIPTokenizer",
     "tokenizer_2": "CLIPTokenizer",
 }
-# What model_index.json may say beside its parts: nothing of it changes a number here. A watermark is never added.
-_UNUSED = ("scheduler", "image_encoder", "feature_extractor", "add_watermarker")
+# What model_index.json may say beside its parts: of these nothing changes a number here (a watermark is never added), or it is checked.
+_UNUSED = ("scheduler", "image_encoder", "feature_extractor", "add_watermarker", "force_zeros_for_empty_prompt")
 
 
 @dataclass(frozen=True)
 class Located:
-    """A pipeline and the files of it that are read, names relative to its folder; likewise of a VAE in its own's place, if any."""
+    """A pipeline's folder, that of a VAE that replaces the pipeline's (or None), and all that is read of them.
+
+    `files`: (part, name, path) of every file, where part is "pipeline" or "vae". `weights`: the folder and the names of the weights of each of PARTS.
+    """
 
     pipeline: Path
-    files: tuple[str, ...]
-    vae: Path | None = None
-    vae_files: tuple[str, ...] = ()
-
-    def all(self) -> list[tuple[str, str, Path]]:
-        """(part, name, path) of every file: part is "pipeline" or "vae"."""
-        return [
-            *(("pipeline", name, self.pipeline / name) for name in self.files),
-            *(("vae", name, self.vae / name) for name in self.vae_files if self.vae is not None),
-        ]
+    vae: Path | None
+    files: tuple[tuple[str, str, Path], ...]
+    weights: dict[str, tuple[Path, list[str]]]
 
 
-def download_patterns(settings: Diffusers) -> list[str]:
-    """What to download of a pipeline, as the hub's client takes it."""
-    return [
-        *CONFIGS,
-        *(f"{part}/{name}" for part, stem in PARTS.items() for name in weight_files.patterns(stem, settings.variant)),
-        *(f"{part}/*" for part in TOKENIZERS),
-    ]
+def _demand(true: bool, message: str) -> None:
+    if not true:
+        raise UserError(f"teacher: {message}")
 
 
 def _hub(repository: str, revision: str, patterns: list[str], key: str) -> Path:
@@ -105,12 +97,11 @@ def locate(settings: Diffusers, resolution: int | None = None) -> Located:
             )
     else:
         assert settings.id and settings.revision
-        pipeline = _hub(settings.id, settings.revision, download_patterns(settings), "id")
-    for name in CONFIGS:
-        if not (pipeline / name).is_file():
-            raise UserError(
-                f"teacher: {pipeline / name} is missing; the folder is not a whole StableDiffusionXLPipeline"
-            )
+        weights = [f"{p}/{name}" for p, stem in PARTS.items() for name in weight_files.patterns(stem, settings.variant)]
+        wanted = [*CONFIGS, *weights, *(f"{part}/*" for part in TOKENIZERS)]
+        pipeline = _hub(settings.id, settings.revision, wanted, "id")
+    for path in (pipeline / name for name in CONFIGS):
+        _demand(path.is_file(), f"{path} is missing; the folder is not a whole StableDiffusionXLPipeline")
     vae = None
     if settings.vae_path:
         vae = local(settings.vae_path).resolve()
@@ -127,45 +118,52 @@ def locate(settings: Diffusers, resolution: int | None = None) -> Located:
             f"teacher: a configuration in {pipeline}{f' or {vae}' if vae else ''} says what no SDXL-type pipeline says "
             f"({type(error).__name__}: {error}); download it again"
         ) from None
-    files = [*CONFIGS]
+    names = [*CONFIGS]
+    found: dict[str, tuple[Path, list[str]]] = {}
+    there = {part: weight_files.variants(pipeline / part, stem) for part, stem in PARTS.items()}
     # As diffusers: a part that has no weights of the variant is taken plain, where another part has some.
-    mixed = any(settings.variant in weight_files.variants(pipeline / part, stem) for part, stem in PARTS.items())
+    mixed = any(settings.variant in variants for variants in there.values())
     for part, stem in PARTS.items():
-        there = weight_files.variants(pipeline / part, stem)
-        variant = None if mixed and settings.variant not in there and None in there else settings.variant
-        found = weight_files.find(pipeline / part, stem, variant, "teacher.diffusers.variant")
-        weight_files.tensors(pipeline / part, found)
-        files += [f"{part}/{name}" for name in found]
+        variant = None if mixed and settings.variant not in there[part] and None in there[part] else settings.variant
+        found[part] = pipeline / part, weight_files.find(pipeline / part, stem, variant, "teacher.diffusers.variant")
+        weight_files.tensors(*found[part])
+        names += [f"{part}/{name}" for name in found[part][1]]
     for part in TOKENIZERS:
-        # transformers 5 writes tokenizer.json where earlier ones wrote vocab.json and merges.txt.
-        there_are = {path.name for path in (pipeline / part).iterdir()} if (pipeline / part).is_dir() else set()
-        if "tokenizer.json" not in there_are and not {"vocab.json", "merges.txt"} <= there_are:
-            raise UserError(
-                f"teacher: {pipeline / part} holds neither tokenizer.json nor vocab.json with merges.txt; download it whole"
-            )
-        length_file = pipeline / part / "tokenizer_config.json"
-        length = weight_files.config(length_file).get("model_max_length") if length_file.is_file() else None
-        if not isinstance(length, int) or not 0 < length < 10**6:
-            raise UserError(
-                f"teacher: {length_file} says model_max_length = {length!r}, the number of tokens a caption is cut to; download it whole"
-            )
-        files += sorted(p.relative_to(pipeline).as_posix() for p in (pipeline / part).iterdir() if p.is_file())
-    vae_files: list[str] = []
+        names += [f"{part}/{name}" for name in _tokenizer(pipeline / part)]
+    files = [("pipeline", name, pipeline / name) for name in sorted(names)]
     if vae is not None:
-        found = weight_files.find(vae, weight_files.DIFFUSERS, settings.vae_variant, "teacher.diffusers.vae_variant")
-        weight_files.tensors(vae, found)
-        vae_files = ["config.json", *found]
-    return Located(pipeline, tuple(sorted(files)), vae, tuple(sorted(vae_files)))
+        key = "teacher.diffusers.vae_variant"
+        found["vae"] = vae, weight_files.find(vae, weight_files.DIFFUSERS, settings.vae_variant, key)
+        weight_files.tensors(*found["vae"])
+        files += [("vae", name, vae / name) for name in sorted(["config.json", *found["vae"][1]])]
+    return Located(pipeline, vae, tuple(files), found)
+
+
+def _tokenizer(folder: Path) -> list[str]:
+    """The names of a tokenizer's files; a UserError where it is not whole."""
+    names = [path.name for path in folder.iterdir() if path.is_file()] if folder.is_dir() else []
+    # transformers 5 writes tokenizer.json where earlier ones wrote vocab.json and merges.txt.
+    _demand(
+        "tokenizer.json" in names or {"vocab.json", "merges.txt"} <= set(names),
+        f"{folder} holds neither tokenizer.json nor vocab.json with merges.txt; download it whole",
+    )
+    file = folder / "tokenizer_config.json"
+    length = weight_files.config(file).get("model_max_length") if file.is_file() else None
+    _demand(
+        isinstance(length, int) and 0 < length < 10**6,
+        f"{file} says model_max_length = {length!r}, the number of tokens a caption is cut to; download it whole",
+    )
+    return names
 
 
 def _expect(path: Path, config: dict[str, Any], **wanted: Any) -> None:
     """A UserError for the first key that says something else than is computed with; a key that is not there means None."""
     for key, value in wanted.items():
         found = config.get(key)
-        if (tuple(found) if isinstance(found, list) else found) != value:
-            raise UserError(
-                f"teacher: {path} says {key} = {found!r}, expected {value!r}: an SDXL-type teacher is needed"
-            )
+        _demand(
+            (tuple(found) if isinstance(found, list) else found) == value,
+            f"{path} says {key} = {found!r}, expected {value!r}: an SDXL-type teacher is needed",
+        )
 
 
 def _check_pipeline(pipeline: Path, vae_folder: Path | None, resolution: int | None) -> None:
@@ -173,47 +171,47 @@ def _check_pipeline(pipeline: Path, vae_folder: Path | None, resolution: int | N
     index_file = pipeline / "model_index.json"
     index = weight_files.config(index_file)
     kind = index.get("_class_name")
-    if kind != "StableDiffusionXLPipeline":
-        raise UserError(
-            f"teacher: {index_file} is of a {kind}, expected a StableDiffusionXLPipeline; save the same parts as one, if they are SDXL's"
-        )
-    if index.get("force_zeros_for_empty_prompt", True) is not True:
-        raise UserError(
-            f"teacher: {index_file} says force_zeros_for_empty_prompt = {index['force_zeros_for_empty_prompt']!r}: its guidance is "
-            "away from the empty caption, here it is away from zeros; distil a teacher that was trained so, where it is true"
-        )
-    for name, value in index.items():
-        if name.startswith("_") or name in (*_UNUSED, "force_zeros_for_empty_prompt"):
-            continue
-        if name not in CLASSES:
-            if value not in (None, False, [None, None]):
-                raise UserError(
-                    f"teacher: {index_file} says {name} = {value!r}, which is not computed here; use one without it"
-                )
-            continue
-        found = value[1] if isinstance(value, list) and len(value) == 2 else value
-        if found not in (CLASSES[name], f"{CLASSES[name]}Fast"):
-            raise UserError(f"teacher: {index_file} says {name} is a {found}, expected a {CLASSES[name]}")
-    make_process(pipeline / SCHEDULER, "zero_based")
-    vae_file = (vae_folder or pipeline / "vae") / "config.json"
-    vae, unet_file = weight_files.config(vae_file), pipeline / "unet/config.json"
-    unet = weight_files.config(unet_file)
-    first, second = (
-        weight_files.config(pipeline / part / "config.json") for part in ("text_encoder", "text_encoder_2")
+    zeros = index.get("force_zeros_for_empty_prompt", True)
+    _demand(
+        kind == "StableDiffusionXLPipeline",
+        f"{index_file} is of a {kind}, expected a StableDiffusionXLPipeline; save the same parts as one, if they are SDXL's",
     )
-    _expect(vae_file, vae, latents_mean=None, latents_std=None, shift_factor=None)
-    for file, one, wanted in ((vae_file, vae, "AutoencoderKL"), (unet_file, unet, "UNet2DConditionModel")):
-        if one.get("_class_name", wanted) != wanted:
-            raise UserError(f"teacher: {file} is of a {one['_class_name']}, expected an {wanted}")
+    _demand(
+        zeros is True,
+        f"{index_file} says force_zeros_for_empty_prompt = {zeros!r}: its guidance is "
+        "away from the empty caption, here it is away from zeros; distil a teacher that was trained so, where it is true",
+    )
+    for name, value in index.items():
+        if name in CLASSES:
+            found = value[1] if isinstance(value, list) and len(value) == 2 else value
+            _demand(
+                found in (CLASSES[name], f"{CLASSES[name]}Fast"),
+                f"{index_file} says {name} is a {found}, expected a {CLASSES[name]}",
+            )
+        elif not name.startswith("_") and name not in _UNUSED:
+            _demand(
+                value in (None, False, [None, None]),
+                f"{index_file} says {name} = {value!r}, which is not computed here; use one without it",
+            )
+    make_process(pipeline / SCHEDULER, "zero_based")
+    paths = {part: pipeline / part / "config.json" for part in PARTS}
+    if vae_folder:
+        paths["vae"] = vae_folder / "config.json"
+    configs = {part: weight_files.config(path) for part, path in paths.items()}
+    unet, vae = configs["unet"], configs["vae"]
+    _expect(paths["vae"], vae, latents_mean=None, latents_std=None, shift_factor=None)
+    for part in ("vae", "unet"):
+        found = configs[part].get("_class_name", CLASSES[part])
+        _demand(found == CLASSES[part], f"{paths[part]} is of a {found}, expected an {CLASSES[part]}")
     channels = vae.get("latent_channels", 4)
     for key in ("in_channels", "out_channels"):
-        if unet.get(key, 4) != channels:
-            raise UserError(
-                f"teacher: {unet_file} says {key} = {unet.get(key, 4)!r}, {vae_file} says latent_channels = {channels!r}: a U-Net that "
-                "takes and gives latents alone is needed, no inpainting one"
-            )
+        _demand(
+            unet.get(key, 4) == channels,
+            f"{paths['unet']} says {key} = {unet.get(key, 4)!r}, {paths['vae']} says latent_channels = {channels!r}: a U-Net that "
+            "takes and gives latents alone is needed, no inpainting one",
+        )
     _expect(
-        unet_file,
+        paths["unet"],
         unet,
         addition_embed_type="text_time",
         time_cond_proj_dim=None,
@@ -221,41 +219,40 @@ def _check_pipeline(pipeline: Path, vae_folder: Path | None, resolution: int | N
         num_class_embeds=None,
         encoder_hid_dim=None,
         encoder_hid_dim_type=None,
-        quantization_config=None,
     )
-    for name, one in (("text_encoder", first), ("text_encoder_2", second), ("vae", vae)):
-        _expect((vae_file if name == "vae" else pipeline / name / "config.json"), one, quantization_config=None)
+    for part in PARTS:
+        _expect(paths[part], configs[part], quantization_config=None)
     # transformers' own defaults (CLIPTextConfig) where a key is left out.
-    width = first.get("hidden_size", 512) + second.get("hidden_size", 512)
+    width = sum(configs[part].get("hidden_size", 512) for part in ("text_encoder", "text_encoder_2"))
     across = unet.get("cross_attention_dim")
-    if across is not None and any(one != width for one in (across if isinstance(across, list) else [across])):
-        raise UserError(
-            f"teacher: {unet_file} says cross_attention_dim = {across!r}, but its two text encoders give {width}"
-        )
-    pooled = second.get("projection_dim", 512) + 6 * unet.get("addition_time_embed_dim", 0)
-    if unet.get("projection_class_embeddings_input_dim") != pooled:
-        raise UserError(
-            f"teacher: {unet_file} says projection_class_embeddings_input_dim = {unet.get('projection_class_embeddings_input_dim')!r}, "
-            f"but pooled text and six numbers of size and crop give {pooled}: it is told something else than SDXL"
-        )
+    _demand(
+        across is None or set(across if isinstance(across, list) else [across]) == {width},
+        f"{paths['unet']} says cross_attention_dim = {across!r}, but its two text encoders give {width}",
+    )
+    key = "projection_class_embeddings_input_dim"
+    pooled = configs["text_encoder_2"].get("projection_dim", 512) + 6 * unet.get("addition_time_embed_dim", 0)
+    _demand(
+        unet.get(key) == pooled,
+        f"{paths['unet']} says {key} = {unet.get(key)!r}, "
+        f"but pooled text and six numbers of size and crop give {pooled}: it is told something else than SDXL",
+    )
     if resolution is not None:
         factor = 2 ** (len(vae.get("block_out_channels", [0])) - 1)
         side = unet.get("sample_size")
         if isinstance(side, list) and len(set(side)) == 1:
             side = side[0]
-        if side is None or side * factor != resolution:
-            raise UserError(
-                f"teacher: {unet_file} says sample_size = {side!r}, latents of {(side or 0) * factor} pixels, but data.resolution is {resolution}; make them fit"
-            )
+        _demand(
+            side is not None and side * factor == resolution,
+            f"{paths['unet']} says sample_size = {side!r}, latents of {(side or 0) * factor} pixels, but data.resolution is {resolution}; make them fit",
+        )
 
 
 def _rows(found: Located, kept: Path | None = None) -> list[dict[str, str]]:
     """part, path and sha256 of every file that is read."""
-    files = found.all()
-    read = outside.rows([(name, path) for _, name, path in files], kept)
+    read = outside.rows([(name, path) for _, name, path in found.files], kept)
     return [
         {"part": part, "path": name, "sha256": str(row["sha256"])}
-        for (part, name, _), row in zip(files, read, strict=True)
+        for (part, name, _), row in zip(found.files, read, strict=True)
     ]
 
 
@@ -284,33 +281,21 @@ def check_tensors(found: Located) -> None:
     import torch
     from diffusers import AutoencoderKL, UNet2DConditionModel
 
-    def names(part: str) -> tuple[Path, list[str]]:
-        own = part == "vae" and found.vae is not None
-        files, folder, prefix = (
-            (found.vae_files, found.vae, "") if own else (found.files, found.pipeline / part, f"{part}/")
-        )
-        assert folder is not None
-        inside = [name.removeprefix(prefix) for name in files if name.startswith(prefix)]
-        return folder, [name for name in inside if "/" not in name and ".safetensors" in name]
-
     for part, kind in (("unet", UNet2DConditionModel), ("vae", AutoencoderKL)):
-        folder, files = names(part)
+        folder, names = found.weights[part]
         with torch.device("meta"):
-            wanted = {
-                key: tuple(value.shape)
-                for key, value in kind.from_config(weight_files.config(folder / "config.json")).state_dict().items()
-            }
-        there = weight_files.tensors(folder, files)
+            wanted = kind.from_config(weight_files.config(folder / "config.json")).state_dict()
+        there = weight_files.tensors(folder, names)
         # Of older VAEs the attention's names are others, which diffusers renames.
         renamed = part == "vae" and any(".query.weight" in key for key in there)
-        for key, shape in () if renamed else wanted.items():
-            if there.get(key) != shape:
-                what = f"has the shape {list(there[key])}" if key in there else "is not there"
-                raise UserError(
-                    f"teacher: {folder}: {key} {what}, {folder / 'config.json'} asks for {list(shape)}; download the weights whole"
-                )
+        for key, tensor in () if renamed else wanted.items():
+            what = f"has the shape {list(there[key])}" if key in there else "is not there"
+            _demand(
+                there.get(key) == tuple(tensor.shape),
+                f"{folder}: {key} {what}, {folder / 'config.json'} asks for {list(tensor.shape)}; download the weights whole",
+            )
     for part in ("text_encoder", "text_encoder_2"):
-        latent_diffusion.open_text_encoder(part, *names(part), "cpu", "no")
+        latent_diffusion.open_text_encoder(part, *found.weights[part], "cpu", "no")
 
 
 def make(settings: Diffusers, process: Process, data: Artifact, seed: int, scratch: Path, out: Path) -> None:
@@ -326,11 +311,8 @@ def pin(settings: Diffusers, process: Process, resolution: int, out: Path) -> No
     if steps != process.timesteps:
         raise UserError(f"process.timesteps is {process.timesteps}, but the teacher was trained with {steps}")
     check_tensors(found)
-    with new_artifact(
-        out,
-        "teacher",
-        settings={"kind": "diffusers", **settings.model_dump(mode="json"), "process": process.model_dump()},
-    ) as art:
+    about = {"kind": "diffusers", **settings.model_dump(mode="json"), "process": process.model_dump()}
+    with new_artifact(out, "teacher", settings=about) as art:
         files = _rows(found)
         write_csv(art / "files.csv", files, ["part", "path", "sha256"])
         write_json(

@@ -12,11 +12,18 @@ from directcm.config import Edm, Process
 from directcm.diffusion import processes
 from directcm.diffusion.processes import VarianceExploding
 from directcm.diffusion.teachers import Conditioning
-from directcm.diffusion.teachers.pixel_diffusion import NO_CLASS, PixelDiffusion, classes_of, make_unet, read_images
+from directcm.diffusion.teachers.pixel_diffusion import (
+    NO_CLASS,
+    PixelDiffusion,
+    classes_of,
+    make_unet,
+    new_teacher,
+    read_images,
+)
 from directcm.errors import UserError
 from directcm.runtime import rng
-from directcm.runtime.artifacts import Artifact, new_artifact, write_csv, write_json
-from directcm.runtime.loop import CURVE, SCHEDULES, Job, fit, make_accelerator
+from directcm.runtime.artifacts import Artifact, write_csv
+from directcm.runtime.loop import CURVE, SCHEDULES, Job, fit, make_accelerator, put
 from directcm.runtime.sources import digest
 
 KIND = {
@@ -44,15 +51,14 @@ def make(settings: Edm, process: Process, data: Artifact, seed: int, scratch: Pa
     """Train the U-Net, and save the exponential moving average of its weights.
 
     ln t is normal(p_mean, p_std), beyond the ends of the process's grid too (Karras et al., Table 1); a share of the labels
-    becomes ∅. σ_data is the process's, as it is configured; the images' own is among the artefact's counts.
+    becomes ∅. σ_data is the process's, as configured; the artefact's counts have the images' measured one.
     """
     schedule = processes.make(process)
     if not isinstance(schedule, VarianceExploding):
         raise UserError(f"teacher: edm needs process.kind karras, this one is {process.kind}")
     pixels, label = read_images(data)
-    classes = classes_of(data)
     rng.seed_torch(seed, "unet_init")
-    unet = make_unet(settings.unet, pixels.shape[-1], len(classes), settings.dropout)
+    unet = make_unet(settings.unet, pixels.shape[-1], len(classes_of(data)), settings.dropout)
     accelerator = make_accelerator()
     unet.to(accelerator.device)
     teacher = PixelDiffusion(unet, schedule)
@@ -92,26 +98,10 @@ def make(settings: Edm, process: Process, data: Artifact, seed: int, scratch: Pa
         ),
         accelerator,
     )
-    with torch.no_grad():
-        for name, p in unet.named_parameters():
-            p.copy_(fitted.ema[f"unet.{name}"])
+    put({"unet": unet}, fitted.ema)
     if settings.dropout:
-        # Students are trained from what is saved: theirs is a method's matter, not their teacher's (Song et al. have none).
+        # Students start from what is saved. Their dropout is the method's choice, not the teacher's (Song et al. have none).
         unet.register_to_config(dropout=0.0)
-    about = {
-        "kind": "edm",
-        **settings.model_dump(mode="json"),
-        "process": process.model_dump(mode="json"),
-        "seed": seed,
-    }
-    with new_artifact(out, "teacher", settings=about, inputs={"data": data}) as art:
-        unet.cpu().eval().save_pretrained(art / "unet", safe_serialization=True)
-        write_json(
-            art / "teacher.json",
-            {"loader": "pixel_diffusion", "process": process.model_dump(mode="json"), "classes": classes},
-        )
+    with new_teacher("edm", settings, process, unet, data, seed, out) as art:
         write_csv(art / "curve.csv", fitted.curve, CURVE)
-        art.counts = {
-            "unet_parameters": sum(p.numel() for p in unet.parameters()),
-            "sigma_data_measured": round(float(pixels.double().std()), 6),
-        }
+        art.counts["sigma_data_measured"] = round(float(pixels.double().std()), 6)

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from directcm.diffusion.processes import VariancePreserving
-from directcm.diffusion.teachers import Conditioning, Teacher, dtype
-from directcm.diffusion.teachers.codec import Codec, Draw, to_images, to_tensor
+from directcm.diffusion.processes import VariancePreserving, expand
+from directcm.diffusion.teachers import Conditioning, UnetTeacher, dtype, frozen
+from directcm.diffusion.teachers.codec import Codec, Draw
 from directcm.diffusion.teachers.weight_files import config as weight_config
 from directcm.diffusion.teachers.weight_files import staged
 from directcm.errors import UserError
@@ -20,17 +20,13 @@ from directcm.runtime.artifacts import LOCATION, read_json
 from directcm.runtime.remembered import digest
 
 if TYPE_CHECKING:
-    from PIL.Image import Image
-
     from directcm.runtime.artifacts import Artifact
-
-__all__ = ["to_images", "to_tensor"]
 
 # Pixels from which a CPU encodes and decodes images one by one.
 LARGE = 256
 
 
-class LatentDiffusion(Teacher):
+class LatentDiffusion(UnetTeacher):
     """A UNet2DConditionModel with SDXL's text-time conditioning.
 
     Conditioning: prompt_embeds (B, tokens, D), pooled (B, P). ∅ is both zeroed with the same time ids,
@@ -38,34 +34,23 @@ class LatentDiffusion(Teacher):
     """
 
     def __init__(self, unet: Any, process: VariancePreserving, pixels: int, prediction_type: str = "epsilon") -> None:
-        super().__init__()
-        self.network = unet
-        self.process = process
-        self.pixels = pixels
-        self.prediction_type = prediction_type
-        side = unet.config.sample_size
-        self.shape = (unet.config.in_channels, side, side)
-        self.device = next(unet.parameters()).device
+        super().__init__(unet, process)
+        self.pixels, self.prediction_type = pixels, prediction_type
 
     def noise(self, x: Tensor, t: Tensor, cond: Conditioning | None) -> Tensor:
-        assert cond is not None and self.network is not None
-        own = self.network.dtype
+        assert cond is not None
+        kind = self.network.dtype
         side = float(self.pixels)
-        ids = torch.tensor([side, side, 0.0, 0.0, side, side], device=x.device, dtype=own)
+        ids = torch.tensor([side, side, 0.0, 0.0, side, side], device=x.device, dtype=kind)
         out = self.network(
-            x.to(own),
+            x.to(kind),
             self.process.network_time(t).to(torch.float32),
-            encoder_hidden_states=cond.tensors["prompt_embeds"].to(own),
-            added_cond_kwargs={
-                "text_embeds": cond.tensors["pooled"].to(own),
-                "time_ids": ids.expand(len(x), -1),
-            },
+            encoder_hidden_states=cond.tensors["prompt_embeds"].to(kind),
+            added_cond_kwargs={"text_embeds": cond.tensors["pooled"].to(kind), "time_ids": ids.expand(len(x), -1)},
         ).sample.float()
         if self.prediction_type == "v_prediction":
             # v = α ε − σ x₀ (Salimans & Ho 2202.00512), so ε = α v + σ x.
-            alpha, sigma = self.process.alpha(t), self.process.sigma(t)
-            scale = (-1, *([1] * (x.dim() - 1)))
-            out = alpha.reshape(scale).float() * out + sigma.reshape(scale).float() * x
+            out = expand(self.process.alpha(t), x) * out + expand(self.process.sigma(t), x) * x
         return out
 
     def unconditional(self, cond: Conditioning | None) -> Conditioning | None:
@@ -73,61 +58,57 @@ class LatentDiffusion(Teacher):
         return Conditioning({k: torch.zeros_like(v) for k, v in cond.tensors.items()})
 
 
-def settings(artifact: Artifact) -> dict[str, Any]:
-    """teacher.json, with the folders of its parts: "pipeline", "vae" (None: the pipeline's own).
+class Parts:
+    """The files of a teacher: in its artefact where it was made here, where its `location.json` says where it is pinned.
 
-    A teacher made here lies in its artefact; a pinned one where location.json says.
+    `about`: teacher.json. `pipeline`: its folder. `vae`: that of a VAE that replaces the pipeline's, or None. A UserError for a
+    folder that is no longer there.
     """
-    content = dict(artifact.json("teacher.json"))
-    content["pipeline"], content["vae"] = artifact.folder, None
-    if content["pinned"]:
-        places = read_json(artifact.folder / LOCATION)
-        for part in ("pipeline", "vae"):
-            if places[part] is not None:
-                content[part] = Path(places[part])
-                if not content[part].is_dir():
-                    raise UserError(
-                        f"{content[part]}: the teacher's {part} is no longer there; put it back, or run the teacher step again"
-                    )
-    return content
 
-
-def check(artifact: Artifact, content: dict[str, Any], *parts: str) -> None:
-    """Compare the files of parts ("unet/" …, "vae:" for a VAE of its own) with their recorded sha256 before they are read."""
-    if not content["pinned"]:
-        for name in artifact.checksums:
-            if name.startswith(parts):
-                artifact.file(name)
-        return
-    for row in artifact.csv("files.csv"):
-        own = row["part"] == "vae"
-        if (own and "vae:" in parts) or (not own and row["path"].startswith(parts)):
-            path = content[row["part"]] / row["path"]
-            if not path.is_file() or digest(path) != row["sha256"]:
+    def __init__(self, artifact: Artifact) -> None:
+        self.artifact = artifact
+        self.about = artifact.json("teacher.json")
+        places: dict[str, Any] = {"pipeline": artifact.folder, "vae": None}
+        if self.about["pinned"]:
+            places = read_json(artifact.folder / LOCATION)
+        self.pipeline = Path(places["pipeline"])
+        self.vae = Path(places["vae"]) if places["vae"] else None
+        for part, place in (("pipeline", self.pipeline), ("vae", self.vae)):
+            if place is not None and not place.is_dir():
                 raise UserError(
-                    f"{path}: missing or changed since the teacher was pinned; put the file back, or run the teacher step again"
+                    f"{place}: the teacher's {part} is no longer there; put it back, or run the teacher step again"
                 )
 
+    def files(self, part: str) -> tuple[Path, list[str]]:
+        """(folder, names in it) of a part's files, each compared with its recorded sha256."""
+        folder, prefix, source = self.pipeline / part, f"{part}/", "pipeline"
+        if part == "vae" and self.vae is not None:
+            folder, prefix, source = self.vae, "", "vae"
+        if not self.about["pinned"]:
+            return folder, [name.removeprefix(prefix) for name in self.artifact.files(prefix)]
+        names = []
+        for row in self.artifact.csv("files.csv"):
+            if row["part"] == source and row["path"].startswith(prefix):
+                names.append(row["path"].removeprefix(prefix))
+                path = folder / names[-1]
+                if not path.is_file() or digest(path) != row["sha256"]:
+                    raise UserError(
+                        f"{path}: missing or changed since the teacher was pinned; put the file back, or run the teacher step again"
+                    )
+        return folder, names
 
-def weights(artifact: Artifact, content: dict[str, Any], part: str) -> tuple[Path, list[str]]:
-    """(folder, names of its weights' files) of a part: those that were pinned, or that the artefact holds, and no others."""
-    if content["pinned"]:
-        own = content["vae"] is not None and part == "vae"
-        rows = [row["path"] for row in artifact.csv("files.csv") if row["part"] == ("vae" if own else "pipeline")]
-        folder, prefix = (content["vae"], "") if own else (content["pipeline"] / part, f"{part}/")
-    else:
-        rows, folder, prefix = list(artifact.checksums), artifact.folder / part, f"{part}/"
-    names = [name.removeprefix(prefix) for name in rows if name.startswith(prefix)]
-    # Safetensors files, and the index of several: model.safetensors.index.json.
-    names = [name for name in names if "/" not in name and (name.endswith(".safetensors") or ".safetensors." in name)]
-    if not names:
-        raise UserError(f"{artifact.folder}: no weights of {part} are pinned; run the teacher step again")
-    return folder, names
+    def weights(self, part: str) -> tuple[Path, list[str]]:
+        """(folder, names of its weights' files) of a part: those that were pinned, or that the artefact holds, and no others."""
+        folder, names = self.files(part)
+        # Safetensors files, and the index of several: model.safetensors.index.json.
+        found = [name for name in names if "/" not in name and ".safetensors" in name]
+        if not found:
+            raise UserError(f"{self.artifact.folder}: no weights of {part} are pinned; run the teacher step again")
+        return folder, found
 
 
 def make_process(scheduler: Path, time_input: str) -> tuple[VariancePreserving, str]:
     """(process, prediction type) from a pipeline's scheduler/scheduler_config.json; a UserError for what is not SDXL's kind."""
-    config = weight_config(scheduler)
     # Every key that changes what the network means at a time, or what its prediction is. The rest says how diffusers' own
     # sampler picks its times, which is `ode`'s affair here.
     expected = {
@@ -137,22 +118,23 @@ def make_process(scheduler: Path, time_input: str) -> tuple[VariancePreserving, 
         "thresholding": False,
         "timestep_type": "discrete",
     }
+    # What a key that is left out means.
+    config = {**expected, "beta_schedule": None, **weight_config(scheduler)}
     # Of these stock diffusers clips x̂₀ where they say so; others carry the key along and do not read it.
     if str(config.get("_class_name")).startswith(("DDIM", "DDPM", "LCM", "TCD")):
         expected["clip_sample"] = False
         config = {"clip_sample": True, **config}
     for key, value in expected.items():
-        if config.get(key, None if key == "beta_schedule" else value) != value:
-            raise UserError(f"{scheduler}: {key} is {config.get(key)!r}, expected {value!r} (SDXL's)")
+        if config[key] != value:
+            raise UserError(f"{scheduler}: {key} is {config[key]!r}, expected {value!r} (SDXL's)")
     for key in ("num_train_timesteps", "beta_start", "beta_end"):
         if key not in config:
             raise UserError(f"{scheduler}: {key} is missing; it is not a diffusion scheduler's configuration")
+        if isinstance(config[key], bool) or not isinstance(config[key], int | float):
+            raise UserError(f"{scheduler}: {key} is {config[key]!r}, expected a number")
     kind = config.get("prediction_type", "epsilon")
     if kind not in ("epsilon", "v_prediction"):
         raise UserError(f"{scheduler}: prediction_type is {kind!r}, expected epsilon or v_prediction")
-    for key in ("num_train_timesteps", "beta_start", "beta_end"):
-        if isinstance(config[key], bool) or not isinstance(config[key], int | float):
-            raise UserError(f"{scheduler}: {key} is {config[key]!r}, expected a number")
     schedule = VariancePreserving.scaled_linear(
         config["beta_start"], config["beta_end"], config["num_train_timesteps"], time_input
     )
@@ -163,29 +145,23 @@ def load(artifact: Artifact, device: torch.device | str = "cpu", precision: str 
     """The U-Net of a teacher artefact, frozen, in evaluation mode."""
     from diffusers import UNet2DConditionModel
 
-    content = settings(artifact)
-    check(artifact, content, "unet/", "scheduler/")
-    process, kind = make_process(content["pipeline"] / "scheduler" / "scheduler_config.json", content["time_input"])
-    with staged(*weights(artifact, content, "unet")) as folder:
-        unet = UNet2DConditionModel.from_pretrained(
-            folder, torch_dtype=dtype(precision, device), use_safetensors=True, local_files_only=True
-        )
-    # Saved with a student of all weights: where it was opened from is of no account.
-    unet.register_to_config(_name_or_path=str(content["pipeline"]))
-    unet.requires_grad_(False).eval().to(device)
-    return LatentDiffusion(unet, process, content["resolution"], kind)
+    parts = Parts(artifact)
+    scheduler, _ = parts.files("scheduler")
+    process, kind = make_process(scheduler / "scheduler_config.json", parts.about["time_input"])
+    with staged(*parts.weights("unet")) as folder:
+        unet = frozen(UNet2DConditionModel, folder, device, dtype(precision, device))
+    # A student of all weights is saved with this name: not the temporary folder's.
+    unet.register_to_config(_name_or_path=str(parts.pipeline))
+    return LatentDiffusion(unet, process, parts.about["resolution"], kind)
 
 
 def load_vae(artifact: Artifact, device: torch.device | str = "cpu", precision: str = "no") -> Any:
     """The VAE of a teacher artefact, frozen, in evaluation mode; in float32 where it overflows in fp16."""
     from diffusers import AutoencoderKL
 
-    content = settings(artifact)
-    check(artifact, content, "vae/" if content["vae"] is None else "vae:")
-    with staged(*weights(artifact, content, "vae")) as folder:
-        vae = AutoencoderKL.from_pretrained(
-            folder, torch_dtype=dtype(precision, device), use_safetensors=True, local_files_only=True
-        )
+    parts = Parts(artifact)
+    with staged(*parts.weights("vae")) as folder:
+        vae = frozen(AutoencoderKL, folder, device, dtype(precision, device))
     for key in ("latents_mean", "latents_std", "shift_factor"):
         if vae.config.get(key) is not None:
             raise UserError(
@@ -193,50 +169,17 @@ def load_vae(artifact: Artifact, device: torch.device | str = "cpu", precision: 
             )
     if precision == "fp16" and vae.config.get("force_upcast"):
         vae = vae.float()
-    return vae.requires_grad_(False).eval().to(device)
-
-
-@torch.no_grad()
-def decode_pixels(vae: Any, latents: Tensor) -> Tensor:
-    """Scaled latents (B, c, h, w) to pixels (B, 3, H, W), float32, clamped to [−1, 1]."""
-    x = latents.to(vae.device, vae.dtype) / vae.config.scaling_factor
-    pixels = vae.decode(x).sample
-    if not bool(torch.isfinite(pixels).all()):
-        raise UserError("the VAE decodes to numbers that are not finite; use evaluation.precision no or bf16")
-    return pixels.float().clamp(-1, 1)
-
-
-def decode(vae: Any, latents: Tensor) -> list[Image]:
-    """Scaled latents (B, c, h, w) to RGB images."""
-    return to_images(decode_pixels(vae, latents))
-
-
-@torch.no_grad()
-def encode_images(vae: Any, images: Tensor, noise: Tensor | None) -> Tensor:
-    """Images (B, 3, H, W) in [−1, 1] to scaled latents float32: the posterior's mode, or a draw with given noise."""
-    posterior = vae.encode(images.to(vae.device, vae.dtype)).latent_dist
-    latents = posterior.mean.float()
-    if noise is not None:
-        latents = latents + posterior.std.float() * noise.to(latents.device)
-    return (latents * vae.config.scaling_factor).cpu()
-
-
-def _whole(folder: Path, loaded: tuple[Any, dict[str, Any]]) -> Any:
-    """A network whose weights were all there; libraries fill in others at random, and say so in a warning at most."""
-    network, info = loaded
-    if info["missing_keys"]:
-        raise UserError(f"teacher: {folder}: the weights lack {sorted(info['missing_keys'])[0]}; download them whole")
-    return network
+    return vae
 
 
 def open_text_encoder(part: str, folder: Path, names: Sequence[str], device: torch.device | str, precision: str) -> Any:
-    """One of SDXL's text encoders, from the weights' files of these names."""
+    """One of SDXL's text encoders, frozen, from the weights' files of these names."""
     from transformers import CLIPTextModel, CLIPTextModelWithProjection
 
     kind = CLIPTextModel if part == "text_encoder" else CLIPTextModelWithProjection
     with staged(folder, names) as place:
         try:
-            loaded = kind.from_pretrained(
+            network, info = kind.from_pretrained(
                 place,
                 dtype=dtype(precision, device),
                 use_safetensors=True,
@@ -248,34 +191,33 @@ def open_text_encoder(part: str, folder: Path, names: Sequence[str], device: tor
             raise UserError(
                 f"teacher: {folder}: its weights are not those of its config.json ({why}); download it whole"
             ) from None
-    return _whole(folder, loaded)
+    # The library fills these in at random.
+    if info["missing_keys"]:
+        raise UserError(f"teacher: {folder}: the weights lack {sorted(info['missing_keys'])[0]}; download them whole")
+    return network.requires_grad_(False).eval().to(device)
 
 
 class TextEncoders:
     """SDXL's two tokenizers and text encoders."""
 
-    def __init__(self, first: Any, second: Any, tokenizers: Sequence[Any]) -> None:
-        self.encoders = (first, second)
-        self.tokenizers = tuple(tokenizers)
+    def __init__(self, encoders: Sequence[Any], tokenizers: Sequence[Any]) -> None:
+        self.encoders, self.tokenizers = encoders, tokenizers
 
     @classmethod
     def load(cls, artifact: Artifact, device: torch.device | str = "cpu", precision: str = "no") -> TextEncoders:
         """Both encoders of a teacher artefact, frozen."""
         from transformers import CLIPTokenizer
 
-        content = settings(artifact)
-        check(artifact, content, "text_encoder/", "text_encoder_2/", "tokenizer/", "tokenizer_2/")
+        parts = Parts(artifact)
         encoders = [
-            open_text_encoder(part, *weights(artifact, content, part), device, precision)
+            open_text_encoder(part, *parts.weights(part), device, precision)
             for part in ("text_encoder", "text_encoder_2")
         ]
-        tokenizers = [
-            CLIPTokenizer.from_pretrained(content["pipeline"], subfolder=name, local_files_only=True)
-            for name in ("tokenizer", "tokenizer_2")
-        ]
-        for encoder in encoders:
-            encoder.requires_grad_(False).eval().to(device)
-        return cls(encoders[0], encoders[1], tokenizers)
+        tokenizers = []
+        for name in ("tokenizer", "tokenizer_2"):
+            parts.files(name)
+            tokenizers.append(CLIPTokenizer.from_pretrained(parts.pipeline, subfolder=name, local_files_only=True))
+        return cls(encoders, tokenizers)
 
     def tokens(self, texts: Sequence[str]) -> tuple[Tensor, ...]:
         """Token ids of each tokenizer, (B, length)."""
@@ -288,13 +230,12 @@ class TextEncoders:
 
     def encode(self, tokens: Sequence[Tensor]) -> Conditioning:
         """Last-but-one hidden states of both encoders side by side, and the second's projection (SDXL, 2307.01952)."""
-        hidden, pooled = [], None
-        for ids, encoder in zip(tokens, self.encoders, strict=True):
-            out = encoder(ids.to(encoder.device), output_hidden_states=True)
-            hidden.append(out.hidden_states[-2])
-            pooled = out[0]
-        assert pooled is not None
-        return Conditioning({"prompt_embeds": torch.cat(hidden, dim=-1), "pooled": pooled})
+        outs = [
+            encoder(ids.to(encoder.device), output_hidden_states=True)
+            for ids, encoder in zip(tokens, self.encoders, strict=True)
+        ]
+        embeds = torch.cat([out.hidden_states[-2] for out in outs], dim=-1)
+        return Conditioning({"prompt_embeds": embeds, "pooled": outs[-1][0]})
 
     @torch.no_grad()
     def __call__(self, texts: Sequence[str]) -> Conditioning:
@@ -307,7 +248,7 @@ class Latents(Codec):
 
     latent = True
 
-    def __init__(self, artifact: Artifact, device: torch.device | str, precision: str) -> None:
+    def __init__(self, artifact: Artifact, device: torch.device | str = "cpu", precision: str = "no") -> None:
         self.artifact, self.device, self.precision = artifact, device, precision
 
     @cached_property
@@ -317,15 +258,15 @@ class Latents(Codec):
     @cached_property
     def rows(self) -> int | None:
         """Images that pass through the VAE together, None: as many as are asked for. Halved where they do not fit a card."""
-        large = settings(self.artifact)["resolution"] >= LARGE
+        large = Parts(self.artifact).about["resolution"] >= LARGE
         return 1 if large and torch.device(self.device).type == "cpu" else None
 
-    def _in_parts(self, call: Callable[[range], Tensor], count: int) -> Tensor:
-        """call(rows) for all rows of a batch, in parts that fit."""
+    def _in_parts(self, call: Callable[[Tensor], Tensor], batch: Tensor) -> Tensor:
+        """call(rows) of a batch (B, …), in parts that fit."""
         while True:
-            size = min(self.rows or count, count)
+            size = min(self.rows or len(batch), len(batch))
             try:
-                return torch.cat([call(range(i, min(i + size, count))) for i in range(0, count, size)])
+                return torch.cat([call(part) for part in batch.split(size)])
             except torch.OutOfMemoryError:
                 if size == 1:
                     raise UserError(
@@ -338,25 +279,32 @@ class Latents(Codec):
     def text(self) -> TextEncoders:
         return TextEncoders.load(self.artifact, self.device, self.precision)
 
+    def _moments(self, images: Tensor) -> Tensor:
+        posterior = self.vae.encode(images.to(self.vae.device, self.vae.dtype)).latent_dist
+        return torch.stack([posterior.mean.float(), posterior.std.float()], dim=1)
+
+    def _pixels(self, latents: Tensor) -> Tensor:
+        x = latents.to(self.vae.device, self.vae.dtype) / self.vae.config.scaling_factor
+        return self.vae.decode(x).sample.float().clamp(-1, 1)
+
+    @torch.no_grad()
     def encode(self, images: Tensor, draw: Draw | None) -> Tensor:
-        """Scaled latents (B, c, h, w) of the VAE's posterior."""
-        side = images.shape[-1] // 2 ** (len(self.vae.config.block_out_channels) - 1)
-        noise = None if draw is None else draw((self.vae.config.latent_channels, side, side))
+        """Scaled latents (B, c, h, w): the mode of the VAE's posterior, or a draw from it."""
+        latents, std = self._in_parts(self._moments, images).unbind(1)
+        if draw is not None:
+            latents = latents + std * draw(latents.shape[1:]).to(latents.device)
+        return (latents * self.vae.config.scaling_factor).cpu()
 
-        def part(rows: range) -> Tensor:
-            some = slice(rows.start, rows.stop)
-            return encode_images(self.vae, images[some], None if noise is None else noise[some])
-
-        return self._in_parts(part, len(images))
-
+    @torch.no_grad()
     def decode(self, latents: Tensor) -> Tensor:
-        return self._in_parts(lambda rows: decode_pixels(self.vae, latents[rows.start : rows.stop]), len(latents))
+        pixels = self._in_parts(self._pixels, latents)
+        if not bool(torch.isfinite(pixels).all()):
+            raise UserError("the VAE decodes to numbers that are not finite; use evaluation.precision no or bf16")
+        return pixels
 
     def condition(self, texts: Sequence[str], labels: Sequence[str]) -> Conditioning:
         """The captions' embeddings; labels tell SDXL nothing."""
         return self.text(texts)
 
 
-def load_codec(artifact: Artifact, device: torch.device | str = "cpu", precision: str = "no") -> Latents:
-    """The VAE and the text encoders of a teacher artefact."""
-    return Latents(artifact, device, precision)
+load_codec = Latents

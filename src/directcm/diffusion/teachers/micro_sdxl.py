@@ -6,6 +6,7 @@ Same classes, same conditioning, same noise schedule as SDXL base 1.0; only the 
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +15,13 @@ import torch
 from torch import Tensor
 
 from directcm.config import MicroSdxl, MicroText, Process
-from directcm.diffusion.processes import VariancePreserving
+from directcm.diffusion.processes import VariancePreserving, expand
 from directcm.diffusion.teachers import Conditioning
-from directcm.diffusion.teachers.latent_diffusion import LatentDiffusion, TextEncoders, to_tensor
+from directcm.diffusion.teachers.codec import read_pixels
+from directcm.diffusion.teachers.latent_diffusion import LatentDiffusion, TextEncoders
 from directcm.runtime import rng
 from directcm.runtime.artifacts import Artifact, new_artifact, write_csv, write_json
-from directcm.runtime.loop import CURVE, Job, cosine, fit, make_accelerator
+from directcm.runtime.loop import CURVE, Job, cosine, fit, make_accelerator, put
 from directcm.runtime.sources import digest
 
 KIND = {
@@ -56,19 +58,14 @@ def make_tokenizer(texts: list[str], settings: MicroText) -> Any:
         show_progress=False,
     )
     bpe.train_from_iterator(sorted(set(texts)), trainer)
-    trained = json.loads(bpe.to_str())["model"]
-    tokens = alphabet + [a + "</w>" for a in alphabet]
-    merges = [tuple(m) if isinstance(m, list) else tuple(m.split(" ")) for m in trained["merges"]]
-    for left, right in merges:
-        if left + right not in tokens:
-            tokens.append(left + right)
+    merges = [tuple(pair) for pair in json.loads(bpe.to_str())["model"]["merges"]]
+    made = [left + right for left, right in merges]
+    tokens = list(dict.fromkeys([*alphabet, *(letter + "</w>" for letter in alphabet), *made]))
     tokens = [*tokens[: settings.vocabulary - 2], BOS, EOS]
-    known = set(tokens)
-    merges = [m for m in merges if m[0] in known and m[1] in known and m[0] + m[1] in known]
     vocabulary = {token: i for i, token in enumerate(tokens)}
     return CLIPTokenizer(
         vocab=vocabulary,
-        merges=merges,
+        merges=[(left, right) for left, right in merges if {left, right, left + right} <= vocabulary.keys()],
         bos_token=BOS,
         eos_token=EOS,
         unk_token=EOS,
@@ -108,16 +105,15 @@ def make_unet(settings: MicroSdxl, side: int) -> Any:
     from diffusers import UNet2DConditionModel
 
     u, text = settings.unet, settings.text
-    levels = len(u.channels)
     time_ids = 32
+    cross = ["CrossAttnDownBlock2D"] * max(1, len(u.channels) - 1)
+    down = ["DownBlock2D", *cross] if len(u.channels) > 1 else cross
     return UNet2DConditionModel(
         sample_size=side,
         in_channels=LATENT_CHANNELS,
         out_channels=LATENT_CHANNELS,
-        down_block_types=("DownBlock2D", *["CrossAttnDownBlock2D"] * (levels - 1))
-        if levels > 1
-        else ("CrossAttnDownBlock2D",),
-        up_block_types=(*["CrossAttnUpBlock2D"] * (levels - 1), "UpBlock2D") if levels > 1 else ("CrossAttnUpBlock2D",),
+        down_block_types=tuple(down),
+        up_block_types=tuple(block.replace("Down", "Up") for block in reversed(down)),
         block_out_channels=u.channels,
         layers_per_block=u.layers_per_block,
         attention_head_dim=tuple(max(1, c // u.head_dim) for c in u.channels),
@@ -130,12 +126,17 @@ def make_unet(settings: MicroSdxl, side: int) -> Any:
     )
 
 
+def posteriors(vae: Any, images: Tensor) -> list[Any]:
+    """The VAE's distributions of the latents of images (n, 3, H, W), 256 images each."""
+    return [vae.encode(some.to(vae.device)).latent_dist for some in images.split(256)]
+
+
 def train_vae(
-    images: Tensor, held_out: Tensor, settings: MicroSdxl, seed: int, scratch: Path, code: str, fingerprint: str
+    images: Tensor, held_out: Tensor, settings: MicroSdxl, seed: int, scratch: Path, key: Mapping[str, Any]
 ) -> tuple[Any, list[dict[str, float]], float]:
     """An AutoencoderKL on MSE + KL; returns it, its curve, and its MSE in [−1, 1] on held-out images.
 
-    `code` and `fingerprint` (of the data) say whose checkpoints it may resume from.
+    `key`, with its settings, says whose checkpoints it may resume from.
     """
     from diffusers import AutoencoderKL
 
@@ -172,17 +173,17 @@ def train_vae(
             cosine(v.lr, v.steps, 50),
             grad_clip=1.0,
             scratch=scratch / "vae",
-            key={"code": code, "settings": v.model_dump(mode="json"), "seed": seed, "data": fingerprint},
+            key={**key, "settings": v.model_dump(mode="json")},
         ),
         accelerator,
     ).curve
     vae.eval().requires_grad_(False)
     with torch.no_grad():
-        scale = torch.cat([vae.encode(b.to(vae.device)).latent_dist.mean for b in images.split(256)]).std()
+        scale = torch.cat([found.mean for found in posteriors(vae, images)]).std()
         vae.register_to_config(scaling_factor=float(1 / scale))
         errors = [
-            ((vae.decode(vae.encode(b.to(vae.device)).latent_dist.mean).sample.cpu() - b) ** 2).mean(dim=(1, 2, 3))
-            for b in held_out.split(256)
+            ((vae.decode(found.mean).sample.cpu() - some) ** 2).mean(dim=(1, 2, 3))
+            for found, some in zip(posteriors(vae, held_out), held_out.split(256), strict=True)
         ]
     return vae, curve, float(torch.cat(errors).mean())
 
@@ -202,34 +203,34 @@ def make(settings: MicroSdxl, process: Process, data: Artifact, seed: int, scrat
     of B parts (the low-discrepancy sampler of Kingma et al. 2107.00630), so that its loss varies less.
     """
     from diffusers import DDIMScheduler, StableDiffusionXLPipeline
-    from PIL import Image
 
-    code = digest("diffusion.teachers.micro_sdxl")
+    key = {"code": digest("diffusion.teachers.micro_sdxl"), "seed": seed, "data": data.fingerprint}
     rows = data.csv("images.csv")
-    pixels = to_tensor([Image.open(data.file(r["file_name"])) for r in rows])
+    pixels = read_pixels(data, rows)
     train = [i for i, r in enumerate(rows) if r["split"] == "train"]
     held = [i for i, r in enumerate(rows) if r["split"] == "held_out"]
     texts = [rows[i]["text"] for i in train]
     resolution = data.json("data.json")["resolution"]
 
-    vae, vae_curve, vae_error = train_vae(pixels[train], pixels[held], settings, seed, scratch, code, data.fingerprint)
+    vae, vae_curve, vae_error = train_vae(pixels[train], pixels[held], settings, seed, scratch, key)
 
     with torch.no_grad():
-        posterior = [vae.encode(b.to(vae.device)).latent_dist for b in pixels[train].split(256)]
-        mean = torch.cat([p.mean for p in posterior]) * vae.config.scaling_factor
-        std = torch.cat([p.std for p in posterior]) * vae.config.scaling_factor
-    side = mean.shape[-1]
+        found = posteriors(vae, pixels[train])
+        mean = torch.cat([p.mean for p in found]) * vae.config.scaling_factor
+        std = torch.cat([p.std for p in found]) * vae.config.scaling_factor
+    shape = tuple(mean.shape[1:])
 
     tokenizer = make_tokenizer(texts, settings.text)
     rng.seed_torch(seed, "unet_init")
     first, second = make_text_encoders(settings.text, len(tokenizer), tokenizer.bos_token_id, tokenizer.eos_token_id)
-    unet = make_unet(settings, side)
+    unet = make_unet(settings, shape[-1])
     schedule = VariancePreserving.scaled_linear(steps=process.timesteps, time_input=process.time_input)
     accelerator = make_accelerator()
-    for module in (first, second, unet):
+    modules = {"unet": unet, "text_encoder": first, "text_encoder_2": second}
+    for module in modules.values():
         module.to(accelerator.device)
     teacher = LatentDiffusion(unet, schedule, resolution)
-    encoders = TextEncoders(first, second, (tokenizer, tokenizer))
+    encoders = TextEncoders((first, second), (tokenizer, tokenizer))
     unique = sorted(set(texts))
     tokens = encoders.tokens(unique)
     caption = torch.tensor([unique.index(t) for t in texts])
@@ -239,21 +240,20 @@ def make(settings: MicroSdxl, process: Process, data: Artifact, seed: int, scrat
         device = accelerator.device
         pick = torch.from_numpy(rng.stream(seed, "teacher_batch", int(positions[0]), len(positions), len(mean)))
         # One draw per position feeds time, noise and dropout: one generator each is the cost that matters here.
-        shape = (LATENT_CHANNELS, side, side)
         noise = rng.normal(seed, "teacher_noise", positions.tolist(), (2, *shape)).to(device)
-        draws = rng.generator(seed, "teacher_draws", step).random((u.batch_size, 2))[positions - step * u.batch_size]
-        spread = (positions - step * u.batch_size + draws[:, 0]) / u.batch_size
+        mine = positions - step * u.batch_size
+        draws = rng.generator(seed, "teacher_draws", step).random((u.batch_size, 2))[mine]
+        spread = (mine + draws[:, 0]) / u.batch_size
         t = torch.from_numpy(np.floor(spread * process.timesteps) + 1).to(device)
-        x0 = mean[pick].to(device) + std[pick].to(device) * noise[:, 1]
         eps = noise[:, 0]
+        x0 = mean[pick].to(device) + std[pick].to(device) * noise[:, 1]
         used, back = caption[pick].unique(return_inverse=True)
         cond = encoders.encode([ids[used] for ids in tokens]).rows(back.to(device))
-        keep = torch.from_numpy((draws[:, 1] >= u.caption_dropout).astype(np.float32)).to(device)
-        cond = Conditioning({k: v * keep.reshape(-1, *([1] * (v.dim() - 1))) for k, v in cond.tensors.items()})
+        keep = torch.from_numpy(draws[:, 1] >= u.caption_dropout).to(device)
+        cond = Conditioning({k: expand(keep, v) * v for k, v in cond.tensors.items()})
         losses = ((teacher.noise(schedule.diffuse(x0, eps, t), t, cond) - eps) ** 2).mean(dim=(1, 2, 3))
         return losses if u.snr_gamma is None else min_snr(schedule, t, u.snr_gamma).to(losses) * losses
 
-    modules = {"unet": unet, "text_encoder": first, "text_encoder_2": second}
     fitted = fit(
         Job(
             "teacher: unet",
@@ -266,21 +266,13 @@ def make(settings: MicroSdxl, process: Process, data: Artifact, seed: int, scrat
             grad_clip=1.0,
             ema=u.ema,
             scratch=scratch / "unet",
-            key={
-                "code": code,
-                "settings": settings.model_dump(mode="json"),
-                "process": process.model_dump(),
-                "seed": seed,
-                "data": data.fingerprint,
-            },
+            key={**key, "settings": settings.model_dump(mode="json"), "process": process.model_dump()},
         ),
         accelerator,
     )
-    with torch.no_grad():
-        for name, module in modules.items():
-            for key, p in module.named_parameters():
-                p.copy_(fitted.ema[f"{name}.{key}"])
-            module.eval()
+    put(modules, fitted.ema)
+    for module in modules.values():
+        module.eval()
     pipeline = StableDiffusionXLPipeline(
         vae=vae.cpu(),
         text_encoder=first.cpu(),
@@ -301,17 +293,8 @@ def make(settings: MicroSdxl, process: Process, data: Artifact, seed: int, scrat
             timestep_spacing="trailing",
         ),
     )
-    with new_artifact(
-        out,
-        "teacher",
-        settings={
-            "kind": "micro_sdxl",
-            **settings.model_dump(mode="json"),
-            "process": process.model_dump(),
-            "seed": seed,
-        },
-        inputs={"data": data},
-    ) as art:
+    about = {"kind": "micro_sdxl", **settings.model_dump(mode="json"), "process": process.model_dump(), "seed": seed}
+    with new_artifact(out, "teacher", settings=about, inputs={"data": data}) as art:
         pipeline.save_pretrained(art.path, safe_serialization=True)
         write_json(
             art / "teacher.json",
@@ -326,7 +309,7 @@ def make(settings: MicroSdxl, process: Process, data: Artifact, seed: int, scrat
         write_csv(art / "vae_curve.csv", vae_curve, CURVE)
         write_csv(art / "curve.csv", fitted.curve, CURVE)
         art.counts = {
-            "unet_parameters": sum(p.numel() for p in unet.parameters()),
-            "vae_parameters": sum(p.numel() for p in vae.parameters()),
+            "unet_parameters": unet.num_parameters(),
+            "vae_parameters": vae.num_parameters(),
             "vae_held_out_mse": vae_error,
         }

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -12,12 +11,9 @@ from torch import Tensor
 from directcm import config
 from directcm.diffusion.processes import Process, expand
 from directcm.diffusion.teachers import Conditioning, Teacher, pixel_diffusion
-from directcm.diffusion.teachers.pixel_diffusion import Pixels, classes_of, make_unet, no_class, read_images
+from directcm.diffusion.teachers.pixel_diffusion import classes_of, make_unet, new_teacher, no_class, read_images
 from directcm.runtime import rng
-from directcm.runtime.artifacts import new_artifact, save_tensors, write_json
-
-if TYPE_CHECKING:
-    from directcm.runtime.artifacts import Artifact
+from directcm.runtime.artifacts import Artifact, save_tensors
 
 KIND = {
     "rank": 4,
@@ -51,9 +47,8 @@ class Mixture(Teacher):
         student: Teacher | None = None,
     ) -> None:
         super().__init__()
-        self.student = student
+        self.process, self.student = process, student
         count = len(means)
-        self.process = process
         self.shape = tuple(means.shape[1:])
         self.means = means.double().flatten(1)
         self.scales = torch.as_tensor(scales, dtype=torch.float64, device=means.device).expand(count)
@@ -104,34 +99,21 @@ def make(
     `components.safetensors`: means (K, 3, H, W) in [−1, 1], scales (K,), labels (K,) int64.
     """
     means, labels = read_images(data)
-    classes = classes_of(data)
     rng.seed_torch(seed, "unet_init")
-    unet = make_unet(settings.student, means.shape[-1], len(classes))
-    own = process.model_dump(mode="json")
-    about = {"kind": "mixture", **settings.model_dump(mode="json"), "process": own, "seed": seed}
-    with new_artifact(out, "teacher", settings=about, inputs={"data": data}) as art:
+    unet = make_unet(settings.student, means.shape[-1], len(classes_of(data)))
+    with new_teacher("mixture", settings, process, unet, data, seed, out) as art:
         scales = torch.full((len(means),), settings.scale, dtype=torch.float64)
         save_tensors(art / COMPONENTS, {"means": means, "scales": scales, "labels": labels})
-        unet.save_pretrained(art / "unet", safe_serialization=True)
-        write_json(art / "teacher.json", {"loader": "mixture", "process": own, "classes": classes})
-        art.counts = {"components": len(means), "unet_parameters": sum(p.numel() for p in unet.parameters())}
+        art.counts["components"] = len(means)
 
 
 def load(artifact: Artifact, device: torch.device | str = "cpu", precision: str = "no") -> Mixture:
     """The components of a teacher artefact, and the untrained network beside them."""
-    found = artifact.tensors(COMPONENTS)
     student = pixel_diffusion.load(artifact, device, precision)
-    made = Mixture(
-        student.process,
-        found["means"].to(device),
-        found["scales"].to(device),
-        labels=found["labels"].to(device),
-        student=student,
-    )
+    found = {name: tensor.to(device) for name, tensor in artifact.tensors(COMPONENTS).items()}
+    made = Mixture(student.process, **found, student=student)
     made.device = torch.device(device)
     return made
 
 
-def load_codec(artifact: Artifact, device: torch.device | str = "cpu", precision: str = "no") -> Pixels:
-    """The identity, with the classes of a teacher artefact."""
-    return pixel_diffusion.load_codec(artifact, device, precision)
+load_codec = pixel_diffusion.load_codec

@@ -2,22 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from directcm.config import PixelUnet, parse
 from directcm.config import Process as ProcessSettings
+from directcm.config.specs import TEACHERS
 from directcm.diffusion import processes
-from directcm.diffusion.processes import Process, expand
-from directcm.diffusion.teachers import Conditioning, Teacher, dtype
-from directcm.diffusion.teachers.codec import Codec, Draw, to_tensor
+from directcm.diffusion.processes import expand
+from directcm.diffusion.teachers import Conditioning, UnetTeacher, dtype, frozen
+from directcm.diffusion.teachers.codec import Codec, Draw, read_pixels
 from directcm.errors import UserError
-
-if TYPE_CHECKING:
-    from directcm.runtime.artifacts import Artifact
+from directcm.runtime.artifacts import Artifact, Writer, new_artifact, write_json
 
 NO_CLASS = -1
 
@@ -43,21 +44,13 @@ def make_unet(settings: PixelUnet, side: int, classes: int, dropout: float = 0.0
     )
 
 
-class PixelDiffusion(Teacher):
+class PixelDiffusion(UnetTeacher):
     """A network F under its process's preconditioning: ε̂ = a·x + b·F(c_in·x, c_noise, class).
 
     On Karras's process that is EDM's D = c_skip·x + c_out·F (Karras et al. 2206.00364, Table 1) with c_noise = 250·ln t, the
     rescaling of Song et al. (2303.01469): a UNet2DModel's sinusoids are made for times up to a thousand and would tell
     ¼·ln t, which runs from −1.6 to 1.1, by their few fastest alone. Conditioning: label (B,) int64, −1 is ∅.
     """
-
-    def __init__(self, unet: Any, process: Process) -> None:
-        super().__init__()
-        self.network = unet
-        self.process = process
-        side = unet.config.sample_size
-        self.shape = (unet.config.in_channels, side, side)
-        self.device = next(unet.parameters()).device
 
     def noise(self, x: Tensor, t: Tensor, cond: Conditioning | None) -> Tensor:
         none = self.network.config.num_class_embeds - 1
@@ -67,8 +60,8 @@ class PixelDiffusion(Teacher):
             self.process.network_time(t).to(torch.float32),
             class_labels=torch.where(label == NO_CLASS, none, label),
         ).sample.float()
-        own, network = self.process.output_scales(t)
-        return expand(own, x) * x + expand(network, x) * out
+        a, b = self.process.output_scales(t)
+        return expand(a, x) * x + expand(b, x) * out
 
     def unconditional(self, cond: Conditioning | None) -> Conditioning | None:
         return no_class(cond)
@@ -115,36 +108,36 @@ def classes_of(data: Artifact) -> list[str]:
 
 def read_images(data: Artifact) -> tuple[Tensor, Tensor]:
     """(pixels (n, 3, H, W) in [−1, 1], classes (n,) int64) of the training images; a UserError where they have no labels."""
-    from PIL import Image
-
     rows = [r for r in data.csv("images.csv") if r["split"] == "train"]
-    pixels = to_tensor([Image.open(data.file(r["file_name"])) for r in rows])
+    pixels = read_pixels(data, rows)
     cond = Pixels(classes_of(data)).condition([r["text"] for r in rows], [r["label"] for r in rows])
     return pixels, cond.tensors["label"]
 
 
-def read_process(artifact: Artifact) -> Process:
-    """The process that a teacher's artefact was made for."""
-    about = artifact.json("teacher.json")
-    return processes.make(parse(ProcessSettings, about["process"], str(artifact.folder / "teacher.json")))
+@contextmanager
+def new_teacher(
+    kind: str, settings: Any, process: ProcessSettings, unet: Any, data: Artifact, seed: int, out: Path
+) -> Iterator[Writer]:
+    """A new artefact of a kind of teacher on pixels: its U-Net, and the process and the classes in `teacher.json`."""
+    schedule = process.model_dump(mode="json")
+    about = {"kind": kind, **settings.model_dump(mode="json"), "process": schedule, "seed": seed}
+    with new_artifact(out, "teacher", settings=about, inputs={"data": data}) as art:
+        unet.cpu().eval().save_pretrained(art / "unet", safe_serialization=True)
+        content = {"loader": TEACHERS[kind].loader, "process": schedule, "classes": classes_of(data)}
+        write_json(art / "teacher.json", content)
+        art.counts = {"unet_parameters": unet.num_parameters()}
+        yield art
 
 
 def load(artifact: Artifact, device: torch.device | str = "cpu", precision: str = "no") -> PixelDiffusion:
     """The U-Net of a teacher artefact, frozen, in evaluation mode."""
     from diffusers import UNet2DModel
 
-    for name in artifact.checksums:
-        if name.startswith("unet/"):
-            artifact.file(name)
-    unet = UNet2DModel.from_pretrained(
-        artifact.folder,
-        subfolder="unet",
-        torch_dtype=dtype(precision, device),
-        use_safetensors=True,
-        local_files_only=True,
-    )
-    unet.requires_grad_(False).eval().to(device)
-    return PixelDiffusion(unet, read_process(artifact))
+    artifact.files("unet/")
+    unet = frozen(UNet2DModel, artifact.folder, device, dtype(precision, device), subfolder="unet")
+    about = artifact.json("teacher.json")
+    process = parse(ProcessSettings, about["process"], str(artifact.folder / "teacher.json"))
+    return PixelDiffusion(unet, processes.make(process))
 
 
 def load_codec(artifact: Artifact, device: torch.device | str = "cpu", precision: str = "no") -> Pixels:

@@ -55,26 +55,27 @@ def patterns(stem: str, variant: str | None) -> list[str]:
 
 def variants(folder: Path, stem: str) -> set[str | None]:
     """The variants of weights that a folder holds; None is the plain one."""
-    return {found or None for name in _names(folder) if (found := _variant(name, stem)) is not None}
+    shard = r"(?:-\d{5}-of-\d{5})?"
+    pattern = rf"{re.escape(stem)}(?:\.([A-Za-z0-9_]+))?{shard}(?:\.([A-Za-z0-9_]+))?\.safetensors"
+    return {found[1] or found[2] for name in _names(folder) if (found := re.fullmatch(pattern, name))}
 
 
 def find(folder: Path, stem: str, variant: str | None, key: str) -> list[str]:
     """The names, in `folder`, of the files that hold the weights: one safetensors file, or an index and its shards.
 
-    A UserError that says what is there instead, with the setting `key` that names the variant.
+    A UserError says what is there instead, and the configuration's `key` that names the variant.
     """
     index = next((name for name in indices(stem, variant) if (folder / name).is_file()), None)
-    one = (folder / single(stem, variant)).is_file()
-    if index is not None and one:
-        raise UserError(
-            f"teacher: {folder} holds {single(stem, variant)} and {index}, weights in one file and in shards; remove those that are not meant"
-        )
-    if one:
-        return [single(stem, variant)]
+    one = single(stem, variant)
+    if (folder / one).is_file():
+        if index is not None:
+            raise UserError(
+                f"teacher: {folder} holds {one} and {index}, weights in one file and in shards; remove those that are not meant"
+            )
+        return [one]
     if index is None:
         raise UserError(_missing(folder, stem, variant, key))
-    content = config(folder / index)
-    found = content.get("weight_map") if isinstance(content, dict) else None
+    found = config(folder / index).get("weight_map")
     if not isinstance(found, dict) or not found or not all(isinstance(name, str) for name in found.values()):
         raise UserError(f"teacher: {folder / index} names no shards; download it again")
     shards = sorted(set(found.values()))
@@ -96,7 +97,7 @@ def tensors(folder: Path, names: Sequence[str]) -> dict[str, tuple[int, ...]]:
         try:
             with safe_open(path, framework="numpy") as opened:
                 out |= {key: tuple(opened.get_slice(key).get_shape()) for key in opened.keys()}  # noqa: SIM118
-        # Its errors are its own, and the system's without a file's name.
+        # Of a class of its own, or the system's without the file's name.
         except Exception as error:
             with open(path, "rb") as file:
                 head = file.read(32)
@@ -109,7 +110,7 @@ def tensors(folder: Path, names: Sequence[str]) -> dict[str, tuple[int, ...]]:
 
 def _missing(folder: Path, stem: str, variant: str | None, key: str) -> str:
     wanted = f"no *{f'.{variant}' if variant else ''}.safetensors in {folder} that is {stem} in one file or in shards"
-    others = sorted({found or "" for name in _names(folder) if (found := _variant(name, stem)) is not None})
+    others = sorted(name or "" for name in variants(folder, stem))
     if others:
         there = " or ".join(repr(name) if name else "null" for name in others)
         return f"teacher: {wanted}; there are weights of {key} {there}: set it, or download the others"
@@ -123,13 +124,6 @@ def _names(folder: Path) -> list[str]:
     return sorted(path.name for path in folder.iterdir()) if folder.is_dir() else []
 
 
-def _variant(name: str, stem: str) -> str | None:
-    """The variant that a weights file is of, "" for none; None where it is no weights file of this stem."""
-    shard = r"(?:-\d{5}-of-\d{5})?"
-    found = re.fullmatch(rf"{re.escape(stem)}(?:\.([A-Za-z0-9_]+))?{shard}(?:\.([A-Za-z0-9_]+))?\.safetensors", name)
-    return None if found is None else found[1] or found[2] or ""
-
-
 @contextmanager
 def staged(folder: Path, names: Sequence[str]) -> Iterator[Path]:
     """A temporary folder that holds of `folder` its config.json and these weights alone, under the plain names.
@@ -139,9 +133,9 @@ def staged(folder: Path, names: Sequence[str]) -> Iterator[Path]:
     with tempfile.TemporaryDirectory(prefix="directcm-") as made:
         place = Path(made)
         (place / "config.json").symlink_to((folder / "config.json").absolute())
-        sharded = any(_INDEX in name or name.endswith(".index.json") for name in names)
+        sharded = any(name.endswith(".json") for name in names)
         for name in names:
-            stem = TRANSFORMERS if name.startswith(f"{TRANSFORMERS}.") or name.startswith("model-") else DIFFUSERS
+            stem = TRANSFORMERS if name.startswith((f"{TRANSFORMERS}.", f"{TRANSFORMERS}-")) else DIFFUSERS
             plain = name
             if name.endswith(".json"):
                 plain = f"{stem}{_INDEX}.json"

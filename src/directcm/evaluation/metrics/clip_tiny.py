@@ -7,9 +7,8 @@ little an image has been degraded: 10 for a real one, 0 for one that is blurred 
 
 from __future__ import annotations
 
-import json
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,10 +18,12 @@ from torch import Tensor, nn
 
 from directcm.config import ClipTiny
 from directcm.errors import UserError
+from directcm.evaluation.common import batches
 from directcm.evaluation.metrics.quality import QualityHead, head_from_state
 from directcm.evaluation.metrics.samples import open_image
 from directcm.runtime import rng
 from directcm.runtime.artifacts import Artifact, new_artifact, save_tensors, write_json, write_text
+from directcm.runtime.progress import Progress
 
 VERSION = "clip_tiny-1"
 PAD, START, END = "<pad>", "<start>", "<end>"
@@ -171,6 +172,16 @@ def _seed_of(seed: int, purpose: str) -> int:
     return int(rng.generator(seed, purpose).integers(2**62))
 
 
+def _descend(optimiser: torch.optim.Optimizer, loss: Tensor, lr: float, clip: float = math.inf) -> None:
+    """One step down the loss, gradients clipped to a norm."""
+    (group,) = optimiser.param_groups
+    group["lr"] = lr
+    optimiser.zero_grad(set_to_none=True)
+    loss.backward()
+    nn.utils.clip_grad_norm_(group["params"], clip)
+    optimiser.step()
+
+
 def _train_clip(
     model: Any,
     tokens: Tensor,
@@ -179,27 +190,21 @@ def _train_clip(
     settings: ClipTiny,
     seed: int,
     device: str,
-    progress: Callable[[int, int, float], None] | None,
 ) -> None:
-    optimiser = torch.optim.AdamW(model.parameters(), lr=settings.lr, betas=(0.9, 0.98), weight_decay=0.05)
+    progress = Progress("extractor: clip_tiny", settings.steps)
+    optimiser = torch.optim.AdamW(model.parameters(), betas=(0.9, 0.98), weight_decay=0.05)
     model.train()
     for step in range(settings.steps):
-        for group in optimiser.param_groups:
-            group["lr"] = settings.lr * schedule(step, settings.steps)
         index = rng.stream(seed, "clip_tiny batch", step * settings.batch_size, settings.batch_size, len(images))
         offsets = rng.generator(seed, "clip_tiny shift", step).integers(-SHIFT, SHIFT + 1, size=(len(index), 2))
         distinct, inverse = np.unique(caption[index], return_inverse=True)
         embedded = model.encode_image(pixels(shifted(images[index], offsets), device), normalize=True)
         texts = model.encode_text(tokens[torch.from_numpy(distinct)].to(device), normalize=True)
         loss = contrastive_loss(embedded, texts, torch.from_numpy(inverse).to(device), model.logit_scale.exp())
-        optimiser.zero_grad(set_to_none=True)
-        loss.backward()
-        nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        optimiser.step()
+        _descend(optimiser, loss, settings.lr * schedule(step, settings.steps), clip=1.0)
         with torch.no_grad():
             model.logit_scale.clamp_(0, math.log(100))
-        if progress is not None:
-            progress(step + 1, settings.steps, float(loss.detach()))
+        progress.update(1, f"loss {float(loss.detach()):.3g}")
     model.eval()
 
 
@@ -207,15 +212,14 @@ def _train_clip(
 def _embed_degraded(model: Any, images: np.ndarray, seed: int, purpose: str, device: str) -> tuple[Tensor, Tensor]:
     """Embeddings of LEVELS_PER_IMAGE degradations of each image, and their target scores."""
     embeddings, targets = [], []
-    chunk = 64
-    for start in range(0, len(images), chunk):
+    for rows in batches(range(len(images)), 64):
         batch = []
-        for i in range(start, min(start + chunk, len(images))):
+        for i in rows:
             generator = rng.generator(seed, purpose, i)
             # The untouched image is one of them: what the head is later asked about is mostly close to it.
-            levels = np.concatenate([[0.0], generator.random(LEVELS_PER_IMAGE - 1)])
-            batch += [degraded(images[i], float(level), generator) for level in levels]
-            targets += [TOP_SCORE * (1 - float(level)) for level in levels]
+            levels = [0.0, *generator.random(LEVELS_PER_IMAGE - 1).tolist()]
+            batch += [degraded(images[i], level, generator) for level in levels]
+            targets += [TOP_SCORE * (1 - level) for level in levels]
         embeddings.append(model.encode_image(pixels(np.stack(batch), device), normalize=True))
     return torch.cat(embeddings), torch.tensor(targets, device=device)
 
@@ -226,28 +230,23 @@ def _train_head(head: QualityHead, embeddings: Tensor, targets: Tensor, settings
     head.eval()
     with torch.no_grad():
         head.get_parameter("layers.7.bias").fill_(TOP_SCORE / 2)
-    optimiser = torch.optim.AdamW(head.parameters(), lr=1e-3, weight_decay=1e-4)
+    optimiser = torch.optim.AdamW(head.parameters(), weight_decay=1e-4)
     for step in range(settings.head_steps):
-        for group in optimiser.param_groups:
-            group["lr"] = 1e-3 * schedule(step, settings.head_steps)
-        index = torch.from_numpy(rng.stream(seed, "clip_tiny head batch", step * 256, 256, len(targets))).to(
-            targets.device
-        )
+        drawn = rng.stream(seed, "clip_tiny head batch", step * 256, 256, len(targets))
+        index = torch.from_numpy(drawn).to(targets.device)
         loss = nn.functional.mse_loss(head(embeddings[index]), targets[index])
-        optimiser.zero_grad(set_to_none=True)
-        loss.backward()
-        optimiser.step()
+        _descend(optimiser, loss, 1e-3 * schedule(step, settings.head_steps))
 
 
 @torch.no_grad()
 def _zero_shot(model: Any, images: np.ndarray, tokens: Tensor, caption: np.ndarray, device: str) -> float:
     """Share of images whose nearest caption, of all distinct ones, is their own."""
     texts = torch.cat([model.encode_text(part.to(device), normalize=True) for part in tokens.split(256)])
-    hits = 0
-    for start in range(0, len(images), 256):
-        nearest = (model.encode_image(pixels(images[start : start + 256], device), normalize=True) @ texts.T).argmax(1)
-        hits += int((nearest.cpu().numpy() == caption[start : start + 256]).sum())
-    return hits / len(images)
+    nearest = [
+        (model.encode_image(pixels(images[rows.start : rows.stop], device), normalize=True) @ texts.T).argmax(1)
+        for rows in batches(range(len(images)), 256)
+    ]
+    return float((torch.cat(nearest).cpu().numpy() == caption).mean())
 
 
 def make_extractor(
@@ -256,13 +255,11 @@ def make_extractor(
     settings: ClipTiny,
     seed: int,
     out: str | Path,
-    progress: Callable[[int, int, float], None] | None = None,
     device: str = "cpu",
 ) -> dict[str, Any]:
     """The verb `extractor`: train the small CLIP and its quality head on the train split, and write the artefact.
 
-    `progress(step, steps, loss)` is called after each step of the CLIP. Returns the content of extractor.json. On the
-    CPU equal arguments and numbers of threads give equal bytes.
+    Returns the content of extractor.json. On the CPU equal arguments and numbers of threads give equal bytes.
     """
     if name != "clip_tiny":
         raise UserError(f"extractor: {name!r} is not trained here, only clip_tiny is; published ones need no such step")
@@ -294,7 +291,7 @@ def make_extractor(
         torch.manual_seed(_seed_of(seed, "clip_tiny head init"))
         head = QualityHead(settings.width)
     model, head = model.to(device), head.to(device)
-    _train_clip(model, tokens, images, caption, settings, seed, device, progress)
+    _train_clip(model, tokens, images, caption, settings, seed, device)
     _train_head(head, *_embed_degraded(model, images, seed, "clip_tiny degrade", device), settings, seed)
     held_out, held_out_caption = read("held_out")
     accuracy = error = None
@@ -311,8 +308,8 @@ def make_extractor(
         "held_out_zero_shot_accuracy": accuracy,
         "head_held_out_mae": error,
     }
-    plain = json.loads(settings.model_dump_json())
-    with new_artifact(out, "extractor", settings={"name": name, "seed": seed, **plain}, inputs={"data": data}) as art:
+    public = {"name": name, "seed": seed, **settings.model_dump(mode="json")}
+    with new_artifact(out, "extractor", settings=public, inputs={"data": data}) as art:
         save_tensors(art / "clip.safetensors", model.state_dict())
         save_tensors(art / "head.safetensors", head.state_dict())
         write_text(art / "tokenizer.json", tokenizer.text)

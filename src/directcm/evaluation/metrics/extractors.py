@@ -1,17 +1,18 @@
 """The feature extractors: one class each, alike to use, with a fingerprint of what its numbers depend on.
 
-Published extractors take their weights from the checked cache (`weights.py`) and download nothing. Each takes
-`state`, weights to use instead, and where the architecture can be smaller a size: tests go the same way as real runs.
+Published extractors take their weights from the checked cache (`weights.py`) and download nothing. Each can be given other
+weights (`state`, `given`), and where the architecture can be smaller a size: tests go the same way as real runs.
 """
 
 from __future__ import annotations
 
 import hashlib
 import importlib
+import itertools
 import json
 import warnings
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -23,7 +24,7 @@ from torch import Tensor, nn
 
 from directcm.config import specs
 from directcm.errors import UserError
-from directcm.runtime.artifacts import Artifact
+from directcm.runtime.artifacts import Artifact, sha256
 from directcm.runtime.weights import WEIGHTS, weights_file
 
 # What each gives, the files of the weights cache that it needs (none: it is trained here), and its class.
@@ -50,9 +51,8 @@ IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 
 
-def default_device() -> str:
-    """cuda where there is one, else cpu."""
-    return "cuda" if torch.cuda.is_available() else "cpu"
+Device = str | torch.device
+State = Mapping[str, Tensor]
 
 
 class FeatureExtractor(ABC):
@@ -63,12 +63,11 @@ class FeatureExtractor(ABC):
 
     name: str
     version: str = "1"
+    # Where it was trained here; published ones have none.
+    folder: Artifact | None = None
 
-    def __init__(self, device: str | torch.device | None = None, batch_size: int = 64) -> None:
-        if batch_size < 1:
-            raise ValueError("batch_size must be at least 1")
-        self.device = torch.device(device or default_device())
-        self.batch_size = batch_size
+    def __init__(self, device: Device = "cpu") -> None:
+        self.device = torch.device(device)
         self._checksums: dict[str, str] = {}
 
     @property
@@ -94,27 +93,26 @@ class FeatureExtractor(ABC):
         """The arrays of n ≥ 1 images and n texts: those it has of image (n, D), text (n, D), score (n,)."""
         if len(images) != len(texts) or not images:
             raise ValueError(f"{len(images)} images and {len(texts)} texts, expected equal numbers, at least one")
-        batches = []
         # TF32 convolutions would make features depend on the generation of the GPU.
         with torch.inference_mode(), torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
-            for start in range(0, len(images), self.batch_size):
-                part = slice(start, start + self.batch_size)
-                arrays = self._extract([i.convert("RGB") for i in images[part]], list(texts[part]))
-                batches.append({key: value.float().cpu().numpy() for key, value in arrays.items()})
-        return {key: np.concatenate([batch[key] for batch in batches]) for key in specs.EXTRACTORS[self.name].arrays}
+            arrays = self._extract([i.convert("RGB") for i in images], list(texts))
+        return {key: arrays[key].float().cpu().numpy() for key in specs.EXTRACTORS[self.name].arrays}
 
     def _weights(self, name: str) -> Path:
         path = weights_file(name)
         self._checksums[name] = WEIGHTS[name].sha256
         return path
 
-    def _given(self, name: str, state: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+    def _state(self, name: str, given: State | None) -> State:
+        """The state dict of a file of the cache, or the one given in its place."""
+        if given is None:
+            return read_state(self._weights(name))
         digest = hashlib.sha256()
-        for key in sorted(state):
+        for key in sorted(given):
             digest.update(key.encode())
-            digest.update(state[key].detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes())
+            digest.update(given[key].detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes())
         self._checksums[name] = digest.hexdigest()
-        return state
+        return given
 
 
 def read_state(path: Path) -> dict[str, Tensor]:
@@ -133,25 +131,25 @@ class InceptionClean(FeatureExtractor):
     mode = "clean"
     weights = specs.EXTRACTORS["inception_clean"].weights[0]
 
-    def __init__(
-        self, device: str | torch.device | None = None, batch_size: int = 64, *, folder: Path | None = None
-    ) -> None:
-        """`folder` holds a stand-in `inception-2015-12-05.pt` (tests): not checked, but in the fingerprint."""
-        super().__init__(device, batch_size)
-        self.resize = clean_fid_resizer(self.mode)
-        self.model = self._network(folder).eval().to(self.device)
+    def __init__(self, device: Device = "cpu", *, given: Any = None) -> None:
+        """`given`: a folder with a stand-in `inception-2015-12-05.pt` (tests): not checked, but in the fingerprint."""
+        super().__init__(device)
+        # Building a resizer silences all warnings of the process; this keeps that inside.
+        with warnings.catch_warnings():
+            from cleanfid.resize import build_resizer
 
-    def _network(self, folder: Path | None) -> nn.Module:
+            self.resize = build_resizer(self.mode)
+        self.model = self._network(given).eval().to(self.device)
+
+    def _network(self, given: Any) -> nn.Module:
         from cleanfid.inception_torchscript import InceptionV3W
 
         # A TorchScript archive holds a program, not only numbers: it is loaded because its sha256 is pinned.
-        if folder is None:
-            folder = self._weights(self.weights).parent
+        if given is None:
+            given = self._weights(self.weights).parent
         else:
-            from directcm.runtime.artifacts import sha256
-
-            self._checksums[self.weights] = sha256(folder / self.weights)
-        return InceptionV3W(str(folder), download=False, resize_inside=False)
+            self._checksums[self.weights] = sha256(given / self.weights)
+        return InceptionV3W(str(given), download=False, resize_inside=False)
 
     def preprocessing(self) -> dict[str, Any]:
         return {"library": "clean-fid", "mode": self.mode, "size": 299}
@@ -166,44 +164,24 @@ class InceptionClean(FeatureExtractor):
         }
 
 
-def clean_fid_resizer(mode: str) -> Callable[[np.ndarray], np.ndarray]:
-    """clean-fid's resizing, "clean" or "legacy_pytorch", of an image (h, w, 3) in [0, 255] to (299, 299, 3)."""
-    # Building a resizer silences all warnings of the process; this keeps that inside.
-    with warnings.catch_warnings():
-        from cleanfid.resize import build_resizer
-
-        return build_resizer(mode)
-
-
 class InceptionLegacyPytorch(InceptionClean):
-    """clean-fid's "legacy_pytorch" mode: pytorch-fid's network on images resized bilinearly without antialiasing."""
+    """clean-fid's "legacy_pytorch" mode: pytorch-fid's network on images resized bilinearly without antialiasing.
+
+    `given` is a state dict here.
+    """
 
     name = "inception_legacy_pytorch"
     mode = "legacy_pytorch"
     weights = specs.EXTRACTORS["inception_legacy_pytorch"].weights[0]
 
-    def __init__(
-        self,
-        device: str | torch.device | None = None,
-        batch_size: int = 64,
-        *,
-        state: Mapping[str, Tensor] | None = None,
-    ) -> None:
-        self._state = state
-        super().__init__(device, batch_size)
-        del self._state
-
-    def _network(self, folder: Path | None) -> nn.Module:
-        state = (
-            read_state(self._weights(self.weights)) if self._state is None else self._given(self.weights, self._state)
-        )
-        return legacy_inception(state)
+    def _network(self, given: Any) -> nn.Module:
+        return legacy_inception(self._state(self.weights, given))
 
     def _forward(self, batch: Tensor) -> Tensor:
         return self.model(batch / 255)[0].squeeze(-1).squeeze(-1)
 
 
-def legacy_inception(state: Mapping[str, Tensor]) -> nn.Module:
+def legacy_inception(state: State) -> nn.Module:
     """clean-fid's port of pytorch-fid's network, up to the pool features, with a state dict of FID's Inception v3."""
     from cleanfid import inception_pytorch
 
@@ -246,45 +224,40 @@ def interpolate_positions(positions: Tensor, grid: int, offset: float = 0.1) -> 
     return torch.cat([cls, image.permute(0, 2, 3, 1).reshape(1, grid * grid, -1)], dim=1)
 
 
-def dino_state(hub: Mapping[str, Tensor], size: DinoSize) -> dict[str, Tensor]:
+def dino_state(hub: State, size: DinoSize) -> dict[str, Tensor]:
     """The hub's DINOv2 state dict under the names of transformers' Dinov2Model; a missing tensor is a UserError."""
-    used: set[str] = set()
-
-    def take(key: str) -> Tensor:
-        if key not in hub:
-            raise UserError(f"dinov2: the weights have no {key}; they are not DINOv2's ViT-L/14 backbone")
-        used.add(key)
-        return hub[key]
-
-    out = {
-        "embeddings.cls_token": take("cls_token"),
-        "embeddings.mask_token": take("mask_token"),
-        "embeddings.position_embeddings": interpolate_positions(take("pos_embed"), size.size // size.patch),
-        "embeddings.patch_embeddings.projection.weight": take("patch_embed.proj.weight"),
-        "embeddings.patch_embeddings.projection.bias": take("patch_embed.proj.bias"),
-        "layernorm.weight": take("norm.weight"),
-        "layernorm.bias": take("norm.bias"),
+    names = {
+        "cls_token": ["embeddings.cls_token"],
+        "mask_token": ["embeddings.mask_token"],
+        "pos_embed": ["embeddings.position_embeddings"],
+        "patch_embed.proj.weight": ["embeddings.patch_embeddings.projection.weight"],
+        "patch_embed.proj.bias": ["embeddings.patch_embeddings.projection.bias"],
+        "norm.weight": ["layernorm.weight"],
+        "norm.bias": ["layernorm.bias"],
+    }
+    layer = {
+        "norm1": ["norm1"],
+        # The hub stacks queries, keys and values in one projection.
+        "attn.qkv": ["attention.q_proj", "attention.k_proj", "attention.v_proj"],
+        "attn.proj": ["attention.o_proj"],
+        "norm2": ["norm2"],
+        "mlp.fc1": ["mlp.fc1"],
+        "mlp.fc2": ["mlp.fc2"],
     }
     for i in range(size.layers):
-        theirs, ours = f"blocks.{i}.", f"encoder.layer.{i}."
-        for kind in ("weight", "bias"):
-            # The hub stacks queries, keys and values in one projection.
-            parts = take(f"{theirs}attn.qkv.{kind}").chunk(3, dim=0)
-            for part, name in zip(parts, ("q_proj", "k_proj", "v_proj"), strict=True):
-                out[f"{ours}attention.{name}.{kind}"] = part.clone()
-            for their, our in (
-                ("norm1", "norm1"),
-                ("attn.proj", "attention.o_proj"),
-                ("norm2", "norm2"),
-                ("mlp.fc1", "mlp.fc1"),
-                ("mlp.fc2", "mlp.fc2"),
-            ):
-                out[f"{ours}{our}.{kind}"] = take(f"{theirs}{their}.{kind}")
+        for (theirs, ours), kind in itertools.product(layer.items(), ("weight", "bias")):
+            names[f"blocks.{i}.{theirs}.{kind}"] = [f"encoder.layer.{i}.{our}.{kind}" for our in ours]
         for k in (1, 2):
-            out[f"{ours}layer_scale{k}.lambda1"] = take(f"{theirs}ls{k}.gamma")
-    unused = set(hub) - used
-    if unused:
+            names[f"blocks.{i}.ls{k}.gamma"] = [f"encoder.layer.{i}.layer_scale{k}.lambda1"]
+    if missing := names.keys() - hub.keys():
+        raise UserError(f"dinov2: the weights have no {min(missing)}; they are not DINOv2's ViT-L/14 backbone")
+    if unused := hub.keys() - names.keys():
         raise UserError(f"dinov2: the weights hold {min(unused)}, which a {size.layers}-layer DINOv2 has not")
+    out: dict[str, Tensor] = {}
+    for theirs, ours in names.items():
+        parts = [part.clone() for part in hub[theirs].chunk(len(ours))]
+        out.update(zip(ours, parts, strict=True))
+    out["embeddings.position_embeddings"] = interpolate_positions(hub["pos_embed"], size.size // size.patch)
     return out
 
 
@@ -297,19 +270,12 @@ class Dinov2(FeatureExtractor):
     name = "dinov2_vitl14"
     weights = specs.EXTRACTORS["dinov2_vitl14"].weights[0]
 
-    def __init__(
-        self,
-        device: str | torch.device | None = None,
-        batch_size: int = 64,
-        *,
-        size: DinoSize | None = None,
-        state: Mapping[str, Tensor] | None = None,
-    ) -> None:
-        super().__init__(device, batch_size)
+    def __init__(self, device: Device = "cpu", *, size: DinoSize | None = None, state: State | None = None) -> None:
+        super().__init__(device)
         from transformers import Dinov2Config, Dinov2Model
 
         self.size = size or DinoSize()
-        hub = read_state(self._weights(self.weights)) if state is None else self._given(self.weights, state)
+        hub = self._state(self.weights, state)
         config = Dinov2Config(
             hidden_size=self.size.hidden,
             num_hidden_layers=self.size.layers,
@@ -355,14 +321,8 @@ class ClipVitL14(FeatureExtractor):
     name = "clip_vitl14"
     weights = "ViT-L-14.pt"
 
-    def __init__(
-        self,
-        device: str | torch.device | None = None,
-        batch_size: int = 64,
-        *,
-        state: Mapping[str, Tensor] | None = None,
-    ) -> None:
-        super().__init__(device, batch_size)
+    def __init__(self, device: Device = "cpu", *, state: State | None = None) -> None:
+        super().__init__(device)
         from open_clip.constants import OPENAI_DATASET_MEAN, OPENAI_DATASET_STD
         from open_clip.model import build_model_from_openai_state_dict
         from open_clip.openai import load_openai_model
@@ -373,9 +333,8 @@ class ClipVitL14(FeatureExtractor):
             # A TorchScript archive holds a program, not only numbers: it is loaded because its sha256 is pinned.
             model = load_openai_model(str(self._weights(self.weights)), precision="fp32", device="cpu")
         else:
-            model = build_model_from_openai_state_dict(
-                dict(self._given(self.weights, state)), quick_gelu=True, cast_dtype=None
-            )
+            given = dict(self._state(self.weights, state))
+            model = build_model_from_openai_state_dict(given, quick_gelu=True, cast_dtype=None)
         self.model = model.float().eval().to(self.device)
         require_quick_gelu(self.model)
         self.side = int(self.model.visual.image_size[0])
@@ -421,21 +380,11 @@ class AestheticLaion(ClipVitL14):
     name = "aesthetic_laion"
     head_weights = "sac+logos+ava1-l14-linearMSE.pth"
 
-    def __init__(
-        self,
-        device: str | torch.device | None = None,
-        batch_size: int = 64,
-        *,
-        state: Mapping[str, Tensor] | None = None,
-        head_state: Mapping[str, Tensor] | None = None,
-    ) -> None:
-        super().__init__(device, batch_size, state=state)
-        from directcm.evaluation.metrics.quality import head_from_state, load_laion_head
+    def __init__(self, device: Device = "cpu", *, state: State | None = None, head_state: State | None = None) -> None:
+        super().__init__(device, state=state)
+        from directcm.evaluation.metrics.quality import head_from_state
 
-        if head_state is None:
-            head = load_laion_head(self._weights(self.head_weights))
-        else:
-            head = head_from_state(self._given(self.head_weights, head_state), self.head_weights)
+        head = head_from_state(self._state(self.head_weights, head_state), self.head_weights)
         self.head = head.float().to(self.device)
 
     def _extract(self, images: Sequence[Image.Image], texts: Sequence[str]) -> dict[str, Tensor]:
@@ -447,10 +396,11 @@ class ClipTinyExtractor(FeatureExtractor):
 
     name = "clip_tiny"
 
-    def __init__(self, folder: Artifact, device: str | torch.device | None = None, batch_size: int = 64) -> None:
-        super().__init__(device, batch_size)
+    def __init__(self, folder: Artifact, device: Device = "cpu") -> None:
+        super().__init__(device)
         from directcm.evaluation.metrics.clip_tiny import load_extractor
 
+        self.folder = folder
         self.model, self.head, self.tokenizer, self.content = load_extractor(folder, self.device)
         self.side = int(self.content["config"]["vision_cfg"]["image_size"])
         self._checksums = {name: digest for name, (_, digest) in folder.checksums.items() if name != "extractor.json"}
@@ -471,9 +421,7 @@ class ClipTinyExtractor(FeatureExtractor):
         return {"image": embedding, "text": text, "score": self.head(embedding)}
 
 
-def build_extractor(
-    name: str, folder: Artifact | None = None, *, device: str | torch.device | None = None, batch_size: int = 64
-) -> FeatureExtractor:
+def build_extractor(name: str, folder: Artifact | None = None, *, device: Device = "cpu") -> FeatureExtractor:
     """The extractor of a name: a published one from the weights cache, or a trained one from its artefact `folder`."""
     if name not in specs.EXTRACTORS:
         raise UserError(f"extractor: unknown name {name!r}; there are {', '.join(specs.EXTRACTORS)}")
@@ -484,7 +432,7 @@ def build_extractor(
             raise UserError(
                 f"{name}: the trained extractor's folder is missing; run the extractor step and pass its folder"
             )
-        return made_by(folder, device, batch_size)
+        return made_by(folder, device)
     if folder is not None:
         raise UserError(f"{name}: takes its weights from the cache, not from the folder {folder.folder}")
-    return made_by(device, batch_size)
+    return made_by(device)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -72,9 +73,8 @@ def train_classifier(data: Artifact) -> Classifier:
 
     def split(name: str) -> tuple[np.ndarray, np.ndarray]:
         chosen = [row for row in rows if row["split"] == name]
-        return grey([open_image(data, row["file_name"]) for row in chosen], side), np.asarray(
-            [row["label"] for row in chosen]
-        )
+        images = [open_image(data, row["file_name"]) for row in chosen]
+        return grey(images, side), np.asarray([row["label"] for row in chosen])
 
     train, labels = split("train")
     if np.unique(labels).size < 2:
@@ -87,18 +87,15 @@ def train_classifier(data: Artifact) -> Classifier:
     return Classifier(model, side, accuracy)
 
 
-# The classifier that was trained last, by its data's fingerprint: the sets of a run share it.
-_TRAINED: dict[str, Classifier] = {}
+@lru_cache(maxsize=1)
+def classifier_of(data: Artifact) -> Classifier:
+    """The classifier of an opened data artefact, trained once: the sets of a run share it."""
+    return train_classifier(data)
 
 
 def prompt_accuracy(images: Sequence[Image.Image], labels: Sequence[str], data: Artifact) -> Scores:
     """1 where the classifier of a data artefact reads an image as its label, else 0, of n images and labels."""
-    if data.fingerprint not in _TRAINED:
-        classifier = train_classifier(data)
-        _TRAINED.clear()
-        _TRAINED[data.fingerprint] = classifier
-    classifier = _TRAINED[data.fingerprint]
+    classifier = classifier_of(data)
     held_out = classifier.held_out_accuracy
-    weak = held_out is None or held_out < TRUSTED
-    flags = ("weak_classifier",) if weak else ()
+    flags = ("weak_classifier",) if held_out is None or held_out < TRUSTED else ()
     return Scores(classifier.correct(images, labels), flags, {"prompt_accuracy_held_out": held_out})

@@ -7,9 +7,7 @@ linear layers with dropout after the first three and no activations, on the L2-n
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
 
-import torch
 from torch import Tensor, nn
 
 from directcm.errors import UserError
@@ -47,8 +45,3 @@ def head_from_state(state: Mapping[str, Tensor], where: str) -> QualityHead:
             f"{where}: not the weights of an aesthetic head (layers 0, 2, 4, 6, 7 of sizes D-1024-128-64-16-1)"
         ) from None
     return head.eval()
-
-
-def load_laion_head(path: Path) -> QualityHead:
-    """Load a published aesthetic head. The caller has checked the file's sha256; no pickled code is run."""
-    return head_from_state(torch.load(path, map_location="cpu", weights_only=True), str(path))

@@ -32,12 +32,12 @@ def read_prompts(noise: Artifact) -> list[Prompt]:
 
 @dataclass(frozen=True)
 class SampleSet:
-    """Shards of one sample set, put together: rows (m,) ascending, and which (shard, position) each lies at."""
+    """Shards of one sample set, put together: rows (m,) ascending, the shard of each, and its place in the shards' concatenation."""
 
     shards: tuple[Artifact, ...]
     rows: np.ndarray
     _shard: np.ndarray
-    _position: np.ndarray
+    _place: np.ndarray
 
     def image(self, index: int) -> tuple[Artifact, str]:
         """The artefact and the file name of the index-th image."""
@@ -48,28 +48,22 @@ class SampleSet:
         arrays = [shard.arrays("latents.safetensors")["latents"] for shard in self.shards]
         if len({array.shape[1:] for array in arrays}) > 1:
             raise UserError(f"{self.shards[0].folder}: its shards hold latents of different shapes")
-        starts = np.cumsum([0, *(len(array) for array in arrays[:-1])])
-        return np.concatenate(arrays)[starts[self._shard] + self._position]
+        return np.concatenate(arrays)[self._place]
 
 
 def read_samples(shards: Sequence[Artifact], noise: Artifact, prompts: int) -> SampleSet:
     """Put a set's shards together; rows that repeat or lie beyond the prompts, or another noise, are a UserError."""
     if not shards:
         raise UserError("samples: no folder was given")
-    rows, shard_of, position = [], [], []
-    for i, shard in enumerate(shards):
-        stated = shard.manifest["inputs"].get("noise")
-        if stated is not None and stated != noise.fingerprint:
+    for shard in shards:
+        if shard.manifest["inputs"].get("noise", noise.fingerprint) != noise.fingerprint:
             raise UserError(
                 f"{shard.folder}: was made from another noise than {noise.folder}; run the sample step again"
             )
-        own = shard.arrays("latents.safetensors")["rows"].astype(np.int64)
-        rows.append(own)
-        shard_of.append(np.full(own.size, i))
-        position.append(np.arange(own.size))
-    joined = np.concatenate(rows)
-    order = np.argsort(joined, kind="stable")
-    joined = joined[order]
+    rows = [shard.arrays("latents.safetensors")["rows"].astype(np.int64) for shard in shards]
+    place = np.argsort(np.concatenate(rows), kind="stable")
+    joined = np.concatenate(rows)[place]
+    of = np.repeat(np.arange(len(rows)), [part.size for part in rows])[place]
     if np.unique(joined).size != joined.size:
         raise UserError(
             f"{shards[0].folder}: row {int(joined[:-1][joined[1:] == joined[:-1]][0])} is in two shards; "
@@ -79,12 +73,7 @@ def read_samples(shards: Sequence[Artifact], noise: Artifact, prompts: int) -> S
         raise UserError(
             f"{shards[0].folder}: its rows are not among the {prompts} of {noise.folder}; they come from another noise"
         )
-    return SampleSet(tuple(shards), joined, np.concatenate(shard_of)[order], np.concatenate(position)[order])
-
-
-def samples_inputs(shards: Sequence[Artifact], prefix: str = "samples") -> dict[str, Artifact]:
-    """Shards under the names that manifests record them by: samples_0, samples_1 …"""
-    return {f"{prefix}_{i}": shard for i, shard in enumerate(shards)}
+    return SampleSet(tuple(shards), joined, of, place)
 
 
 def open_image(artifact: Artifact, name: str) -> Image.Image:

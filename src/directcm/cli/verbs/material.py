@@ -32,7 +32,6 @@ def teacher(
     job: o.Long,
 ) -> None:
     """Train a small teacher, record an existing one, or make the exact one."""
-    job.prepare()
     block: Any = config.Teacher.model_fields[kind].annotation
     module = importlib.import_module(f"directcm.diffusion.teachers.{kind}")
     module.make(config.settings_argument(block, settings), process, data, job.seed, job.scratch, job.out)
@@ -47,7 +46,6 @@ def encode(
     job: o.Long,
 ) -> None:
     """Encode images and captions once."""
-    job.prepare()
     from directcm.distill import encode
 
     encode.make(settings, teacher, data, job.seed, job.device, precision, job.scratch, job.out)

@@ -30,7 +30,6 @@ def targets(
     job: o.Long,
 ) -> None:
     """Solve the ODE from a shard of the start points."""
-    job.prepare()
     from directcm.distill import targets
 
     what = (settings, ode.value, shard, teacher, latents)
@@ -49,22 +48,20 @@ def endpoints(
     job: o.Long,
 ) -> None:
     """Solve the ODE from a shard of the start points of the errors by start time."""
-    job.prepare()
     from directcm.evaluation import endpoints
 
-    what = (settings, ode.value, shard, batch_size, teacher, latents)
-    endpoints.make(*what, job.seed, job.device, precision, job.scratch, job.out)
+    endpoints.make(
+        settings, ode.value, shard, batch_size, teacher, latents, job.seed, job.device, precision, job.scratch, job.out
+    )
 
 
 def trajectories(
-    *, ode: o.Ode, count: o.Natural, precision: o.Precision = "no", teacher: o.Teacher, latents: o.Latents, job: o.Work
+    *, ode: o.Ode, count: o.Natural, precision: o.Precision = "no", teacher: o.Teacher, latents: o.Latents, job: o.Torch
 ) -> None:
     """Keep whole ODE trajectories from a few start points of training."""
-    job.prepare()
     from directcm.evaluation import trajectories
 
-    what = (count, ode.value, teacher, latents)
-    trajectories.make(*what, job.seed, job.device, precision, job.out)
+    trajectories.make(count, ode.value, teacher, latents, job.seed, job.device, precision, job.out)
 
 
 def _hparams(text: str | None, method: str) -> dict[str, float]:
@@ -105,7 +102,6 @@ def train(
     job: o.Long,
 ) -> None:
     """Distil the teacher into a student."""
-    job.prepare()
     from directcm.distill import training
 
     sizes = {"lr": lr, "batch_size": batch_size, "pool": pool, "steps": steps, "seed": training_seed}

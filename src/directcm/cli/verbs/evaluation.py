@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from directcm import config
 from directcm.cli import options as o
@@ -37,7 +37,6 @@ def sample(
     job: o.Long,
 ) -> None:
     """Sample teacher or student from the shared noise."""
-    job.prepare()
     from directcm.evaluation import sampling
 
     what = sampling.Evaluated(settings, teacher, latents, noise, job.seed, job.device)
@@ -64,7 +63,6 @@ def search(
     job: o.Long,
 ) -> None:
     """Find a student's sampling times by a greedy ternary search."""
-    job.prepare()
     from directcm.evaluation import search
 
     what = (settings, statistics, evaluation, student, teacher, latents, noise, search_noise, reference, extractor)
@@ -81,14 +79,14 @@ def error_by_time(
     latents: o.Latents,
     endpoints: Annotated[Sequence[Endpoints], o.Option("shards of the student's own ODE", least=1)],
     refined: Annotated[Sequence[Endpoints], o.Option("shards of the refined ODE", least=1)],
-    job: o.Work,
+    job: o.Torch,
 ) -> None:
     """Measure a student's ODE error by start time, in latents and pixels."""
-    job.prepare()
     from directcm.evaluation import error_by_time
 
-    what = (settings, batch_size, precision, student, teacher, latents, endpoints, refined)
-    error_by_time.make(*what, job.seed, job.device, job.out)
+    error_by_time.make(
+        settings, batch_size, precision, student, teacher, latents, endpoints, refined, job.seed, job.device, job.out
+    )
 
 
 def edit(
@@ -101,19 +99,18 @@ def edit(
     latents: o.Latents,
     student: Annotated[o.Student | None, "the student; without it the teacher's solved ODE takes its place"] = None,
     reference: Annotated[o.Artifact | None, o.artefact("edits", "student: the teacher's edits under its ODE")] = None,
-    job: o.Work,
+    job: o.Torch,
 ) -> None:
     """Edit held-out images without training: inpainting, colourisation, super-resolution …"""
-    job.prepare()
     from directcm.evaluation import editing
 
-    what = (settings, ode.value, batch_size, precision, teacher, latents, student, reference)
-    editing.make(*what, job.seed, job.device, job.out)
+    editing.make(
+        settings, ode.value, batch_size, precision, teacher, latents, student, reference, job.seed, job.device, job.out
+    )
 
 
-def convergence(*, settings: Annotated[config.Convergence, o.block("convergence")], job: o.Work) -> None:
+def convergence(*, settings: Annotated[config.Convergence, o.block("convergence")], job: o.Torch) -> None:
     """Measure what theory predicts as N grows, on exact teachers of its own."""
-    job.prepare()
     from directcm.evaluation import convergence
 
     convergence.make(settings, job.seed, job.out)
@@ -128,14 +125,8 @@ def extractor(
 ) -> None:
     """Train the small CLIP and its quality head."""
     from directcm.evaluation.metrics import clip_tiny
-    from directcm.runtime.progress import Progress
 
-    progress = Progress(f"extractor: {name}", settings.steps)
-
-    def show(step: int, steps: int, loss: float) -> None:
-        progress.update(1, f"loss {loss:.3g}")
-
-    result = clip_tiny.make_extractor(name, data, settings, job.seed, job.out, show, job.device)
+    result = clip_tiny.make_extractor(name, data, settings, job.seed, job.out, job.device)
     print(f"held-out zero-shot accuracy {result['held_out_zero_shot_accuracy']:.3f}", file=sys.stderr)
 
 
@@ -153,13 +144,13 @@ def features(
 ) -> None:
     """Extract features of samples, or of the data reference."""
     from directcm.evaluation.metrics import features
+    from directcm.evaluation.metrics.extractors import build_extractor
 
-    rest = (data, noise, extractor, batch_size, job.out)
-    how: dict[str, Any] = {"device": job.device, "progress": o.counted(f"features: {name}", "image")}
+    built = build_extractor(name, extractor, device=job.device)
     if collection is not None:
-        features.features_collection(name, collection, *rest, **how)
+        features.features_collection(built, collection, data, noise, batch_size, job.out)
     else:
-        features.features(name, samples or None, *rest, **how)
+        features.features(built, samples or None, data, noise, batch_size, job.out)
 
 
 ROWS = ("Teacher", "Teacher, other noise", *METHODS.values())
@@ -211,16 +202,24 @@ def evaluate(
     def by_name(found: Sequence[o.Artifact]) -> dict[str, o.Artifact]:
         return {f.settings["extractor"]: f for f in found}
 
-    common: dict[str, Any] = {"metrics": metrics, "row": whose.label, "statistics": settings}
     kind = config.Run if whose.label in METHODS.values() else config.Ode
-    common["run"] = kind.of(whose.run, "--run")
-    common |= {"seed": job.seed, "out": job.out}
-    data_by, reference_by = by_name(data_features), by_name(reference_features)
+    compared = evaluate.Comparison(
+        metrics=metrics,
+        row=whose.label,
+        run=kind.of(whose.run, "--run"),
+        statistics=settings,
+        seed=job.seed,
+        data=data,
+        noise=noise,
+        data_features=by_name(data_features),
+        reference=reference,
+        reference_features=by_name(reference_features),
+        reference_noise=reference_noise,
+    )
     if collection is not None:
         parts = [_collection(path, "features") for path in features]
         named = {next(iter(found.values())).settings["extractor"]: found for found in parts}
-        evaluate.evaluate_collection(collection, named, data, noise, data_by, reference, reference_by, **common)
-        return
-    opened = by_name([open_artifact(path, "features") for path in features])
-    common |= {"steps": steps, "reference_noise": reference_noise}
-    evaluate.evaluate(samples, opened, data, noise, data_by, reference or None, reference_by or None, **common)
+        evaluate.evaluate_collection(compared, collection, named, job.out)
+    else:
+        opened = by_name([open_artifact(path, "features") for path in features])
+        evaluate.evaluate(compared, samples, opened, job.out, steps=steps)
