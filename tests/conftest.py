@@ -13,6 +13,7 @@ os.environ["OMP_WAIT_POLICY"] = "PASSIVE"
 
 import csv
 import functools
+import gc
 import json
 import shutil
 import tempfile
@@ -24,6 +25,7 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, settings
 
+from tests import untraced
 from tests.patience import PATIENCE
 
 # Fixtures of the pipeline's runs, for tests in several folders: made once.
@@ -48,6 +50,7 @@ settings.register_profile(
     derandomize="DIRECTCM_NO_SKIPS" in os.environ,
 )
 settings.load_profile("directcm")
+untraced.install()
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -81,6 +84,12 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         own = table.with_name(config.workerinput["workerid"])
         own.write_text(json.dumps({item.nodeid: _group(item) for item in items}), encoding="utf-8")
         own.replace(table)
+
+
+def pytest_collection_finish() -> None:
+    """What is imported by now stays: no collection of garbage looks through it again, which takes half a second each time."""
+    gc.collect()
+    gc.freeze()
 
 
 # For `-n`. xdist's own `--dist loadgroup` tells its scheduler by the ends of node ids, which pytest 9.2 does not let it write;

@@ -50,8 +50,14 @@ def images() -> tuple[Tensor, Tensor]:
     return tuple(rng.normal(0, name, range(2), (3, 16, 16)).clamp(-1, 1) for name in ("a", "b"))  # type: ignore[return-value]
 
 
+@pytest.fixture
+def unenlarged(monkeypatch: pytest.MonkeyPatch) -> None:
+    """LPIPS of the images as they are, a fiftieth of the work: for what does not depend on their size."""
+    monkeypatch.setattr(distances, "SIDE", 16)
+
+
 @pytest.fixture(params=sorted(DISTANCES))
-def distance(request: pytest.FixtureRequest, lpips: Distance) -> Distance:
+def distance(request: pytest.FixtureRequest, lpips: Distance, unenlarged: None) -> Distance:
     return lpips if request.param == "lpips" else distances.make(request.param, 1e-3, "cpu")
 
 
@@ -127,11 +133,11 @@ def test_small_images_are_enlarged_bilinearly(lpips: Distance, images: tuple[Ten
 
 
 @pytest.mark.slow
-def test_where_no_channel_answers_the_gradient_is_a_number(state: Mapping[str, Tensor]) -> None:
+def test_where_no_channel_answers_the_gradient_is_a_number(state: Mapping[str, Tensor], unenlarged: None) -> None:
     dead = {name: w - 1e4 if name == "features.0.bias" else w for name, w in state.items()}
     dead |= {name: 0 * w for name, w in state.items() if name.endswith("bias") and name != "features.0.bias"}
-    a = torch.zeros(1, 3, 8, 8, requires_grad=True)
-    loss = distances.lpips("cpu", dead)(a, torch.ones(1, 3, 8, 8))
+    a = torch.zeros(1, 3, 16, 16, requires_grad=True)
+    loss = distances.lpips("cpu", dead)(a, torch.ones(1, 3, 16, 16))
     loss.sum().backward()
     assert loss.tolist() == [0.0] and a.grad is not None and a.grad.abs().sum() == 0
 
@@ -163,7 +169,8 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 
 @pytest.mark.slow
 def test_weights_come_from_the_checked_cache(
-    cache: Path, state: Mapping[str, Tensor], lpips: Distance, images: tuple[Tensor, Tensor], monkeypatch: Any, one_line: Any
+    cache: Path, state: Mapping[str, Tensor], lpips: Distance, images: tuple[Tensor, Tensor], unenlarged: None, monkeypatch: Any,
+    one_line: Any,
 ) -> None:  # fmt: skip
     with pytest.raises(UserError) as error:
         distances.make("lpips", 1e-3, "cpu")

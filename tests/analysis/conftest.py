@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
@@ -14,7 +14,15 @@ from directcm.config import Config, load_config
 from directcm.config.registry import methods
 from directcm.config.specs import METHODS, METRICS
 from directcm.evaluation.sampling import set_name as part
-from directcm.runtime.artifacts import Artifact, new_artifact, new_collection, open_artifact, write_csv, write_json
+from directcm.runtime.artifacts import (
+    Artifact,
+    new_artifact,
+    new_collection,
+    open_artifact,
+    write_bytes,
+    write_csv,
+    write_json,
+)
 from directcm.runtime.rng import generator
 
 RUN: dict[str, Any] = {
@@ -31,6 +39,9 @@ def distance(metric: str, reference: str) -> bool:
 
 class Factory:
     """Makes artefacts and tidy tables under a temporary folder."""
+
+    # Of whole grids, by what they are of: making one takes as long as what many a test does with it.
+    tables: ClassVar[dict[Any, dict[str, bytes]]] = {}
 
     def __init__(self, root: Path) -> None:
         self.root = root
@@ -177,55 +188,69 @@ class Factory:
 
         CM's values are 1.2 times Direct CM's, every difference has the same p; `change` may edit the lines in place.
         """
-        base = {
-            "ode_error": 0.2, "fd_tiny": 12.0, "kid_tiny": 0.0031, "clip_tiny": 0.31, "quality_tiny": 4.2,
-            "prompt_accuracy": 0.9, "fid": 99.0, "cmmd_tiny": 0.1,
-        }  # fmt: skip
-        pairs = [(m, r) for m in config.metric_names() for r in METRICS[m].references]
-
-        def value(metric: str, reference: str) -> float:
-            return base.get(metric, 0.5) * (1.5 if reference == "data" else 1.0)
-
-        def line(metric: str, reference: str, number_: float | None) -> dict[str, Any]:
-            far = distance(metric, reference)
-            return {
-                "metric": metric, "reference": reference, "value": number_, "n": 8, "n_reference": 8 if far else None,
-                "dim": 64 if far else None, "flags": "",
-            }  # fmt: skip
-
-        metrics: list[dict[str, Any]] = []
-        for ode in dict.fromkeys(run.ode for run in config.runs()):
-            for row in (TEACHER, FLOOR):
-                metrics += [
-                    {"row": row, **ode.spelled, "sampling_steps": ode.N, **line(m, r, value(m, r) / 10)}
-                    for m, r in pairs
-                    if r != "teacher" or (row == FLOOR and METRICS[m].extractor)
-                ]
-        comparisons: list[dict[str, Any]] = []
-        for run in config.runs():
-            for step, k in config.sets(run):
-                factor = (1.2 if run.method == "cm" else 1.0) * (1 + 0.03 * run.seed) / k**0.25
-                own = {**run.spelled, "row": METHODS[run.method], "step": step, "sampling_steps": k}
-                metrics += [{**own, **line(m, r, value(m, r) * factor)} for m, r in pairs]
-                for m, r in pairs if run.method == "cm" else []:
-                    a, b = value(m, r) * factor, value(m, r) * factor / 1.2
-                    comparisons.append(
-                        {
-                            "what": "method", "a": "CM", "b": "Direct CM", **run.setting.spelled, "a_step": step,
-                            "b_step": step, "sampling_steps": k, "metric": m, "reference": r, "mean_a": a, "mean_b": b,
-                            "difference": a - b, "low": (a - b) / 2, "high": 1.5 * (a - b), "level": 0.95, "se_seeds": 0.1,
-                            "se_prompts": 0.1, "df": 3.5, "p": p, "test": "permutation" if distance(m, r) else "bootstrap",
-                            "p_prompts": p_prompts, "n": 8, "n_seeds": 3, "dim": 64 if distance(m, r) else None,
-                            "seeds_agree": 3,
-                        }
-                    )  # fmt: skip
-        comparisons = list({tuple(c[n] for n in COMPARISON_COLUMNS[:17]): c for c in comparisons}.values())
-        if change is not None:
-            change(metrics, comparisons)
         folder = self.root / name
-        write_csv(folder / "metrics.csv", [{c: m.get(c) for c in METRIC_COLUMNS} for m in metrics], METRIC_COLUMNS)
-        write_csv(folder / "comparisons.csv", comparisons, COMPARISON_COLUMNS)
+        key = (config.model_dump_json(), p, p_prompts)
+        if change is not None or key not in self.tables:
+            metrics, comparisons = _tidy(config, p, p_prompts)
+            if change is not None:
+                change(metrics, comparisons)
+            lines = [{c: m.get(c) for c in METRIC_COLUMNS} for m in metrics]
+            write_csv(folder / "metrics.csv", lines, METRIC_COLUMNS)
+            write_csv(folder / "comparisons.csv", comparisons, COMPARISON_COLUMNS)
+            if change is None:
+                self.tables[key] = {f"{n}.csv": (folder / f"{n}.csv").read_bytes() for n in ("metrics", "comparisons")}
+        else:
+            for file, content in self.tables[key].items():
+                write_bytes(folder / file, content)
         return folder / "metrics.csv", folder / "comparisons.csv"
+
+
+def _tidy(config: Config, p: float, p_prompts: float | None) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """The lines of `Factory.tidy`, unchanged."""
+    base = {
+        "ode_error": 0.2, "fd_tiny": 12.0, "kid_tiny": 0.0031, "clip_tiny": 0.31, "quality_tiny": 4.2,
+        "prompt_accuracy": 0.9, "fid": 99.0, "cmmd_tiny": 0.1,
+    }  # fmt: skip
+    pairs = [(m, r) for m in config.metric_names() for r in METRICS[m].references]
+
+    def value(metric: str, reference: str) -> float:
+        return base.get(metric, 0.5) * (1.5 if reference == "data" else 1.0)
+
+    def line(metric: str, reference: str, number_: float | None) -> dict[str, Any]:
+        far = distance(metric, reference)
+        return {
+            "metric": metric, "reference": reference, "value": number_, "n": 8, "n_reference": 8 if far else None,
+            "dim": 64 if far else None, "flags": "",
+        }  # fmt: skip
+
+    metrics: list[dict[str, Any]] = []
+    for ode in dict.fromkeys(run.ode for run in config.runs()):
+        for row in (TEACHER, FLOOR):
+            metrics += [
+                {"row": row, **ode.spelled, "sampling_steps": ode.N, **line(m, r, value(m, r) / 10)}
+                for m, r in pairs
+                if r != "teacher" or (row == FLOOR and METRICS[m].extractor)
+            ]
+    comparisons: list[dict[str, Any]] = []
+    for run in config.runs():
+        for step, k in config.sets(run):
+            factor = (1.2 if run.method == "cm" else 1.0) * (1 + 0.03 * run.seed) / k**0.25
+            own = {**run.spelled, "row": METHODS[run.method], "step": step, "sampling_steps": k}
+            metrics += [{**own, **line(m, r, value(m, r) * factor)} for m, r in pairs]
+            for m, r in pairs if run.method == "cm" else []:
+                a, b = value(m, r) * factor, value(m, r) * factor / 1.2
+                comparisons.append(
+                    {
+                        "what": "method", "a": "CM", "b": "Direct CM", **run.setting.spelled, "a_step": step,
+                        "b_step": step, "sampling_steps": k, "metric": m, "reference": r, "mean_a": a, "mean_b": b,
+                        "difference": a - b, "low": (a - b) / 2, "high": 1.5 * (a - b), "level": 0.95, "se_seeds": 0.1,
+                        "se_prompts": 0.1, "df": 3.5, "p": p, "test": "permutation" if distance(m, r) else "bootstrap",
+                        "p_prompts": p_prompts, "n": 8, "n_seeds": 3, "dim": 64 if distance(m, r) else None,
+                        "seeds_agree": 3,
+                    }
+                )  # fmt: skip
+    comparisons = list({tuple(c[n] for n in COMPARISON_COLUMNS[:17]): c for c in comparisons}.values())
+    return metrics, comparisons
 
 
 @pytest.fixture

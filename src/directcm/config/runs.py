@@ -5,10 +5,10 @@ Manifests hold the values (`axes`), paths and CSV rows their spelling (`key`, `s
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping
 from contextlib import suppress
 from decimal import Decimal
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -23,7 +23,9 @@ def number(value: float | int) -> str:
     return text.rstrip("0").rstrip(".") if "." in text else text
 
 
-def spell(value: object) -> str:
+# Tables ask for the same few values a million times. Typed, for 1, 1.0 and True are equal.
+@lru_cache(maxsize=4096, typed=True)
+def spell(value: Hashable) -> str:
     """A value of an axis as paths spell it, a number or a number's text: 3.0 and "3" → 3, 1e-4 → 0.0001, lora4 → lora4."""
     if isinstance(value, int):
         return str(value)
