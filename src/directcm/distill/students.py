@@ -14,7 +14,7 @@ from directcm.config import lora_rank
 from directcm.diffusion.processes import expand
 from directcm.diffusion.teachers import Conditioning, Teacher, frozen
 from directcm.errors import UserError
-from directcm.runtime import rng
+from directcm.runtime import compiled, rng
 from directcm.runtime.artifacts import Artifact
 
 # As in latent-consistency LoRAs: every attention, feed-forward and convolution layer of the U-Net.
@@ -46,6 +46,7 @@ class Student:
     def __init__(self, teacher: Teacher) -> None:
         self.teacher = teacher
         self.process = teacher.process
+        compiled.blocks(teacher.network)
 
     @functools.cached_property
     def _merged(self) -> tuple[Merged, Teacher]:
@@ -96,6 +97,7 @@ class Merged:
             parent, _, child = name.rpartition(".")
             setattr(self.network.get_submodule(parent), child, plain)
             self.weights.append(plain.weight)
+        compiled.blocks(self.network)
         self.trained = [p for n, p in network.named_parameters() if "lora_" in n]
 
     @torch.no_grad()

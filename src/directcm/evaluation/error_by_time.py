@@ -18,9 +18,10 @@ from directcm.distill import students
 from directcm.distill.encode import Latents
 from directcm.distill.targets import join
 from directcm.errors import UserError
-from directcm.evaluation.common import batches, check_finite, check_teacher, numbered
+from directcm.evaluation.common import check_finite, check_teacher, numbered
 from directcm.evaluation.endpoints import ErrorStarts
 from directcm.runtime.artifacts import Artifact, new_artifact, write_csv
+from directcm.runtime.blocks import batches
 from directcm.runtime.progress import Progress
 
 COLUMNS = ["time", "space", "student", "solver", "total", "cross", "n"]
