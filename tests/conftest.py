@@ -230,7 +230,9 @@ class Tiny(SimpleNamespace):
         from directcm.runtime.artifacts import open_artifact
 
         settings = {
-            k: changes.pop(k) for k in list(changes) if k in ("checkpoint_every", "precision", "gradient_checkpointing")
+            k: changes.pop(k)
+            for k in list(changes)
+            if k in ("checkpoint_every", "precision", "gradient_checkpointing", "micro_batch")
         }
         targets = changes.pop("targets", self.targets if method == "direct_cm" else [])
         training.make(

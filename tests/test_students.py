@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import re
 from pathlib import Path
@@ -335,3 +336,68 @@ def test_trained_student_differs_from_its_start(tiny: Any) -> None:
     trained = students.load(load(tiny.teacher), tiny.cm)
     assert any(v.any() for k, v in loras(trained.teacher.network).items() if "lora_B" in k)
     assert json.loads((tiny.cm.folder / "student.json").read_text())["run"]["method"] == "cm"
+
+
+def test_without_gradient_the_lora_is_merged_and_follows_every_change(tiny: Any) -> None:
+    """Merged weights give the bytes of the layers that fold theirs, after fused steps, copies and EMAs alike."""
+    student = students.make_student(load(tiny.teacher), "lora4", 0)
+    network = student.teacher.network
+    trained = [p for p in network.parameters() if p.requires_grad]
+    optimizer = torch.optim.AdamW(trained, lr=1e-2, fused=True)
+
+    def same() -> torch.Tensor:
+        with torch.no_grad():
+            merged = student(*points(), cond())
+        assert torch.equal(merged, student(*points(), cond()).detach())
+        return merged
+
+    seen = [same()]
+    for p in trained:
+        p.grad = torch.ones_like(p)
+    optimizer.step()
+    student.changed()
+    seen.append(same())
+    with torch.no_grad():
+        trained[1].copy_(torch.randn(trained[1].shape, generator=torch.Generator().manual_seed(0)))
+    seen.append(same())
+    with torch.no_grad():
+        torch._foreach_lerp_(trained, [torch.zeros_like(p) for p in trained], 0.5)
+    seen.append(same())
+    assert not any(torch.equal(a, b) for a, b in itertools.pairwise(seen))
+
+
+def test_a_lora_student_shares_the_frozen_weights(tiny: Any) -> None:
+    teacher = load(tiny.teacher)
+    frozen = {p.data_ptr() for p in teacher.network.parameters()}
+    student = students.make_student(teacher, "lora4", 0)
+    own = [p for p in student.teacher.network.parameters() if p.data_ptr() not in frozen]
+    assert own and all(p.requires_grad for p in own)
+    with torch.no_grad():
+        student(*points(), cond())
+    layers = students._lora_layers(student.teacher.network)
+    merged = student._merged[0].network
+    assert sum(p.data_ptr() not in frozen for p in merged.parameters()) == len(layers)
+    assert not any(
+        p.data_ptr() in frozen for p in students.make_student(teacher, "full", 0).teacher.network.parameters()
+    )
+
+
+@pytest.mark.parametrize(("dtype", "bound"), [(torch.float16, 0.05), (torch.bfloat16, 0.5)])
+def test_merged_in_half_precision(tiny: Any, dtype: torch.dtype, bound: float) -> None:
+    """What the LoRA changes of the output, merged and unmerged; bfloat16 rounds a small change away, its bound says how much."""
+    teacher = load(tiny.teacher)
+    teacher.network.to(dtype)
+    student = students.make_student(teacher, "lora4", 0)
+    draw = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for name, p in student.teacher.network.named_parameters():
+            if "lora_B" in name:
+                p.copy_(0.02 * torch.randn(p.shape, generator=draw))
+    with torch.autocast("cpu", dtype=dtype), torch.no_grad():
+        x, t = points()
+        plain = teacher.predict(x, t, cond()).x0
+        apart = student.teacher.predict(x, t, cond()).x0
+        student(x, t, cond())
+        merged = student._merged[1].predict(x, t, cond()).x0
+    assert (apart - plain).norm() > 0.01 * plain.norm(), "the LoRA changes the output"
+    assert (merged - apart).norm() <= bound * (apart - plain).norm()

@@ -530,3 +530,29 @@ def test_sdxls_own_configurations_are_accepted(saved: Path) -> None:
     assert diffusers.locate(Diffusers(path=str(saved)), 1024).vae is None
     with pytest.raises(UserError, match=r"sample_size = 128, latents of 1024 pixels, but data.resolution is 512"):
         diffusers.locate(Diffusers(path=str(saved)), 512)
+
+
+def test_a_batch_that_does_not_fit_goes_through_the_vae_in_halves(
+    tiny: Any, monkeypatch: pytest.MonkeyPatch, one_line: Any
+) -> None:
+    """A card on which three images do not fit: seven go in parts, to the same pixels, and the next batch knows."""
+    codec, latents = latent_diffusion.load_codec(tiny.teacher), rng.normal(0, "x", range(7), (4, 8, 8))
+    want = codec.decode(latents)
+    asked, whole, room = [], codec._pixels, [2]
+
+    def pixels(some: torch.Tensor) -> torch.Tensor:
+        asked.append(len(some))
+        if len(some) > room[0]:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return whole(some)
+
+    monkeypatch.setattr(codec, "_pixels", pixels)
+    assert torch.allclose(codec.decode(latents), want, atol=1e-4)
+    assert asked == [7, 4, 2, 2, 2, 1]
+    asked.clear()
+    codec.decode(latents[:3])
+    assert asked == [2, 1]
+    room[0] = 0
+    with pytest.raises(UserError) as error:
+        codec.decode(latents)
+    assert "not one image fits" in one_line(error)

@@ -301,6 +301,19 @@ def test_gradient_checkpointing_changes_rounding_only(tiny: Any, tmp_path: Path)
         assert float(a["loss"]) == pytest.approx(float(b["loss"]), rel=1e-4)
 
 
+@pytest.mark.parametrize("method", ["cm", "direct_cm"])
+@pytest.mark.parametrize("rows", [1, 3])
+def test_parts_of_a_batch_change_rounding_only(tiny: Any, tmp_path: Path, rows: int, method: str) -> None:
+    parts = tiny.train(tmp_path / "s", method, micro_batch=rows)
+    for a, b in zip(parts.csv("curve.csv"), getattr(tiny, method).csv("curve.csv"), strict=True):
+        for column in ("loss", "grad_norm"):
+            assert float(a[column]) == pytest.approx(float(b[column]), rel=1e-4)
+    assert json.loads((parts.folder / "provenance.json").read_text())["pace"] == {
+        "gradient_checkpointing": False,
+        "micro_batch": rows,
+    }
+
+
 @pytest.fixture
 def fresh_accelerator() -> Any:
     """accelerate keeps the precision of the first Accelerator of a process."""

@@ -64,8 +64,8 @@ def test_checked_once_until_it_changes(cache, monkeypatch):
 
     (cache / "small.bin").write_bytes(b"good")
     calls = []
-    real = weights.sha256
-    monkeypatch.setattr(weights, "sha256", lambda path: calls.append(path) or real(path))
+    real = weights.digest
+    monkeypatch.setattr(weights, "digest", lambda path: calls.append(path) or real(path))
     assert weights_file("small.bin") == weights_file("small.bin") == cache / "small.bin"
     assert len(calls) == 1
     (cache / "small.bin").write_bytes(b"evil")

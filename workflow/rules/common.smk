@@ -18,7 +18,7 @@ from directcm.analysis.tables.claim import beside, compared, read_claims
 from directcm.analysis.needs import available
 from directcm.analysis.data.selection import base_setting, main_runs, main_setting
 from directcm.analysis.tables.cells import same_scale
-from directcm.cli.rules import command as verb
+from directcm.cli.rules import command
 from directcm.config import RUN_AXES, Config, Ode, Run, Setting, number
 from directcm.config import parse as validated
 from directcm.errors import UserError
@@ -56,6 +56,15 @@ except UserError as error:
 # Captions and the report see every key, defaults included.
 config.clear()
 config.update(CONFIG.model_dump(mode="json"))
+# A verb's line; where the two keys are "auto" nothing is said of them.
+verb = functools.partial(
+    command,
+    everywhere={
+        key: "on" if value else "off"
+        for key, value in CONFIG.model_dump(include={"compile", "deterministic"}).items()
+        if value != "auto"
+    },
+)
 # What the teacher diffuses and ODE errors are in.
 SPACE = "latent" if TEACHERS[CONFIG.teacher.kind].latent else "pixel"
 config["space"] = SPACE

@@ -36,7 +36,7 @@ rule features_data:
         f"{OUT}/benchmarks/features/{{extractor}}/data.tsv"
     conda:
         "../../envs/directcm.yaml"
-    threads: 1
+    threads: CONFIG.image_threads
     resources:
         **on_gpu(24000, 20, 120),
     params:

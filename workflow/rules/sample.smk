@@ -12,7 +12,7 @@ rule reference:
     priority: lambda wildcards: 15 if wildcards.draw == "reference" else -1
     conda:
         "../../envs/directcm.yaml"
-    threads: 1
+    threads: CONFIG.image_threads
     resources:
         **on_gpu(48000, 60, 1440),
     params:
@@ -40,7 +40,7 @@ rule sample:
         f"{OUT}/benchmarks/sample/{{more}}{RUN}.tsv"
     conda:
         "../../envs/directcm.yaml"
-    threads: 1
+    threads: CONFIG.image_threads
     resources:
         **on_gpu(48000, 30, 480),
     params:

@@ -41,7 +41,7 @@ rule encode:
         f"{OUT}/benchmarks/encode.tsv"
     conda:
         "../../envs/directcm.yaml"
-    threads: 1
+    threads: CONFIG.image_threads
     resources:
         **on_gpu(48000, 20, 240),
     params:

@@ -135,6 +135,7 @@ Method = Annotated[str, Option(choices=tuple(METHODS))]
 Metric = Annotated[str, Option(choices=tuple(METRICS))]
 Threads = Annotated[Natural, Option("CPU threads", filled="threads")]
 Precision = Literal["no", "fp16", "bf16"]
+Switch = Literal["auto", "on", "off"]
 Scope = Annotated[Literal["main", "paper"], "the main comparison, or the whole grid"]
 Results = Annotated[Path, "the results folder of the configuration's preset"]
 Data = Annotated[Artifact, artefact("data")]
@@ -188,15 +189,21 @@ class Work(Seeded):
 
 @dataclass(frozen=True, kw_only=True)
 class Torch(Work):
-    """A job that computes with torch, on as many CPU threads as the rule asked for; the same bytes every time."""
+    """A job that computes with torch, on as many CPU threads as the rule asked for."""
+
+    compile: Annotated[Switch, "compile the blocks that a network repeats; auto: on a GPU"] = "auto"
+    deterministic: Annotated[Switch, "the same bytes every time; auto: on a CPU, a GPU's are a tenth slower for it"] = (
+        "auto"
+    )
 
     def __post_init__(self) -> None:
         import warnings
 
-        from directcm.runtime import rng
+        from directcm.runtime import compiled, rng
 
         warnings.filterwarnings("ignore", message=".*cuda.*", category=UserWarning)
-        rng.deterministic(self.threads)
+        rng.deterministic(self.threads, self.deterministic, self.device)
+        compiled.enable(self.compile, self.device)
 
 
 @dataclass(frozen=True, kw_only=True)

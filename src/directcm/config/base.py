@@ -75,7 +75,7 @@ class Block(BaseModel):
             taken[key] = value if as_is else _numbers(value)
             truths = [one for one in (value if isinstance(value, list | tuple) else [value]) if isinstance(one, bool)]
             require(
-                not truths or kind is bool or (value is False and "no" in get_args(kind)),
+                not truths or bool in (kind, *get_args(kind)) or (value is False and "no" in get_args(kind)),
                 f'{key} is {str(*truths[:1]).lower()}, expected a number or text (text in quotes: "no" and "on" are truth values to YAML)',
             )
         return taken

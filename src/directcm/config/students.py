@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import Field
 
@@ -57,7 +57,12 @@ class Train(Block):
     )
     huber_c: Rate = Field(1e-3, description="c of pseudo_huber")
     precision: Precision = Field("no", description="mixed precision of training: no, fp16 or bf16")
-    gradient_checkpointing: bool = Field(False, description="trade time for memory")
+    gradient_checkpointing: bool | Literal["auto"] = Field(
+        "auto", description="trade time for memory; auto: on a GPU what is faster of what fits, on a CPU off"
+    )
+    micro_batch: Positive | Literal["auto"] = Field(
+        "auto", description="rows of one backward pass of a process; auto: on a GPU the most that fit, on a CPU all"
+    )
     checkpoint_every: Positive = Field(100, description="steps between checkpoints")
 
 

@@ -6,11 +6,11 @@ import itertools
 import math
 from collections.abc import Sequence
 from functools import cached_property
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
-from directcm.config.base import Block, Count, newer
+from directcm.config.base import Block, Count, Positive, newer
 from directcm.config.data import Data, embedded_images
 from directcm.config.evaluation import (
     FRECHET,
@@ -56,6 +56,16 @@ class Config(Block):
         "embedded", description="name of the results folder"
     )
     seed: Count = Field(24, description="seed of everything but the students' training")
+    compile: bool | Literal["auto"] = newer(
+        "auto", description="have torch compile the blocks that a network repeats; auto: on a GPU"
+    )
+    deterministic: bool | Literal["auto"] = newer(
+        "auto", description="the same bytes every time; auto: on a CPU, for on a GPU a step takes a tenth longer"
+    )
+    image_threads: Positive = newer(
+        1,
+        description="CPU threads of a job that reads or writes images; beside a GPU 8 to 16, on a CPU they are its torch's too",
+    )
     data: Data = Data()
     process: Process = Process()
     teacher: Teacher = Teacher()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 
@@ -119,15 +120,25 @@ class VariancePreserving(Process):
 
     def _index(self, t: Tensor) -> Tensor:
         index = t.long()
-        if not bool((index == t).all()) or not bool(((index >= 0) & (index <= len(self.betas))).all()):
-            raise ValueError(f"VP times are integers from 0 to {len(self.betas)}")
-        return index.cpu()
+        good, what = ((index == t) & (index >= 0) & (index <= len(self.betas))).all(), "VP times are integers from 0 to"
+        # On a GPU the host does not wait for the answer.
+        if t.is_cuda:
+            torch._assert_async(good, f"{what} {len(self.betas)}")
+        elif not good:
+            raise ValueError(f"{what} {len(self.betas)}")
+        return index
+
+    # A process lives as long as its job.
+    @functools.cache  # noqa: B019
+    def _tables(self, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
+        """(α, σ, β) on a device, where they stay."""
+        return self._alpha.to(device), self._sigma.to(device), self.betas.to(device)
 
     def alpha(self, t: Tensor) -> Tensor:
-        return self._alpha[self._index(t)].to(t.device)
+        return self._tables(t.device)[0][self._index(t)]
 
     def sigma(self, t: Tensor) -> Tensor:
-        return self._sigma[self._index(t)].to(t.device)
+        return self._tables(t.device)[1][self._index(t)]
 
     def grid(self, intervals: int) -> Tensor:
         total = len(self.betas)
@@ -138,9 +149,8 @@ class VariancePreserving(Process):
     def velocity(self, x: Tensor, eps: Tensor, t: Tensor) -> Tensor:
         """−½β x + ½β ε̂/σ with β = β_{t−1}; at t = 0 the values of t = 1, as in the released code of 2411.08954."""
         index = self._index(t).clamp(min=1)
-        beta = expand(self.betas[index - 1].to(x.device), x)
-        sigma = expand(self._sigma[index].to(x.device), x)
-        return 0.5 * beta * (eps / sigma - x)
+        _, sigma, beta = self._tables(t.device)
+        return 0.5 * expand(beta[index - 1], x) * (eps / expand(sigma[index], x) - x)
 
     def inner(self, t: Tensor) -> Tensor:
         return t.clamp(min=1)

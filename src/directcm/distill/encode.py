@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import itertools
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 
@@ -11,20 +12,16 @@ from torch import Tensor
 
 from directcm.config import Encode
 from directcm.diffusion.teachers import Conditioning, load_codec, loader
-from directcm.diffusion.teachers.codec import read_pixels
+from directcm.diffusion.teachers.codec import open_image, to_tensor
 from directcm.errors import UserError
 from directcm.runtime import rng
 from directcm.runtime.artifacts import Artifact, new_artifact, save_tensors, write_csv
-from directcm.runtime.blocks import clear, work
+from directcm.runtime.blocks import batches, clear, work
 from directcm.runtime.progress import Progress
 from directcm.runtime.sources import digest
+from directcm.runtime.threads import ahead
 
 SHARD = 1024
-
-
-def cut(rows: range, size: int) -> list[range]:
-    """Consecutive parts of `size` rows, the last of them perhaps smaller."""
-    return [rows[i : i + size] for i in range(0, len(rows), size)]
 
 
 def make(
@@ -52,16 +49,18 @@ def make(
         labels.setdefault(r["text"], set()).add(r["label"])
     progress = Progress("encode: images", len(rows), "image")
 
-    def images(ids: range) -> dict[str, Tensor]:
-        draw = partial(rng.normal, seed, "posterior", ids) if settings.posterior == "sample" else None
-        latents = codec.encode(read_pixels(data, [rows[i] for i in ids]), draw)
-        progress.update(len(ids))
-        return {"latents": latents}
+    def images(block: range) -> Iterator[dict[str, Tensor]]:
+        read = ahead(lambda i: open_image(data, rows[i]), block, torch.get_num_threads())
+        for ids in batches(block, settings.batch_size):
+            draw = partial(rng.normal, seed, "posterior", ids) if settings.posterior == "sample" else None
+            yield {"latents": codec.encode(to_tensor([*itertools.islice(read, len(ids))]), draw)}
+            progress.update(len(ids))
 
-    def captions(part: range) -> dict[str, Tensor]:
-        some = [texts[i] for i in part]
-        # Images of one caption may have several labels: a codec that reads labels gets all of them, and refuses.
-        return codec.condition(some, [" or ".join(sorted(labels[text])) for text in some]).tensors
+    def captions(block: range) -> Iterator[dict[str, Tensor]]:
+        for part in batches(block, settings.batch_size):
+            some = [texts[i] for i in part]
+            # Images of one caption may have several labels: a codec that reads labels gets all of them, and refuses.
+            yield codec.condition(some, [" or ".join(sorted(labels[text])) for text in some]).tensors
 
     key = {
         "code": digest("distill.encode", loader(teacher)),
@@ -75,16 +74,16 @@ def make(
     def work_on(
         name: str,
         count: int,
-        make: Callable[[range], dict[str, Tensor]],
+        make: Callable[[range], Iterator[dict[str, Tensor]]],
         found: Callable[[range], None] | None = None,
     ) -> dict[str, Tensor]:
-        """What `make` gives for 0 … count − 1, batch by batch, in blocks that a stopped job need not make again."""
+        """What `make` gives for 0 … count − 1, in blocks that a stopped job need not make again."""
 
         def block(rows: range) -> dict[str, Tensor]:
-            parts = [make(part) for part in cut(rows, settings.batch_size)]
+            parts = [*make(rows)]
             return {k: torch.cat([part[k].cpu() for part in parts]) for k in parts[0]}
 
-        return work(scratch / name, key, cut(range(count), SHARD), block, found)
+        return work(scratch / name, key, batches(range(count), SHARD), block, found)
 
     latents = work_on("images", len(rows), images, lambda done: progress.update(len(done)))["latents"]
     broken = torch.nonzero(~torch.isfinite(latents).flatten(1).all(1)).flatten().tolist()

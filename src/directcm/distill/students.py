@@ -14,7 +14,7 @@ from directcm.config import lora_rank
 from directcm.diffusion.processes import expand
 from directcm.diffusion.teachers import Conditioning, Teacher, frozen
 from directcm.errors import UserError
-from directcm.runtime import rng
+from directcm.runtime import compiled, rng
 from directcm.runtime.artifacts import Artifact
 
 # As in latent-consistency LoRAs: every attention, feed-forward and convolution layer of the U-Net.
@@ -40,16 +40,77 @@ class Student:
     """f(x, t) = c_skip(t)·x + c_out(t)·F, unguided; f(x, end) = x exactly (Song et al. 2303.01469, equation 5).
 
     F is x̂₀ on the VP process (2411.08954) and the EDM network's output on Karras's (Song et al., Appendix C).
+    Where no gradient is recorded, the LoRA is merged into the weights (`Merged`): its own forward costs most of another.
     """
 
     def __init__(self, teacher: Teacher) -> None:
         self.teacher = teacher
         self.process = teacher.process
+        compiled.blocks(teacher.network)
+
+    @functools.cached_property
+    def _merged(self) -> tuple[Merged, Teacher]:
+        merged = Merged(self.teacher.network)
+        return merged, self.teacher.twin(merged.network)
+
+    def changed(self) -> None:
+        """To be called after an optimiser's step, which torch's fused optimisers do not count as a change of the weights."""
+        if "_merged" in vars(self):
+            self._merged[0].built = -1
 
     def __call__(self, x: Tensor, t: Tensor, cond: Conditioning | None) -> Tensor:
         """f at x (B, …), times t (B,), float32 (B, …)."""
         a, b = self.process.student(t)
-        return expand(a, x) * x + expand(b, x) * self.teacher.predict(x, t, cond, 1.0).x0
+        model = self.teacher
+        if not torch.is_grad_enabled() and _lora_layers(model.network):
+            merged, model = self._merged
+            merged.refresh()
+        return expand(a, x) * x + expand(b, x) * model.predict(x, t, cond, 1.0).x0
+
+
+def _lora_layers(network: Any) -> dict[str, Any]:
+    """A network's LoRA layers by name."""
+    from peft.tuners.lora import LoraLayer
+
+    return {name: m for name, m in network.named_modules() if isinstance(m, LoraLayer)}
+
+
+def share(network: Any) -> Any:
+    """A copy of a network that shares its frozen weights and has trainable ones of its own."""
+    return copy.deepcopy(network, {id(p): p for p in network.parameters() if not p.requires_grad})
+
+
+class Merged:
+    """A network's twin for forwards without gradient: one weight W + s·B·A for each LoRA layer, all others shared.
+
+    The weights are rebuilt from the frozen W, in float32 and rounded once, whenever A or B have changed. Nothing is merged in
+    place, so that no rounding adds up over a training.
+    """
+
+    def __init__(self, network: Any) -> None:
+        self.source, self.network = network, share(network)
+        self.layers = _lora_layers(network)
+        self.weights, self.built = [], -1
+        for name in self.layers:
+            plain = self.network.get_submodule(name).base_layer
+            plain.weight = torch.nn.Parameter(torch.empty_like(plain.weight), requires_grad=False)
+            parent, _, child = name.rpartition(".")
+            setattr(self.network.get_submodule(parent), child, plain)
+            self.weights.append(plain.weight)
+        compiled.blocks(self.network)
+        self.trained = [p for n, p in network.named_parameters() if "lora_" in n]
+
+    @torch.no_grad()
+    def refresh(self) -> None:
+        """Bring the weights and the mode (training or evaluation, for dropout) up to those of the network."""
+        # torch counts a tensor's changes in place, but for a fused optimiser's: see Student.changed.
+        version = sum(p._version for p in self.trained)
+        if version != self.built:
+            for layer, weight in zip(self.layers.values(), self.weights, strict=True):
+                weight.copy_(_folded_weight(layer))
+            self.built = version
+        if self.network.training != self.source.training:
+            self.network.train(self.source.training)
 
 
 def _reads_lora(unet: Any) -> bool:
@@ -75,7 +136,8 @@ def _folded_weight(layer: Any) -> Tensor:
     (name,) = layer.active_adapters
     base = layer.base_layer.weight
     first, second = layer.lora_A[name].weight, layer.lora_B[name].weight
-    return torch.addmm(base.flatten(1), second.flatten(1), first.flatten(1), alpha=layer.scaling[name]).view_as(base)
+    scale = layer.scaling[name]
+    return torch.addmm(base.float().flatten(1), second.flatten(1), first.flatten(1), alpha=scale).view_as(base)
 
 
 @functools.cache
@@ -138,10 +200,10 @@ def adapt(unet: Any, adapter: str, seed: int) -> Any:
 
 
 def make_student(teacher: Teacher, adapter: str, seed: int) -> Student:
-    """A student on a copy of its teacher's network; the teacher stays unchanged."""
-    twin = teacher.start.twin()
-    adapt(twin.network, adapter, seed)
-    return Student(twin)
+    """A student that starts as its teacher, which stays unchanged; with a LoRA the two share the frozen weights."""
+    network = teacher.start.network
+    copied = copy.deepcopy(network) if lora_rank(adapter) is None else share(network)
+    return Student(teacher.start.twin(adapt(copied, adapter, seed)))
 
 
 def save(unet: Any, adapter: str, folder: Path) -> None:
@@ -183,7 +245,7 @@ def load(teacher: Teacher, student: Artifact, step: int | None = None) -> Studen
     if student.files(f"{folder}unet/"):
         kind = start.network.dtype
         return Student(start.twin(frozen(type(start.network), student.folder / folder / "unet", teacher.device, kind)))
-    unet = start.twin().network
+    unet = share(start.network)
     state = load_file(student.file(f"{folder}pytorch_lora_weights.safetensors"))
     unet.load_lora_adapter(state, prefix="unet")
     loaded = sum("lora_" in name for name in unet.state_dict())

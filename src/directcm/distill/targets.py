@@ -20,11 +20,11 @@ from directcm.config import Errors, Ode, Targets
 from directcm.diffusion.processes import Process
 from directcm.diffusion.solvers import Count, Solved, Solver, make_solver, solve
 from directcm.diffusion.teachers import Teacher, load, loader
-from directcm.distill.encode import Latents, cut
+from directcm.distill.encode import Latents
 from directcm.errors import UserError
 from directcm.runtime import rng
 from directcm.runtime.artifacts import Artifact, new_artifact, save_tensors
-from directcm.runtime.blocks import clear, work
+from directcm.runtime.blocks import batches, clear, work
 from directcm.runtime.progress import Progress
 from directcm.runtime.sources import digest
 
@@ -201,7 +201,7 @@ def solve_starts(
 def blocks_of(shard: int, size: int, block: int, total: int | None = None) -> list[range]:
     """The blocks of shard `shard`, with `size` start points a shard and `total` in all (None: infinitely many)."""
     stop = (shard + 1) * size
-    return cut(range(shard * size, stop if total is None else min(stop, total)), block)
+    return batches(range(shard * size, stop if total is None else min(stop, total)), block)
 
 
 def make(

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,9 +21,10 @@ from directcm.distill import methods, students
 from directcm.distill.encode import Latents
 from directcm.distill.targets import STARTS, Starts, join
 from directcm.errors import UserError
-from directcm.runtime import rng
-from directcm.runtime.artifacts import Artifact, new_artifact, write_csv, write_json
+from directcm.runtime import pace, rng
+from directcm.runtime.artifacts import Artifact, new_artifact, read_json, write_csv, write_json
 from directcm.runtime.loop import CURVE, Job, constant, fit, make_accelerator, put
+from directcm.runtime.pace import Pace
 from directcm.runtime.sources import digest
 
 
@@ -56,8 +58,6 @@ def make(
     student = students.make_student(frozen, run.adapter, run.seed)
     unet = student.teacher.network
     assert unet is not None
-    if settings.gradient_checkpointing:
-        unet.enable_gradient_checkpointing()
     data = Latents(latents)
     declaration = declared()[run.method]
     start_points, pooled = method.TARGETS or "forward", declaration.pool
@@ -83,7 +83,7 @@ def make(
     for module in dropouts:
         module.p = float(hparams.get("dropout", 0))
     decay = getattr(method, "decay", None)
-    ema_target = students.Student(student.teacher.twin()) if decay else None
+    ema_target = students.Student(student.teacher.twin(students.share(unet))) if decay else None
     context = methods.Context(
         frozen if method.TEACHER and not stored else None,
         make_solver(run.solver),
@@ -94,6 +94,10 @@ def make(
         ema_target,
     )
     grid = starts.grid.to(device)
+
+    def changed() -> None:
+        for one in filter(None, (student, ema_target)):
+            one.changed()
 
     def loss(step: int, rows: np.ndarray) -> Tensor:
         index = rng.stream(run.seed, "train_order", int(rows[0]), len(rows), pool)
@@ -130,6 +134,22 @@ def make(
             rng.seed_torch(run.seed, "dropout", step, accelerator.process_index)
         return method.loss(student, batch, context)
 
+    trained = [p for p in unet.parameters() if p.requires_grad]
+    share = run.batch_size // accelerator.num_processes
+
+    def attempt(at: Pace) -> None:
+        checkpoint(unet, at.gradient_checkpointing)
+        # In place of the optimiser's two moments, which come with the first step.
+        moments = [torch.empty_like(p) for p in trained for _ in range(2)]
+        with accelerator.autocast():
+            value = loss(0, np.arange(at.micro_batch, dtype=np.int64)).float().mean()
+        accelerator.backward(value)
+        for p in trained:
+            p.grad = None
+        del moments
+
+    chosen = _pace(settings, share, attempt if device.startswith("cuda") else None, scratch, accelerator)
+    checkpoint(unet, chosen.gradient_checkpointing)
     # The name that manifests have for them.
     named = {"own": hparams} if hparams else {}
     key = {
@@ -155,6 +175,7 @@ def make(
             constant(run.lr),
             weight_decay=settings.weight_decay,
             grad_clip=settings.grad_clip,
+            micro_batch=chosen.micro_batch,
             checkpoint_every=settings.checkpoint_every,
             scratch=scratch,
             key=key,
@@ -163,6 +184,7 @@ def make(
             ema_eval=settings.ema,
             ema=None if decay is None else lambda step: decay(step, run.steps, context),
             ema_target=None if ema_target is None else _free(ema_target, unet),
+            changed=changed,
         ),
         accelerator,
     )
@@ -177,7 +199,7 @@ def make(
             put({"unet": unet}, weights)
             students.save(unet, run.adapter, art.path / students.snapshot_folder(step))
         write_csv(art / "curve.csv", fitted.curve, CURVE)
-        trainable = sum(p.numel() for p in unet.parameters() if p.requires_grad)
+        trainable = sum(p.numel() for p in trained)
         drawn = run.steps * run.batch_size
         forwards = _forwards(method, context, frozen, run, [*snapshots, run.steps])
         write_json(
@@ -196,9 +218,36 @@ def make(
             "teacher_forwards_minimum": made,
         }
         art.provenance["device"] = device
+        art.provenance["pace"] = chosen._asdict()
         art.provenance["seconds_at"] = {str(step): round(value, 3) for step, value in fitted.seconds.items()}
     for path in scratch.glob("snapshot-*"):
         shutil.rmtree(path)
+
+
+def checkpoint(unet: Any, again: bool) -> None:
+    """Compute activations again in the backward pass, or keep them."""
+    (unet.enable_gradient_checkpointing if again else unet.disable_gradient_checkpointing)()
+
+
+def _pace(settings: Train, share: int, attempt: Callable[[Pace], None] | None, scratch: Path, accelerator: Any) -> Pace:
+    """How the step uses this card; measured once for a training, so that what is resumed goes on in the same way."""
+    from accelerate.utils import broadcast_object_list
+
+    again, rows = settings.gradient_checkpointing, settings.micro_batch
+    if attempt is None:
+        return pace.choose(share, again, rows, None)
+    kept = scratch / "pace.json"
+    card = [torch.cuda.get_device_name(), torch.cuda.get_device_properties(0).total_memory]
+    about = {"rows": share, "gradient_checkpointing": again, "micro_batch": rows, "card": card}
+    found = read_json(kept) if kept.is_file() else {}
+    if found.get("about") != about:
+        found = {"about": about, "pace": pace.choose(share, again, rows, partial(pace.measured, attempt))}
+    # One for all: the first process's.
+    (found,) = broadcast_object_list([found])
+    if accelerator.is_main_process:
+        scratch.mkdir(parents=True, exist_ok=True)
+        write_json(kept, found)
+    return Pace(*found["pace"])
 
 
 def _forwards(

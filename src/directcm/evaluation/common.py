@@ -1,4 +1,4 @@
-"""What the verbs of evaluation share: batches of rows, and checks of what they read and of what they compute."""
+"""What the verbs of evaluation share: checks of what they read and of what they compute."""
 
 from __future__ import annotations
 
@@ -10,11 +10,6 @@ from directcm.runtime.artifacts import Artifact
 
 if TYPE_CHECKING:
     from torch import Tensor
-
-
-def batches(rows: range, size: int) -> list[range]:
-    """The rows in batches of at most `size`, in order."""
-    return [rows[start : start + size] for start in range(0, len(rows), size)]
 
 
 def numbered(name: str, artifacts: Sequence[Artifact]) -> dict[str, Artifact]:

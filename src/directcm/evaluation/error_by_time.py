@@ -18,9 +18,10 @@ from directcm.distill import students
 from directcm.distill.encode import Latents
 from directcm.distill.targets import join
 from directcm.errors import UserError
-from directcm.evaluation.common import batches, check_finite, check_teacher, numbered
+from directcm.evaluation.common import check_finite, check_teacher, numbered
 from directcm.evaluation.endpoints import ErrorStarts
 from directcm.runtime.artifacts import Artifact, new_artifact, write_csv
+from directcm.runtime.blocks import batches
 from directcm.runtime.progress import Progress
 
 COLUMNS = ["time", "space", "student", "solver", "total", "cross", "n"]
@@ -77,7 +78,7 @@ def make(
             three = [f, ends["endpoint"][part], fine["endpoint"][part]]
             if codec.latent:
                 errors["latent"].append(split(*three))
-                three = [codec.decode(z) for z in three]
+                three = [codec.decode(z).cpu() for z in three]
             errors["pixel"].append(split(*three))
             progress.update(len(some))
     # All start times of a point lie side by side, from pure noise on.

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from PIL.Image import Image
 from torch import Tensor
 
 from directcm.config import Evaluation, Ode
@@ -22,12 +23,13 @@ from directcm.distill import students
 from directcm.distill.encode import Latents
 from directcm.distill.students import Student
 from directcm.errors import UserError
-from directcm.evaluation.common import batches, check_finite, check_teacher
+from directcm.evaluation.common import check_finite, check_teacher
 from directcm.runtime import rng
 from directcm.runtime.artifacts import Artifact, new_artifact, new_collection, save_tensors
-from directcm.runtime.blocks import block_ranges, clear, work
+from directcm.runtime.blocks import batches, block_ranges, clear, work
 from directcm.runtime.progress import Progress
 from directcm.runtime.sources import digest
+from directcm.runtime.threads import ahead
 from directcm.runtime.times import step_indices
 
 # What samples depend on, of the configuration's block "evaluation".
@@ -178,12 +180,17 @@ def _write(
     with new_artifact(out, "samples", settings=settings, inputs=inputs) as art:
         save_tensors(art / "latents.safetensors", done)
         drawn = Progress(f"sample: {name}, decoding", len(done["rows"]), "image")
-        # Block by block: which rows share a batch must not depend on the number of shards.
-        for some in itertools.chain(*(batches(rows, what.settings.batch_size) for rows in blocks)):
-            latents = done["latents"][some.start - blocks[0].start : some.stop - blocks[0].start]
-            for row, image in zip(some, to_images(what.codec.decode(latents)), strict=True):
-                image.save(art / f"images/{row:05d}.png")
-            drawn.update(len(some))
+
+        def images() -> Iterator[tuple[Path, Image]]:
+            # Block by block: which rows share a batch must not depend on the number of shards.
+            for some in itertools.chain(*(batches(rows, what.settings.batch_size) for rows in blocks)):
+                latents = done["latents"][some.start - blocks[0].start : some.stop - blocks[0].start]
+                for row, image in zip(some, to_images(what.codec.decode(latents)), strict=True):
+                    yield art / f"images/{row:05d}.png", image
+
+        # Compressing takes longer than the VAE on a GPU: threads do it meanwhile, and at the level that is twice as fast.
+        for _ in ahead(lambda item: item[1].save(item[0], compress_level=1), images(), torch.get_num_threads()):
+            drawn.update(1)
         art.counts = {"samples": len(done["rows"]), **dict(zip(counts, forwards, strict=True))}
 
 

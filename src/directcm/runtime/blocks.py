@@ -32,6 +32,11 @@ def block_ranges(total: int, block: int, shard: int, shards: int) -> list[range]
     return [range(b * block, min((b + 1) * block, total)) for b in range(first, last)]
 
 
+def batches(rows: range, size: int) -> list[range]:
+    """The rows in consecutive batches of `size`, the last of them perhaps smaller."""
+    return [rows[start : start + size] for start in range(0, len(rows), size)]
+
+
 def clear(scratch: Path) -> None:
     """Delete finished blocks, after the artefact that holds them is written."""
     shutil.rmtree(scratch, ignore_errors=True)

@@ -66,10 +66,11 @@ class Job:
     """What to train and how.
 
     `loss(step, rows)`: per-row losses (B,) for the batch positions `rows` (B,) int64 of this process;
-    position p = step·batch_size + offset counts through the whole training.
+    position p = step·batch_size + offset counts through the whole training. `micro_batch`: rows of one backward pass (None: all
+    of the process's); gradients of the parts add up to the batch's.
     `ema`: decay of an EMA of the weights, a number or a function of the step. `ema_target`: tensors by the weights' names
     ("module.weight") that hold this EMA during training, for a loss that reads it. `ema_eval`: decay of a second EMA, which
-    replaces the weights in snapshots and at the end.
+    replaces the weights in snapshots and at the end. `changed` is called after each step, when weights and EMAs have changed.
     """
 
     name: str
@@ -80,9 +81,11 @@ class Job:
     lr: Callable[[int], float]
     weight_decay: float = 0.0
     grad_clip: float = math.inf
+    micro_batch: int | None = None
     ema: float | Callable[[int], float] | None = None
     ema_target: Mapping[str, Tensor] | None = None
     ema_eval: float | None = None
+    changed: Callable[[], None] = lambda: None
     checkpoint_every: int = 200
     scratch: Path | None = None
     key: Mapping[str, Any] = field(default_factory=dict)
@@ -214,13 +217,35 @@ def _codes(job: Job, found: Artifact) -> list[str] | None:
     return None if codes is None else [*before, *codes]
 
 
-def _agreed(loss: Tensor, accelerator: Any) -> tuple[float, bool]:
-    """The mean loss over all processes, and whether any was told to stop: then all end after this step."""
+def _agreed(loss: Tensor, norm: Tensor, accelerator: Any) -> tuple[float, float, bool]:
+    """The mean loss over all processes, the gradient's norm, and whether any was told to stop: then all end after this step.
+
+    All in one read, the only time in a step that the host waits for a GPU.
+    """
     told = stop.asked() is not None
     if accelerator.num_processes == 1:
-        return float(loss), told
-    value, stopping = accelerator.reduce(torch.stack([loss, loss.new_tensor(float(told))]), reduction="mean").tolist()
-    return value, stopping > 0
+        value, length = torch.stack([loss.float(), norm.float()]).tolist()
+        return value, length, told
+    mine = torch.stack([loss.float(), norm.float(), torch.full_like(loss, float(told), dtype=torch.float32)])
+    value, length, stopping = accelerator.reduce(mine, reduction="mean").tolist()
+    return value, length, stopping > 0
+
+
+# Gradients are averaged in pieces of about as many bytes: a LoRA has 1,600 tensors, most of them small.
+BUCKET = 64 * 2**20
+
+
+def average_gradients(parameters: Sequence[nn.Parameter], accelerator: Any) -> None:
+    """Average the gradients of all processes, many tensors in one message."""
+    grads = [p.grad for p in parameters if p.grad is not None]
+    while grads:
+        sizes = np.cumsum([g.numel() * g.element_size() for g in grads])
+        bucket = grads[: max(1, int(np.searchsorted(sizes, BUCKET, side="right")))]
+        grads = grads[len(bucket) :]
+        mean = accelerator.reduce(torch.cat([g.flatten() for g in bucket]), reduction="mean")
+        torch._foreach_copy_(
+            bucket, [part.view_as(g) for part, g in zip(mean.split([g.numel() for g in bucket]), bucket, strict=True)]
+        )
 
 
 @torch.no_grad()
@@ -287,17 +312,19 @@ def fit(job: Job, accelerator: Any) -> Fitted:
                 group["lr"] = lr
             start = step * job.batch_size + first
             rows = np.arange(start, start + share, dtype=np.int64)
-            with accelerator.autocast():
-                loss = job.loss(step, rows).float().mean()
-            accelerator.backward(loss)
+            loss = torch.zeros((), device=accelerator.device)
+            for at in range(0, share, job.micro_batch or share):
+                part = rows[at : at + (job.micro_batch or share)]
+                with accelerator.autocast():
+                    mean = job.loss(step, part).float().mean() * (len(part) / share)
+                accelerator.backward(mean)
+                loss += mean.detach()
             if accelerator.num_processes > 1:
-                for p in parameters:
-                    if p.grad is not None:
-                        p.grad = accelerator.reduce(p.grad, reduction="mean")
-            value, stopping = _agreed(loss.detach(), accelerator)
+                average_gradients(parameters, accelerator)
             if scaler is not None:
                 accelerator.unscale_gradients(optimizer)
-            norm = float(nn.utils.clip_grad_norm_(parameters, job.grad_clip))
+            length = nn.utils.clip_grad_norm_(parameters, job.grad_clip)
+            value, norm, stopping = _agreed(loss, length, accelerator)
             if not math.isfinite(value) or (scaler is None and not math.isfinite(norm)):
                 where = f"; the last checkpoint is in {job.scratch}" if job.scratch else ""
                 raise UserError(
@@ -310,6 +337,7 @@ def fit(job: Job, accelerator: Any) -> Fitted:
                 _towards(ema, parameters, keep)
             if job.ema_eval is not None:
                 _towards(ema_eval, parameters, job.ema_eval)
+            job.changed()
             curve.append({"step": step, "loss": value, "grad_norm": norm, "lr": lr})
             progress.update(1, f"loss {value:.4g}")
             if writer is not None:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from directcm.config import local
 from directcm.errors import UserError
-from directcm.runtime.artifacts import sha256
+from directcm.runtime.remembered import digest
 
 VARIABLE = "DIRECTCM_WEIGHTS"
 
@@ -103,7 +103,7 @@ def weights_file(name: str) -> Path:
     stat = path.stat()
     key = (str(path.resolve()), stat.st_size, stat.st_mtime_ns, known.sha256)
     if key not in _verified:
-        found = sha256(path)
+        found = digest(path)
         if found != known.sha256:
             size = f" ({stat.st_size} bytes, {known.size} are usual)" if stat.st_size != known.size else ""
             raise UserError(f"{path}: has sha256 {found}{size}; delete it, {remedy}")

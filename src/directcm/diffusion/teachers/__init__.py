@@ -20,6 +20,7 @@ from torch import Tensor
 
 from directcm.diffusion.processes import Process, expand
 from directcm.errors import UserError
+from directcm.runtime import compiled
 
 if TYPE_CHECKING:
     from directcm.diffusion.teachers.codec import Codec
@@ -169,7 +170,9 @@ def loader(artifact: Artifact) -> str:
 
 def load(artifact: Artifact, device: torch.device | str = "cpu", precision: str = "no") -> Teacher:
     """The teacher of an artefact, on a device, its frozen weights in a precision ("no" is float32)."""
-    return importlib.import_module(f"directcm.{loader(artifact)}").load(artifact, device, precision)
+    teacher: Teacher = importlib.import_module(f"directcm.{loader(artifact)}").load(artifact, device, precision)
+    compiled.blocks(teacher.network)
+    return teacher
 
 
 def load_codec(artifact: Artifact, device: torch.device | str = "cpu", precision: str = "no") -> Codec:

@@ -27,11 +27,17 @@ def to_tensor(images: Sequence[Image]) -> Tensor:
     return torch.from_numpy(pixels).permute(0, 3, 1, 2) / 127.5 - 1.0
 
 
-def read_pixels(data: Artifact, rows: Sequence[Mapping[str, str]]) -> Tensor:
-    """The images of rows of a data set's images.csv, (B, 3, H, W) float32 in [−1, 1]."""
+def open_image(data: Artifact, row: Mapping[str, str]) -> Image:
+    """The image of a row of a data set's images.csv, read into memory."""
     from PIL import Image
 
-    return to_tensor([Image.open(data.file(row["file_name"])) for row in rows])
+    with Image.open(data.file(row["file_name"])) as image:
+        return image.convert("RGB")
+
+
+def read_pixels(data: Artifact, rows: Sequence[Mapping[str, str]]) -> Tensor:
+    """The images of rows of a data set's images.csv, (B, 3, H, W) float32 in [−1, 1]."""
+    return to_tensor([open_image(data, row) for row in rows])
 
 
 def to_images(pixels: Tensor) -> list[Image]:
@@ -59,7 +65,7 @@ class Codec(ABC):
 
     @abstractmethod
     def decode(self, latents: Tensor) -> Tensor:
-        """What is diffused to pixels (B, 3, H, W), float32 on the CPU, clamped to [−1, 1]."""
+        """What is diffused to pixels (B, 3, H, W), float32 on the codec's device, clamped to [−1, 1]."""
 
     @abstractmethod
     def condition(self, texts: Sequence[str], labels: Sequence[str]) -> Conditioning:

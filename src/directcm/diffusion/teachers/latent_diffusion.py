@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,12 +16,13 @@ from directcm.diffusion.teachers.codec import Codec, Draw
 from directcm.diffusion.teachers.weight_files import config as weight_config
 from directcm.diffusion.teachers.weight_files import staged
 from directcm.errors import UserError
-from directcm.runtime.artifacts import LOCATION, read_json, sha256
+from directcm.runtime.artifacts import LOCATION, read_json
+from directcm.runtime.remembered import digest
 
 if TYPE_CHECKING:
     from directcm.runtime.artifacts import Artifact
 
-# Pixels from which images are decoded one by one.
+# Pixels from which a CPU encodes and decodes images one by one.
 LARGE = 256
 
 
@@ -90,7 +91,7 @@ class Parts:
             if row["part"] == source and row["path"].startswith(prefix):
                 names.append(row["path"].removeprefix(prefix))
                 path = folder / names[-1]
-                if not path.is_file() or sha256(path) != row["sha256"]:
+                if not path.is_file() or digest(path) != row["sha256"]:
                     raise UserError(
                         f"{path}: missing or changed since the teacher was pinned; put the file back, or run the teacher step again"
                     )
@@ -168,9 +169,6 @@ def load_vae(artifact: Artifact, device: torch.device | str = "cpu", precision: 
             )
     if precision == "fp16" and vae.config.get("force_upcast"):
         vae = vae.float()
-    if parts.about["resolution"] >= LARGE:
-        # One image at a time: a batch of full-size activations is larger than a card.
-        vae.enable_slicing()
     return vae
 
 
@@ -258,24 +256,51 @@ class Latents(Codec):
         return load_vae(self.artifact, self.device, self.precision)
 
     @cached_property
+    def rows(self) -> int | None:
+        """Images that pass through the VAE together, None: as many as are asked for. Halved where they do not fit a card."""
+        large = Parts(self.artifact).about["resolution"] >= LARGE
+        return 1 if large and torch.device(self.device).type == "cpu" else None
+
+    def _in_parts(self, call: Callable[[Tensor], Tensor], batch: Tensor) -> Tensor:
+        """call(rows) of a batch (B, …), in parts that fit."""
+        while True:
+            size = min(self.rows or len(batch), len(batch))
+            try:
+                return torch.cat([call(part) for part in batch.split(size)])
+            except torch.OutOfMemoryError:
+                if size == 1:
+                    raise UserError(
+                        f"{self.artifact.folder}: not one image fits the card with the VAE; use a larger card, or fp16"
+                    ) from None
+                self.rows = -(-size // 2)
+                torch.cuda.empty_cache()
+
+    @cached_property
     def text(self) -> TextEncoders:
         return TextEncoders.load(self.artifact, self.device, self.precision)
+
+    def _moments(self, images: Tensor) -> Tensor:
+        posterior = self.vae.encode(images.to(self.vae.device, self.vae.dtype)).latent_dist
+        return torch.stack([posterior.mean.float(), posterior.std.float()], dim=1)
+
+    def _pixels(self, latents: Tensor) -> Tensor:
+        x = latents.to(self.vae.device, self.vae.dtype) / self.vae.config.scaling_factor
+        return self.vae.decode(x).sample.float().clamp(-1, 1)
 
     @torch.no_grad()
     def encode(self, images: Tensor, draw: Draw | None) -> Tensor:
         """Scaled latents (B, c, h, w): the mode of the VAE's posterior, or a draw from it."""
-        posterior = self.vae.encode(images.to(self.vae.device, self.vae.dtype)).latent_dist
-        latents = posterior.mean.float()
+        latents, std = self._in_parts(self._moments, images).unbind(1)
         if draw is not None:
-            latents = latents + posterior.std.float() * draw(latents.shape[1:]).to(latents.device)
+            latents = latents + std * draw(latents.shape[1:]).to(latents.device)
         return (latents * self.vae.config.scaling_factor).cpu()
 
     @torch.no_grad()
     def decode(self, latents: Tensor) -> Tensor:
-        pixels = self.vae.decode(latents.to(self.vae.device, self.vae.dtype) / self.vae.config.scaling_factor).sample
+        pixels = self._in_parts(self._pixels, latents)
         if not bool(torch.isfinite(pixels).all()):
             raise UserError("the VAE decodes to numbers that are not finite; use evaluation.precision no or bf16")
-        return pixels.float().clamp(-1, 1).cpu()
+        return pixels
 
     def condition(self, texts: Sequence[str], labels: Sequence[str]) -> Conditioning:
         """The captions' embeddings; labels tell SDXL nothing."""

@@ -18,11 +18,11 @@ from torch import Tensor, nn
 
 from directcm.config import ClipTiny
 from directcm.errors import UserError
-from directcm.evaluation.common import batches
 from directcm.evaluation.metrics.quality import QualityHead, head_from_state
 from directcm.evaluation.metrics.samples import open_image
 from directcm.runtime import rng
 from directcm.runtime.artifacts import Artifact, new_artifact, save_tensors, write_json, write_text
+from directcm.runtime.blocks import batches
 from directcm.runtime.progress import Progress
 
 VERSION = "clip_tiny-1"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -9,11 +10,13 @@ import numpy as np
 import torch
 
 from directcm.errors import UserError
-from directcm.evaluation.common import batches, numbered
+from directcm.evaluation.common import numbered
 from directcm.evaluation.metrics.extractors import FeatureExtractor
 from directcm.evaluation.metrics.samples import open_image, read_prompts, read_samples
 from directcm.runtime.artifacts import Artifact, new_artifact, new_collection, save_tensors, write_csv
+from directcm.runtime.blocks import batches
 from directcm.runtime.progress import Progress
+from directcm.runtime.threads import ahead
 
 
 def _images(
@@ -63,9 +66,10 @@ def features(
     rows, files, texts, inputs = _images(samples, data, noise)
     progress = progress or Progress(f"features: {extractor.name}", rows.size, "image")
     found: list[dict[str, np.ndarray]] = []
+    # Decoded by threads while the extractor works.
+    images = ahead(lambda file: open_image(*file), files, torch.get_num_threads())
     for some in batches(range(rows.size), batch_size):
-        part = slice(some.start, some.stop)
-        found.append(extractor.extract([open_image(*file) for file in files[part]], texts[part]))
+        found.append(extractor.extract([*itertools.islice(images, len(some))], texts[some.start : some.stop]))
         for key, array in found[-1].items():
             finite = np.isfinite(array.reshape(len(some), -1)).all(axis=1)
             if not finite.all():

@@ -1,0 +1,63 @@
+"""How a training step uses its card: gradient checkpointing, and rows of one backward pass, decided by measuring."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import NamedTuple
+
+import torch
+
+from directcm.errors import UserError
+
+
+class Pace(NamedTuple):
+    """Whether activations are computed again in the backward pass, and rows of one backward pass."""
+
+    gradient_checkpointing: bool
+    micro_batch: int
+
+
+def measured(attempt: Callable[[Pace], None], pace: Pace) -> float | None:
+    """Seconds a row of the second attempt, None if it does not fit; the first one compiles and warms up."""
+    try:
+        attempt(pace)
+        torch.cuda.synchronize()
+        begun = time.perf_counter()
+        attempt(pace)
+        torch.cuda.synchronize()
+    except torch.OutOfMemoryError:
+        return None
+    finally:
+        torch.cuda.empty_cache()
+    return (time.perf_counter() - begun) / pace.micro_batch
+
+
+def choose(
+    rows: int,
+    gradient_checkpointing: bool | str,
+    micro_batch: int | str,
+    attempt: Callable[[Pace], float | None] | None,
+) -> Pace:
+    """The fastest pace that fits, for a process's `rows` of a batch; what is not "auto" stays as given.
+
+    `attempt` gives a pace's seconds a row, or None if it does not fit. Without it (no GPU) "auto" means no checkpointing and all
+    rows at once. A UserError if not even one row fits.
+    """
+    given = None if micro_batch == "auto" else min(int(micro_batch), rows)
+    if attempt is None or (given and gradient_checkpointing != "auto"):
+        return Pace(gradient_checkpointing is True, given or rows)
+    halves = [given] if given else [max(1, rows >> n) for n in range(rows.bit_length())]
+    found: dict[Pace, float] = {}
+    for again in (False, True) if gradient_checkpointing == "auto" else (bool(gradient_checkpointing),):
+        for micro in halves:
+            pace = Pace(again, micro)
+            seconds = attempt(pace)
+            if seconds is not None:
+                found[pace] = seconds
+                break
+    if not found:
+        raise UserError(
+            "train: not even the smallest part of a batch fits this card; use a larger one, a smaller resolution, or precision bf16"
+        )
+    return min(found, key=lambda pace: found[pace])
