@@ -105,9 +105,9 @@ restore: install  ## bring results back from the DVC remote (PRESET=paper), and 
 	fi
 
 .PHONY: test
-test: install-dev  ## all tests, with line coverage of src/, one worker more than CORES (PYTEST_ARGS='-k name': some of them, one by one)
+test: install-dev  ## all tests, one worker more than CORES (COVERAGE=1: and line coverage of src/; PYTEST_ARGS='-k name': some of them, one by one)
 	@# A third of the time a worker waits, for SLURM or for a job that it has started.
-	@python -m pytest $(or $(PYTEST_ARGS),-n $$(($(CORES) + 1)) --cov=directcm --cov-report=term:skip-covered --cov-fail-under=97)
+	@python -m pytest $(or $(PYTEST_ARGS),-n $$(($(CORES) + 1)) $(if $(COVERAGE),--cov=directcm --cov-report=term:skip-covered --cov-fail-under=97))
 
 .PHONY: quick
 quick: install-dev  ## the tests that take no pipeline, browser or cluster, in a minute or so: before a commit

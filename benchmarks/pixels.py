@@ -18,13 +18,13 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
+from plain import TwoForwards
 from rates import seconds
-from torch import Tensor
 
 from directcm.config import PixelUnet, registry
 from directcm.diffusion.processes import VarianceExploding
 from directcm.diffusion.solvers import make_solver
-from directcm.diffusion.teachers import Conditioning, Prediction
+from directcm.diffusion.teachers import Conditioning
 from directcm.diffusion.teachers.pixel_diffusion import PixelDiffusion, make_unet
 from directcm.distill import methods
 from directcm.distill.students import Student
@@ -34,15 +34,8 @@ W = 2.0
 CLASSES = 10
 
 
-class Plain(PixelDiffusion):
+class Plain(TwoForwards, PixelDiffusion):
     """The same teacher with guidance in two forwards."""
-
-    def predict(self, x: Tensor, t: Tensor, cond: Conditioning | None, guidance: float = 1.0) -> Prediction:
-        eps = self.noise(x, t, cond).float()
-        if guidance != 1.0:
-            without = self.noise(x, t, self.unconditional(cond)).float()
-            eps = without + guidance * (eps - without)
-        return Prediction(self.process.clean(x, eps, t), eps)
 
 
 def step_of(name: str, plain: bool, a: argparse.Namespace, device: str) -> Callable[[], None]:

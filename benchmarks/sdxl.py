@@ -19,23 +19,24 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from plain import TwoForwards
 from torch import Tensor, nn
 
 from directcm.diffusion.distances import mse
 from directcm.diffusion.processes import VariancePreserving
 from directcm.diffusion.solvers import make_solver, solve
-from directcm.diffusion.teachers import Conditioning, Prediction
+from directcm.diffusion.teachers import Conditioning
 from directcm.diffusion.teachers.codec import to_images
 from directcm.diffusion.teachers.latent_diffusion import LatentDiffusion
 from directcm.diffusion.teachers.stand_in import FULL, SMALL, Sizes, make_unet, make_vae
 from directcm.distill import methods, students
 from directcm.distill.students import Student
-from directcm.distill.training import checkpoint
 from directcm.errors import UserError
 from directcm.runtime import compiled, pace
 from directcm.runtime.artifacts import provenance
@@ -46,15 +47,8 @@ from directcm.runtime.threads import ahead
 W, N = 9.0, 100
 
 
-class TwoForwards(LatentDiffusion):
+class Plain(TwoForwards, LatentDiffusion):
     """The same teacher with guidance in two forwards."""
-
-    def predict(self, x: Tensor, t: Tensor, cond: Conditioning | None, guidance: float = 1.0) -> Prediction:
-        eps = self.noise(x, t, cond).float()
-        if guidance != 1.0:
-            without = self.noise(x, t, self.unconditional(cond)).float()
-            eps = without + guidance * (eps - without)
-        return Prediction(self.process.clean(x, eps, t), eps)
 
 
 class Unmerged(Student):
@@ -234,7 +228,7 @@ def autocast(bench: Bench) -> Iterator[None]:
 def plain_step(bench: Bench, unet: Any, name: str) -> float | None:
     """A training step as a first script has it; from given points, so that CM's guided step is a part of it."""
     method, endpoint = methods.load(name), name == "direct_cm"
-    teacher = bench.teacher(unet, TwoForwards)
+    teacher = bench.teacher(unet, Plain)
     student = Unmerged(students.make_student(bench.teacher(unet), f"lora{bench.rank}", 0).teacher)
     network = student.teacher.network
     network.enable_gradient_checkpointing()
@@ -270,7 +264,6 @@ def our_step(bench: Bench, unet: Any, name: str) -> float | None:
     student = students.make_student(bench.teacher(unet), f"lora{bench.rank}", 0)
     network = student.teacher.network
     network.train()
-    trained = [p for p in network.parameters() if p.requires_grad]
     whole = bench.batch(bench.rows, endpoint)
     context = methods.Context(None, make_solver("ddim"), W, mse)
     accelerator = make_accelerator(bench.precision)
@@ -291,23 +284,13 @@ def our_step(bench: Bench, unet: Any, name: str) -> float | None:
         )
         return method.loss(student, part, context)
 
-    def attempt(at: Pace) -> None:
-        checkpoint(network, at.gradient_checkpointing)
-        moments = [torch.empty_like(p) for p in trained for _ in range(2)]
-        with accelerator.autocast():
-            value = loss(0, np.arange(at.micro_batch, dtype=np.int64)).float().mean()
-        accelerator.backward(value)
-        for p in trained:
-            p.grad = None
-        del moments
-
     def tried(at: Pace) -> float | None:
-        seconds = pace.measured(attempt, at)
+        seconds = pace.measured(partial(pace.attempt, network, loss, accelerator), at)
         print(f"  {at}: {'does not fit' if seconds is None else f'{seconds * at.micro_batch:.2f} s'}", flush=True)
         return seconds
 
     chosen = pace.choose(bench.rows, "auto", "auto", tried if bench.device == "cuda" else None)
-    checkpoint(network, chosen.gradient_checkpointing)
+    pace.checkpoint(network, chosen.gradient_checkpointing)
     if bench.device == "cuda":
         torch.cuda.reset_peak_memory_stats()
     at: list[float] = []

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from directcm.errors import UserError
-from directcm.runtime import rng
+from directcm.runtime import loop, rng
 from directcm.runtime.loop import CURVE, Job, constant, cosine, fit, make_accelerator
 from tests.patience import PATIENCE
 
@@ -451,3 +451,25 @@ def test_two_processes_see_the_losses_of_one(tmp_path: Path) -> None:
         assert a["loss"] == pytest.approx(b["loss"], rel=1e-5) and a["grad_norm"] == pytest.approx(
             b["grad_norm"], rel=1e-5
         )
+
+
+@pytest.mark.parametrize("bucket", [1, 40, 1 << 20])
+def test_gradients_are_averaged_in_buckets(monkeypatch: pytest.MonkeyPatch, bucket: int) -> None:
+    """Every gradient becomes the mean with another process's, here its double, in as few messages as there are buckets."""
+    monkeypatch.setattr(loop, "BUCKET", bucket)
+    parameters = [torch.nn.Parameter(torch.zeros(*shape)) for shape in ((2, 3), (4,), (), (1, 1, 5), (7,))]
+    for n, p in enumerate(parameters[:-1]):
+        p.grad = torch.full_like(p, n + 1.0)
+    messages = []
+
+    class Two:
+        def reduce(self, tensor: torch.Tensor, reduction: str) -> torch.Tensor:
+            assert reduction == "mean"
+            messages.append(tensor.numel())
+            return (tensor + 2 * tensor) / 2
+
+    loop.average_gradients(parameters, Two())
+    for n, p in enumerate(parameters[:-1]):
+        assert torch.equal(p.grad, torch.full_like(p, 1.5 * (n + 1)))
+    assert parameters[-1].grad is None
+    assert messages == {1: [6, 4, 1, 5], 40: [10, 6], 1 << 20: [16]}[bucket]

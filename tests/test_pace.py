@@ -5,9 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+import torch
 
 from directcm.errors import UserError
-from directcm.runtime.pace import Pace, choose
+from directcm.runtime.loop import make_accelerator
+from directcm.runtime.pace import Pace, attempt, choose
 
 
 class Card:
@@ -59,3 +61,24 @@ def test_a_card_too_small_for_one_row_is_a_users_line(one_line: Any) -> None:
     with pytest.raises(UserError) as error:
         choose(16, "auto", "auto", Card(0.1))
     assert "fits this card" in one_line(error)
+
+
+def test_an_attempt_leaves_nothing_but_the_checkpointing(tiny: Any) -> None:
+    """A whole pass of the first rows, whose gradients are gone again, and whose weights are as before."""
+    from directcm.diffusion.teachers import load
+    from directcm.distill import students
+
+    network = students.make_student(load(tiny.teacher), "lora4", 0).teacher.network
+    before = {name: p.detach().clone() for name, p in network.named_parameters()}
+    asked = []
+
+    def loss(step: int, rows: Any) -> torch.Tensor:
+        asked.append((step, rows.tolist()))
+        # The LoRA's A does not move at first, for B is 0.
+        return sum(p.square().sum() for n, p in network.named_parameters() if "lora" in n).expand(len(rows))
+
+    for again in (True, False):
+        attempt(network, loss, make_accelerator(), Pace(again, 3))
+        assert any(getattr(m, "gradient_checkpointing", False) for m in network.modules()) is again
+    assert asked == [(0, [0, 1, 2])] * 2
+    assert all(p.grad is None and torch.equal(p, before[name]) for name, p in network.named_parameters())

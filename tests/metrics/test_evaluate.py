@@ -131,10 +131,13 @@ def test_nan_features_name_the_row(world, tmp_path):
         def preprocessing(self):
             return {}
 
+        def _prepare(self, image):
+            return image
+
         def _extract(self, images, texts):
             return {}
 
-        def extract(self, images, texts):
+        def of_prepared(self, prepared, texts):
             score = np.array([np.nan if "digit 5" in text else 0.0 for text in texts], dtype=np.float32)
             return {"score": score}
 

@@ -100,7 +100,7 @@ def test_dino_is_the_hubs_network():
     images = [image(40, key=i) for i in range(3)]
     found = dino.extract(images, ["", "", ""])
     assert set(found) == {"image"} and found["image"].shape == (3, 32) and found["image"].dtype == np.float32
-    expected = dino_by_hand(state, dino.pixels(images), SMALL)
+    expected = dino_by_hand(state, torch.stack([dino.prepare(one) for one in images]), SMALL)
     np.testing.assert_allclose(found["image"], expected.numpy(), rtol=1e-4, atol=1e-5)
 
 
@@ -109,7 +109,7 @@ def test_dino_preprocessing_squeezes_and_normalises():
     wide = image(30, 90)
     expected = np.asarray(wide.resize((56, 56), Image.Resampling.BICUBIC)).astype(np.float64) / 255
     expected = (expected - [0.485, 0.456, 0.406]) / [0.229, 0.224, 0.225]
-    np.testing.assert_allclose(dino.pixels([wide])[0].permute(1, 2, 0).numpy(), expected, atol=1e-5)
+    np.testing.assert_allclose(dino.prepare(wide).permute(1, 2, 0).numpy(), expected, atol=1e-5)
 
 
 def test_positions_are_interpolated_as_the_hub_does():

@@ -137,19 +137,9 @@ def make(
     trained = [p for p in unet.parameters() if p.requires_grad]
     share = run.batch_size // accelerator.num_processes
 
-    def attempt(at: Pace) -> None:
-        checkpoint(unet, at.gradient_checkpointing)
-        # In place of the optimiser's two moments, which come with the first step.
-        moments = [torch.empty_like(p) for p in trained for _ in range(2)]
-        with accelerator.autocast():
-            value = loss(0, np.arange(at.micro_batch, dtype=np.int64)).float().mean()
-        accelerator.backward(value)
-        for p in trained:
-            p.grad = None
-        del moments
-
-    chosen = _pace(settings, share, attempt if device.startswith("cuda") else None, scratch, accelerator)
-    checkpoint(unet, chosen.gradient_checkpointing)
+    attempt = partial(pace.attempt, unet, loss, accelerator) if device.startswith("cuda") else None
+    chosen = _pace(settings, share, attempt, scratch, accelerator)
+    pace.checkpoint(unet, chosen.gradient_checkpointing)
     # The name that manifests have for them.
     named = {"own": hparams} if hparams else {}
     key = {
@@ -222,11 +212,6 @@ def make(
         art.provenance["seconds_at"] = {str(step): round(value, 3) for step, value in fitted.seconds.items()}
     for path in scratch.glob("snapshot-*"):
         shutil.rmtree(path)
-
-
-def checkpoint(unet: Any, again: bool) -> None:
-    """Compute activations again in the backward pass, or keep them."""
-    (unet.enable_gradient_checkpointing if again else unet.disable_gradient_checkpointing)()
 
 
 def _pace(settings: Train, share: int, attempt: Callable[[Pace], None] | None, scratch: Path, accelerator: Any) -> Pace:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
+import numpy as np
 import torch
+from torch import Tensor
 
 from directcm.errors import UserError
 
@@ -16,6 +18,25 @@ class Pace(NamedTuple):
 
     gradient_checkpointing: bool
     micro_batch: int
+
+
+def checkpoint(network: Any, again: bool) -> None:
+    """Compute activations again in the backward pass, or keep them."""
+    (network.enable_gradient_checkpointing if again else network.disable_gradient_checkpointing)()
+
+
+def attempt(network: Any, loss: Callable[[int, np.ndarray], Tensor], accelerator: Any, pace: Pace) -> None:
+    """A forward and a backward pass of the first step's first rows, with as much memory taken as in training."""
+    checkpoint(network, pace.gradient_checkpointing)
+    trained = [p for p in network.parameters() if p.requires_grad]
+    # In place of the optimiser's two moments, which come with the first step.
+    moments = [torch.empty_like(p) for p in trained for _ in range(2)]
+    with accelerator.autocast():
+        value = loss(0, np.arange(pace.micro_batch, dtype=np.int64)).float().mean()
+    accelerator.backward(value)
+    for p in trained:
+        p.grad = None
+    del moments
 
 
 def measured(attempt: Callable[[Pace], None], pace: Pace) -> float | None:

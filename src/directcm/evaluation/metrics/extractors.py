@@ -86,16 +86,28 @@ class FeatureExtractor(ABC):
         """The parameters of preprocessing and architecture, as JSON."""
 
     @abstractmethod
-    def _extract(self, images: Sequence[Image.Image], texts: Sequence[str]) -> dict[str, Tensor]:
-        """The arrays of one batch."""
+    def _prepare(self, image: Image.Image) -> Tensor:
+        """What `_extract` takes of one RGB image, on the CPU."""
+
+    @abstractmethod
+    def _extract(self, images: Tensor, texts: Sequence[str]) -> dict[str, Tensor]:
+        """The arrays of one batch of prepared images."""
+
+    def prepare(self, image: Image.Image) -> Tensor:
+        """An image resized and so on, on the CPU: many threads may do it at once."""
+        return self._prepare(image.convert("RGB"))
 
     def extract(self, images: Sequence[Image.Image], texts: Sequence[str]) -> dict[str, np.ndarray]:
         """The arrays of n ≥ 1 images and n texts: those it has of image (n, D), text (n, D), score (n,)."""
-        if len(images) != len(texts) or not images:
-            raise ValueError(f"{len(images)} images and {len(texts)} texts, expected equal numbers, at least one")
+        return self.of_prepared([*map(self.prepare, images)], texts)
+
+    def of_prepared(self, prepared: Sequence[Tensor], texts: Sequence[str]) -> dict[str, np.ndarray]:
+        """`extract` of images that went through `prepare`."""
+        if len(prepared) != len(texts) or not prepared:
+            raise ValueError(f"{len(prepared)} images and {len(texts)} texts, expected equal numbers, at least one")
         # TF32 convolutions would make features depend on the generation of the GPU.
         with torch.inference_mode(), torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
-            arrays = self._extract([i.convert("RGB") for i in images], list(texts))
+            arrays = self._extract(torch.stack([*prepared]).to(self.device), list(texts))
         return {key: arrays[key].float().cpu().numpy() for key in specs.EXTRACTORS[self.name].arrays}
 
     def _weights(self, name: str) -> Path:
@@ -157,11 +169,12 @@ class InceptionClean(FeatureExtractor):
     def _forward(self, batch: Tensor) -> Tensor:
         return self.model(batch)
 
-    def _extract(self, images: Sequence[Image.Image], texts: Sequence[str]) -> dict[str, Tensor]:
-        resized = np.stack([self.resize(np.array(image)) for image in images]).transpose(0, 3, 1, 2)
-        return {
-            "image": self._forward(torch.from_numpy(np.ascontiguousarray(resized, dtype=np.float32)).to(self.device))
-        }
+    def _prepare(self, image: Image.Image) -> Tensor:
+        resized = self.resize(np.array(image)).transpose(2, 0, 1)
+        return torch.from_numpy(np.ascontiguousarray(resized, dtype=np.float32))
+
+    def _extract(self, images: Tensor, texts: Sequence[str]) -> dict[str, Tensor]:
+        return {"image": self._forward(images)}
 
 
 class InceptionLegacyPytorch(InceptionClean):
@@ -298,17 +311,15 @@ class Dinov2(FeatureExtractor):
             "position_offset": 0.1,
         }
 
-    def pixels(self, images: Sequence[Image.Image]) -> Tensor:
-        """Images → (n, 3, size, size), resized and normalised with ImageNet's mean and standard deviation."""
+    def _prepare(self, image: Image.Image) -> Tensor:
+        """(3, size, size), resized and normalised with ImageNet's mean and standard deviation."""
         side = (self.size.size, self.size.size)
-        array = np.stack(
-            [np.asarray(image.resize(side, Image.Resampling.BICUBIC), dtype=np.float32) / 255 for image in images]
-        )
+        array = np.asarray(image.resize(side, Image.Resampling.BICUBIC), dtype=np.float32) / 255
         array = (array - np.array(IMAGENET_MEAN, np.float32)) / np.array(IMAGENET_STD, np.float32)
-        return torch.from_numpy(np.ascontiguousarray(array.transpose(0, 3, 1, 2)))
+        return torch.from_numpy(np.ascontiguousarray(array.transpose(2, 0, 1)))
 
-    def _extract(self, images: Sequence[Image.Image], texts: Sequence[str]) -> dict[str, Tensor]:
-        return {"image": self.model(pixel_values=self.pixels(images).to(self.device)).last_hidden_state[:, 0]}
+    def _extract(self, images: Tensor, texts: Sequence[str]) -> dict[str, Tensor]:
+        return {"image": self.model(pixel_values=images).last_hidden_state[:, 0]}
 
 
 class ClipVitL14(FeatureExtractor):
@@ -352,12 +363,12 @@ class ClipVitL14(FeatureExtractor):
             "activation": "quick_gelu",
         }
 
-    def _image(self, images: Sequence[Image.Image]) -> Tensor:
-        return self.model.encode_image(torch.stack([self.transform(image) for image in images]).to(self.device))
+    def _prepare(self, image: Image.Image) -> Tensor:
+        return self.transform(image)
 
-    def _extract(self, images: Sequence[Image.Image], texts: Sequence[str]) -> dict[str, Tensor]:
+    def _extract(self, images: Tensor, texts: Sequence[str]) -> dict[str, Tensor]:
         return {
-            "image": self._image(images),
+            "image": self.model.encode_image(images),
             "text": self.model.encode_text(self.tokenizer(list(texts)).to(self.device)),
         }
 
@@ -387,8 +398,8 @@ class AestheticLaion(ClipVitL14):
         head = head_from_state(self._state(self.head_weights, head_state), self.head_weights)
         self.head = head.float().to(self.device)
 
-    def _extract(self, images: Sequence[Image.Image], texts: Sequence[str]) -> dict[str, Tensor]:
-        return {"score": self.head(self._image(images))}
+    def _extract(self, images: Tensor, texts: Sequence[str]) -> dict[str, Tensor]:
+        return {"score": self.head(self.model.encode_image(images))}
 
 
 class ClipTinyExtractor(FeatureExtractor):
@@ -408,15 +419,17 @@ class ClipTinyExtractor(FeatureExtractor):
     def preprocessing(self) -> dict[str, Any]:
         return {"config": self.content["config"], "code": self.content["version"], "range": [-1, 1]}
 
-    def _extract(self, images: Sequence[Image.Image], texts: Sequence[str]) -> dict[str, Tensor]:
+    def _prepare(self, image: Image.Image) -> Tensor:
+        if image.size != (self.side, self.side):
+            raise UserError(
+                f"clip_tiny: an image is {image.size[0]}×{image.size[1]}, it was trained on {self.side}×{self.side}"
+            )
+        return torch.from_numpy(np.array(image))
+
+    def _extract(self, images: Tensor, texts: Sequence[str]) -> dict[str, Tensor]:
         from directcm.evaluation.metrics.clip_tiny import pixels
 
-        for image in images:
-            if image.size != (self.side, self.side):
-                raise UserError(
-                    f"clip_tiny: an image is {image.size[0]}×{image.size[1]}, it was trained on {self.side}×{self.side}"
-                )
-        embedding = self.model.encode_image(pixels(np.stack([np.asarray(image) for image in images]), self.device))
+        embedding = self.model.encode_image(pixels(images.cpu().numpy(), self.device))
         text = self.model.encode_text(self.tokenizer(texts).to(self.device))
         return {"image": embedding, "text": text, "score": self.head(embedding)}
 

@@ -66,10 +66,10 @@ def features(
     rows, files, texts, inputs = _images(samples, data, noise)
     progress = progress or Progress(f"features: {extractor.name}", rows.size, "image")
     found: list[dict[str, np.ndarray]] = []
-    # Decoded by threads while the extractor works.
-    images = ahead(lambda file: open_image(*file), files, torch.get_num_threads())
+    # Decoded and resized by threads while the extractor works.
+    images = ahead(lambda file: extractor.prepare(open_image(*file)), files, torch.get_num_threads())
     for some in batches(range(rows.size), batch_size):
-        found.append(extractor.extract([*itertools.islice(images, len(some))], texts[some.start : some.stop]))
+        found.append(extractor.of_prepared([*itertools.islice(images, len(some))], texts[some.start : some.stop]))
         for key, array in found[-1].items():
             finite = np.isfinite(array.reshape(len(some), -1)).all(axis=1)
             if not finite.all():
