@@ -457,7 +457,7 @@ def test_two_processes_see_the_losses_of_one(tmp_path: Path) -> None:
 def test_gradients_are_averaged_in_buckets(monkeypatch: pytest.MonkeyPatch, bucket: int) -> None:
     """Every gradient becomes the mean with another process's, here its double, in as few messages as there are buckets."""
     monkeypatch.setattr(loop, "BUCKET", bucket)
-    parameters = [torch.nn.Parameter(torch.zeros(*shape)) for shape in ((2, 3), (4,), (), (1, 1, 5), (7,))]
+    parameters = [torch.nn.Parameter(torch.zeros(shape)) for shape in ((2, 3), (4,), (), (1, 1, 5), (7,))]
     for n, p in enumerate(parameters[:-1]):
         p.grad = torch.full_like(p, n + 1.0)
     messages = []
