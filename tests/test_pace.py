@@ -82,3 +82,11 @@ def test_an_attempt_leaves_nothing_but_the_checkpointing(tiny: Any) -> None:
         assert any(getattr(m, "gradient_checkpointing", False) for m in network.modules()) is again
     assert asked == [(0, [0, 1, 2])] * 2
     assert all(p.grad is None and torch.equal(p, before[name]) for name, p in network.named_parameters())
+
+    def too_large(step: int, rows: Any) -> torch.Tensor:
+        loss(step, rows).sum().backward()
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    with pytest.raises(torch.OutOfMemoryError):
+        attempt(network, too_large, make_accelerator(), Pace(False, 3))
+    assert all(p.grad is None for p in network.parameters())

@@ -401,3 +401,22 @@ def test_merged_in_half_precision(tiny: Any, dtype: torch.dtype, bound: float) -
         merged = student._merged[1].predict(x, t, cond()).x0
     assert (apart - plain).norm() > 0.01 * plain.norm(), "the LoRA changes the output"
     assert (merged - apart).norm() <= bound * (apart - plain).norm()
+
+
+def test_under_autocast_merged_weights_are_rounded_once_and_gradients_arrive(tiny: Any) -> None:
+    """A CM's step in half precision: the target first, without gradient, then the student in the same context."""
+    teacher = load(tiny.teacher)
+    teacher.network.to(torch.bfloat16)
+    student = students.make_student(teacher, "lora4", 0)
+    for name, p in student.teacher.network.named_parameters():
+        if "lora_B" in name:
+            p.data.fill_(0.01)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        with torch.no_grad():
+            target = student(*points(), cond())
+        (student(*points(), cond()) - target - 1).square().mean().backward()
+    merged = student._merged[0]
+    for layer, weight in zip(merged.layers.values(), merged.weights, strict=True):
+        assert torch.equal(weight, students._folded_weight(layer).to(torch.bfloat16))
+    for name, p in student.teacher.network.named_parameters():
+        assert "lora" not in name or bool(p.grad.abs().sum() > 0), name

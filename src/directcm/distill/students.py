@@ -53,6 +53,10 @@ class Student:
         merged = Merged(self.teacher.network)
         return merged, self.teacher.twin(merged.network)
 
+    @functools.cached_property
+    def _has_lora(self) -> bool:
+        return bool(_lora_layers(self.teacher.network))
+
     def changed(self) -> None:
         """To be called after an optimiser's step, which torch's fused optimisers do not count as a change of the weights."""
         if "_merged" in vars(self):
@@ -62,7 +66,7 @@ class Student:
         """f at x (B, …), times t (B,), float32 (B, …)."""
         a, b = self.process.student(t)
         model = self.teacher
-        if not torch.is_grad_enabled() and _lora_layers(model.network):
+        if not torch.is_grad_enabled() and self._has_lora:
             merged, model = self._merged
             merged.refresh()
         return expand(a, x) * x + expand(b, x) * model.predict(x, t, cond, 1.0).x0
@@ -106,8 +110,10 @@ class Merged:
         # torch counts a tensor's changes in place, but for a fused optimiser's: see Student.changed.
         version = sum(p._version for p in self.trained)
         if version != self.built:
-            for layer, weight in zip(self.layers.values(), self.weights, strict=True):
-                weight.copy_(_folded_weight(layer))
+            # Autocast would compute the sum in half precision, and keep its casts of A and B, without gradient, for the student.
+            with torch.autocast(self.weights[0].device.type, enabled=False):
+                for layer, weight in zip(self.layers.values(), self.weights, strict=True):
+                    weight.copy_(_folded_weight(layer))
             self.built = version
         if self.network.training != self.source.training:
             self.network.train(self.source.training)

@@ -94,6 +94,7 @@ def make(
         ema_target,
     )
     grid = starts.grid.to(device)
+    share = run.batch_size // accelerator.num_processes
 
     def changed() -> None:
         for one in filter(None, (student, ema_target)):
@@ -131,11 +132,12 @@ def make(
             known["x_next"].to(device) if stored else None,
         )
         if any(module.p > 0 for module in dropouts):
-            rng.seed_torch(run.seed, "dropout", step, accelerator.process_index)
+            # Each part of a batch has masks of its own.
+            part = int(rows[0]) - step * run.batch_size - accelerator.process_index * share
+            rng.seed_torch(run.seed, "dropout", step, accelerator.process_index, *([part] if part else []))
         return method.loss(student, batch, context)
 
     trained = [p for p in unet.parameters() if p.requires_grad]
-    share = run.batch_size // accelerator.num_processes
 
     attempt = partial(pace.attempt, unet, loss, accelerator) if device.startswith("cuda") else None
     chosen = _pace(settings, share, attempt, scratch, accelerator)

@@ -31,12 +31,15 @@ def attempt(network: Any, loss: Callable[[int, np.ndarray], Tensor], accelerator
     trained = [p for p in network.parameters() if p.requires_grad]
     # In place of the optimiser's two moments, which come with the first step.
     moments = [torch.empty_like(p) for p in trained for _ in range(2)]
-    with accelerator.autocast():
-        value = loss(0, np.arange(pace.micro_batch, dtype=np.int64)).float().mean()
-    accelerator.backward(value)
-    for p in trained:
-        p.grad = None
-    del moments
+    try:
+        with accelerator.autocast():
+            value = loss(0, np.arange(pace.micro_batch, dtype=np.int64)).float().mean()
+        accelerator.backward(value)
+    finally:
+        # What did not fit may have left some, which the first step would add to its own.
+        for p in trained:
+            p.grad = None
+        del moments
 
 
 def measured(attempt: Callable[[Pace], None], pace: Pace) -> float | None:
