@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import re
 from pathlib import Path
@@ -38,7 +39,7 @@ def test_folder(monkeypatch, tmp_path):
     assert weights_folder() == tmp_path
 
 
-@pytest.mark.parametrize("name", sorted(WEIGHTS))
+@pytest.mark.parametrize("name", sorted(name for name, known in WEIGHTS.items() if not known.package))
 def test_missing_file_is_one_line_that_says_everything(name, tmp_path, monkeypatch):
     monkeypatch.setenv("DIRECTCM_WEIGHTS", str(tmp_path))
     with pytest.raises(UserError) as error:
@@ -47,6 +48,49 @@ def test_missing_file_is_one_line_that_says_everything(name, tmp_path, monkeypat
     assert "\n" not in message
     for part in (name, WEIGHTS[name].url, str(tmp_path), WEIGHTS[name].sha256, "DIRECTCM_WEIGHTS"):
         assert part in message
+
+
+PACKAGED = [known for known in WEIGHTS.values() if known.package]
+
+
+@pytest.mark.parametrize("known", PACKAGED, ids=lambda known: known.name)
+def test_a_package_holds_the_published_bytes(known):
+    """The one that the lock pins: what is installed here is what is used, checked like a placed file."""
+    path = weights_file(known.name)
+    assert path.name == known.name and path.stat().st_size == known.size
+    assert hashlib.sha256(path.read_bytes()).hexdigest() == known.sha256
+    # torch's naming rule: the hash's first eight digits end the name
+    assert known.sha256.startswith(known.name.rpartition("-")[2].removesuffix(".pth"))
+    name, _, version = known.package.partition("==")
+    lock = (Path(__file__).parents[1] / "envs/lock.txt").read_text(encoding="utf-8")
+    assert f"\n{name.replace('_', '-')}=={version} \\\n" in lock
+    assert f'"{known.package}"' in (Path(__file__).parents[1] / "pyproject.toml").read_text(encoding="utf-8")
+
+
+def test_a_package_that_is_missing_or_holds_other_bytes(monkeypatch, tmp_path):
+    (known,) = PACKAGED
+    monkeypatch.setitem(WEIGHTS, known.name, dataclasses.replace(known, package="no_such_package==1.0"))
+    with pytest.raises(UserError, match="is not installed; say make install") as error:
+        weights_file(known.name)
+    assert "\n" not in str(error.value) and known.sha256 in str(error.value)
+
+    # A package of its own: its record says where its files lie.
+    info = tmp_path / "tiny_weights-1.0.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: tiny-weights\nVersion: 1.0\n")
+    (tmp_path / "tiny").mkdir()
+    monkeypatch.syspath_prepend(str(tmp_path))
+    sha256 = hashlib.sha256(b"good").hexdigest()
+    own = WeightsFile("a.pth", sha256, known.url, 4, package="tiny_weights==1.0", inside="tiny/a.pth")
+    monkeypatch.setitem(WEIGHTS, "a.pth", own)
+    with pytest.raises(UserError, match="missing weights; install tiny_weights==1.0"):
+        weights_file("a.pth")
+    (tmp_path / "tiny/a.pth").write_bytes(b"evil")
+    with pytest.raises(UserError, match="--force-reinstall tiny_weights==1.0") as error:
+        weights_file("a.pth")
+    assert hashlib.sha256(b"evil").hexdigest() in str(error.value) and "\n" not in str(error.value)
+    (tmp_path / "tiny/a.pth").write_bytes(b"good")
+    assert weights_file("a.pth") == tmp_path / "tiny/a.pth"
 
 
 def test_wrong_bytes_and_wrong_size(cache):

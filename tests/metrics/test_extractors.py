@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from importlib import import_module
 
 import numpy as np
 import pytest
@@ -26,6 +27,7 @@ from directcm.evaluation.metrics.extractors import (
 )
 from directcm.evaluation.metrics.quality import QualityHead
 from directcm.runtime import rng
+from directcm.runtime.weights import WEIGHTS
 
 SMALL = DinoSize(hidden=32, layers=2, heads=4, patch=14, pretrained_grid=6, size=56)
 
@@ -276,7 +278,9 @@ def test_inception_writes_and_downloads_nothing(tmp_path, monkeypatch):
 
     monkeypatch.setattr(urllib.request, "urlopen", refuse)
     monkeypatch.setenv("DIRECTCM_WEIGHTS", str(tmp_path))
-    for name in (name for name, spec in EXTRACTORS.items() if spec.weights):
+    placed = [name for name, spec in EXTRACTORS.items() if any(not WEIGHTS[file].package for file in spec.weights)]
+    assert len(placed) == 5
+    for name in placed:
         with pytest.raises(UserError, match="missing weights"):
             build_extractor(name, device="cpu")
     assert list(tmp_path.iterdir()) == []
@@ -339,13 +343,14 @@ def test_a_batch_size_changes_nothing(clip_state):
 
 def test_registry(digit_data):
     for name, spec in EXTRACTORS.items():
-        assert getattr(extractors, spec.made_by).name == name
-    assert [name for name, spec in EXTRACTORS.items() if not spec.weights] == ["clip_tiny"]
+        assert getattr(import_module(f"directcm.{spec.module}"), spec.made_by).name == name
+    assert [name for name, spec in EXTRACTORS.items() if spec.trained] == ["clip_tiny"]
+    assert [name for name, spec in EXTRACTORS.items() if not spec.weights] == ["clip_tiny", "pixels16"]
     with pytest.raises(UserError, match="unknown name"):
         build_extractor("vgg")
     with pytest.raises(UserError, match="folder is missing"):
         build_extractor("clip_tiny")
-    with pytest.raises(UserError, match="from the cache"):
+    with pytest.raises(UserError, match="is not trained here"):
         build_extractor("clip_vitl14", digit_data)
     with pytest.raises(ValueError, match="equal numbers"):
         Dinov2("cpu", size=SMALL, state=hub_state()).extract([image()], [])

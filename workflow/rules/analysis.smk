@@ -7,6 +7,7 @@ rule compare:
         features=lambda wildcards: [path for name in NEEDED for path in students_of(wildcards, f"features/{name}")],
         teacher=features_of(f"teacher/{ODE}"),
         data=features_of("data"),
+        other_noise=features_of(f"floor/{ODE}", paths.from_other_noise(CONFIG.metric_names())),
     output:
         f"{OUT}/comparisons/{{more}}{SETTING}.csv",
     log:
@@ -27,6 +28,7 @@ rule compare:
         features=lambda wildcards, input: named(input.features),
         teacher=lambda wildcards, input: named(input.teacher),
         data=lambda wildcards, input: named(input.data),
+        other_noise=named_other,
         pairs=COMPARED.pairs,
         along=COMPARED.along,
         stepwise=COMPARED.stepwise,
@@ -39,8 +41,42 @@ rule compare:
     shell:
         verb(
             "compare",
-            "pairs stepwise along claimed beyond? others? features teacher data",
+            "pairs stepwise along claimed beyond? others? features teacher data other_noise?",
         )
+
+
+use rule compare as compare_further with:
+    input:
+        metrics=lambda wildcards: made(*(f"metrics/{paths.FURTHER}students/{key}" for key in further_of(wildcards))),
+        features=lambda wildcards: made(
+            *(f"features/{name}/students/{key}" for name in FURTHER_NEEDED for key in further_of(wildcards))
+        ),
+        teacher=features_of(f"teacher/{ODE}", FURTHER_NEEDED),
+        data=features_of("data", FURTHER_NEEDED),
+        other_noise=features_of(f"floor/{ODE}", paths.from_other_noise(FURTHER)),
+    output:
+        f"{OUT}/comparisons/{paths.FURTHER}{SETTING}.csv",
+    log:
+        f"{OUT}/logs/compare/{paths.FURTHER}{SETTING}.log",
+    benchmark:
+        f"{OUT}/benchmarks/compare/{paths.FURTHER}{SETTING}.tsv"
+    params:
+        code=code("analysis.data.compare"),
+        settings=literal(settings(CONFIG.statistics)),
+        setting=lambda wildcards: axes_of(wildcards, Setting),
+        features=lambda wildcards, input: named(input.features),
+        teacher=lambda wildcards, input: named(input.teacher),
+        data=lambda wildcards, input: named(input.data),
+        other_noise=named_other,
+        pairs=COMPARED.pairs,
+        along=COMPARED.along,
+        stepwise=COMPARED.stepwise,
+        claimed=COMPARED.claimed,
+        others="",
+        beyond="",
+        seed=SEED,
+    message:
+        "compare: further metrics of the main comparison"
 
 
 rule collect:

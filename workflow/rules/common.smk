@@ -196,6 +196,9 @@ def shards(folder, count):
 # What most jobs compute with.
 MODEL = {name: f"{OUT}/{name}/manifest.json" for name in ("teacher", "latents")}
 NEEDED = CONFIG.extractor_names()
+# What the scope "paper" measures besides, of the main comparison, and with which extractors.
+FURTHER = CONFIG.further_names()
+FURTHER_NEEDED = CONFIG.extractor_names(FURTHER)
 
 
 def pinned():
@@ -265,8 +268,27 @@ def sought_in(wildcards):
     return made(f"features/{sought().extractor}/{who}")
 
 
-def features_of(what):
-    return made(*(f"features/{name}/{what}" for name in NEEDED))
+def features_of(what, names=NEEDED):
+    return made(*(f"features/{name}/{what}" for name in names))
+
+
+def another_noise(metrics):
+    """An evaluation's inputs: the teacher's samples of the floor's noise and their features, where metrics are measured against them."""
+    names = paths.from_other_noise(metrics)
+    return {
+        "other_noise": [noise_of("floor")] if names else [],
+        "other": draw_of(ODE, "floor") if names else [],
+        "other_features": features_of(f"floor/{ODE}", names),
+    }
+
+
+@known
+def other_of(wildcards, input):
+    """--other-noise, --other and --other-features, where there are any."""
+    if not input.other:
+        return ""
+    flags = ("other_noise", "other", "other_features")
+    return " ".join(f"--{name.replace('_', '-')} {input[name]}" for name in flags)
 
 
 def axes_of(wildcards, kind=Run):

@@ -96,6 +96,7 @@ use rule features_data as features with:
 
 rule evaluate_teacher:
     input:
+        **another_noise(CONFIG.metric_names()),
         data=f"{OUT}/data/manifest.json",
         noise=f"{OUT}/noise/manifest.json",
         samples=draw_of(ODE),
@@ -119,12 +120,13 @@ rule evaluate_teacher:
         metrics=CONFIG.metric_names(),
         run=lambda wildcards: axes_of(wildcards, Ode),
         seed=SEED,
+        other=other_of,
     message:
         "evaluate: the teacher, {wildcards.solver}, N = {wildcards.N}, w = {wildcards.w}"
     shell:
         verb(
             "evaluate",
-            "samples features data_features",
+            "samples features data_features other?",
             row="Teacher",
             steps="{wildcards.N}",
         )
@@ -171,6 +173,7 @@ rule evaluate_floor:
 
 rule evaluate:
     input:
+        **another_noise(CONFIG.metric_names()),
         data=f"{OUT}/data/manifest.json",
         noise=f"{OUT}/noise/manifest.json",
         samples=f"{OUT}/samples/{{more}}{RUN}/manifest.json",
@@ -196,14 +199,94 @@ rule evaluate:
         metrics=CONFIG.metric_names(),
         run=known(lambda wildcards: axes_of(wildcards)),
         seed=SEED,
+        other=other_of,
     message:
         "evaluate: {wildcards.method} seed {wildcards.seed}"
     shell:
         verb(
             "evaluate",
-            "features data_features reference reference_features",
+            "features data_features reference reference_features other?",
             collection="{input.samples}",
         )
+
+
+# The metrics of the scope "paper" alone, of the same samples: artefacts of their own, so that the main comparison's stay as they are.
+use rule evaluate_teacher as evaluate_teacher_further with:
+    input:
+        **another_noise(FURTHER),
+        data=f"{OUT}/data/manifest.json",
+        noise=f"{OUT}/noise/manifest.json",
+        samples=draw_of(ODE),
+        features=features_of(f"teacher/{ODE}", FURTHER_NEEDED),
+        data_features=features_of("data", FURTHER_NEEDED),
+    output:
+        f"{OUT}/metrics/{paths.FURTHER}teacher/{ODE}/manifest.json",
+    log:
+        f"{OUT}/logs/evaluate/{paths.FURTHER}teacher/{ODE}.log",
+    benchmark:
+        f"{OUT}/benchmarks/evaluate/{paths.FURTHER}teacher/{ODE}.tsv"
+    params:
+        code=measuring(FURTHER),
+        settings=INTERVALS,
+        metrics=FURTHER,
+        run=lambda wildcards: axes_of(wildcards, Ode),
+        seed=SEED,
+        other=other_of,
+    message:
+        "evaluate: the teacher, further metrics, {wildcards.solver}, N = {wildcards.N}, w = {wildcards.w}"
+
+
+use rule evaluate_floor as evaluate_floor_further with:
+    input:
+        data=f"{OUT}/data/manifest.json",
+        noise=f"{OUT}/floor_noise/manifest.json",
+        reference_noise=f"{OUT}/noise/manifest.json",
+        samples=lambda wildcards: draw_of(spelled_by(wildcards, Ode).key, "floor"),
+        features=features_of(f"floor/{ODE}", FURTHER_NEEDED),
+        data_features=features_of("data", FURTHER_NEEDED),
+        reference=draw_of(ODE),
+        reference_features=features_of(f"teacher/{ODE}", FURTHER_NEEDED),
+    output:
+        f"{OUT}/metrics/{paths.FURTHER}floor/{ODE}/manifest.json",
+    log:
+        f"{OUT}/logs/evaluate/{paths.FURTHER}floor/{ODE}.log",
+    benchmark:
+        f"{OUT}/benchmarks/evaluate/{paths.FURTHER}floor/{ODE}.tsv"
+    params:
+        code=measuring(CONFIG.floor_metrics(FURTHER)),
+        settings=INTERVALS,
+        metrics=CONFIG.floor_metrics(FURTHER),
+        run=lambda wildcards: axes_of(wildcards, Ode),
+        seed=SEED,
+    message:
+        "evaluate: the teacher under another noise, further metrics, {wildcards.solver}, N = {wildcards.N}, w = {wildcards.w}"
+
+
+use rule evaluate as evaluate_further with:
+    input:
+        **another_noise(FURTHER),
+        data=f"{OUT}/data/manifest.json",
+        noise=f"{OUT}/noise/manifest.json",
+        samples=f"{OUT}/samples/{RUN}/manifest.json",
+        features=features_of(f"students/{RUN}", FURTHER_NEEDED),
+        data_features=features_of("data", FURTHER_NEEDED),
+        reference=draw_of(ODE),
+        reference_features=features_of(f"teacher/{ODE}", FURTHER_NEEDED),
+    output:
+        f"{OUT}/metrics/{paths.FURTHER}students/{RUN}/manifest.json",
+    log:
+        f"{OUT}/logs/evaluate/{paths.FURTHER}students/{RUN}.log",
+    benchmark:
+        f"{OUT}/benchmarks/evaluate/{paths.FURTHER}students/{RUN}.tsv"
+    params:
+        code=measuring(FURTHER),
+        settings=INTERVALS,
+        metrics=FURTHER,
+        run=known(lambda wildcards: axes_of(wildcards)),
+        seed=SEED,
+        other=other_of,
+    message:
+        "evaluate: {wildcards.method} seed {wildcards.seed}, further metrics"
 
 
 rule error_by_time:

@@ -1,9 +1,9 @@
 """What the analysis rules share: the scopes (`snakemake` makes "main", `snakemake paper` everything), and what each makes."""
 
 
-def read_by_tables(students):
-    """What tables read of the configuration: nothing about how teacher and extractors were trained, and these `students`."""
-    unread = ("encode", "extractors", "editing", "figures", "convergence")
+def read_by_tables(students, *more):
+    """What tables read of the configuration: nothing about how teacher and extractors were trained, nor `more`, and these `students`."""
+    unread = ("encode", "extractors", "editing", "figures", "convergence", *more)
     learnt = {name for name, kind in TEACHERS.items() if not kind.pinned}
     exclude = {**dict.fromkeys(unread, True), "teacher": learnt}
     block = CONFIG.model_dump(mode="json", exclude=exclude)
@@ -22,7 +22,7 @@ def line_of(run):
 
 # One more value in a sweep is no news to the main comparison's tables; the verdicts say what the grid has and was not run.
 READ = {
-    "main": read_by_tables({"students": [line_of(run) for run in MAIN_RUNS]}),
+    "main": read_by_tables({"students": [line_of(run) for run in MAIN_RUNS]}, "further_metrics"),
     "paper": read_by_tables({}),
 }
 TABLES = f"{OUT}/tables"
@@ -75,6 +75,17 @@ def of_scope(scope, *kinds):
 def named(found):
     """EXTRACTOR=FOLDER for paths <results>/features/<extractor>/…"""
     return [f"{path.removeprefix(OUT).split('/')[2]}={path}" for path in found]
+
+
+@known
+def named_other(wildcards, input):
+    """--other-noise EXTRACTOR=FOLDER …, where there are any."""
+    return " ".join(["--other-noise", *named(input.other_noise)]) if input.other_noise else ""
+
+
+def further_of(wildcards):
+    """The keys of a setting's runs that have further metrics."""
+    return [run.key for run in paths.further(CONFIG, BY_SETTING[spelled_by(wildcards, Setting)], "paper")]
 
 
 # The first training seed of each method stands for it.

@@ -23,6 +23,7 @@ def facts(config: Config) -> dict[str, bool]:
         # Metrics of Tables 1 to 4, and others.
         "headline": bool(headline(config)),
         "other_metrics": bool(others(config)),
+        "further_metrics": bool(config.further_names()),
         # Methods: both of the paper's in the main comparison, and more than these two.
         "pair": {run.method for run in main} >= set(FIRST),
         "other_methods": not {run.method for run in runs} <= set(FIRST),

@@ -66,10 +66,10 @@ class Extractors(Block):
     clip_tiny: ClipTiny | None = ClipTiny()
 
 
-# What `search` can minimise: distances with a test of their own, the Fréchet ones first.
-FRECHET = tuple(m.name for m in METRICS.values() if m.test == "frechet")
-_TESTS = tuple(dict.fromkeys(m.test for m in METRICS.values() if m.test))
-SOUGHT = tuple(m.name for test in _TESTS for m in METRICS.values() if m.test == test)
+# What `search` can minimise: distances to teacher and data with a test of their own, the Fréchet ones first.
+_SOUGHT = [m for m in METRICS.values() if m.test and {"teacher", "data"} <= set(m.references)]
+FRECHET = tuple(m.name for m in _SOUGHT if m.test == "frechet")
+SOUGHT = tuple(m.name for test in dict.fromkeys(m.test for m in _SOUGHT) for m in _SOUGHT if m.test == test)
 
 
 class Search(Block):

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from directcm.config import Config, Ode, Run, Setting
 from directcm.config.exhibits import exhibits
 from directcm.config.registry import FIRST, methods
-from directcm.config.specs import EXTRACTORS
+from directcm.config.specs import EXTRACTORS, METRICS
 
 
 def unique(items: Iterable[str]) -> list[str]:
@@ -28,9 +28,10 @@ def count(total: int, shard: int) -> int:
     return -(-total // shard)
 
 
-def trained_extractors(config: Config) -> list[str]:
-    """The extractors that are trained here."""
-    return [name for name in config.extractor_names() if not EXTRACTORS[name].weights]
+def trained_extractors(config: Config, scope: str = "paper") -> list[str]:
+    """The extractors of a scope that are trained here."""
+    names = config.metric_names() + (config.further_names() if scope != "main" else [])
+    return [name for name in config.extractor_names(names) if EXTRACTORS[name].trained]
 
 
 def solved(run: Run) -> str:
@@ -81,9 +82,37 @@ def default_scope(config: Config) -> str:
     return "main" if {run.method for run in config.runs()} <= set(FIRST) else "paper"
 
 
-def teachers(config: Config) -> tuple[str, ...]:
-    """Whose samples are evaluated beside the students': the teacher's, and those of another noise where some metric reads them."""
-    return ("teacher", "floor") if config.floor_metrics() else ("teacher",)
+def teachers(config: Config, names: Sequence[str] | None = None) -> tuple[str, ...]:
+    """Whose samples are evaluated beside the students': the teacher's, and those of another noise where some metric reads them.
+
+    `names`: the metrics, where they are not all of `metrics`.
+    """
+    return ("teacher", "floor") if config.floor_metrics(names) else ("teacher",)
+
+
+# Where the metrics lie that the scope "paper" has besides (`further_metrics`), below what they are.
+FURTHER = "further/"
+
+
+def further(config: Config, runs: Sequence[Run], scope: str) -> list[Run]:
+    """The runs of a scope that have further metrics: those of the main comparison, and in the main scope none."""
+    if scope == "main" or not config.further_names():
+        return []
+    main = set(config.main())
+    return [run for run in runs if run in main]
+
+
+def from_other_noise(names: Iterable[str]) -> list[str]:
+    """The extractors whose features of the teacher's samples of another noise these metrics are measured against."""
+    needed = {METRICS[m].extractor for m in names if "other_noise" in METRICS[m].references}
+    return [name for name in EXTRACTORS if name in needed]
+
+
+def drawn(config: Config, runs: Sequence[Run], scope: str) -> list[str]:
+    """Keys of the ODEs that the teacher's samples of the floor's noise are needed of."""
+    own = odes(config, runs) if config.floor_metrics() else []
+    besides = further(config, runs, scope) if config.floor_metrics(config.further_names()) else []
+    return unique([*own, *(run.ode.key for run in besides)])
 
 
 Sets = list[tuple[int, int]]
@@ -126,11 +155,18 @@ def measured(config: Config, runs: Sequence[Run], scope: str = "paper") -> dict[
     """What the tidy tables are collected from, below the results folder, by the argument of `collect` that it is."""
     names = [run.key for run in runs]
     more = in_more_steps(config, runs, scope)
+    besides = further(config, runs, scope)
     return {
         "metrics": [
             *(f"metrics/{who}/{ode}" for who in teachers(config) for ode in odes(config, runs)),
             *(f"metrics/students/{name}" for name in names),
             *(f"metrics/students/{MORE}{run.key}" for run in more),
+            *(
+                f"metrics/{FURTHER}{who}/{ode}"
+                for who in teachers(config, config.further_names())
+                for ode in unique(run.ode.key for run in besides)
+            ),
+            *(f"metrics/{FURTHER}students/{run.key}" for run in besides),
         ],
         "students": [f"students/{name}" for name in names],
         "targets": [f"targets/{pool}/shard~{i}" for pool, shards in pools(config, runs).items() for i in range(shards)],
@@ -138,6 +174,7 @@ def measured(config: Config, runs: Sequence[Run], scope: str = "paper") -> dict[
         "comparisons": [
             *(f"comparisons/{setting}.csv" for setting in unique(run.setting.key for run in runs)),
             *(f"comparisons/{MORE}{setting}.csv" for setting in unique(run.setting.key for run in more)),
+            *(f"comparisons/{FURTHER}{setting}.csv" for setting in unique(run.setting.key for run in besides)),
         ],
     }
 
@@ -145,6 +182,9 @@ def measured(config: Config, runs: Sequence[Run], scope: str = "paper") -> dict[
 def artefacts(config: Config, runs: Sequence[Run], scope: str = "paper") -> list[str]:
     """Folders of the artefacts behind some of the grid's runs, below the results folder, in the order they are made."""
     extractors = config.extractor_names()
+    besides = further(config, runs, scope)
+    beyond = config.extractor_names(config.further_names()) if besides else []
+    floors = drawn(config, runs, scope)
     tables = measured(config, runs, scope)
     more = [f"{MORE}{run.key}" for run in in_more_steps(config, runs, scope)]
     wanted = with_errors(config, runs, scope)
@@ -153,14 +193,14 @@ def artefacts(config: Config, runs: Sequence[Run], scope: str = "paper") -> list
     found = searched(config, runs)
     return [
         *("data", "teacher", "latents", "noise"),
-        *(["floor_noise"] if config.floor_metrics() else []),
+        *(["floor_noise"] if floors else []),
         "trajectories",
         *(["search_noise"] if found else []),
-        *(f"extractors/{name}" for name in trained_extractors(config)),
+        *(f"extractors/{name}" for name in trained_extractors(config, scope)),
         *(
             f"{draw}/{ode}/shard~{i}"
             for ode in odes(config, runs)
-            for draw in (("reference", "floor") if config.floor_metrics() else ("reference",))
+            for draw in (("reference", "floor") if ode in floors else ("reference",))
             for i in range(config.evaluation.jobs)
         ),
         *tables["targets"],
@@ -168,9 +208,26 @@ def artefacts(config: Config, runs: Sequence[Run], scope: str = "paper") -> list
         *tables["students"],
         *tables["errors"],
         *(f"samples/{name}" for name in [*names, *more]),
-        *(f"features/{e}/data" for e in extractors),
-        *(f"features/{e}/{who}/{ode}" for e in extractors for who in teachers(config) for ode in odes(config, runs)),
-        *(f"features/{e}/students/{name}" for e in extractors for name in [*names, *more]),
+        *unique(
+            [
+                *(f"features/{e}/data" for e in extractors),
+                *(
+                    f"features/{e}/{who}/{ode}"
+                    for e in extractors
+                    for who in teachers(config)
+                    for ode in odes(config, runs)
+                ),
+                *(f"features/{e}/students/{name}" for e in extractors for name in [*names, *more]),
+                *(f"features/{e}/data" for e in beyond),
+                *(
+                    f"features/{e}/{who}/{ode}"
+                    for e in beyond
+                    for who in teachers(config, config.further_names())
+                    for ode in unique(run.ode.key for run in besides)
+                ),
+                *(f"features/{e}/students/{run.key}" for e in beyond for run in besides),
+            ]
+        ),
         *tables["metrics"],
         *edits(config, runs),
         *(["convergence"] if config.convergence else []),

@@ -62,11 +62,12 @@ def declared(kind: Callable[..., S], where: str, name: str, *, one: bool = False
 
 @dataclass(frozen=True, kw_only=True)
 class Extractor(Spec):
-    """A feature extractor. `weights` names files of the weights cache; none where it is trained here. `made_by`: its class."""
+    """A feature extractor. `weights` names files of runtime.weights; `trained`: it is trained here. `made_by`: its class."""
 
     made_by: str
     arrays: tuple[str, ...]
     weights: tuple[str, ...] = ()
+    trained: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -107,8 +108,8 @@ class Metric(Spec):
     def __post_init__(self) -> None:
         require = registry.require
         require(self.better in ("lower", "higher"), f"better is {self.better!r}, expected lower or higher")
-        some = set() < set(self.references) <= {"teacher", "data", "prompt", "none"}
-        require(some, f"references are {self.references!r}, expected some of teacher, data, prompt, none")
+        some = set() < set(self.references) <= set(REFERENCES)
+        require(some, f"references are {self.references!r}, expected some of {', '.join(REFERENCES)}")
         known = self.extractor is None or self.extractor in EXTRACTORS
         require(known, f"extractor is {self.extractor!r}, expected one of {', '.join(EXTRACTORS)}")
         arrays = EXTRACTORS[self.extractor].arrays if self.extractor else ()
@@ -121,6 +122,9 @@ class Metric(Spec):
         return "labels" in self.takes
 
 
+# What samples are measured against: the teacher's samples of the same noise, its samples of the floor's noise, the data's images,
+# the prompt, nothing.
+REFERENCES = ("teacher", "other_noise", "data", "prompt", "none")
 # What metrics take beside the arrays of their extractor.
 TAKEN = ("latents", "rows", "images", "labels", "data", "seed")
 EXTRACTORS = declared(Extractor, "evaluation/metrics/*.py statistics/*.py", "EXTRACTORS")

@@ -86,6 +86,14 @@ class Config(Block):
         ],
         min_length=1,
     )
+    further_metrics: list[str] = newer(
+        [
+            *("fd_lite0", "kid_lite0", "mmd_lite0", "precision_lite0", "recall_lite0", "is_lite0"),
+            *("fd_pixels16", "kid_pixels16", "fd_other_tiny"),
+        ],
+        description="what `snakemake paper` alone measures besides, of the main comparison in its fewest sampling steps: metrics on "
+        "networks that take a CPU minutes; of these what data and extractors allow; [] for none",
+    )
     extractors: Extractors = Extractors()
     errors: Errors = Errors()
     search: Search | None = newer(
@@ -146,12 +154,13 @@ class Config(Block):
 
     def _check_metrics(self) -> None:
         """What metrics ask of extractors and data."""
-        require(len(set(self.metrics)) == len(self.metrics), "metrics names one twice")
         tiny = self.extractors.clip_tiny
-        for name in self.metrics:
-            require(name in METRICS, f"metrics: unknown metric {name!r}; there are {', '.join(METRICS)}")
-            there = METRICS[name].extractor != "clip_tiny" or tiny is not None
-            require(there, f"metrics: {name} needs extractors.clip_tiny, which is null")
+        for key, names in (("metrics", self.metrics), ("further_metrics", self.further_metrics)):
+            require(len(set(names)) == len(names), f"{key} names one twice")
+            for name in names:
+                require(name in METRICS, f"{key}: unknown metric {name!r}; there are {', '.join(METRICS)}")
+                there = METRICS[name].extractor != "clip_tiny" or tiny is not None
+                require(there or key != "metrics", f"{key}: {name} needs extractors.clip_tiny, which is null")
         labelled = " or ".join(name for name, spec in DATA_SETS.items() if spec.labels)
         names = ", ".join(self.metrics)
         require(self.metric_names(), f"metrics: {names} need labelled images (data.kind {labelled}); name others too")
@@ -201,7 +210,8 @@ class Config(Block):
         return f"{', '.join(names[:4])}{' …' if len(names) > 4 else ''} need{'s' if len(names) == 1 else ''}"
 
     def _against_data(self) -> list[Metric]:
-        return [METRICS[m] for m in self.metrics if m in METRICS and "data" in METRICS[m].references]
+        names = [*self.metrics, *self.further_names()]
+        return [METRICS[m] for m in names if m in METRICS and "data" in METRICS[m].references]
 
     def _check_teacher(self) -> None:
         """What a kind of teacher, and what else knows the images' side, ask of process, data and students."""
@@ -374,11 +384,22 @@ class Config(Block):
         """The metrics that this run's data allow: those that need labels only where the data set has them."""
         return [m for m in self.metrics if not METRICS[m].needs_labels or self.data.labelled]
 
-    def floor_metrics(self) -> list[str]:
-        """Those of the teacher under another noise: samples of two noises have no error sample by sample."""
-        return [m for m in self.metric_names() if not METRICS[m].same_noise]
+    def floor_metrics(self, names: Sequence[str] | None = None) -> list[str]:
+        """Those of the teacher under another noise, of `names` or all: samples of two noises have no error sample by sample."""
+        return [m for m in (self.metric_names() if names is None else names) if not METRICS[m].same_noise]
 
-    def extractor_names(self) -> list[str]:
-        """The extractors that the metrics need, in the registry's order."""
-        needed = {METRICS[m].extractor for m in self.metric_names()}
+    def further_names(self) -> list[str]:
+        """The metrics that the scope "paper" alone has, those that this run's data and extractors allow and `metrics` has not."""
+        tiny = self.extractors.clip_tiny is not None
+        return [
+            m
+            for m in self.further_metrics
+            if m in METRICS and m not in self.metrics
+            if not METRICS[m].needs_labels or self.data.labelled
+            if tiny or METRICS[m].extractor != "clip_tiny"
+        ]
+
+    def extractor_names(self, names: Sequence[str] | None = None) -> list[str]:
+        """The extractors that metrics need, `names` or those of `metrics`, in the registry's order."""
+        needed = {METRICS[m].extractor for m in (self.metric_names() if names is None else names)}
         return [name for name in EXTRACTORS if name in needed]

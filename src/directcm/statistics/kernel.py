@@ -40,6 +40,20 @@ METRICS = {
     },
     # The published CMMD embeds at 336 pixels; this is the same network at 224, the one of the CLIP score.
     "cmmd": {"rank": 19, "title": "CMMD (224 px)", "extractor": "clip_vitl14", "function": "cmmd", "test": "cmmd"},
+    # Beside the samples' own noise, which student and teacher share, the floor's: what a distance has of shared noise falls away.
+    "kid_lite0": {
+        "rank": 42, "title": "KID-lite0", "extractor": "efficientnet_lite0", "function": "kernel_distance", "test": "kid",
+        "references": ("teacher", "other_noise", "data"), "decimals": 4,
+    },
+    # CMMD's kernel and scale on features of another network.
+    "mmd_lite0": {
+        "rank": 43, "title": "MMD-lite0", "extractor": "efficientnet_lite0", "function": "cmmd", "test": "cmmd",
+        "references": ("teacher", "other_noise", "data"),
+    },
+    "kid_pixels16": {
+        "rank": 48, "title": "KID-pixels16", "extractor": "pixels16", "function": "kernel_distance", "test": "kid",
+        "references": ("teacher", "other_noise", "data"), "decimals": 4,
+    },
 }  # fmt: skip
 
 _BLOCK = 1024

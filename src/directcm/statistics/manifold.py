@@ -54,6 +54,10 @@ METRICS = {
     "recall_dino": {"rank": 21, "title": "recall (DINOv2)", "part": "recall", "extractor": "dinov2_vitl14"},
     "density_dino": {"rank": 22, "title": "density (DINOv2)", "part": "density", "extractor": "dinov2_vitl14"},
     "coverage_dino": {"rank": 23, "title": "coverage (DINOv2)", "part": "coverage", "extractor": "dinov2_vitl14"},
+    "precision_lite0": {
+        "rank": 44, "title": "precision-lite0", "part": "precision", "extractor": "efficientnet_lite0",
+    },
+    "recall_lite0": {"rank": 45, "title": "recall-lite0", "part": "recall", "extractor": "efficientnet_lite0"},
 }  # fmt: skip
 
 # Distances held at a time, 32 MB of float64 (a few such arrays live at once).

@@ -16,7 +16,7 @@ from directcm.analysis.data import tidy
 from directcm.analysis.data.compare import metrics_of
 from directcm.config import RUN_AXES, Axes, Ode, Run, spell
 from directcm.config.registry import START_POINTS, methods
-from directcm.config.specs import METHODS, METRICS
+from directcm.config.specs import METHODS, METRICS, REFERENCES
 from directcm.errors import UserError
 from directcm.runtime.artifacts import (
     COLLECTION,
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 SIZES = ("n", "n_reference", "dim")
 # Names that are sorted as they are declared.
 ORDERS: dict[str, Sequence[str]] = {
-    "row": tidy.ROWS, "method": tuple(METHODS), "metric": tuple(METRICS), "reference": ("teacher", "data", "prompt", "none"),
+    "row": tidy.ROWS, "method": tuple(METHODS), "metric": tuple(METRICS), "reference": REFERENCES,
     "space": ("latent", "pixel"),
 }  # fmt: skip
 A = TypeVar("A", bound=Axes)
@@ -130,7 +130,6 @@ def metrics_table(paths: Sequence[str | Path]) -> pd.DataFrame:
                 )
         elif not teacher:
             raise UserError(f"{path}: is a set of {row} outside its run's collection; pass the collection's manifest")
-        _once(given, (row, run, step, steps), path, "set")
         noise = (content.get("fingerprints") or {}).get("noise")
         if noise is not None:
             first, where = noises.setdefault(row == tidy.FLOOR, (noise, path))
@@ -138,6 +137,8 @@ def metrics_table(paths: Sequence[str | Path]) -> pd.DataFrame:
                 raise UserError(f"{path}: evaluated on other noise than {where}; evaluate both on the same noise")
         for item in content["metrics"]:
             what = (item["metric"], item["reference"])
+            # Metrics of one set may lie in several artefacts, each once.
+            _once(given, (row, run, step, steps, *what), path, "set")
             size = tuple(item.get(name) for name in SIZES)
             first_size, where = sizes.setdefault(what, (size, path))
             if first_size != size:

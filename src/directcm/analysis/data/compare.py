@@ -163,7 +163,7 @@ class _Inputs:
     """The features behind the metrics, found by the fingerprints that the metrics recorded.
 
     students     by extractor and fingerprint
-    references   of "teacher" and "data", by extractor
+    references   of "teacher", "data" and "other_noise", by extractor
     """
 
     students: Mapping[str, Mapping[str, Features]]
@@ -191,7 +191,7 @@ class _Inputs:
         reference = self.references[against].get(extractor)
         if reference is None:
             raise UserError(
-                f"compare: {extractor} features of the {against} are missing; run the features step for them"
+                f"compare: {extractor} features of the {against.replace('_', ' ')} are missing; run the features step for them"
             )
         for item in (item for group in groups for item in group):
             if item.fingerprints.get(f"features_{against}_{extractor}") != reference.artifact.fingerprint:
@@ -285,7 +285,7 @@ def _common(pairing: _Pairing) -> list[tuple[str, str]]:
         (metric, reference)
         for metric, spec in METRICS.items()
         for reference in spec.references
-        if not (apart and reference == "teacher")
+        if not (apart and reference in ("teacher", "other_noise"))
         if any((metric, reference) in item.values for item in both)
     ]
     for key in keys:
@@ -385,6 +385,7 @@ def compare(
     others: Sequence[Across] = (),
     claimed: Sequence[tuple[str, str]] | None = None,
     beyond: int = 0,
+    other_noise: Mapping[str, str | Path] | None = None,
     threads: int = 1,
     progress: Callable[[int, int], None] | None = None,
 ) -> list[dict[str, Any]]:
@@ -397,8 +398,8 @@ def compare(
     students are compared with this setting's: there `what` is `across(axis, value)`, and the axes are a's.
 
     `metrics` are the collections metrics/students/<run> of the setting's runs and of the others', all
-    methods and seeds; `features` by extractor the collections features/<extractor>/students/<run> of the same runs, `teacher` and `data`
-    by extractor the reference's artefacts. Features are matched to metrics by fingerprint, so their order does not matter.
+    methods and seeds; `features` by extractor the collections features/<extractor>/students/<run> of the same runs, `teacher`, `data`
+    and `other_noise` (the teacher's samples of the floor's noise) by extractor the reference's artefacts. Features are matched to metrics by fingerprint, so their order does not matter.
 
     Raises UserError for a run of another setting, other noise, other n or size, features or references that the metrics
     were not computed on, and values that their own features do not give.
@@ -423,7 +424,11 @@ def compare(
         },
         {
             side: {name: Features(open_artifact(path, "features"), name, of, side) for name, path in given.items()}
-            for side, of, given in (("teacher", "samples", teacher), ("data", "data", data))
+            for side, of, given in (
+                ("teacher", "samples", teacher),
+                ("data", "data", data),
+                ("other_noise", "samples", other_noise or {}),
+            )
         },
     )
     pairings = [one for one in _pairings(items, pairs, stepwise, along, beside) if one.a[0].sampling_steps > beyond]

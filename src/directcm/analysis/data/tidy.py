@@ -32,7 +32,7 @@ BUDGET_AXES = ("steps", "pool")
 # Fréchet distances, and how well images fit their prompts; figures show the first that a run has.
 DISTANCES = tuple(m.name for m in METRICS.values() if m.test == "frechet" and m.headline)
 ALIGNMENTS = tuple(m.name for m in METRICS.values() if m.takes == ("image", "text"))
-AGAINST = {"teacher": "to teacher", "data": "to data"}
+AGAINST = {"teacher": "to teacher", "other_noise": "to teacher, other noise", "data": "to data"}
 METRIC_COLUMNS = [
     "row", "method", *SETTING_AXES, "seed", "step", "sampling_steps", "metric", "reference", "value", "low", "high", "n",
     "n_reference", "dim", "flags",
@@ -215,9 +215,9 @@ def first_of(names: Sequence[str], pairs: Iterable[tuple[str, str]], reference: 
 
 
 def name_of(metric: str, reference: str) -> str:
-    """ "FD-tiny to teacher", "ODE error": the reference is named where there are several."""
+    """ "FD-tiny to teacher", "ODE error": the reference is named where there are several, or where it is of another noise."""
     spec = METRICS[metric]
-    against = AGAINST.get(reference, "") if len(spec.references) > 1 else ""
+    against = AGAINST.get(reference, "") if len(spec.references) > 1 or reference == "other_noise" else ""
     return f"{spec.title} {against}".rstrip()
 
 

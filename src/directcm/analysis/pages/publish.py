@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 
 from directcm.analysis.data import tidy
 from directcm.analysis.data.selection import main_runs, main_setting, sampling_numbers, steps_label
-from directcm.analysis.tables import claims, table1, table4, table_comparison
+from directcm.analysis.tables import claims, table1, table4, table_comparison, table_further
 from directcm.analysis.tables.claim import METHOD, about, read_claims
 from directcm.analysis.tables.text import fixed, listed
 from directcm.analysis.tables.verdict import FAILS, HOLDS, NOT_RUN, Verdict, judge
@@ -113,7 +113,8 @@ def take(results: Path, root: Path) -> list[Path]:
             if scope == "main" or name not in BY_METRIC:
                 write_bytes(folder / name, (source / name).read_bytes())
             else:
-                write_csv(folder / name, [r for r in read_csv(source / name) if METRICS[r["metric"]].headline], columns)
+                kept = {m for m, spec in METRICS.items() if spec.headline} | {*config.further_names()}
+                write_csv(folder / name, [r for r in read_csv(source / name) if r["metric"] in kept], columns)
         write_json(folder / ABOUT, {**made, "configuration": relevant(config)})
     for name in FIGURES:
         picture = results / "figures" / f"{name}.png"
@@ -127,10 +128,12 @@ def take(results: Path, root: Path) -> list[Path]:
 def matching(folder: Path, config: Config, headline: bool = False) -> None:
     """UserError where a folder of tidy tables has other metrics than a configuration, or lacks a run of its main comparison.
 
-    `headline`: it has the metrics of Table 1 alone, as docs/data keeps a whole grid.
+    `headline`: it has the metrics of Table 1 alone, as docs/data keeps a whole grid. The scope "paper", by the folder's name, has the
+    further metrics too.
     """
     metrics = folder / "metrics.csv"
     wanted = {name for name in config.metric_names() if METRICS[name].headline or not headline}
+    wanted |= {*config.further_names()} if folder.name != "main" else set()
     found = {row["metric"] for row in read_csv(metrics)}
     if found != wanted:
         more, lacking = sorted(found - wanted), sorted(wanted - found)
@@ -177,7 +180,8 @@ def _pair(row: Row, a: str, b: str, decimals: int) -> str:
 def line_name(metric: str, reference: str) -> str:
     """ "FD-tiny to data ↓": a line of Table 1."""
     spec = METRICS[metric]
-    against = {"teacher": " to teacher samples", "data": " to data"}.get(reference, "")
+    told = {"teacher": " to teacher samples", "other_noise": " to teacher samples of other noise", "data": " to data"}
+    against = told.get(reference, "")
     return f"{spec.title}{against} {'↓' if spec.better == 'lower' else '↑'}"
 
 
@@ -460,6 +464,7 @@ class Block(NamedTuple):
 
 BLOCKS = {
     "table1": Block(lambda t: table1.rows(t.file("metrics"), t.file("comparisons"), t.config), _table1_text),
+    "further": Block(lambda t: table_further.rows(t.file("metrics"), t.file("comparisons"), t.config), _table1_text),
     "comparison": Block(
         lambda t: table_comparison.rows(t.file("metrics"), t.file("comparisons"), t.config), _comparison_text
     ),

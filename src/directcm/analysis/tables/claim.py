@@ -45,7 +45,7 @@ class Test(_Block):
     __test__ = False  # not pytest's
 
     metric: list[str] = Field(min_length=1)
-    reference: Literal["teacher", "data", "prompt", "none"]
+    reference: Literal["teacher", "other_noise", "data", "prompt", "none"]
     better: str | int | float | None = None
     than: str | int | float | None = None
     method: str | None = None

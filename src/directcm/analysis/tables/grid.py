@@ -21,6 +21,11 @@ FLAGS = {
     "rank_deficient": "fewer samples than feature dimensions, so the covariance is singular and the distance unreliable",
     "weak_classifier": "the classifier that reads the samples is itself weak on held-out real images",
 }
+# What the features are of a metric whose title ends in a space's name, but for those that are trained here.
+SPACES = {
+    "efficientnet_lite0": "EfficientNet-lite0, a classifier of ImageNet's photographs that no run has trained",
+    "pixels16": "the images themselves at 16 × 16 pixels",
+}
 UNTESTED = "No value is bold: no test of CM against Direct CM belongs to this table."
 
 
@@ -211,16 +216,24 @@ def samples(values: Sequence[Value]) -> str:
 
 
 def stand_ins(values: Sequence[Value]) -> list[str]:
-    """That metrics on a network trained here are no published ones, where there are any."""
-    tiny = [METRICS[m].title for m in dict.fromkeys(v.metric for v in values) if METRICS[m].extractor == "clip_tiny"]
-    if not tiny:
-        return []
-    several = len(tiny) > 1
-    return [
-        f"{listed(tiny)} use{'' if several else 's'} a small network trained on this run's own images. "
-        f"{'They are' if several else 'It is'} not the published metric{'s' * several} (FID, KID, CLIP score, aesthetic score "
-        "and others), and no number here reproduces one."
-    ]
+    """That metrics on a network trained here, or on one of SPACES, are no published ones, where there are any."""
+    names: dict[str | None, list[str]] = {}
+    for metric in dict.fromkeys(v.metric for v in values):
+        names.setdefault(METRICS[metric].extractor, []).append(METRICS[metric].title)
+    out = []
+    if tiny := names.get("clip_tiny"):
+        several = len(tiny) > 1
+        out.append(
+            f"{listed(tiny)} use{'' if several else 's'} a small network trained on this run's own images. "
+            f"{'They are' if several else 'It is'} not the published metric{'s' * several} (FID, KID, CLIP score, aesthetic score "
+            "and others), and no number here reproduces one."
+        )
+    for extractor, what in SPACES.items():
+        if found := names.get(extractor):
+            out.append(
+                f"{listed(found)}: of {what}. No published metric is computed on it, and no number here reproduces one."
+            )
+    return out
 
 
 def cautions(values: Sequence[Value]) -> list[str]:
@@ -229,7 +242,10 @@ def cautions(values: Sequence[Value]) -> list[str]:
     for own in values:
         title = f"{METRICS[own.metric].title} {REFERENCE[own.reference]}".strip()
         for flag in own.flags:
-            flagged.setdefault(FLAGS.get(flag, plain(flag)), {})[title] = None
+            said = FLAGS.get(flag, plain(flag))
+            if flag == "rank_deficient" and own.dim is not None:
+                said += f" (rank {own.n_samples - 1:,} at most of {own.dim:,})"
+            flagged.setdefault(said, {})[title] = None
     return [f"Caution, {', '.join(titles)}: {flag}." for flag, titles in flagged.items()]
 
 

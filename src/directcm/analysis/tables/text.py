@@ -6,8 +6,14 @@ import math
 from collections.abc import Sequence
 
 # What a metric is measured against: in full, and where there is little room.
-REFERENCE = {"teacher": "to teacher samples", "data": "to data images", "prompt": "with prompt", "none": ""}
-UNDER = {"teacher": "teacher", "data": "data", "prompt": "prompt", "none": ""}
+REFERENCE = {
+    "teacher": "to teacher samples",
+    "other_noise": "to teacher samples of other noise",
+    "data": "to data images",
+    "prompt": "with prompt",
+    "none": "",
+}
+UNDER = {"teacher": "teacher", "other_noise": "other noise", "data": "data", "prompt": "prompt", "none": ""}
 
 
 def fixed(x: float | None, decimals: int, signed: bool = False) -> str:

@@ -42,6 +42,7 @@ def compare(
     features: Annotated[Sequence[o.Extracted], "their features"] = (),
     teacher: Annotated[Sequence[o.Extracted], "the teacher's features"] = (),
     data: Annotated[Sequence[o.Extracted], "the data's features"] = (),
+    other_noise: Annotated[Sequence[o.Extracted], "features of the teacher's samples of another noise"] = (),
     job: o.Seeded,
 ) -> None:
     """Compare students: methods, later with earlier, more steps with few, two values of an axis."""
@@ -65,6 +66,7 @@ def compare(
         others=others,
         claimed=claimed,
         beyond=beyond,
+        other_noise=dict(other_noise),
         threads=threads,
         progress=o.counted("compare", "test"),
     )

@@ -193,6 +193,9 @@ def evaluate(
     reference_noise: Annotated[o.Noise | None, "the reference's noise where it is another than the samples'"] = None,
     reference: Annotated[Sequence[o.Samples], "the teacher's samples under the student's own ODE"] = (),
     reference_features: Annotated[Sequence[Features], "their features"] = (),
+    other_noise: Annotated[o.Noise | None, "a noise that is not the samples', for distances to it"] = None,
+    other: Annotated[Sequence[o.Samples], "the teacher's samples of it"] = (),
+    other_features: Annotated[Sequence[Features], "their features"] = (),
     job: o.Seeded,
 ) -> None:
     """Compute the metrics of one set of samples."""
@@ -215,6 +218,9 @@ def evaluate(
         reference=reference,
         reference_features=by_name(reference_features),
         reference_noise=reference_noise,
+        other=other,
+        other_features=by_name(other_features),
+        other_noise=other_noise,
     )
     if collection is not None:
         parts = [_collection(path, "features") for path in features]

@@ -96,6 +96,9 @@ class Comparison:
 
     The row `FLOOR` is the teacher's samples of a second noise, with the same prompts, against its samples of the first,
     `reference_noise`, under which `reference` and `data_features` were made. It has every metric but the ODE error.
+
+    The reference "other_noise" is the teacher's samples of a noise that is not the sets' own: `other`, of `other_noise` and the same
+    prompts; of the row `FLOOR` its `reference`.
     """
 
     metrics: Sequence[str]
@@ -109,6 +112,9 @@ class Comparison:
     reference: Sequence[Artifact] | None = None
     reference_features: Mapping[str, Artifact] | None = None
     reference_noise: Artifact | None = None
+    other: Sequence[Artifact] = ()
+    other_features: Mapping[str, Artifact] | None = None
+    other_noise: Artifact | None = None
     _read: dict[tuple[str, str], _Features] = field(init=False, default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -123,15 +129,24 @@ class Comparison:
                 raise UserError(f"evaluate: unknown metric {name!r}; there are {', '.join(METRICS)}")
             if self.row != TEACHER and not self.reference and "teacher" in METRICS[name].references:
                 raise UserError(f"evaluate: {name} of {self.row} needs the teacher's samples, none were given")
-        if self.reference_noise is None:
-            return
-        if self.reference_noise.fingerprint == self.noise.fingerprint:
+            if self.row != FLOOR and not self.other and "other_noise" in METRICS[name].references:
+                raise UserError(f"evaluate: {name} needs the teacher's samples of another noise, none were given")
+        if self.other and (self.row == FLOOR or self.other_noise is None):
             raise UserError(
-                f"{self.noise.folder}: is both the noise and the reference's; {FLOOR!r} needs a second draw"
+                f"evaluate: samples of another noise come with that noise, and are not for the row {FLOOR!r}, whose own they are"
             )
-        if read_prompts(self.reference_noise) != self.prompts:
+        if self.reference_noise is not None:
+            self._second(self.reference_noise, f"is both the noise and the reference's; {FLOOR!r} needs a second draw")
+        if self.other and self.other_noise is not None:
+            self._second(self.other_noise, "is both the noise and the other one; a distance to it needs a second draw")
+
+    def _second(self, other: Artifact, otherwise: str) -> None:
+        """UserError unless a noise is a second draw for the same prompts."""
+        if other.fingerprint == self.noise.fingerprint:
+            raise UserError(f"{self.noise.folder}: {otherwise}")
+        if read_prompts(other) != self.prompts:
             raise UserError(
-                f"{self.noise.folder} and {self.reference_noise.folder}: two draws of noise need the same prompts row by row; "
+                f"{self.noise.folder} and {other.folder}: two draws of noise need the same prompts row by row; "
                 "run the noise steps again"
             )
 
@@ -154,10 +169,15 @@ class Comparison:
         return self.reference_noise or self.noise
 
     def features(self, side: str, extractor: str) -> _Features:
-        """The checked features of a side, "data" or "teacher"."""
+        """The checked features of a side, "data", "teacher" or "other_noise"."""
         if (side, extractor) not in self._read:
             if side == "data":
                 found = _Features(self.data_features, extractor, "the data", [self.data], self._noise)
+            elif side == "other_noise":
+                assert self.other and self.other_noise
+                rows = _complete(self.other, self.other_noise, len(self.prompts)).rows
+                whose = ("the teacher's samples of another noise", self.other, self.other_noise, rows)
+                found = _Features(self.other_features, extractor, *whose)
             else:
                 assert self.reference and self.theirs
                 whose = ("the teacher's reference", self.reference, self._noise, self.theirs.rows)
@@ -178,7 +198,11 @@ class Comparison:
     def inputs(self) -> dict[str, Artifact]:
         """What the metrics of any set are made from, but for the set and features."""
         found = {"data": self.data, "noise": self.noise, **numbered("reference", self.reference or ())}
-        return found if self.reference_noise is None else {**found, "reference_noise": self.reference_noise}
+        if self.reference_noise is not None:
+            found["reference_noise"] = self.reference_noise
+        if self.other and self.other_noise is not None:
+            found |= {**numbered("other", self.other), "other_noise": self.other_noise}
+        return found
 
 
 def evaluate(
@@ -201,6 +225,11 @@ def evaluate(
     if compared.row == FLOOR and _origin(samples) != _origin(compared.reference or ()):
         raise UserError(
             f"{samples[0].folder}: is not of the teacher and the ODE of its reference; {FLOOR!r} compares one with itself"
+        )
+    if compared.other and _origin(compared.other) != _origin(compared.reference or samples):
+        raise UserError(
+            f"{compared.other[0].folder}: is not of the teacher and the ODE of {(compared.reference or samples)[0].folder}; "
+            "a distance to another noise is to the same teacher"
         )
     entries: list[dict[str, Any]] = []
     columns: dict[str, np.ndarray] = {}
@@ -248,9 +277,11 @@ def evaluate(
         return function(spec.name)(*arguments), about
 
     def measure(spec: Metric, against: str) -> None:
-        key = (spec.module, spec.function, spec.extractor, against)
+        # The floor's samples are of the other noise themselves: another than theirs is the reference's.
+        side = "teacher" if against == "other_noise" and compared.row == FLOOR else against
+        key = (spec.module, spec.function, spec.extractor, side)
         if key not in results:
-            results[key] = computed(spec, against)
+            results[key] = computed(spec, side)
         result, about = results[key]
         if result is None:
             return
@@ -272,6 +303,7 @@ def evaluate(
             entry |= {"value": float(result)}
         else:
             entry |= {"value": getattr(result, spec.part), "dim": result.dim, "flags": list(result.flags)}
+            checks.update({f"{spec.name}_{key}": value for key, value in getattr(result, "checks", {}).items()})
         entries.append(entry)
 
     for spec in (METRICS[name] for name in compared.metrics):

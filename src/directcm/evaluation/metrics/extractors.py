@@ -1,6 +1,6 @@
 """The feature extractors: one class each, alike to use, with a fingerprint of what its numbers depend on.
 
-Published extractors take their weights from the checked cache (`weights.py`) and download nothing. Each can be given other
+Published extractors take their weights from checked files (`weights.py`) and download nothing. Each can be given other
 weights (`state`, `given`), and where the architecture can be smaller a size: tests go the same way as real runs.
 """
 
@@ -27,9 +27,11 @@ from directcm.errors import UserError
 from directcm.runtime.artifacts import Artifact, sha256
 from directcm.runtime.weights import WEIGHTS, weights_file
 
-# What each gives, the files of the weights cache that it needs (none: it is trained here), and its class.
+# What each gives, the files of published weights that it needs or that it is trained here, and its class. Others have modules of their own.
 EXTRACTORS = {
-    "clip_tiny": {"rank": 1, "arrays": ("image", "text", "score"), "made_by": "ClipTinyExtractor"},
+    "clip_tiny": {
+        "rank": 1, "arrays": ("image", "text", "score"), "trained": True, "made_by": "ClipTinyExtractor",
+    },
     "inception_clean": {
         "rank": 2, "arrays": ("image",), "weights": ("inception-2015-12-05.pt",), "made_by": "InceptionClean",
     },
@@ -435,17 +437,17 @@ class ClipTinyExtractor(FeatureExtractor):
 
 
 def build_extractor(name: str, folder: Artifact | None = None, *, device: Device = "cpu") -> FeatureExtractor:
-    """The extractor of a name: a published one from the weights cache, or a trained one from its artefact `folder`."""
+    """The extractor of a name: a trained one from its artefact `folder`, any other from published weights or none."""
     if name not in specs.EXTRACTORS:
         raise UserError(f"extractor: unknown name {name!r}; there are {', '.join(specs.EXTRACTORS)}")
     spec = specs.EXTRACTORS[name]
     made_by = getattr(importlib.import_module(f"directcm.{spec.module}"), spec.made_by)
-    if not spec.weights:
+    if spec.trained:
         if folder is None:
             raise UserError(
                 f"{name}: the trained extractor's folder is missing; run the extractor step and pass its folder"
             )
         return made_by(folder, device)
     if folder is not None:
-        raise UserError(f"{name}: takes its weights from the cache, not from the folder {folder.folder}")
+        raise UserError(f"{name}: is not trained here, so it takes nothing from the folder {folder.folder}")
     return made_by(device)
