@@ -14,6 +14,7 @@ from directcm.analysis.data.selection import main_runs
 from directcm.cli import plan
 from directcm.config import Axes, Config, load_config, parse, paths
 from directcm.config.exhibits import exhibits
+from directcm.errors import UserError
 
 ROOT = Path(__file__).parents[1]
 
@@ -57,12 +58,13 @@ def test_the_embedded_default() -> None:
     assert paths.pools(config, runs) == {ode: 4 if ode == DEFAULT else 2 for ode in odes}
     found = paths.measured(config, runs)
     assert {name: len(folders) for name, folders in found.items()} == {
-        # Ten of the students are sampled in more steps, too, and compared in them.
-        "metrics": 2 * 9 + 116 + 10,
+        # Ten of the students are sampled in more steps, too, and compared in them; the same ten, their teacher and its floor have
+        # further metrics.
+        "metrics": 2 * 9 + 116 + 10 + 12,
         "students": 116,
         "targets": 8 * 2 + 4,
         "errors": 28,
-        "comparisons": 14 + 1,
+        "comparisons": 14 + 1 + 1,
     }
     assert found["metrics"][0] == f"metrics/teacher/{DEFAULT}" and f"metrics/floor/{odes[-1]}" in found["metrics"]
     assert found["targets"][:4] == [f"targets/{DEFAULT}/shard~{i}" for i in range(4)]
@@ -75,7 +77,8 @@ def test_the_embedded_default() -> None:
     assert kinds(folders) == {
         **dict.fromkeys(("data", "teacher", "latents", "noise", "floor_noise", "trajectories", "extractors"), 1),
         **{"reference": 36, "floor": 36, "targets": 20, "endpoints": 5, "students": 116, "errors": 28, "samples": 126},
-        **{"features": 1 + 18 + 126, "metrics": 144},
+        # Of two further extractors the data, teacher and floor of one ODE, and ten students.
+        **{"features": 1 + 18 + 126 + 2 * (1 + 2 + 10), "metrics": 144 + 12},
     }
     refined = f"solver~{config.errors.refined.solver},N~{config.errors.refined.N},w~3"
     assert [f for f in folders if f.startswith("endpoints/")] == [
@@ -107,17 +110,52 @@ def test_the_main_comparison_is_a_part_of_it() -> None:
     }
 
 
+def test_further_metrics_are_of_the_main_comparison_and_of_the_whole_grids_scope() -> None:
+    config = Config()
+    main, every = main_runs(config), config.runs()
+    assert paths.further(config, main, "main") == [] and paths.further(config, every, "paper") == main
+    assert config.further_names() == config.further_metrics and not {*config.further_metrics} & {*config.metrics}
+    # The main scope knows nothing of them: its artefacts are those without them, path by path.
+    without = parse(Config, {"further_metrics": []})
+    assert paths.artefacts(config, main, "main") == paths.artefacts(without, main, "main")
+    assert paths.benchmarks(config, main, "main") == paths.benchmarks(without, main, "main")
+    before = set(paths.artefacts(without, every))
+    added = [f for f in paths.artefacts(config, every) if f not in before]
+    assert kinds(added) == {"features": 26, "metrics": 12}
+    assert f"metrics/further/teacher/{DEFAULT}" in added and f"metrics/further/students/{main[0].key}" in added
+    assert {f.split("/")[1] for f in added if f.startswith("features")} == {"efficientnet_lite0", "pixels16"}
+    assert paths.from_other_noise(config.further_metrics) == ["clip_tiny", "efficientnet_lite0", "pixels16"]
+    assert paths.from_other_noise(config.metrics) == []
+    assert f"evaluate/further/students/{main[0].key}.tsv" in paths.benchmarks(config, every, "paper")
+    # Where nothing else reads the floor, they alone do, and of their own ODE.
+    alone = parse(Config, {"metrics": ["ode_error"]})
+    found = paths.artefacts(alone, alone.runs())
+    floors = {f.split("/")[1] for f in found if f.startswith("floor/")}
+    assert floors == {DEFAULT} and "floor_noise" in found and "extractors/clip_tiny" in found
+    some = paths.artefacts(alone, main_runs(alone), "main")
+    assert not {"floor_noise", "extractors/clip_tiny"} & {*some}
+    # A trained extractor that is not there takes its metrics along, and labels do.
+    bare = parse(Config, {"metrics": ["ode_error"], "extractors": {"clip_tiny": None}})
+    assert "fd_other_tiny" not in bare.further_names() and "fd_lite0" in bare.further_names()
+    given = {"metrics": ["ode_error"], "further_metrics": ["prompt_accuracy", "ode_error", "is_lite0"]}
+    folder = parse(Config, {**given, "data": {"kind": "folder", "path": "somewhere"}})
+    assert folder.further_names() == ["is_lite0"]
+    for wrong, words in ((["is_lite0"] * 2, "further_metrics names one twice"), (["nothing"], "unknown metric")):
+        with pytest.raises(UserError, match=words):
+            parse(Config, {"further_metrics": wrong})
+
+
 def test_the_smoke_preset() -> None:
     config = load_config(ROOT / "config.yaml", ROOT / "workflow/presets/smoke.yaml")
     runs = config.runs()
     assert len(runs) == 16
     found = paths.measured(config, runs)
     assert {name: len(folders) for name, folders in found.items()} == {
-        "metrics": 2 * 4 + 16 + 4,
+        "metrics": 2 * 4 + 16 + 4 + 6,
         "students": 16,
         "targets": 3 + 3 * 2,
         "errors": 6,
-        "comparisons": 7 + 1,
+        "comparisons": 7 + 1 + 1,
     }
     # The pool of 96 takes three shards of 32 of the one ODE that it is trained on.
     assert paths.pools(config, runs) == {

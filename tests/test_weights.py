@@ -83,10 +83,10 @@ def test_a_package_that_is_missing_or_holds_other_bytes(monkeypatch, tmp_path):
     sha256 = hashlib.sha256(b"good").hexdigest()
     own = WeightsFile("a.pth", sha256, known.url, 4, package="tiny_weights==1.0", inside="tiny/a.pth")
     monkeypatch.setitem(WEIGHTS, "a.pth", own)
-    with pytest.raises(UserError, match="missing weights; install tiny_weights==1.0"):
+    with pytest.raises(UserError, match=r"missing weights; install tiny_weights==1\.0"):
         weights_file("a.pth")
     (tmp_path / "tiny/a.pth").write_bytes(b"evil")
-    with pytest.raises(UserError, match="--force-reinstall tiny_weights==1.0") as error:
+    with pytest.raises(UserError, match=r"--force-reinstall tiny_weights==1\.0") as error:
         weights_file("a.pth")
     assert hashlib.sha256(b"evil").hexdigest() in str(error.value) and "\n" not in str(error.value)
     (tmp_path / "tiny/a.pth").write_bytes(b"good")

@@ -34,7 +34,7 @@ Values = Mapping[tuple[str, str], float | None]
 
 def distance(metric: str, reference: str) -> bool:
     """Whether a metric is a distance between two sets of features."""
-    return reference in ("teacher", "data") and METRICS[metric].extractor is not None
+    return reference in ("teacher", "other_noise", "data") and METRICS[metric].extractor is not None
 
 
 class Factory:
@@ -183,15 +183,17 @@ class Factory:
         change: Callable[[list[dict[str, Any]], list[dict[str, Any]]], None] | None = None,
         p: float = 0.01,
         p_prompts: float | None = 0.01,
+        further: bool = False,
     ) -> tuple[Path, Path]:
         """metrics.csv and comparisons.csv of a whole grid, with values that depend on method, seed and sampling steps.
 
-        CM's values are 1.2 times Direct CM's, every difference has the same p; `change` may edit the lines in place.
+        CM's values are 1.2 times Direct CM's, every difference has the same p; `change` may edit the lines in place. `further`: with the
+        main comparison's further metrics, as the scope "paper" has them.
         """
         folder = self.root / name
-        key = (config.model_dump_json(), p, p_prompts)
+        key = (config.model_dump_json(), p, p_prompts, further)
         if change is not None or key not in self.tables:
-            metrics, comparisons = _tidy(config, p, p_prompts)
+            metrics, comparisons = _tidy(config, p, p_prompts, further)
             if change is not None:
                 change(metrics, comparisons)
             lines = [{c: m.get(c) for c in METRIC_COLUMNS} for m in metrics]
@@ -205,13 +207,17 @@ class Factory:
         return folder / "metrics.csv", folder / "comparisons.csv"
 
 
-def _tidy(config: Config, p: float, p_prompts: float | None) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+def _tidy(
+    config: Config, p: float, p_prompts: float | None, further: bool
+) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
     """The lines of `Factory.tidy`, unchanged."""
     base = {
         "ode_error": 0.2, "fd_tiny": 12.0, "kid_tiny": 0.0031, "clip_tiny": 0.31, "quality_tiny": 4.2,
         "prompt_accuracy": 0.9, "fid": 99.0, "cmmd_tiny": 0.1,
     }  # fmt: skip
-    pairs = [(m, r) for m in config.metric_names() for r in METRICS[m].references]
+    own_pairs = [(m, r) for m in config.metric_names() for r in METRICS[m].references]
+    besides = [(m, r) for m in config.further_names() for r in METRICS[m].references] if further else []
+    main = set(config.main())
 
     def value(metric: str, reference: str) -> float:
         return base.get(metric, 0.5) * (1.5 if reference == "data" else 1.0)
@@ -225,6 +231,7 @@ def _tidy(config: Config, p: float, p_prompts: float | None) -> tuple[list[dict[
 
     metrics: list[dict[str, Any]] = []
     for ode in dict.fromkeys(run.ode for run in config.runs()):
+        pairs = own_pairs + besides * (ode in {run.ode for run in main})
         for row in (TEACHER, FLOOR):
             metrics += [
                 {"row": row, **ode.spelled, "sampling_steps": ode.N, **line(m, r, value(m, r) / 10)}
@@ -233,7 +240,9 @@ def _tidy(config: Config, p: float, p_prompts: float | None) -> tuple[list[dict[
             ]
     comparisons: list[dict[str, Any]] = []
     for run in config.runs():
+        fewest = min(k for _, k in config.sets(run))
         for step, k in config.sets(run):
+            pairs = own_pairs + besides * (run in main and k == fewest)
             factor = (1.2 if run.method == "cm" else 1.0) * (1 + 0.03 * run.seed) / k**0.25
             own = {**run.spelled, "row": METHODS[run.method], "step": step, "sampling_steps": k}
             metrics += [{**own, **line(m, r, value(m, r) * factor)} for m, r in pairs]

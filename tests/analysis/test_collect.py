@@ -70,9 +70,22 @@ def test_a_set_given_twice_is_an_error(make, run):
     paths = both(make, run)
     with pytest.raises(UserError, match=r"the same set as .*; give each run once"):
         metrics_table([*paths, paths[0]])
-    twin = make.metrics("Teacher", {**ODE, "w": 3}, {}, steps=50).folder
+    twin = make.metrics("Teacher", {**ODE, "w": 3}, {("fd_tiny", "data"): 1.0}, steps=50).folder
     with pytest.raises(UserError, match="give each run once"):
         metrics_table([*paths, twin])
+
+
+def test_metrics_of_a_set_may_lie_in_two_artefacts(make, run):
+    paths = both(make, run)
+    sets = {(250, 1): {("kid_lite0", "other_noise"): 0.25, ("fd_lite0", "data"): 4.0}, (62, 1): {}}
+    rows = saved(make, metrics_table([*paths, make.student_metrics(run, sets)]))
+    own = [(r["metric"], r["reference"], r["value"]) for r in rows if (r["row"], r["step"]) == ("CM", "250")]
+    assert own == [
+        ("ode_error", "teacher", "0.3333333333"), ("fd_tiny", "teacher", "2.0"), ("fd_lite0", "data", "4.0"),
+        ("kid_lite0", "other_noise", "0.25"),
+    ]  # fmt: skip
+    with pytest.raises(UserError, match="evaluated on other noise than"):
+        metrics_table([*paths, make.student_metrics(run, sets, noise="b" * 64)])
 
 
 def test_other_noise_is_an_error_but_the_floor_has_its_own(make, run):

@@ -46,9 +46,9 @@ def test_every_table_compiles(make, configure, tmp_path: Path) -> None:
         metrics=["ode_error", "fd_tiny", "kid_tiny", "clip_tiny", "fid", "fd_inf_tiny", "cmmd_tiny"],
         data={"kind": "folder", "path": HOSTILE},
     )
-    metrics, comparisons = make.tidy(config)
+    metrics, comparisons = make.tidy(config, further=True)
     names = available(config)
-    assert set(names) == {"table1", "table2", "table3", "table_metrics", "table_comparison"}
+    assert set(names) == {"table1", "table2", "table3", "table_metrics", "table_further", "table_comparison"}
     for name in names:
         table(name, metrics, comparisons, config, tmp_path / f"{name}.csv")
     every = parse(Config, test_table4.CONTENT)

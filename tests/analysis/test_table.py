@@ -30,7 +30,7 @@ SMALL = [{"seed": [0, 1, 2]}]
 
 
 def run(make, config, tmp_path, name="table1", where="out", **more):
-    metrics, comparisons = make.tidy(config, **more)
+    metrics, comparisons = make.tidy(config, further=name == "table_further", **more)
     table(name, metrics, comparisons, config, tmp_path / where / f"{name}.csv")
     return {kind: tmp_path / where / f"{name}.{kind}" for kind in ("csv", "tex", "html", "json")}
 
@@ -186,7 +186,8 @@ def test_other_metrics_have_a_line_each(make, configure, tmp_path):
 
 def test_what_the_grid_has_nothing_for_is_an_error_that_names_the_key(make, configure, tmp_path):
     config = configure(students=SMALL, evaluation={"steps": [1]}, metrics=["ode_error"])
-    assert available(config) == ["table1", "table_comparison"]
+    assert available(config) == ["table1", "table_further", "table_comparison"]
+    assert available(config.model_copy(update={"further_metrics": []})) == ["table1", "table_comparison"]
     for name, message in (
         ("table2", r"students: no line varies solver, all have ddim.*solver: \[euler, heun\]"),
         ("table3", r"students: sampling_steps of the main comparison is 1 alone.*sampling_steps: \[1, 2, 4, 8\]"),
@@ -201,6 +202,39 @@ def test_what_the_grid_has_nothing_for_is_an_error_that_names_the_key(make, conf
         run(make, one, tmp_path, "table_comparison")
     full = configure()
     assert available(full)[:3] == ["table1", "table2", "table3"]
+
+
+def test_further_metrics_have_a_table_of_their_own(make, configure, tmp_path):
+    config = configure(students=SMALL, further_metrics=["fd_lite0", "is_lite0", "fd_other_tiny", "prompt_accuracy"])
+
+    def change(metrics, comparisons):
+        for row in metrics:
+            if row["metric"] == "fd_lite0":
+                row["flags"], row["dim"] = "rank_deficient", 1280
+
+    out = run(make, config, tmp_path, "table_further", change=change)
+    rows = rows_of(out["csv"])
+    # Students have both distances to the teacher, the teacher the one to its other noise; prompt accuracy is Table 1's already.
+    own = [(r["metric"], r["reference"]) for r in rows if r["row"] == "CM"]
+    assert own == [
+        ("fd_lite0", "teacher"), ("fd_lite0", "other_noise"), ("fd_lite0", "data"), ("is_lite0", "none"),
+        ("fd_other_tiny", "other_noise"),
+    ]  # fmt: skip
+    assert {(r["metric"], r["reference"]) for r in rows if r["row"] == "Teacher"} == {*own} - {("fd_lite0", "teacher")}
+    # 0.5 times 1.2, seeds 3 % apart.
+    cell = {(r["row"], r["metric"], r["reference"]): r for r in rows}
+    seeds = SMALL[0]["seed"]
+    assert float(cell["CM", "fd_lite0", "other_noise"]["mean"]) == pytest.approx(
+        0.6 * (1 + 0.03 * sum(seeds) / len(seeds))
+    )
+    page = out["html"].read_text()
+    assert "(rank 7 at most of 1,280)" in page and "FD-lite0 to teacher samples of other noise" in page
+    assert "EfficientNet-lite0, a classifier of ImageNet" in page and "No published metric is computed on it" in page
+    assert "ten splits" in page and "they share the prompts alone" in page
+    assert "of the images themselves" not in page
+    none = config.model_copy(update={"further_metrics": []})
+    with pytest.raises(UserError, match="further_metrics: names none"):
+        run(make, none, tmp_path, "table_further")
 
 
 # ----------------------------------------------------------------- what is lacking

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from directcm.config import ClipTiny, Config, Ode, Statistics
 from directcm.config.specs import METRICS
@@ -21,9 +22,11 @@ from directcm.evaluation.metrics.evaluate import FLOOR, Comparison, evaluate, ev
 from directcm.evaluation.metrics.extractors import FeatureExtractor, build_extractor
 from directcm.evaluation.metrics.features import features, features_collection
 from directcm.evaluation.metrics.prompt_accuracy import train_classifier
+from directcm.runtime import rng
 from directcm.runtime.artifacts import open_artifact, open_collection
 from directcm.runtime.progress import Progress
 from directcm.statistics.bootstrap import mean_interval
+from directcm.statistics.class_score import class_score
 from directcm.statistics.frechet import frechet_distance
 from directcm.statistics.kernel import cmmd, kernel_distance
 from directcm.statistics.manifold import manifold
@@ -394,6 +397,158 @@ def test_floor_is_of_one_teacher(world, floor, tmp_path, make_samples):
     refuse(world, tmp_path, "the teacher and the ODE", **{**floor, "samples": other, "features": mine})
 
 
+class Lite(FeatureExtractor):
+    """EfficientNet-lite0's arrays in size and name, linear in the pixels: what is told apart here is sides, not images."""
+
+    name = "efficientnet_lite0"
+
+    def preprocessing(self):
+        return {}
+
+    def _prepare(self, image):
+        return torch.from_numpy(np.array(image.resize((8, 8)), np.float32).ravel() / 255)
+
+    def _extract(self, images, texts):
+        weights = torch.from_numpy(rng.generator(0, "lite", 2280).standard_normal((192, 2280)).astype(np.float32))
+        found = images @ weights
+        return {"image": found[:, :1280], "logits": found[:, 1280:] / 4}
+
+
+@pytest.fixture(scope="module")
+def lite(world, floor, tmp_path_factory) -> dict[str, Any]:
+    """Features of a stand-in for EfficientNet-lite0 and of pixels, of student, teacher, floor and data."""
+    folder = tmp_path_factory.mktemp("lite")
+    whose = {
+        "student": (world.student_samples, world.noise), "teacher": (world.teacher_samples, world.noise),
+        "floor": (floor["samples"], floor["noise"]), "data": (None, world.noise),
+    }  # fmt: skip
+    found: dict[str, Any] = {name: {} for name in whose}
+    for extractor, built in (("efficientnet_lite0", Lite("cpu")), ("pixels16", build_extractor("pixels16"))):
+        for name, (samples, noise) in whose.items():
+            features(built, samples, world.data, noise, 30, folder / extractor / name)
+            found[name][extractor] = open_artifact(folder / extractor / name, "features")
+    assert found["student"]["efficientnet_lite0"].manifest["inputs"].keys() == {"noise", "samples_0"}
+    for name in found:
+        tiny = {
+            "student": world.student_features,
+            "teacher": world.teacher_features,
+            "floor": floor["features"],
+            "data": world.data_features,
+        }
+        found[name] |= tiny[name]
+    return found
+
+
+LITE = [
+    "fd_lite0",
+    "kid_lite0",
+    "mmd_lite0",
+    "precision_lite0",
+    "recall_lite0",
+    "is_lite0",
+    "fd_pixels16",
+    "kid_pixels16",
+]
+
+
+def other(world, floor, lite) -> dict[str, Any]:
+    """What `evaluate` takes for distances to the teacher's samples of another noise."""
+    return {
+        "features": lite["student"], "data_features": lite["data"], "reference_features": lite["teacher"],
+        "other": floor["samples"], "other_features": lite["floor"], "other_noise": floor["noise"],
+        "metrics": [*LITE, "fd_other_tiny"],
+    }  # fmt: skip
+
+
+def test_spaces_that_no_run_trained_and_another_noise(world, floor, lite, tmp_path):
+    given = other(world, floor, lite)
+    content = run(world, tmp_path / "m", **given)
+    pairs = [(m["metric"], m["reference"]) for m in content["metrics"]]
+    assert pairs == [(n, r) for n in given["metrics"] for r in METRICS[n].references]
+
+    def image(who: str, extractor: str) -> np.ndarray:
+        return lite[who][extractor].arrays("features.safetensors")["image"]
+
+    sides = {"teacher": "teacher", "other_noise": "floor", "data": "data"}
+    for extractor, name in (("efficientnet_lite0", "lite0"), ("pixels16", "pixels16")):
+        mine = image("student", extractor)
+        for against, who in sides.items():
+            theirs = image(who, extractor)
+            entry = find(content, f"fd_{name}", against)
+            assert entry["value"] == frechet_distance(mine, theirs).value
+            assert (entry["n"], entry["n_reference"], entry["dim"]) == (60, 60, mine.shape[1])
+            # 60 samples have a covariance of rank 59 at most.
+            assert entry["flags"] == ["rank_deficient"]
+            assert find(content, f"kid_{name}", against)["value"] == kernel_distance(mine, theirs).value
+    mine = image("student", "efficientnet_lite0")
+    assert find(content, "mmd_lite0", "other_noise")["value"] == cmmd(mine, image("floor", "efficientnet_lite0")).value
+    balls = manifold(mine, image("teacher", "efficientnet_lite0"))
+    for part in ("precision", "recall"):
+        assert find(content, f"{part}_lite0", "teacher")["value"] == getattr(balls, part)
+    tiny = frechet_distance(image("student", "clip_tiny"), image("floor", "clip_tiny")).value
+    assert find(content, "fd_other_tiny", "other_noise")["value"] == tiny
+    # Of ten splits of six samples.
+    score = class_score(lite["student"]["efficientnet_lite0"].arrays("features.safetensors")["logits"])
+    entry = find(content, "is_lite0", "none")
+    assert entry["value"] == score.value and 1 < score.value < 6
+    assert (entry["n"], entry["n_reference"], entry["dim"], entry["low"]) == (60, None, None, None)
+    assert content["checks"] == {"is_lite0_sd_over_splits": score.sd}
+    inputs = open_artifact(tmp_path / "m", "metrics").manifest["inputs"]
+    assert inputs["other_noise"] == floor["noise"].fingerprint and {"other_0", "other_1"} <= set(inputs)
+    assert content["fingerprints"]["features_other_noise_pixels16"] == lite["floor"]["pixels16"].fingerprint
+
+
+def test_teacher_and_floor_are_equally_far_apart_both_ways(world, floor, lite, tmp_path):
+    teachers = {"samples": world.teacher_samples, "features": lite["teacher"], "row": "Teacher", "reference": None}
+    teachers |= {"reference_features": None, "steps": 50, "run": Ode()}
+    teacher = run(world, tmp_path / "t", **{**other(world, floor, lite), **teachers})
+    own = {**floor, "features": lite["floor"], "data_features": lite["data"], "reference_features": lite["teacher"]}
+    under = run(world, tmp_path / "f", **own, metrics=["fd_lite0", "kid_lite0", "fd_other_tiny"])
+    assert [(m["metric"], m["reference"]) for m in under["metrics"]] == [
+        (n, r) for n in ("fd_lite0", "kid_lite0", "fd_other_tiny") for r in METRICS[n].references
+    ]
+    for name in ("fd_lite0", "kid_lite0", "fd_other_tiny"):
+        value = find(under, name, "other_noise")["value"]
+        assert find(teacher, name, "other_noise")["value"] == pytest.approx(value, rel=1e-9)
+        if name != "fd_other_tiny":
+            assert find(under, name, "teacher")["value"] == value
+    assert not [m for m in teacher["metrics"] if m["reference"] == "teacher"]
+
+
+def test_another_noise_refuses_what_does_not_belong(world, floor, lite, tmp_path, build, make_samples):
+    given = other(world, floor, lite)
+
+    def refused(words, **changes):
+        refuse(world, tmp_path, words, **{**given, **changes})
+
+    refused("samples of another noise, none were given", other=(), other_noise=None)
+    refused("come with that noise", other_noise=None)
+    refused("is both the noise and the other one", other=world.teacher_samples, other_noise=world.noise)
+    refused("are missing", other_features={})
+    refused("are not the features of", other_features=lite["teacher"])
+    refused("same prompts", other_noise=build.noise(tmp_path / "n", world.data, 60, seed=9, first=1))
+    refused("come with that noise", **{**floor, "features": lite["floor"]})
+    another = make_samples("another_ode", 3, 10.0, 1, floor["noise"], ode={"solver": "euler", "N": 50, "w": 3.0})
+    refused("a distance to another noise is to the same teacher", other=another)
+
+
+def test_what_too_few_samples_do_not_allow_has_no_entry(world, tmp_path, build, make_samples):
+    images, labels = build.digits(8)
+    data = build.data(tmp_path / "data", images[:6], [f"digit {x}" for x in labels[:6]], labels[:6], 1)
+    noise = build.noise(tmp_path / "noise", data, 60)
+    samples = [build.samples(tmp_path / "samples", noise, range(60), np.zeros((60, 4, 2, 2)), images[:60])]
+    built = Lite("cpu")
+    mine, theirs = {}, {}
+    for side, of, found in (("mine", samples, mine), ("theirs", None, theirs)):
+        features(built, of, data, noise, 30, tmp_path / side)
+        found["efficientnet_lite0"] = open_artifact(tmp_path / side, "features")
+    changes = {"samples": samples, "features": mine, "data": data, "noise": noise, "data_features": theirs}
+    changes |= {"row": "Teacher", "reference": None, "reference_features": None, "run": Ode(), "steps": 50}
+    # Five of the data's images are trained on: none has a fifth neighbour.
+    content = run(world, tmp_path / "m", **changes, metrics=["precision_lite0", "is_lite0"])
+    assert [m["metric"] for m in content["metrics"]] == ["is_lite0"]
+
+
 SETS = ("step~125,sampling_steps~1", "step~250,sampling_steps~1", "step~250,sampling_steps~4")
 
 
@@ -526,11 +681,8 @@ def test_the_table_of_metrics():
         assert (metric.extractor == "clip_tiny") == bool(metric.stand_in_for), name
         if metric.stand_in_for:
             real = METRICS[metric.stand_in_for]
-            assert (real.better, real.references, real.per_sample) == (
-                metric.better,
-                metric.references,
-                metric.per_sample,
-            )
+            assert (real.better, real.per_sample) == (metric.better, metric.per_sample)
+            assert real.references == metric.references or metric.references == ("other_noise",)
             assert not metric.same_scale_as_paper and real.extractor != "clip_tiny"
             # A stand-in never bears the real one's name or title.
             assert metric.title != real.title and "tiny" in metric.title and "tiny" in name

@@ -210,8 +210,7 @@ class Config(Block):
         return f"{', '.join(names[:4])}{' …' if len(names) > 4 else ''} need{'s' if len(names) == 1 else ''}"
 
     def _against_data(self) -> list[Metric]:
-        names = [*self.metrics, *self.further_names()]
-        return [METRICS[m] for m in names if m in METRICS and "data" in METRICS[m].references]
+        return [METRICS[m] for m in self.metrics if m in METRICS and "data" in METRICS[m].references]
 
     def _check_teacher(self) -> None:
         """What a kind of teacher, and what else knows the images' side, ask of process, data and students."""
@@ -394,7 +393,7 @@ class Config(Block):
         return [
             m
             for m in self.further_metrics
-            if m in METRICS and m not in self.metrics
+            if m not in self.metrics
             if not METRICS[m].needs_labels or self.data.labelled
             if tiny or METRICS[m].extractor != "clip_tiny"
         ]

@@ -66,7 +66,7 @@ METRICS = {
         "references": ("teacher", "other_noise", "data"),
     },
     "fd_other_tiny": {
-        "rank": 49, "title": "FD-tiny", "extractor": "clip_tiny", "references": ("other_noise",),
+        "rank": 49, "title": "FD-tiny (other noise)", "extractor": "clip_tiny", "references": ("other_noise",),
         "stand_in_for": "fid",
     },
 }  # fmt: skip

@@ -215,9 +215,9 @@ def first_of(names: Sequence[str], pairs: Iterable[tuple[str, str]], reference: 
 
 
 def name_of(metric: str, reference: str) -> str:
-    """ "FD-tiny to teacher", "ODE error": the reference is named where there are several, or where it is of another noise."""
+    """ "FD-tiny to teacher", "ODE error": the reference is named where there are several."""
     spec = METRICS[metric]
-    against = AGAINST.get(reference, "") if len(spec.references) > 1 or reference == "other_noise" else ""
+    against = AGAINST.get(reference, "") if len(spec.references) > 1 else ""
     return f"{spec.title} {against}".rstrip()
 
 

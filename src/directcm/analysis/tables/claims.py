@@ -116,8 +116,7 @@ def _effect(line: Line) -> str:
     v, metric = line.row, line.metric
     first, second = _sides(line.row)
     side = {"teacher": " to the teacher", "other_noise": " to the teacher under another noise", "data": " to the data"}
-    named = len(METRICS[metric].references) > 1 or line.row["reference"] == "other_noise"
-    against = side.get(line.row["reference"], "") if named else ""
+    against = side.get(line.row["reference"], "") if len(METRICS[metric].references) > 1 else ""
     interval = ""
     if not (math.isnan(v["low"]) or math.isnan(v["high"])):
         interval = f" [{_digits(v['low'], metric, True)}, {_digits(v['high'], metric, True)}]"

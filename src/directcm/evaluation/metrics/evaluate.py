@@ -274,7 +274,8 @@ def evaluate(
         arguments = [given[word]() if word in given else arrays[word][:n] for word in spec.takes]
         shape = getattr(arguments[0], "shape", ())[1:]
         about = {"n": n, "n_reference": n_reference, "dim": int(np.prod(shape)) if shape else None}
-        return function(spec.name)(*arguments), about
+        # Of `metrics` the configuration refuses it; further metrics are those that the data allow.
+        return (None if compares and n < spec.least else function(spec.name)(*arguments)), about
 
     def measure(spec: Metric, against: str) -> None:
         # The floor's samples are of the other noise themselves: another than theirs is the reference's.
