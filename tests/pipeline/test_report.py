@@ -108,7 +108,10 @@ def test_every_picture_and_page_in_the_report_is_whole(smoke: Path, browser) -> 
 
 
 PAGES = (
-    *(f"tables/{name}.html" for name in ("table1", "table2", "table3", "table_metrics", "table_comparison")),
+    *(
+        f"tables/{name}.html"
+        for name in ("table1", "table2", "table3", "table_metrics", "table_further", "table_comparison")
+    ),
     *(f"{name}/paper.html" for name in ("claims", "gallery", "costs", "provenance")),
 )
 

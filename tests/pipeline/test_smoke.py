@@ -63,7 +63,7 @@ def test_tables_2_and_3_have_their_sweeps(smoke: Path) -> None:
 
 def test_everything_that_was_promised_is_there(smoke: Path) -> None:
     out = smoke / "results/smoke"
-    tables = ("table1", "table2", "table3", "table_metrics", "table_comparison")
+    tables = ("table1", "table2", "table3", "table_metrics", "table_further", "table_comparison")
     figures = ("supervision", "samples", "gallery", "curves", "results", "sweep_N", "sweep_w", "frontier", "compute")
     figures += ("error", "budget", "sensitivity", "map")
     names = [f"tables/{name}.{suffix}" for name in tables for suffix in ("csv", "tex", "html")]
@@ -97,6 +97,28 @@ def test_every_fd_carries_n_and_d_and_stands_beside_its_floor(smoke: Path) -> No
         (r["solver"], r["N"], r["w"]) for r in fd if r["row"] == "Teacher, other noise" and r["reference"] == "teacher"
     }
     assert odes == floors and len(odes) == 4
+
+
+def test_further_metrics_stand_in_the_whole_grids_tables_alone(smoke: Path) -> None:
+    out = smoke / "results/smoke"
+    further = {"fd_lite0", "kid_lite0", "mmd_lite0", "precision_lite0", "recall_lite0", "is_lite0"}
+    further |= {"fd_pixels16", "kid_pixels16", "fd_other_tiny"}
+    assert not further & {r["metric"] for r in rows(out / "collected/main/metrics.csv")}
+    found = [r for r in rows(out / "collected/paper/metrics.csv") if r["metric"] in further]
+    # Two methods with two seeds, their teacher and its floor, of the main comparison's ODE and in the fewest sampling steps.
+    assert {r["metric"] for r in found} == further
+    assert len({(r["row"], r["seed"]) for r in found}) == 4 + 2
+    assert {(r["N"], r["sampling_steps"]) for r in found} == {("10", "1"), ("10", "10")}
+    table = rows(out / "tables/table_further.csv")
+    assert {r["metric"] for r in table} == further
+    cell = {(r["row"], r["metric"], r["reference"]): float(r["mean"]) for r in table}
+    # Students of a few steps are near the teacher's samples of their own noise, and as far from those of the other as the teacher is.
+    floor = cell["Teacher", "fd_pixels16", "other_noise"]
+    assert cell["Teacher, other noise", "fd_pixels16", "teacher"] == pytest.approx(floor, rel=1e-6)
+    assert cell["CM", "fd_pixels16", "teacher"] < floor / 4 and cell["CM", "fd_pixels16", "other_noise"] > floor / 2
+    compared = [r for r in rows(out / "collected/paper/comparisons.csv") if r["metric"] in further]
+    assert {r["test"] for r in compared if r["metric"] in ("kid_lite0", "fd_other_tiny")} == {"permutation"}
+    assert {r["reference"] for r in compared} == {"teacher", "other_noise", "data", "none"}
 
 
 def test_verdicts_say_what_was_not_run(smoke: Path) -> None:
@@ -161,8 +183,9 @@ def test_every_benchmark_is_in_the_costs(smoke: Path) -> None:
     }
     assert others <= known and made - late == known - others
     costs = {r["step"]: int(r["jobs"]) for r in rows(smoke / "results/smoke/costs/paper.csv")}
-    # The four of the main comparison are sampled, measured and compared in two steps, too.
-    assert costs["evaluate"] == 16 + 2 * 4 + 4 and costs["train"] == 16 and costs["compare"] == 7 + 1
+    # The four of the main comparison are sampled, measured and compared in two steps, too; they, their teacher and its floor have
+    # further metrics.
+    assert costs["evaluate"] == 16 + 2 * 4 + 4 + 6 and costs["train"] == 16 and costs["compare"] == 7 + 1 + 1
 
 
 def test_a_second_run_finds_nothing_to_do(smoke: Path) -> None:
@@ -370,7 +393,8 @@ def test_editing_a_figure_plans_that_figure_only(smoke: Path, module: str, figur
         done = make_run(smoke)("snakemake", "paper", "-n", *SMOKE)
         jobs = set(planned(done.stdout + done.stderr))
         # The gallery shows the pictures; Table 1 has a picture of its own. The report's first page has Table 1 and Figure 2.
-        tables = {"table1", "table2", "table3", "table_metrics", "table_comparison", "figure_results"}
+        tables = {"table1", "table2", "table3", "table_metrics", "table_further", "table_comparison"}
+        tables.add("figure_results")
         wanted = {f"figure_{name}" for name in figures} if figures else tables
         assert jobs == wanted | {"gallery"} | ({"opening"} if module in ("figures/style", "tables/cells") else set())
     finally:

