@@ -155,9 +155,9 @@ class Config(Block):
     def _check_metrics(self) -> None:
         """What metrics ask of extractors and data."""
         tiny = self.extractors.clip_tiny
-        for key, names in (("metrics", self.metrics), ("further_metrics", self.further_metrics)):
-            require(len(set(names)) == len(names), f"{key} names one twice")
-            for name in names:
+        for key, given in (("metrics", self.metrics), ("further_metrics", self.further_metrics)):
+            require(len(set(given)) == len(given), f"{key} names one twice")
+            for name in given:
                 require(name in METRICS, f"{key}: unknown metric {name!r}; there are {', '.join(METRICS)}")
                 there = METRICS[name].extractor != "clip_tiny" or tiny is not None
                 require(there or key != "metrics", f"{key}: {name} needs extractors.clip_tiny, which is null")

@@ -13,6 +13,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from directcm.config import specs
 from directcm.errors import UserError
 from directcm.evaluation.metrics.extractors import Device, FeatureExtractor, State
 
@@ -54,7 +55,7 @@ class EfficientNetLite0(FeatureExtractor):
     """
 
     name = "efficientnet_lite0"
-    weights = EXTRACTORS["efficientnet_lite0"]["weights"][0]
+    weights = specs.EXTRACTORS["efficientnet_lite0"].weights[0]
 
     def __init__(self, device: Device = "cpu", *, state: State | None = None) -> None:
         super().__init__(device)
