@@ -62,7 +62,7 @@ def test_every_table_compiles(make, configure, tmp_path: Path) -> None:
     hostile = HOSTILE[:130], HOSTILE[130:]
     desk.judge([test_claims.claim(f"c{i}", says=says, where=says) for i, says in enumerate(hostile)], lines, grid)
     tables = sorted(tmp_path.glob("*.tex"))
-    assert len(tables) == 9
+    assert len(tables) == 10
     log = compiled(tmp_path, tables)
     assert all(f"/{path.name}" in log.replace("\n", "") for path in tables)
 
