@@ -65,6 +65,10 @@ reproduce: install  ## the main comparison (PRESET=smoke, photos, paper …; COR
 	@echo; directcm show $(RESULTS)/tables/table1.csv; echo; echo "Report: $(CURDIR)/$(REPORT)"; echo "Tables and figures: $(CURDIR)/$(RESULTS)"
 	@directcm reproduced --configfile $(CONFIGS)
 
+.PHONY: rehearse
+rehearse: install  ## a preset's pipeline with small counts and stand-ins for weights and data, and what it costs (PRESET=paper; SIZE=full: SDXL's sizes; OWN=1: no stand-ins; PROFILE=slurm)
+	@directcm rehearse --size $(or $(SIZE),small) --configfile $(CONFIGS) $(if $(OWN),--own) -- $(if $(PROFILE),--profile $(PROFILE),--cores $(CORES) $(GPUS))
+
 .PHONY: paper
 paper: install  ## every table and figure of the paper, our own, and the verdicts; then natural images (PRESET=…: that preset alone)
 	@snakemake paper --cores $(CORES) $(GPUS) $(OVERLAY)

@@ -95,10 +95,10 @@ def test_what_is_done_counts_no_more(tmp_path: Path) -> None:
     config = parse(Config, {"students": [{"method": ["cm", "direct_cm"], "seed": [0]}]})
     here = "micro_sdxl, 16 px"
     table = rates(tmp_path / "r.csv", ("A", here, "teacher", 10), ("A", here, "cm", 1), ("A", here, "direct_cm", 1))
-    before = plan.plan(config, config.runs(), tmp_path, table)
+    before = plan.plan(config, config.runs(), tmp_path, [table])
     with new_artifact(tmp_path / "targets/solver~ddim,N~50,w~3/shard~0", "targets", settings={}) as art:
         (art / "x").write_bytes(bytes(5000))
-    after = plan.plan(config, config.runs(), tmp_path, table)
+    after = plan.plan(config, config.runs(), tmp_path, [table])
 
     def line(text: str, word: str) -> list[str]:
         return next(row.split() for row in text.splitlines() if row.strip().startswith(word))
@@ -142,8 +142,8 @@ def test_a_collection_is_as_large_as_its_parts(tmp_path: Path) -> None:
 
 def test_another_teachers_rates_are_not_this_ones(tmp_path: Path) -> None:
     table = rates(tmp_path / "r.csv", ("A", "diffusers, 1024 px", "teacher", 10))
-    assert "not measured on any device" in plan.plan(Config(), main_runs(Config()), tmp_path, table)
-    assert "not measured on any device" in plan.plan(Config(), main_runs(Config()), tmp_path, tmp_path / "none.csv")
+    assert "not measured on any device" in plan.plan(Config(), main_runs(Config()), tmp_path, [table])
+    assert "not measured on any device" in plan.plan(Config(), main_runs(Config()), tmp_path, [tmp_path / "none.csv"])
 
 
 @pytest.mark.parametrize("value", [0, -1, "fast", ""])

@@ -187,7 +187,7 @@ def solve_starts(
         "code": digest(type(starts).__module__.removeprefix("directcm."), loader(inputs["teacher"])),
         **{name: item.fingerprint for name, item in inputs.items()},
     }
-    done = work(scratch, whole, blocks, block, lambda rows: progress.update(steps_of(rows)))
+    done = work(scratch, whole, blocks, block, lambda rows: progress.skip(steps_of(rows)))
     made, minimum = done.pop("forwards").sum(0).tolist()
     seconds = float(done.pop("seconds").sum())
     with new_artifact(out, kind, settings=settings, inputs=inputs) as art:

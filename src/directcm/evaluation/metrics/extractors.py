@@ -25,7 +25,7 @@ from torch import Tensor, nn
 from directcm.config import specs
 from directcm.errors import UserError
 from directcm.runtime.artifacts import Artifact, sha256
-from directcm.runtime.weights import WEIGHTS, weights_file
+from directcm.runtime.weights import expected, weights_file
 
 # What each gives, the files of the weights cache that it needs (none: it is trained here), and its class.
 EXTRACTORS = {
@@ -112,7 +112,7 @@ class FeatureExtractor(ABC):
 
     def _weights(self, name: str) -> Path:
         path = weights_file(name)
-        self._checksums[name] = WEIGHTS[name].sha256
+        self._checksums[name] = expected(name)
         return path
 
     def _state(self, name: str, given: State | None) -> State:
@@ -220,6 +220,16 @@ class DinoSize:
     pretrained_grid: int = 37
     size: int = 224
 
+    @classmethod
+    def of(cls, hub: State) -> DinoSize:
+        """That of a hub's state dict, whose heads are 64 wide as in every DINOv2; of another's the ViT-L/14's."""
+        patch, positions = hub.get("patch_embed.proj.weight"), hub.get("pos_embed")
+        if patch is None or positions is None:
+            return cls()
+        blocks = {key.split(".")[1] for key in hub if key.startswith("blocks.")}
+        grid = round((positions.shape[1] - 1) ** 0.5)
+        return cls(patch.shape[0], len(blocks), max(1, patch.shape[0] // 64), patch.shape[-1], grid)
+
 
 def interpolate_positions(positions: Tensor, grid: int, offset: float = 0.1) -> Tensor:
     """Position embeddings (1, 1 + g², D) of a g × g grid → (1, 1 + grid², D), as DINOv2's hub code does.
@@ -287,8 +297,8 @@ class Dinov2(FeatureExtractor):
         super().__init__(device)
         from transformers import Dinov2Config, Dinov2Model
 
-        self.size = size or DinoSize()
         hub = self._state(self.weights, state)
+        self.size = size or DinoSize.of(hub)
         config = Dinov2Config(
             hidden_size=self.size.hidden,
             num_hidden_layers=self.size.layers,
