@@ -120,6 +120,7 @@ def test_every_verb_has_help(capsys: pytest.CaptureFixture) -> None:
         "trace",
         "plan",
         "launch",
+        "rehearse",
         "record",
         "restore",
         "adopt",

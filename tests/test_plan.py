@@ -82,6 +82,47 @@ def test_hours() -> None:
     assert plan.hours(some[3:], {}) == 0
 
 
+def test_work_beside_the_unet() -> None:
+    """Decoding, encoding, features and the starts of jobs, where a rehearsal has measured them; else without them."""
+    measured = {"teacher": 10.0, "cm": 2.0, "direct_cm": 4.0, "student": 5.0, "decode": 8.0, "encode": 16.0}
+    measured |= {"features": 32.0, plan.start_of("samples"): 0.5}
+    some = [
+        plan.Job("data", "data", seen=100.0),
+        plan.Job("latents", "latents", latents=320.0, seen=320.0),
+        plan.Job("targets", "targets", forwards=100.0, latents=64.0),
+        plan.Job("students", "student", method="cm", pairs=60.0),
+        plan.Job("samples", "samples", drawn=50.0, images=80.0),
+        plan.Job("features", "features", seen=64.0),
+    ]
+    found = plan.spent(some, measured)
+    assert found == {
+        "encode": 20.0, "teacher": 10.0, "cm": 30.0, "student": 10.0, "decode": 10.0, plan.start_of("samples"): 2.0, "features": 2.0,
+    }  # fmt: skip
+    assert plan.hours(some, measured) == pytest.approx(84 / 3600)
+    assert plan.unet_hours(some, measured) == pytest.approx(50 / 3600)
+    assert plan.shares(some, measured) == "U-Net 0.01 h, 0.60 of it"
+    fewer = {what: measured[what] for what in ("teacher", "cm")}
+    # A student whose rate is not known samples at the teacher's.
+    assert plan.spent(some, fewer) == {"teacher": 10.0, "cm": 30.0, "student": 5.0}
+    assert plan.shares(some, fewer).endswith(
+        "without encode, decode, features, starts of jobs, which were not measured"
+    )
+
+
+def test_a_set_is_read_once_for_all_extractors() -> None:
+    config = parse(Config, {"students": [{"method": ["cm"], "seed": [0], "sampling_steps": [1, 2, 4]}]})
+    both = config.model_copy(update={"metrics": [*config.metrics, "kid"]})
+    for one in (config, both):
+        read = [job for job in plan.jobs(one, one.runs()) if job.kind == "features" and job.seen]
+        # The data's, the teacher's, another noise's, and the student's in one step and in two others.
+        assert [job.seen for job in read] == [1024, 1024, 1024, 1024, 2048]
+    encoded = next(job for job in plan.jobs(config, config.runs()) if job.kind == "latents")
+    assert encoded.seen == 1797
+    folder = parse(Config, {"data": {"kind": "folder", "path": "x", "held_out": 0.2}})
+    # Not known beforehand: at least as many as the samples, and those held out.
+    assert plan.images_of(folder) == 1280
+
+
 def rates(path: Path, *rows: tuple[str, str, str, Any]) -> Path:
     write_csv(
         path,
