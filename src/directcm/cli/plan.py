@@ -62,7 +62,8 @@ class Job:
             "decode": self.images if self.kind in ("reference", "floor", "samples") else 0.0,
             "encode": self.seen if self.kind == "latents" else 0.0,
             "features": self.seen if self.kind == "features" else 0.0,
-            start_of(self.kind): 1.0,
+            # One job makes the features of a set by all extractors.
+            start_of(self.kind): float(self.kind != "features" or self.seen > 0),
         }
         return {what: count for what, count in found.items() if count}
 

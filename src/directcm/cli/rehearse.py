@@ -239,6 +239,9 @@ def rates_of(config: Config, runs: Sequence[Run], records: Mapping[str, Record])
     found, starts = _Sums(), dict[str, list[float]]()
     for folder, record in records.items():
         kind, _, rest = folder.partition("/")
+        if kind == "features" and not rest.startswith(f"{config.extractor_names()[0]}/"):
+            # Of the same job as the first extractor's.
+            continue
         counted = [one for one in record.provenance.get("counted", []) if one["count"] and one["per_second"]]
         for one in counted:
             what, each = one["name"], 1.0
