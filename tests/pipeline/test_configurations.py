@@ -44,12 +44,22 @@ def test_the_paper_preset_plans_offline(repository: Path) -> None:
     jobs = planned(done.stdout + done.stderr)
     # 4,000 start points in shards of 80; 64 shards of samples, and as many of the floor; four networks.
     assert jobs["train"] == 10 and jobs["targets"] == 50 and jobs["reference"] == 128
-    assert (
-        jobs["features"] == 5 * 10
-        and jobs["features_teacher"] == 5 * 2
-        and jobs["features_data"] == 5
-        and "extractor" not in jobs
-    )
+    assert jobs["features"] == 10 and jobs["features_teacher"] == 2 and jobs["features_data"] == 1
+    assert "extractor" not in jobs
+    # Five extractors in one pass over a set's images.
+    made = [line.split() for line in done.stdout.splitlines() if "/features/" in line and "output:" in line]
+    for words in made:
+        assert len(words) == 6 and len({word.split("/")[2] for word in words[1:]}) == 5
+    assert len(made) == 13
+
+
+def test_without_an_extractor_no_features_are_planned(repository: Path, tmp_path: Path) -> None:
+    overlay = tmp_path / "latents.yaml"
+    overlay.write_text("preset: latents\nmetrics: [ode_error]\n")
+    done = make_run(repository)("snakemake", "-n", "--configfile", "workflow/presets/smoke.yaml", str(overlay))
+    assert done.returncode == 0, done.stderr
+    jobs = planned(done.stdout + done.stderr)
+    assert jobs["evaluate"] == 4 and not {"extractor", "features", "features_data", "features_teacher"} & set(jobs)
 
 
 def test_the_papers_sweeps_plan_offline(repository: Path) -> None:
@@ -171,7 +181,7 @@ def test_every_rule_says_how_much_it_needs_and_the_profile_where(repository: Pat
     profile = yaml.safe_load((repository / "slurm/config.yaml").read_text())
     assert profile["executor"] == "slurm"
     # `use rule` hands resources on, and not that a rule is local.
-    derived = {new: old for old, new in re.findall(r"^use rule (\w+) as (\w+) with:", text, re.MULTILINE)}
+    derived = {new: old for old, new in re.findall(r"^ *use rule (\w+) as (\w+) with:", text, re.MULTILINE)}
     assert not local & {*derived, *derived.values()}
     on_gpu = {name for name in [*rules, *derived] if "gpu=" in rules[derived.get(name, name)]}
     assert {name for name, r in profile["set-resources"].items() if r["slurm_partition"] == "gpu"} == on_gpu
