@@ -40,7 +40,7 @@ from directcm.evaluation.metrics.extractors import (
 from directcm.evaluation.metrics.features import features, features_collection
 from directcm.evaluation.metrics.quality import QualityHead
 from directcm.runtime import rng
-from directcm.runtime.artifacts import Artifact, open_artifact, open_collection, read_json, sha256
+from directcm.runtime.artifacts import Artifact, open_artifact, open_collection, read_json
 from directcm.runtime.progress import Progress
 
 SMALL = DinoSize(hidden=32, layers=2, heads=4, patch=14, pretrained_grid=6, size=56)
@@ -537,6 +537,8 @@ def test_killed_between_two_artefacts(of, several, cached, digit_data, digit_noi
             (tmp_path / "out" / name / "manifest.json").unlink()
     child = os.fork()
     if not child:
+        # A fork has none of its parent's threads to wait for.
+        torch.set_num_threads(1)
         save = module.save_tensors
 
         def killed(path: Path, tensors: dict[str, torch.Tensor]) -> None:
@@ -562,7 +564,6 @@ def test_killed_between_two_artefacts(of, several, cached, digit_data, digit_noi
     assert made(tmp_path / "out") == made(tmp_path / "undisturbed")
     if of == "collection":
         assert all(tuple(open_collection(tmp_path / "out" / name, "features")) == tuple(sets) for name in names)
-    assert sha256(tmp_path / "out" / names[0] / "manifest.json")
 
 
 def test_a_fingerprint_is_the_same_on_a_shared_network(clip_state):

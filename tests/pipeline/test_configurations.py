@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from directcm.config import load_config
 from tests.cifar10 import make_files, pack
 from tests.runs import make_run, planned
 
@@ -39,18 +40,20 @@ def test_malformed_configurations_end_in_one_line(repository: Path, tmp_path: Pa
 
 
 def test_the_paper_preset_plans_offline(repository: Path) -> None:
-    done = make_run(repository)("snakemake", "--configfile", "workflow/presets/paper.yaml", "-n")
+    done = make_run(repository)("snakemake", "--configfile", "workflow/presets/paper.yaml", "-n", "-p")
     assert done.returncode == 0, done.stderr
     jobs = planned(done.stdout + done.stderr)
     # 4,000 start points in shards of 80; 64 shards of samples, and as many of the floor; four networks.
     assert jobs["train"] == 10 and jobs["targets"] == 50 and jobs["reference"] == 128
     assert jobs["features"] == 10 and jobs["features_teacher"] == 2 and jobs["features_data"] == 1
     assert "extractor" not in jobs
-    # Five extractors in one pass over a set's images.
-    made = [line.split() for line in done.stdout.splitlines() if "/features/" in line and "output:" in line]
-    for words in made:
-        assert len(words) == 6 and len({word.split("/")[2] for word in words[1:]}) == 5
+    # Five extractors in one pass over a set's images, each with an artefact of its own.
+    extractors = load_config(repository / "config.yaml", repository / "workflow/presets/paper.yaml").extractor_names()
+    made = [line.split() for line in done.stdout.splitlines() if "directcm features" in line]
     assert len(made) == 13
+    for words in made:
+        names, outs = (words[words.index(flag) + 1 :][:5] for flag in ("--name", "--out"))
+        assert [out.split("/")[3] for out in outs] == names == extractors
 
 
 def test_without_an_extractor_no_features_are_planned(repository: Path, tmp_path: Path) -> None:
