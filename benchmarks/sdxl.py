@@ -16,12 +16,13 @@ import platform
 import statistics
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import numpy as np
 import torch
@@ -38,8 +39,20 @@ from directcm.diffusion.teachers.stand_in import FULL, SMALL, Sizes, make_unet, 
 from directcm.distill import methods, students
 from directcm.distill.students import Student
 from directcm.errors import UserError
+from directcm.evaluation.metrics.extractors import (
+    AestheticLaion,
+    ClipVitL14,
+    DinoSize,
+    Dinov2,
+    FeatureExtractor,
+    InceptionClean,
+    InceptionLegacyPytorch,
+    legacy_inception,
+)
+from directcm.evaluation.metrics.features import features
+from directcm.evaluation.metrics.quality import QualityHead
 from directcm.runtime import compiled, pace
-from directcm.runtime.artifacts import provenance
+from directcm.runtime.artifacts import new_artifact, open_artifact, provenance, write_csv, write_json
 from directcm.runtime.loop import Job, constant, fit, make_accelerator
 from directcm.runtime.pace import Pace
 from directcm.runtime.threads import ahead
@@ -367,6 +380,112 @@ def around(bench: Bench, unet: Any) -> None:
                         waiting.clear()
 
         bench.measure(f"encode from PNG, {count} images, {bench.workers} threads", encode, count)
+        one_pass(bench, Path(folder))
+
+
+def one_pass(bench: Bench, folder: Path) -> None:
+    """The verb `features` on the PNG files of a folder, by all extractors of the preset `paper`, whose weights are random here."""
+    if time.monotonic() > bench.until:
+        bench.table.append({"what": "features: not measured, no time left"})
+        return
+    torch.set_num_threads(bench.workers)
+    built = random_extractors(bench, folder)
+    files = 2 * sorted(folder.glob("*.png"))
+    rows = [
+        {"id": i, "row": i, "file_name": f"images/{i:05d}.png", "text": f"image {i}", "label": "", "split": "train"}
+        for i in range(len(files))
+    ]
+    with new_artifact(folder / "data", "data", settings={}) as art:
+        for row, path in zip(rows, files, strict=True):
+            (art / row["file_name"]).hardlink_to(path)
+        write_csv(art / "images.csv", rows, [*rows[0]])
+        write_json(art / "data.json", {"n_train": len(rows)})
+    with new_artifact(folder / "noise", "noise", settings={}) as art:
+        write_csv(art / "prompts.csv", rows, [*rows[0]])
+
+    def extract(extractors: Sequence[FeatureExtractor]) -> None:
+        # Opened each time: a job checks every image that it reads.
+        data, noise = open_artifact(folder / "data", "data"), open_artifact(folder / "noise", "noise")
+        outs = [folder / "features" / one.name for one in extractors]
+        features(extractors, None, data, noise, bench.rows, outs)
+
+    about = f"{len(files)} images, {bench.workers} threads"
+    names = f"features, one pass for all {len(built)} extractors of the preset (random weights), {about}"
+    bench.measure(names, lambda: extract(built), len(files))
+    bench.measure(f"features, the same by {built[0].name} alone, {about}", lambda: extract(built[:1]), len(files))
+
+
+class PoolFeatures(nn.Module):
+    """A network in the place of NVIDIA's TorchScript: `layers` gives 2,048 pool features."""
+
+    def __init__(self, layers: nn.Module) -> None:
+        super().__init__()
+        self.layers = layers
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.layers(x)
+
+
+class Pooled(nn.Module):
+    """pytorch-fid's network with its features alone as output."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.network(x)[0].flatten(1)
+
+
+def random_extractors(bench: Bench, folder: Path) -> list[FeatureExtractor]:
+    """The five extractors of the preset `paper` with random weights: of the published sizes on a GPU, else small ones."""
+    import torchvision
+    from open_clip.model import CLIP
+
+    full = bench.device == "cuda"
+    # What clean-fid's network has before it loads its weights.
+    inception: dict[str, Tensor] = {}
+    with patch.object(
+        torchvision.models.Inception3, "load_state_dict", lambda own, _: inception.update(own.state_dict())
+    ):
+        network = legacy_inception({})
+    layers = Pooled(network) if full else nn.Sequential(nn.AdaptiveAvgPool2d(2), nn.Flatten(), nn.Linear(12, 2048))
+    with torch.no_grad():
+        traced = torch.jit.trace(PoolFeatures(layers.eval()), torch.zeros(2, 3, 299, 299), check_trace=False)
+    torch.jit.save(traced, str(folder / "inception-2015-12-05.pt"))
+    vision: dict[str, Any] = {"image_size": 224, "layers": 24, "width": 1024, "patch_size": 14}
+    text: dict[str, Any] = {"vocab_size": 49408, "width": 768, "heads": 12, "layers": 12}
+    if not full:
+        vision |= {"layers": 1, "width": 64, "patch_size": 32}
+        text |= {"layers": 1, "width": 64, "heads": 1}
+    with torch.device(bench.device):
+        state = CLIP(768, vision, text, quick_gelu=True).state_dict()
+        size = DinoSize() if full else DinoSize(hidden=32, layers=2, heads=4)
+        dino = Dinov2(bench.device, size=size, state=random_dino(size))
+    clip = ClipVitL14(bench.device, state=state)
+    return [
+        InceptionClean(bench.device, given=folder),
+        InceptionLegacyPytorch(bench.device, given=inception),
+        dino,
+        clip,
+        AestheticLaion(bench.device, head_state=QualityHead(768).state_dict(), network=clip),
+    ]
+
+
+def random_dino(size: DinoSize) -> dict[str, Tensor]:
+    """DINOv2's backbone under its hub's names, with random weights."""
+    d, p = size.hidden, size.patch
+    shapes: dict[str, tuple[int, ...]] = {
+        "cls_token": (1, 1, d), "mask_token": (1, d), "pos_embed": (1, 1 + size.pretrained_grid**2, d),
+        "patch_embed.proj.weight": (d, 3, p, p), "patch_embed.proj.bias": (d,), "norm.weight": (d,), "norm.bias": (d,),
+    }  # fmt: skip
+    for i in range(size.layers):
+        for name, outputs, inputs in (("attn.qkv", 3, 1), ("attn.proj", 1, 1), ("mlp.fc1", 4, 1), ("mlp.fc2", 1, 4)):
+            shapes[f"blocks.{i}.{name}.weight"] = (outputs * d, inputs * d)
+            shapes[f"blocks.{i}.{name}.bias"] = (outputs * d,)
+        for name in ("norm1.weight", "norm1.bias", "norm2.weight", "norm2.bias", "ls1.gamma", "ls2.gamma"):
+            shapes[f"blocks.{i}.{name}"] = (d,)
+    return {name: 0.02 * torch.randn(shape) for name, shape in shapes.items()}
 
 
 def main() -> None:

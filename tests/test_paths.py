@@ -165,9 +165,14 @@ def test_nothing_is_named_twice(preset: str | None) -> None:
         made = set(whole)
         assert all(set(found[name]) <= made for name in ("metrics", "students", "targets", "errors"))
         assert {f"compare/{p[len('comparisons/') : -4]}.tsv" for p in found["comparisons"]} <= set(files)
-        # One benchmark file per artefact, per comparison, and for the analysis.
+        # One benchmark file per artefact, but one for the features of a set by all extractors, per comparison, and for the analysis.
         exhibited = sum(len(exhibit.each) for exhibit in exhibits())
-        assert len(files) == len(whole) + len(found["comparisons"]) + len(paths.OF_A_SCOPE) + exhibited
+        extracted = [folder for folder in whole if folder.startswith("features/")]
+        sets = {folder.split("/", 2)[2] for folder in extracted}
+        assert len(extracted) == len(sets) * len(config.extractor_names())
+        jobs = len(whole) - len(extracted) + len(sets)
+        assert len(files) == jobs + len(found["comparisons"]) + len(paths.OF_A_SCOPE) + exhibited
+        assert {f"features/{of}.tsv" for of in sets} == {f for f in files if f.startswith("features/")}
 
 
 def test_one_student_per_method_of_the_main_setting_is_searched() -> None:

@@ -166,11 +166,6 @@ def known(function):
     return function
 
 
-@known
-def extracting(wildcards):
-    return code("evaluation.metrics.features", EXTRACTORS[wildcards.extractor].module)
-
-
 def later(small, large):
     """An amount between what 16-pixel digits and 1024-pixel SDXL need, by the number of pixels; more on each further try."""
     share = min(1.0, (CONFIG.data.resolution / 1024) ** 2)
@@ -196,6 +191,9 @@ def shards(folder, count):
 # What most jobs compute with.
 MODEL = {name: f"{OUT}/{name}/manifest.json" for name in ("teacher", "latents")}
 NEEDED = CONFIG.extractor_names()
+# Those of them that are trained here.
+TRAINED = made(*(f"extractors/{name}" for name in paths.trained_extractors(CONFIG)))
+EXTRACTING = code("evaluation.metrics.features", *sorted({EXTRACTORS[name].module for name in NEEDED}))
 
 
 def pinned():
@@ -266,6 +264,7 @@ def sought_in(wildcards):
 
 
 def features_of(what):
+    """Features by all extractors of one set's images: one job makes them."""
     return made(*(f"features/{name}/{what}" for name in NEEDED))
 
 

@@ -22,76 +22,77 @@ rule extractor:
         verb("extractor", name="{wildcards.extractor}")
 
 
-# Three rules, for a wildcard's value must not hold commas: Snakemake cannot hand such a one on to a cluster's job.
-rule features_data:
-    input:
-        data=f"{OUT}/data/manifest.json",
-        noise=f"{OUT}/noise/manifest.json",
-        extractor=known(lambda wildcards: trained(wildcards.extractor)),
-    output:
-        f"{OUT}/features/{{extractor}}/data/manifest.json",
-    log:
-        f"{OUT}/logs/features/{{extractor}}/data.log",
-    benchmark:
-        f"{OUT}/benchmarks/features/{{extractor}}/data.tsv"
-    conda:
-        "../../envs/directcm.yaml"
-    threads: CONFIG.image_threads
-    resources:
-        **on_gpu(24000, 20, 120),
-    params:
-        code=extracting,
-        samples="",
-        extractor=if_any("extractor"),
-        batch_size=CONFIG.evaluation.batch_size,
-    message:
-        "features: {wildcards.extractor} of the data's images"
-    shell:
-        verb("features", "extractor? samples? batch_size", name="{wildcards.extractor}")
+# Three rules, for a wildcard's value must not hold commas: Snakemake cannot hand such a one on to a cluster's job. Each makes the
+# features by all extractors in one pass over the images; without extractors there is nothing to make.
+if NEEDED:
 
+    rule features_data:
+        input:
+            data=f"{OUT}/data/manifest.json",
+            noise=f"{OUT}/noise/manifest.json",
+            extractor=TRAINED,
+        output:
+            features_of("data"),
+        log:
+            f"{OUT}/logs/features/data.log",
+        benchmark:
+            f"{OUT}/benchmarks/features/data.tsv"
+        conda:
+            "../../envs/directcm.yaml"
+        threads: CONFIG.image_threads
+        resources:
+            **on_gpu(24000, 20, 120),
+        params:
+            code=EXTRACTING,
+            samples="",
+            extractor=if_any("extractor"),
+            batch_size=CONFIG.evaluation.batch_size,
+        message:
+            "features: the data's images"
+        shell:
+            verb("features", "extractor? samples? batch_size", name=" ".join(NEEDED))
 
-use rule features_data as features_teacher with:
-    input:
-        data=f"{OUT}/data/manifest.json",
-        noise=lambda wildcards: noise_of(wildcards.who),
-        samples=lambda wildcards: draw_of(spelled_by(wildcards, Ode).key, DRAWS[wildcards.who]),
-        extractor=known(lambda wildcards: trained(wildcards.extractor)),
-    output:
-        f"{OUT}/features/{{extractor}}/{{who}}/{ODE}/manifest.json",
-    log:
-        f"{OUT}/logs/features/{{extractor}}/{{who}}/{ODE}.log",
-    benchmark:
-        f"{OUT}/benchmarks/features/{{extractor}}/{{who}}/{ODE}.tsv"
-    wildcard_constraints:
-        who="|".join(DRAWS),
-    params:
-        code=extracting,
-        samples=if_any("samples"),
-        extractor=if_any("extractor"),
-        batch_size=CONFIG.evaluation.batch_size,
-    message:
-        "features: {wildcards.extractor} of the {wildcards.who}, {wildcards.solver}, N = {wildcards.N}, w = {wildcards.w}"
+    use rule features_data as features_teacher with:
+        input:
+            data=f"{OUT}/data/manifest.json",
+            noise=lambda wildcards: noise_of(wildcards.who),
+            samples=lambda wildcards: draw_of(spelled_by(wildcards, Ode).key, DRAWS[wildcards.who]),
+            extractor=TRAINED,
+        output:
+            features_of(f"{{who}}/{ODE}"),
+        log:
+            f"{OUT}/logs/features/{{who}}/{ODE}.log",
+        benchmark:
+            f"{OUT}/benchmarks/features/{{who}}/{ODE}.tsv"
+        wildcard_constraints:
+            who="|".join(DRAWS),
+        params:
+            code=EXTRACTING,
+            samples=if_any("samples"),
+            extractor=if_any("extractor"),
+            batch_size=CONFIG.evaluation.batch_size,
+        message:
+            "features: the {wildcards.who}, {wildcards.solver}, N = {wildcards.N}, w = {wildcards.w}"
 
-
-use rule features_data as features with:
-    input:
-        data=f"{OUT}/data/manifest.json",
-        noise=f"{OUT}/noise/manifest.json",
-        samples=f"{OUT}/samples/{{more}}{RUN}/manifest.json",
-        extractor=known(lambda wildcards: trained(wildcards.extractor)),
-    output:
-        f"{OUT}/features/{{extractor}}/students/{{more}}{RUN}/manifest.json",
-    log:
-        f"{OUT}/logs/features/{{extractor}}/students/{{more}}{RUN}.log",
-    benchmark:
-        f"{OUT}/benchmarks/features/{{extractor}}/students/{{more}}{RUN}.tsv"
-    params:
-        code=extracting,
-        samples=f"--collection {OUT}/samples/{{more}}{RUN}/manifest.json",
-        extractor=if_any("extractor"),
-        batch_size=CONFIG.evaluation.batch_size,
-    message:
-        "features: {wildcards.extractor} of {wildcards.method} seed {wildcards.seed}"
+    use rule features_data as features with:
+        input:
+            data=f"{OUT}/data/manifest.json",
+            noise=f"{OUT}/noise/manifest.json",
+            samples=f"{OUT}/samples/{{more}}{RUN}/manifest.json",
+            extractor=TRAINED,
+        output:
+            features_of(f"students/{{more}}{RUN}"),
+        log:
+            f"{OUT}/logs/features/students/{{more}}{RUN}.log",
+        benchmark:
+            f"{OUT}/benchmarks/features/students/{{more}}{RUN}.tsv"
+        params:
+            code=EXTRACTING,
+            samples=f"--collection {OUT}/samples/{{more}}{RUN}/manifest.json",
+            extractor=if_any("extractor"),
+            batch_size=CONFIG.evaluation.batch_size,
+        message:
+            "features: {wildcards.method} seed {wildcards.seed}"
 
 
 rule evaluate_teacher:

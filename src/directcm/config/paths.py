@@ -222,7 +222,11 @@ def benchmarks(config: Config, runs: Sequence[Run], scope: str) -> list[str]:
     """
     made = [*artefacts(config, runs, scope), *measured(config, runs, scope)["comparisons"]]
     parts = [folder.removesuffix(".csv").partition("/") for folder in made]
-    names = [f"{_STEPS.get(kind, kind)}{slash}{rest}" for kind, slash, rest in parts]
+    # Features of one set are one job, whichever extractors they are by.
+    names = unique(
+        f"{_STEPS.get(kind, kind)}{slash}{rest.partition('/')[2] if kind == 'features' else rest}"
+        for kind, slash, rest in parts
+    )
     names += [f"{step}/{scope}" for step in OF_A_SCOPE]
     names += [one.job for exhibit in exhibits() for one in exhibit.each]
     return [f"{name}.tsv" for name in names]
