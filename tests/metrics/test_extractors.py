@@ -399,7 +399,7 @@ def cached(several, monkeypatch) -> list[str]:
         return several.folder / name
 
     monkeypatch.setattr(extractors, "weights_file", file)
-    monkeypatch.setattr(extractors, "DinoSize", lambda: SMALL)
+    monkeypatch.setattr(extractors.DinoSize, "of", lambda hub: SMALL)
     return asked
 
 
