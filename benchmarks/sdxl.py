@@ -12,6 +12,7 @@ named. The card's peak is measured by a product of two matrices; a row's arithme
 from __future__ import annotations
 
 import argparse
+import os
 import platform
 import statistics
 import tempfile
@@ -29,6 +30,8 @@ import torch
 from plain import TwoForwards
 from torch import Tensor, nn
 
+from directcm.config import load_config
+from directcm.config.specs import EXTRACTORS
 from directcm.diffusion.distances import mse
 from directcm.diffusion.processes import VariancePreserving
 from directcm.diffusion.solvers import make_solver, solve
@@ -39,25 +42,18 @@ from directcm.diffusion.teachers.stand_in import FULL, SMALL, Sizes, make_unet, 
 from directcm.distill import methods, students
 from directcm.distill.students import Student
 from directcm.errors import UserError
-from directcm.evaluation.metrics.extractors import (
-    AestheticLaion,
-    ClipVitL14,
-    DinoSize,
-    Dinov2,
-    FeatureExtractor,
-    InceptionClean,
-    InceptionLegacyPytorch,
-    legacy_inception,
-)
+from directcm.evaluation.metrics import stand_in
+from directcm.evaluation.metrics.extractors import FeatureExtractor, build_extractors
 from directcm.evaluation.metrics.features import features
-from directcm.evaluation.metrics.quality import QualityHead
 from directcm.runtime import compiled, pace
 from directcm.runtime.artifacts import new_artifact, open_artifact, provenance, write_csv, write_json
 from directcm.runtime.loop import Job, constant, fit, make_accelerator
 from directcm.runtime.pace import Pace
 from directcm.runtime.threads import ahead
+from directcm.runtime.weights import VARIABLE
 
 W, N = 9.0, 100
+ROOT = Path(__file__).parents[1]
 
 
 class Plain(TwoForwards, LatentDiffusion):
@@ -415,77 +411,13 @@ def one_pass(bench: Bench, folder: Path) -> None:
     bench.measure(f"features, the same by {built[0].name} alone, {about}", lambda: extract(built[:1]), len(files))
 
 
-class PoolFeatures(nn.Module):
-    """A network in the place of NVIDIA's TorchScript: `layers` gives 2,048 pool features."""
-
-    def __init__(self, layers: nn.Module) -> None:
-        super().__init__()
-        self.layers = layers
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.layers(x)
-
-
-class Pooled(nn.Module):
-    """pytorch-fid's network with its features alone as output."""
-
-    def __init__(self, network: nn.Module) -> None:
-        super().__init__()
-        self.network = network
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.network(x)[0].flatten(1)
-
-
 def random_extractors(bench: Bench, folder: Path) -> list[FeatureExtractor]:
     """The five extractors of the preset `paper` with random weights: of the published sizes on a GPU, else small ones."""
-    import torchvision
-    from open_clip.model import CLIP
-
-    full = bench.device == "cuda"
-    # What clean-fid's network has before it loads its weights.
-    inception: dict[str, Tensor] = {}
-    with patch.object(
-        torchvision.models.Inception3, "load_state_dict", lambda own, _: inception.update(own.state_dict())
-    ):
-        network = legacy_inception({})
-    layers = Pooled(network) if full else nn.Sequential(nn.AdaptiveAvgPool2d(2), nn.Flatten(), nn.Linear(12, 2048))
-    with torch.no_grad():
-        traced = torch.jit.trace(PoolFeatures(layers.eval()), torch.zeros(2, 3, 299, 299), check_trace=False)
-    torch.jit.save(traced, str(folder / "inception-2015-12-05.pt"))
-    vision: dict[str, Any] = {"image_size": 224, "layers": 24, "width": 1024, "patch_size": 14}
-    text: dict[str, Any] = {"vocab_size": 49408, "width": 768, "heads": 12, "layers": 12}
-    if not full:
-        vision |= {"layers": 1, "width": 64, "patch_size": 32}
-        text |= {"layers": 1, "width": 64, "heads": 1}
-    with torch.device(bench.device):
-        state = CLIP(768, vision, text, quick_gelu=True).state_dict()
-        size = DinoSize() if full else DinoSize(hidden=32, layers=2, heads=4)
-        dino = Dinov2(bench.device, size=size, state=random_dino(size))
-    clip = ClipVitL14(bench.device, state=state)
-    return [
-        InceptionClean(bench.device, given=folder),
-        InceptionLegacyPytorch(bench.device, given=inception),
-        dino,
-        clip,
-        AestheticLaion(bench.device, head_state=QualityHead(768).state_dict(), network=clip),
-    ]
-
-
-def random_dino(size: DinoSize) -> dict[str, Tensor]:
-    """DINOv2's backbone under its hub's names, with random weights."""
-    d, p = size.hidden, size.patch
-    shapes: dict[str, tuple[int, ...]] = {
-        "cls_token": (1, 1, d), "mask_token": (1, d), "pos_embed": (1, 1 + size.pretrained_grid**2, d),
-        "patch_embed.proj.weight": (d, 3, p, p), "patch_embed.proj.bias": (d,), "norm.weight": (d,), "norm.bias": (d,),
-    }  # fmt: skip
-    for i in range(size.layers):
-        for name, outputs, inputs in (("attn.qkv", 3, 1), ("attn.proj", 1, 1), ("mlp.fc1", 4, 1), ("mlp.fc2", 1, 4)):
-            shapes[f"blocks.{i}.{name}.weight"] = (outputs * d, inputs * d)
-            shapes[f"blocks.{i}.{name}.bias"] = (outputs * d,)
-        for name in ("norm1.weight", "norm1.bias", "norm2.weight", "norm2.bias", "ls1.gamma", "ls2.gamma"):
-            shapes[f"blocks.{i}.{name}"] = (d,)
-    return {name: 0.02 * torch.randn(shape) for name, shape in shapes.items()}
+    names = load_config(ROOT / "config.yaml", ROOT / "workflow/presets/paper.yaml").extractor_names()
+    weights = dict.fromkeys(file for name in names for file in EXTRACTORS[name].weights)
+    stand_in.save(folder / "weights", weights, bench.device != "cuda")
+    with patch.dict(os.environ, {VARIABLE: str(folder / "weights")}):
+        return build_extractors(names, device=bench.device)
 
 
 def main() -> None:

@@ -389,6 +389,13 @@ def several(tmp_path_factory, digit_data, clip_state) -> SimpleNamespace:
     return SimpleNamespace(folder=folder, trained=open_artifact(folder / "x", "extractor"))
 
 
+class SmallDino(Dinov2):
+    """A DINOv2 from the cache's file, of a small size."""
+
+    def __init__(self, device: str = "cpu") -> None:
+        super().__init__(device, size=SMALL)
+
+
 @pytest.fixture
 def cached(several, monkeypatch) -> list[str]:
     """The cache of `several` in the real one's place; which files were asked for."""
@@ -399,7 +406,7 @@ def cached(several, monkeypatch) -> list[str]:
         return several.folder / name
 
     monkeypatch.setattr(extractors, "weights_file", file)
-    monkeypatch.setattr(extractors.DinoSize, "of", lambda hub: SMALL)
+    monkeypatch.setattr(extractors, "Dinov2", SmallDino)
     return asked
 
 

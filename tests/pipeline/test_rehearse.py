@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import sys
 from pathlib import Path
 
 import pytest
@@ -43,3 +44,14 @@ def test_the_papers_preset(tmp_path: Path) -> None:
     assert all(float(row["per_second"]) > 0 and "small stand-in" in row["teacher"] for row in rates.values())
     plan = run("directcm", "plan", "main", "--configfile", *files[:2])
     assert plan.returncode == 0 and "not measured on any device" in plan.stdout, plan.stderr
+
+
+def test_the_benchmark_of_its_size(tmp_path: Path) -> None:
+    """Its every row, small: on a GPU it is one command, which nobody wants to see fail there."""
+    run = make_run(copy_repository(tmp_path / "copy"))
+    done = run(sys.executable, "benchmarks/sdxl.py", "--rehearse")
+    assert done.returncode == 0, done.stderr[-4000:]
+    rows = [line for line in done.stdout.splitlines() if line.startswith("|")]
+    for what in ("teacher", "CM", "Direct CM", "features, one pass", "encode", "PNG"):
+        assert any(what in row for row in rows), what
+    assert "not measured" not in done.stdout
