@@ -129,6 +129,7 @@ def test_the_manifest_says_font_and_names(made: Artifact, font: Path) -> None:
     assert datasets.changes(made) == []
 
 
+@pytest.mark.slow
 def test_the_same_bytes_again(made: Artifact, tmp_path: Path) -> None:
     emoji.drawn.cache_clear()
     datasets.make(settings(), 24, tmp_path / "again")
@@ -190,6 +191,10 @@ def test_a_missing_font_is_said_before_the_first_job(
     assert refused(settings(tmp_path / "no.ttf"), one_line).startswith(
         f"data.emoji.font: {tmp_path}/no.ttf is not a file"
     )
+    # Where the data are made already nobody asks for it.
+    (tmp_path / "results/data").mkdir(parents=True)
+    (tmp_path / "results/data/data.json").write_text('{"n_train": 1124}')
+    preflight.check(load_config(ROOT / "config.yaml", PRESET), tmp_path / "results")
     with pytest.raises(UserError, match="this machine has no font"):
         datasets.make(settings(), 0, tmp_path / "out")
     assert not (tmp_path / "out").exists()
@@ -243,13 +248,16 @@ def test_a_font_without_bitmaps_is_refused(small: Path, tmp_path: Path, one_line
 
 
 def test_what_is_no_font_is_refused(tmp_path: Path, small: Path, one_line: Any) -> None:
-    damaged = tmp_path / "damaged.ttf"
-    for content in (b"", b"words", small.read_bytes()[:400], small.read_bytes()[:-3000]):
+    whole, damaged = small.read_bytes(), tmp_path / "damaged.ttf"
+    for content in (b"", b"words", whole[:400], whole[:-1000]):
         damaged.write_bytes(content)
-        if content == small.read_bytes()[:-3000]:
-            # Its tables' heads are sound: the drawing fails, in the job.
-            continue
         assert f"{damaged}: not a font that can be read (" in refused(settings(damaged), one_line)
+    # Damage within a bitmap is found when it is drawn.
+    start = whole.index(b"IDAT") + 4
+    damaged.write_bytes(whole[:start] + bytes(200) + whole[start + 200 :])
+    with pytest.raises(UserError) as error:
+        datasets.make(settings(damaged), 0, tmp_path / "out")
+    assert one_line(error).startswith(f"{damaged}: its pictures cannot be drawn (") and not (tmp_path / "out").exists()
 
 
 def test_a_large_picture_is_not_to_be_had() -> None:

@@ -129,8 +129,15 @@ def area_mean(image: Image.Image, side: int) -> Image.Image:
 
 @lru_cache(maxsize=1)
 def drawn(path: Path, side: int) -> Drawn:
-    """All pictures of a font at side × side pixels, in the order of the code points."""
+    """All pictures of a font at side × side pixels, in the order of the code points; UserError where FreeType cannot draw one."""
     points, size = read(path)
+    try:
+        return _draw(path, points, size, side)
+    except OSError as error:
+        raise UserError(f"{path}: its pictures cannot be drawn ({error}); {INSTALL}") from None
+
+
+def _draw(path: Path, points: list[int], size: int, side: int) -> Drawn:
     # Single characters need no shaping, and the plain layout is the same wherever Pillow is.
     pen = ImageFont.truetype(str(path), size, layout_engine=ImageFont.Layout.BASIC)
     found: dict[bytes, tuple[str, Image.Image]] = {}
