@@ -185,8 +185,8 @@ class DataSet(Kind):
 
     `images`: how many it has, by a formula in the resolution (side, pixels) where that changes it; None where it is not known
     before it is read. `groups`: those that a split keeps together, where that is not each image. `largest`: of the
-    resolutions, None for any. `labels`: all its images have one. `lies_in`: what data.path names, a "folder" or an "archive"; "" where
-    nothing outside the project is read. `needs`: the keys of `data` of which it needs one, and why.
+    resolutions, None for any. `labels`: all its images have one. `lies_in`: what data.path names, a "folder" or an "archive"; a "font" of the
+    system; "" where nothing outside the project is read. `needs`: the keys of `data` of which it needs one, and why.
     """
 
     images: int | str | None = None

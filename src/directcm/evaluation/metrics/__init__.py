@@ -9,8 +9,8 @@ its function:
 `takes` names the arguments: arrays of the extractor (n, …), such as "image", and of the samples their final "latents", evaluation
 "rows", PIL "images" and "labels"; "reference.NAME" is the reference's; "data" is the data artefact, "seed" the run's. Features of
 the samples and of a reference come with equally many rows. The function returns a number, or a result with the metric's `part`, `dim`
-and `flags`; where it is `per_sample`, numbers (n,) or `Scores`; None where it is not defined. Metrics of one function and one
-extractor share its result.
+and `flags`; where it is `per_sample`, numbers (n,) or `Scores`, or a result whose `part` they are; None, also as a `part` of these,
+where it is not defined. Metrics of one function and one extractor share its result.
 """
 
 from __future__ import annotations

@@ -252,6 +252,8 @@ def evaluate(
         if key not in results:
             results[key] = computed(spec, against)
         result, about = results[key]
+        if spec.per_sample and not isinstance(result, Scores | np.ndarray):
+            result = getattr(result, spec.part, None)
         if result is None:
             return
         entry = {"metric": spec.name, "reference": against, "low": None, "high": None, "flags": [], **about}
