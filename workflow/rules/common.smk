@@ -10,10 +10,12 @@ import os
 import sys
 from pathlib import Path
 
+from snakemake.io import apply_wildcards
+
 from directcm import datasets
 from directcm.config import paths
 from directcm.cli import preflight
-from directcm.runtime import warm
+from directcm.runtime import finished, warm
 from directcm.analysis.tables.claim import beside, compared, read_claims
 from directcm.analysis.needs import available
 from directcm.analysis.data.selection import base_setting, main_runs, main_setting
@@ -30,10 +32,21 @@ from directcm.runtime.stop import mark_own_job
 
 # Of a job that the SLURM executor submitted: a verb that is stopped puts this one back into the queue, and no other.
 if workflow.remote_exec:
-    mark_own_job()
+    mark_own_job(Path(".snakemake/slurm_logs/finished").absolute())
 
 # A verb takes its shell's place, so that a signal to the job reaches it and the shell does not end before it.
 shell.prefix("set -euo pipefail; exec ")
+
+
+def leave_finished():
+    """Start Snakemake anew, in a SLURM job of several parts, without the parts that an earlier start of the job has finished."""
+
+    def made(rule, wildcards):
+        return [Path(apply_wildcards(path, wildcards)) for path in workflow.get_rule(rule).output]
+
+    if (arguments := finished.trimmed(sys.argv[1:], made)) is not None:
+        sys.stderr.flush()
+        os.execv(sys.executable, [sys.executable, "-m", "snakemake", *arguments])
 
 
 def stop(error):

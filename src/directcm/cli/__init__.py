@@ -100,6 +100,10 @@ def main(argv: Sequence[str] | None = None) -> int:
             sys.stderr = _Tee(plain, log)
         with stop.listening():
             declare.call(VERBS[arguments.verb], vars(arguments))
+        if stop.NOTES in os.environ and isinstance(getattr(arguments, "out", None), Path):
+            from directcm.runtime import finished
+
+            finished.note(arguments.out, argv)
         return 0
     except stop.Stopped as stopped:
         print(f"directcm {arguments.verb}: {stopped}", file=sys.stderr, flush=True)

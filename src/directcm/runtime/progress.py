@@ -7,6 +7,8 @@ import time
 
 from tqdm import tqdm
 
+from directcm.runtime import stop
+
 # Seconds between two lines.
 EVERY = 10.0
 
@@ -21,7 +23,11 @@ class Progress:
         self.start = self.shown = time.monotonic()
 
     def update(self, count: int = 1, note: str = "") -> None:
-        """Count work done; prints at most every ten seconds, and at the end of anything that took that long."""
+        """Count work done; prints at most every ten seconds, and at the end of anything that took that long.
+
+        Raises stop.Stopped where the process was told to stop and goes on all the same.
+        """
+        stop.check()
         self.done += count
         self.note = note or self.note
         now = time.monotonic()
