@@ -141,8 +141,8 @@ wildcard_constraints:
     axis="N|w",
     # Below what is evaluated of a run: sets in more sampling steps than the fewest.
     more=f"|{paths.MORE}",
-    # Part of a pool's name; of noised images, the default, there is none.
-    coupling=f"|,coupling~({'|'.join(START_POINTS[1:])})",
+    # Part of a pool's name; of noised images, the default, solved to the end there is none.
+    coupling=f"|{paths.FIRST_STEP}|,coupling~({'|'.join(START_POINTS[1:])})",
 
 
 @functools.cache
@@ -223,8 +223,16 @@ def pinned():
 @known
 def targets_of(wildcards):
     pool = paths.pool_of(spelled_by(wildcards), ROWS_SOLVED)
-    count = paths.count(int(wildcards.pool), CONFIG.targets.shard) if pool else 0
+    count = paths.jobs_of(pool, int(wildcards.pool), CONFIG) if pool else 0
     return shards(f"targets/{pool}", count)
+
+
+@known
+def solving(wildcards):
+    """The settings of a pool's targets: of first steps all are one shard."""
+    name = f"{spelled_by(wildcards, Ode).key}{wildcards.coupling}"
+    sizes = {"shard": ROWS_SOLVED[name]} if wildcards.coupling == paths.FIRST_STEP else {}
+    return settings(CONFIG.targets.model_copy(update=sizes))
 
 
 @known

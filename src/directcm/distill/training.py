@@ -73,6 +73,8 @@ def make(
         have = {k: targets[0].settings.get(k, "forward") for k in want}
         if have != want:
             raise UserError(f"{targets[0].folder}: holds targets for {have}, this student needs {want}")
+        if method.TARGETS and "endpoint" not in solved:
+            raise UserError(f"{targets[0].folder}: holds first steps alone, {run.method} needs the solved endpoints")
         if targets[0].manifest["inputs"] != {"teacher": teacher.fingerprint, "latents": latents.fingerprint}:
             raise UserError(
                 f"{targets[0].folder}: solved by another teacher or on other latents; delete it and run again"
