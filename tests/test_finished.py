@@ -23,7 +23,7 @@ def chain(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[Path]:
             write_text(made / "text", name)
         manifests.append(tmp_path / name / "manifest.json")
         flags = [word for path in before for word in ("--from", path)]
-        finished.note(tmp_path / name, [*flags, "--out", str(manifests[-1]), "--log", "manifest.json"])
+        finished.note([tmp_path / name], [*flags, "--out", str(manifests[-1]), "--log", "manifest.json"])
     return manifests
 
 
@@ -50,7 +50,7 @@ def test_what_is_left(chain: list[Path], tmp_path: Path) -> None:
 
 def test_only_in_a_job_of_our_own(chain: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv(NOTES)
-    finished.note(chain[0].parent, [])
+    finished.note([chain[0].parent], [])
     assert finished.left([[path] for path in chain]) == [0, 1, 2]
     # Another run of Snakemake makes what it is asked for.
     monkeypatch.setenv(NOTES, str(tmp_path / "other"))
@@ -64,7 +64,7 @@ def test_what_is_not_what_it_was_is_made_again(chain: list[Path], damage: str) -
     if damage == "its input is another":
         first.write_text(first.read_text().replace('"name": "a"', '"name": "A"'))
         # A stale note of the changed one would put the old manifest back; it is made anew, and noted anew.
-        finished.note(first.parent, [])
+        finished.note([first.parent], [])
     else:
         (second.parent / "checksums.csv").unlink()
     if damage == "its files are others":
@@ -72,6 +72,16 @@ def test_what_is_not_what_it_was_is_made_again(chain: list[Path], damage: str) -
     second.unlink()
     assert finished.left([[first], [second], [third]]) == [1, 2]
     assert not second.exists()
+
+
+def test_what_one_job_makes_together_is_no_input_of_itself(chain: list[Path]) -> None:
+    first, second, third = chain
+    arguments = ["--from", str(first), "--out", str(second), str(third)]
+    finished.note([second.parent, third.parent], arguments)
+    second.unlink()
+    third.unlink()
+    assert finished.left([[second, third], [first.parent / "other/manifest.json"]]) == [1]
+    assert second.is_file() and third.is_file()
 
 
 def words(*jobs: str, rules: str = "sample features evaluate") -> list[str]:

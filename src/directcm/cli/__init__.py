@@ -100,10 +100,12 @@ def main(argv: Sequence[str] | None = None) -> int:
             sys.stderr = _Tee(plain, log)
         with stop.listening():
             declare.call(VERBS[arguments.verb], vars(arguments))
-        if stop.NOTES in os.environ and isinstance(getattr(arguments, "out", None), Path):
+        if stop.NOTES in os.environ:
             from directcm.runtime import finished
 
-            finished.note(arguments.out, argv)
+            out = getattr(arguments, "out", None)
+            # Of a verb that makes several artefacts there are several.
+            finished.note([one for one in (out if isinstance(out, list) else [out]) if isinstance(one, Path)], argv)
         return 0
     except stop.Stopped as stopped:
         print(f"directcm {arguments.verb}: {stopped}", file=sys.stderr, flush=True)

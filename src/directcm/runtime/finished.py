@@ -24,15 +24,14 @@ def _place(manifest: Path) -> Path | None:
     return Path(folder, f"{name}.json") if folder else None
 
 
-def note(out: Path, arguments: Sequence[str]) -> None:
-    """Note that the artefact in the folder `out` is finished; `arguments`: the verb's, which name its inputs by their manifests."""
-    manifest = out / MANIFEST
-    place = _place(manifest)
-    if place is None or not manifest.is_file():
-        return
-    inputs = {one: sha256(Path(one)) for one in arguments if Path(one).name == MANIFEST and Path(one).is_file()}
-    inputs.pop(str(manifest), None)
-    write_json(place, {"manifest": read_json(manifest), "inputs": inputs})
+def note(outs: Sequence[Path], arguments: Sequence[str]) -> None:
+    """Note that the artefacts in these folders are finished; `arguments`: the verb's, which name its inputs by their manifests."""
+    made = [out / MANIFEST for out in outs]
+    named = [Path(one) for one in arguments if Path(one).name == MANIFEST and Path(one) not in made]
+    inputs = {str(path): sha256(path) for path in named if path.is_file()}
+    for manifest in made:
+        if (place := _place(manifest)) is not None and manifest.is_file():
+            write_json(place, {"manifest": read_json(manifest), "inputs": inputs})
 
 
 def restored(manifest: Path) -> bool:
