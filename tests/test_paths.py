@@ -211,8 +211,10 @@ def test_benchmarks_are_named_after_their_rules(preset: str) -> None:
 def test_targets_are_for_methods_that_want_them() -> None:
     config = parse(Config, {"students": [{"method": ["cm"], "N": [10]}, {"method": ["direct_cm"], "N": [20]}]})
     runs = config.runs()
-    assert paths.pools(config, runs) == {"solver~ddim,N~20,w~3": 2}
-    assert [paths.pool_of(run, paths.rows_solved(runs)) for run in runs] == ["", "solver~ddim,N~20,w~3"]
+    # CM alone reads first steps, and no more is solved for it.
+    pools = ["solver~ddim,N~10,w~3,first", "solver~ddim,N~20,w~3"]
+    assert paths.pools(config, runs) == {pools[0]: 1, pools[1]: 2}
+    assert [paths.pool_of(run, paths.rows_solved(runs)) for run in runs] == pools
     assert paths.odes(config, runs) == [f"solver~ddim,N~{n},w~3" for n in (50, 10, 20)]
     assert paths.odes(config, []) == [DEFAULT]
 
@@ -231,8 +233,32 @@ def test_the_largest_pool_of_an_ode_decides_its_shards() -> None:
     ]
 
 
+def test_a_solve_of_one_step_is_shared_where_it_is_no_more_than_what_is_asked_for() -> None:
+    """Seeds of CM alone, 250 steps of 16 rows: 4,000 pairs a seed."""
+    size = {"steps": 250, "batch_size": 16}
+
+    def content(pool: int, seeds: int, *others: str) -> Config:
+        line = {"method": ["cm"], "seed": [*range(seeds)], "N": [10]}
+        lines = [line, *({"method": [name], "N": [10], "pool": [pool - 1]} for name in others)]
+        return parse(Config, {"train": size | {"pool": pool}, "targets": {"shard": 1000}, "students": lines})
+
+    ode = "solver~ddim,N~10,w~3"
+    for pool, seeds, wanted in ((8000, 2, {f"{ode},first": 1}), (8001, 2, {}), (4000, 1, {f"{ode},first": 1})):
+        config = content(pool, seeds)
+        assert paths.pools(config, config.runs()) == wanted
+        asked = {job.folder: job.forwards for job in plan.jobs(config, config.runs()) if job.forwards}
+        cm, shard = sum(n for f, n in asked.items() if f.startswith("students")), f"targets/{ode},first/shard~0"
+        # Two rows a step under guidance: of each start point once, or of each pair that is drawn.
+        assert (cm, asked.get(shard)) == ((0, pool * 2) if wanted else (seeds * 4000 * 2, None))
+    # Direct CM's own is too short for it by one: both are solved.
+    config = content(4000, 3, "direct_cm")
+    assert paths.pools(config, config.runs()) == {ode: 4, f"{ode},first": 1}
+    latents = {job.folder: job.latents for job in plan.jobs(config, config.runs()) if job.kind == "targets"}
+    assert latents[f"targets/{ode},first/shard~0"] == 4000 and latents[f"targets/{ode}/shard~3"] == 2000
+
+
 def test_cm_reads_stored_steps_where_its_whole_pool_is_solved() -> None:
-    lines = [{"method": ["cm", "cd", "ct"], "pool": [500, 1000, 1001]}, {"method": ["direct_cm"], "pool": [1000]}]
+    lines = [{"method": ["cm", "cd", "ct"], "pool": [500, 1000, 8001]}, {"method": ["direct_cm"], "pool": [1000]}]
     config = parse(
         Config,
         {
@@ -246,8 +272,8 @@ def test_cm_reads_stored_steps_where_its_whole_pool_is_solved() -> None:
     found = {(r.method, r.pool): paths.pool_of(r, rows) for r in config.runs()}
     ode = "solver~heun,N~16,w~3"
     assert found == {
-        **{(m, p): ode for m in ("cm", "cd") for p in (500, 1000)}, **{(m, 1001): "" for m in ("cm", "cd")},
-        **{("ct", p): "" for p in (500, 1000, 1001)}, ("direct_cm", 1000): ode,
+        **{(m, p): ode for m in ("cm", "cd") for p in (500, 1000)}, **{(m, 8001): "" for m in ("cm", "cd")},
+        **{("ct", p): "" for p in (500, 1000, 8001)}, ("direct_cm", 1000): ode,
     }  # fmt: skip
     asked = {job.folder: job.forwards for job in plan.jobs(config, config.runs()) if job.kind == "students"}
     # A pair of Heun's under guidance is four rows, where the teacher is asked at all.

@@ -33,8 +33,9 @@ def test_the_embedded_main_comparison_by_hand() -> None:
     # CM's step of the teacher is the first of Direct CM's targets.
     assert found["students"] == 0
     alone = parse(Config, {"students": [{"method": ["cm"], "seed": [0, 1, 2, 3, 4]}]})
-    # Five CM students × 250 steps × 16 × 2.
-    assert by_kind(alone, alone.runs())["students"] == 40_000
+    # Five CM students share a first step of each of 4,000 start points, guided, and so ask for none of 5 × 250 × 16.
+    shared = by_kind(alone, alone.runs())
+    assert (shared["targets"], shared["students"]) == (8_000, 0)
     # 1,000 start points, from 10 times: (50 + 45 + … + 5)/10 steps each, and the refined solution of 200 intervals by Heun.
     assert found["endpoints"] == 1000 * 27.5 * 2 + 1000 * 110 * 4
 

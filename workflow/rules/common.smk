@@ -10,10 +10,12 @@ import os
 import sys
 from pathlib import Path
 
+from snakemake.io import apply_wildcards
+
 from directcm import datasets
 from directcm.config import paths
 from directcm.cli import preflight
-from directcm.runtime import warm
+from directcm.runtime import finished, warm
 from directcm.analysis.tables.claim import beside, compared, read_claims
 from directcm.analysis.needs import available
 from directcm.analysis.data.selection import base_setting, main_runs, main_setting
@@ -30,10 +32,21 @@ from directcm.runtime.stop import mark_own_job
 
 # Of a job that the SLURM executor submitted: a verb that is stopped puts this one back into the queue, and no other.
 if workflow.remote_exec:
-    mark_own_job()
+    mark_own_job(Path(".snakemake/slurm_logs/finished").absolute())
 
 # A verb takes its shell's place, so that a signal to the job reaches it and the shell does not end before it.
 shell.prefix("set -euo pipefail; exec ")
+
+
+def leave_finished():
+    """Start Snakemake anew, in a SLURM job of several parts, without the parts that an earlier start of the job has finished."""
+
+    def made(rule, wildcards):
+        return [Path(apply_wildcards(path, wildcards)) for path in workflow.get_rule(rule).output]
+
+    if (arguments := finished.trimmed(sys.argv[1:], made)) is not None:
+        sys.stderr.flush()
+        os.execv(sys.executable, [sys.executable, "-m", "snakemake", *arguments])
 
 
 def stop(error):
@@ -128,8 +141,8 @@ wildcard_constraints:
     axis="N|w",
     # Below what is evaluated of a run: sets in more sampling steps than the fewest.
     more=f"|{paths.MORE}",
-    # Part of a pool's name; of noised images, the default, there is none.
-    coupling=f"|,coupling~({'|'.join(START_POINTS[1:])})",
+    # Part of a pool's name; of noised images, the default, solved to the end there is none.
+    coupling=f"|{paths.FIRST_STEP}|,coupling~({'|'.join(START_POINTS[1:])})",
 
 
 @functools.cache
@@ -208,8 +221,16 @@ def pinned():
 @known
 def targets_of(wildcards):
     pool = paths.pool_of(spelled_by(wildcards), ROWS_SOLVED)
-    count = paths.count(int(wildcards.pool), CONFIG.targets.shard) if pool else 0
+    count = paths.jobs_of(pool, int(wildcards.pool), CONFIG) if pool else 0
     return shards(f"targets/{pool}", count)
+
+
+@known
+def solving(wildcards):
+    """The settings of a pool's targets: of first steps all are one shard."""
+    name = f"{spelled_by(wildcards, Ode).key}{wildcards.coupling}"
+    sizes = {"shard": ROWS_SOLVED[name]} if wildcards.coupling == paths.FIRST_STEP else {}
+    return settings(CONFIG.targets.model_copy(update=sizes))
 
 
 @known

@@ -101,6 +101,12 @@ def main(argv: Sequence[str] | None = None) -> int:
             sys.stderr = _Tee(plain, log)
         with stop.listening():
             declare.call(VERBS[arguments.verb], vars(arguments))
+        if stop.NOTES in os.environ:
+            from directcm.runtime import finished
+
+            out = getattr(arguments, "out", None)
+            # Of a verb that makes several artefacts there are several.
+            finished.note([one for one in (out if isinstance(out, list) else [out]) if isinstance(one, Path)], argv)
         return 0
     except stop.Stopped as stopped:
         print(f"directcm {arguments.verb}: {stopped}", file=sys.stderr, flush=True)

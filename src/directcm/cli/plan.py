@@ -113,7 +113,7 @@ def jobs(config: Config, runs: Sequence[Run], scope: str = "paper") -> list[Job]
         job = Job(kind, folder)
         match kind:
             case "reference" | "floor" | "targets" | "endpoints":
-                _solving(job, rest, config)
+                _solving(job, rest, config, rows)
             case "trajectories":
                 job.forwards = config.figures.trajectories * config.ode.N * rows_per_step(config.ode)
             case "students":
@@ -158,18 +158,20 @@ def jobs(config: Config, runs: Sequence[Run], scope: str = "paper") -> list[Job]
     return out
 
 
-def _solving(job: Job, rest: str, config: Config) -> None:
-    """The work of a shard of the ODE's solutions; `rest`: its folder below the kind's."""
+def _solving(job: Job, rest: str, config: Config, rows: Mapping[str, int]) -> None:
+    """The work of a shard of the ODE's solutions; `rest`: its folder below the kind's. `rows`: of each pool (`paths.rows_solved`)."""
     name, shard = rest.split("/shard~")
     solved, _, start_points = name.partition(",coupling~")
-    ode = Ode.parse(solved)
+    ode = Ode.parse(solved.removesuffix(paths.FIRST_STEP))
     match job.kind:
         case "targets":
             # Mean steps a start point; a trajectory has N of them for its N steps.
             mean = {"": (ode.N + 1) / 2, "prior": ode.N, "trajectory": 1}[start_points]
-            steps = config.targets.shard * mean
+            first = solved.endswith(paths.FIRST_STEP)
+            size = rows[name] if first else config.targets.shard
+            steps = size * (1 if first else mean)
             # The endpoint and the state after one step; on trajectories the start point too.
-            job.latents = config.targets.shard * (3 if start_points == "trajectory" else 2)
+            job.latents = size * (1 if first else 3 if start_points == "trajectory" else 2)
         case "endpoints":
             size, times = config.errors.shard, config.errors.times
             job.latents = min(size, times * config.errors.points - int(shard) * size)

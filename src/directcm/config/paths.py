@@ -41,6 +41,10 @@ def solved(run: Run) -> str:
     return run.ode.key + ("" if start_points == "forward" else f",coupling~{start_points}")
 
 
+# Of a pool of which each start point's first step alone is solved, after the ODE's key.
+FIRST_STEP = ",first"
+
+
 def _largest(pools: Iterable[tuple[str, int]]) -> dict[str, int]:
     """Name → the largest number that stands with it; of names that are empty none."""
     out: dict[str, int] = {}
@@ -51,24 +55,42 @@ def _largest(pools: Iterable[tuple[str, int]]) -> dict[str, int]:
 
 
 def rows_solved(runs: Iterable[Run]) -> dict[str, int]:
-    """Name of each pool of solved targets that these runs learn from (`solved`) → rows of its largest."""
-    return _largest((solved(run), run.pool) for run in runs)
+    """Name of each pool of targets that is solved for these runs → rows of its largest.
+
+    For those that learn from the solution (`solved`), all of it. For those that read its first step, that step alone where no
+    whole solution has it and they would ask the teacher for as many steps, all of them together, as the pool has rows.
+    """
+    runs = list(runs)
+    whole = _largest((solved(run), run.pool) for run in runs)
+    alone = [run for run in runs if methods()[run.method].stored and not pool_of(run, whole)]
+    first = _largest((run.ode.key + FIRST_STEP, run.pool) for run in alone)
+    asked = {
+        name: sum(run.steps * run.batch_size for run in alone if name == run.ode.key + FIRST_STEP) for name in first
+    }
+    return whole | {name: rows for name, rows in first.items() if asked[name] >= rows}
 
 
 def pool_of(run: Run, rows: Mapping[str, int]) -> str:
     """The pool of solved targets that a run is trained with, of those that the grid solves (`rows_solved`); "" where it has none.
 
-    A method whose teacher's steps can be read (STORED) reads them where its start points are solved for another student, and
-    else asks the teacher itself: to solve them all for it alone would cost more.
+    A method whose teacher's steps can be read (STORED) reads them where its start points are solved for another student, or else
+    from a solve of one step that its seeds share. Where neither is there it asks the teacher itself.
     """
-    stored = methods()[run.method].stored and rows.get(run.ode.key, 0) >= run.pool
-    return solved(run) or (run.ode.key if stored else "")
+    if (name := solved(run)) or not methods()[run.method].stored:
+        return name
+    found = (run.ode.key, run.ode.key + FIRST_STEP)
+    return next((name for name in found if rows.get(name, 0) >= run.pool), "")
+
+
+def jobs_of(pool: str, rows: int, config: Config) -> int:
+    """How many jobs solve as many rows of a pool: one all first steps, which are N/2 times as little work."""
+    return 1 if pool.endswith(FIRST_STEP) else count(rows, config.targets.shard)
 
 
 def pools(config: Config, runs: Sequence[Run]) -> dict[str, int]:
     """Name of each pool of solved targets that these runs of the grid are trained with → how many shards its largest takes."""
     rows = rows_solved(config.runs())
-    return _largest((pool_of(run, rows), count(run.pool, config.targets.shard)) for run in runs)
+    return _largest((name, jobs_of(name, run.pool, config)) for run in runs for name in [pool_of(run, rows)])
 
 
 def odes(config: Config, runs: Sequence[Run]) -> list[str]:

@@ -12,6 +12,8 @@ from typing import Any
 
 from tqdm import tqdm
 
+from directcm.runtime import stop
+
 # Seconds between two lines.
 EVERY = 10.0
 # What this process counted last.
@@ -58,7 +60,11 @@ class Progress:
         }
 
     def update(self, count: int = 1, note: str = "") -> None:
-        """Count work done; prints at most every ten seconds, and at the end of anything that took that long."""
+        """Count work done; prints at most every ten seconds, and at the end of anything that took that long.
+
+        Raises stop.Stopped where the process was told to stop and goes on all the same.
+        """
+        stop.check()
         self.done += count
         self.note = note or self.note
         now = self.last = time.monotonic()
