@@ -32,7 +32,8 @@ from directcm.runtime.artifacts import PROVENANCE, read_csv, read_json, write_by
 DOCUMENTS = ("README.md", "docs/results.md")
 DATA = Path("docs/data")
 SCOPES = ("main", "paper")
-# Of the whole grid's, two thirds of the lines are of metrics that no published table shows: they are left out.
+# Of the whole grid's, two thirds of the lines are of metrics that no published table shows: they are left out, and so is what each
+# evaluation writes for itself.
 BY_METRIC = ("metrics.csv", "comparisons.csv")
 PUBLISHED, ABOUT, TIMES = "published", "run.json", "times.csv"
 DEFAULT = "embedded"
@@ -110,6 +111,8 @@ def take(results: Path, root: Path) -> list[Path]:
     for scope in scopes:
         source, folder = results / "collected" / scope, root / DATA / results.name / scope
         for name, columns in tidy.TABLES.items():
+            if scope != "main" and name in tidy.FIRST_VALUE:
+                continue
             if scope == "main" or name not in BY_METRIC:
                 write_bytes(folder / name, (source / name).read_bytes())
             else:
@@ -132,10 +135,13 @@ def matching(folder: Path, config: Config, headline: bool = False) -> None:
     metrics = folder / "metrics.csv"
     wanted = {name for name in config.metric_names() if METRICS[name].headline or not headline}
     found = {row["metric"] for row in read_csv(metrics)}
+    # Parts come with what they are parts of: older runs have none.
+    parts = {name for name in wanted | found if name in METRICS and METRICS[name].part_of}
+    wanted, found = wanted - parts, found - parts
     if found != wanted:
         more, lacking = sorted(found - wanted), sorted(wanted - found)
-        parts = [f"lacks {', '.join(lacking)}"] * bool(lacking) + [f"has {', '.join(more)} besides"] * bool(more)
-        raise UserError(f"{metrics}: {' and '.join(parts)}, against the configuration's metrics; make the run again")
+        said = [f"lacks {', '.join(lacking)}"] * bool(lacking) + [f"has {', '.join(more)} besides"] * bool(more)
+        raise UserError(f"{metrics}: {' and '.join(said)}, against the configuration's metrics; make the run again")
     table1.rows(metrics, folder / "comparisons.csv", config)
 
 
@@ -222,7 +228,7 @@ class Tables:
 def _table1_text(rows: Sequence[Row]) -> str:
     cells = {(row["row"], row["metric"], row["reference"]): row for row in rows}
     steps = {row["row"]: int(row["steps"]) for row in reversed(rows)}
-    columns = list(dict.fromkeys(row["row"] for row in rows))
+    columns = list(dict.fromkeys(row["row"] for row in rows if row["row"] not in tidy.TO_BEAT))
     lines = list(dict.fromkeys((row["metric"], row["reference"]) for row in rows))
     lines.sort(key=lambda line: (list(METRICS).index(line[0]), METRICS[line[0]].references.index(line[1])))
     head = ["metric", *(f"{c} ({'the floor' if c == tidy.FLOOR else steps_label(steps[c])})" for c in columns)]
@@ -238,7 +244,15 @@ def _table1_text(rows: Sequence[Row]) -> str:
         scale = "" if all(METRICS[metric].same_scale_as_paper for metric, _ in lines) else ", **another scale**"
         head.append(f"the paper's {' / '.join(c for c in columns if c in tidy.PAIR)}{scale}")
         body = [[*line, paper] for line, paper in zip(body, papers, strict=True)]
-    return markdown(head, body)
+    text = markdown(head, body)
+    # Baselines have an ODE error and nothing else: a table of their own, below.
+    if without := [row for row in rows if row["row"] in tidy.TO_BEAT]:
+        values = [shown(row["mean"], row["sd"], METRICS[row["metric"]].decimals) for row in without]
+        text += "\n" + markdown(
+            ["without training", *(row["row"].lower() for row in without)],
+            [[line_name(without[0]["metric"], without[0]["reference"]), *values]],
+        )
+    return text
 
 
 def _comparison_text(rows: Sequence[Row]) -> str:

@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from directcm.analysis.data.selection import describe
-from directcm.analysis.data.tidy import FLOOR
+from directcm.analysis.data.tidy import FLOOR, TO_BEAT
 from directcm.analysis.page import plain
-from directcm.analysis.tables.cells import COLUMNS, A, B, Key, Line, Value, csv_rows, same_scale, select
+from directcm.analysis.tables.cells import BEATEN, COLUMNS, A, B, Key, Line, Value, csv_rows, same_scale, select
 from directcm.analysis.tables.sheet import Cell, Head, Row, Sheet, Tex
 from directcm.analysis.tables.sheet import write as write_sheets
 from directcm.analysis.tables.text import REFERENCE, UNDER, fixed, listed
@@ -69,6 +69,8 @@ def _cells(values: Iterable[Value | None], config: Config, form: Form) -> list[C
             continue
         decimals = METRICS[own.metric].decimals
         note = "" if own.paper is None else form.paper(own, same_scale(own.metric, config))
+        if own.to_beat:
+            note = f"beats {sum(verdict == BEATEN for _, verdict in own.to_beat)} of {len(own.to_beat)} baselines"
         out.append(Cell(fixed(own.mean, decimals), own.best, "" if own.sd is None else fixed(own.sd, decimals), note))
     return out
 
@@ -164,6 +166,7 @@ def notes(lines: Sequence[Line], config: Config, tested: int) -> list[str]:
         f"“{FLOOR}” is the teacher itself on a second draw of noise for the same prompts. Its distance to the teacher's samples "
         "is the floor: how far apart two equal models are at this n. Its distance to the data is that of the teacher once more.",
     ]
+    out += baselines(lines, config.statistics.alpha)
     sizes: dict[str, list[str]] = {}
     for metric in dict.fromkeys(metric for metric, _ in columns):
         own = {v.reference: v for v in values if v.metric == metric and v.dim is not None}
@@ -192,6 +195,37 @@ def notes(lines: Sequence[Line], config: Config, tested: int) -> list[str]:
             f"–: not defined. The teacher is its own reference, so it has no distance to its own samples{other}."
         )
     return [*out, *cautions(values), _bold(students, config.statistics.alpha, tested)]
+
+
+WHAT = {
+    "Conditional mean": "the mean of the teacher's samples under the row's prompt or label",
+    "Affine map of the noise": "that mean and one factor on the noise",
+    "Untrained start": "the student's network before training",
+    "One guided step": "x̂₀ of the guided teacher from pure noise",
+}
+
+
+def baselines(lines: Sequence[Line], alpha: float) -> list[str]:
+    """What the baselines are, and which of them each student's ODE error is below; nothing where the table has none."""
+    shown = [name for name in TO_BEAT if any(line.row == name for line in lines)]
+    if not shown:
+        return []
+    out = [
+        f"Baselines, of which nothing is decoded: {'; '.join(f'“{name}” is {WHAT[name]}' for name in shown)}. Those without a network "
+        f"are fitted on the samples of “{FLOOR}”, never on the noise that they are judged on."
+    ]
+    said = [(line, own.to_beat) for line in lines for own in line.values.values() if own.to_beat]
+    if said:
+        each = "; ".join(f"{line.row} ({line.detail}) {_beats(found)}" for line, found in said)
+        out.append(f"ODE error against the baselines, at p < {alpha:g} as for bold: {each}.")
+    return out
+
+
+def _beats(found: Sequence[tuple[str, str]]) -> str:
+    """ "is below A and B, above C, not told from D"."""
+    words = {"beaten": "below", "ahead": "above", "no difference shown": "not told from"}
+    named = {word: [name for name, verdict in found if verdict == kind] for kind, word in words.items()}
+    return "is " + ", ".join(f"{word} {listed([n.lower() for n in names])}" for word, names in named.items() if names)
 
 
 def _seeds(students: Sequence[Line]) -> str:
