@@ -27,6 +27,8 @@ from directcm.statistics.baselines import chunks, flat, mean_of, members
 # Directions that are kept, and rows that they are computed from: any orthonormal ones share out the error exactly.
 MOST = 1024
 ROWS = 2048
+# A variance below this share of the squared means is none.
+_ROUNDING = 1e-24
 
 
 @dataclass(frozen=True)
@@ -45,27 +47,30 @@ def parts(f: np.ndarray, y: np.ndarray, groups: np.ndarray) -> Parts:
     """The parts of the mean squared difference of f and y, (n, …) each, matched by row, in groups (n,) numbered from 0."""
     if f.shape != y.shape or groups.shape != f.shape[:1] or not f.size:
         raise UserError(f"error parts: shapes {f.shape}, {y.shape} and groups {groups.shape} do not belong together")
-    bias = 0.0
+    bias, sizes = 0.0, np.zeros(2)
     sums = np.zeros(3)
     for rows in members(groups):
         f_mean, y_mean = mean_of(f, rows), mean_of(y, rows)
         bias += len(rows) * float(np.sum((f_mean - y_mean) ** 2))
+        sizes += len(rows) * np.array([np.vdot(f_mean, f_mean), np.vdot(y_mean, y_mean)])
         for part in chunks(rows, f_mean.size):
             one, other = flat(f, part) - f_mean, flat(y, part) - y_mean
             sums += np.vdot(one, one), np.vdot(other, other), np.vdot(one, other)
     bias /= f.size
     own, theirs, both = (float(x) for x in sums / f.size)
+    # What is left of numbers that do not vary is rounding, with which nothing is correlated.
+    varies = [total > _ROUNDING * size for total, size in zip(sums, sizes, strict=False)]
     # ρ s_y: the slope on f, in units of s_f.
-    explained = both / np.sqrt(own) if own > 0 else 0.0
+    explained = both / np.sqrt(own) if varies[0] else 0.0
     gain, scatter = float((np.sqrt(own) - explained) ** 2), max(float(theirs - explained**2), 0.0)
-    known = own > 0 and theirs > 0
+    known = all(varies)
     return Parts(
         error=bias + own + theirs - 2 * both,
         bias=bias,
         gain=gain,
         scatter=scatter,
         correlation=float(both / np.sqrt(own * theirs)) if known else None,
-        variance_ratio=own / theirs if theirs > 0 else None,
+        variance_ratio=own / theirs if varies[1] else None,
     )
 
 

@@ -149,7 +149,7 @@ def pair(
     return first, second
 
 
-def _distance(first: np.ndarray, second: np.ndarray) -> tuple[float, float]:
+def _parts(first: np.ndarray, second: np.ndarray) -> tuple[float, float]:
     """FD of two checked sets, with a rounding error of either sign around 0 for equal ones, and of it |μ₁ − μ₂|²."""
     mean1, root1 = _root(first)
     mean2, root2 = _root(second)
@@ -161,6 +161,10 @@ def _distance(first: np.ndarray, second: np.ndarray) -> tuple[float, float]:
     return value, float(means)
 
 
+def _distance(first: np.ndarray, second: np.ndarray) -> float:
+    return _parts(first, second)[0]
+
+
 def frechet_distance(first: np.ndarray, second: np.ndarray) -> Distance:
     """Fréchet distance between features (n, D) and (n, D), in float64.
 
@@ -169,7 +173,7 @@ def frechet_distance(first: np.ndarray, second: np.ndarray) -> Distance:
     """
     first, second = pair(first, second, _EQUAL)
     n, dim = first.shape
-    value, means = _distance(first, second)
+    value, means = _parts(first, second)
     flags = ("rank_deficient",) if n - 1 < dim else ()
     return Distance(max(value, 0.0), n, dim, flags, means, max(value - means, 0.0))
 
@@ -200,7 +204,7 @@ def frechet_infinite(first: np.ndarray, second: np.ndarray, seed: int) -> Distan
         # Subsets cut from one permutation share no row: as many as fit, then from the next.
         epoch, place = divmod(subset, n // size)
         rows = rng.permutation(seed, f"fd_inf_{size}", n, epoch)[place * size : (place + 1) * size]
-        return _distance(first[rows], second[rows])[0]
+        return _distance(first[rows], second[rows])
 
     means = [np.mean([distance(size, i) for i in range(_SUBSETS if size < n else 1)]) for size in sizes]
     design = np.stack([np.ones(len(sizes)), 1 / np.array(sizes, dtype=np.float64)], axis=1)
