@@ -194,7 +194,7 @@ def test_refusals(world: Run, tiny: Any, tmp_path: Path, one_line: Callable[...,
     def refused(words: str, **changes: Any) -> None:
         with pytest.raises(UserError, match=words) as error:
             world.make(tmp_path / "x", **changes)
-        assert one_line(error.value)
+        assert one_line(error)
         assert not (tmp_path / "x" / "manifest.json").exists()
 
     refused("must not be fitted on what it is judged on", floor_noise=world.noise, floor=world.reference)

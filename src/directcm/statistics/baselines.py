@@ -22,6 +22,8 @@ import numpy as np
 
 from directcm.errors import UserError
 
+# Errors that differ by less than this share are equal.
+_SAME = 1e-9
 # Numbers held in float64 at a time by one array (128 MB).
 _ELEMENTS = 16_000_000
 
@@ -120,7 +122,8 @@ def best(samples: np.ndarray, noise: np.ndarray, groupings: Mapping[str, np.ndar
         if np.bincount(groups).min() < 2:
             continue
         own = fit(samples, noise, groups, gain)
-        if found is None or own.left_out < found[1].left_out:
+        # Groupings that are the same but for their order differ by rounding.
+        if found is None or own.left_out < found[1].left_out * (1 - _SAME):
             found = name, own
     if found is None:
         raise UserError("baselines: a fit needs two samples or more; raise evaluation.samples")

@@ -37,27 +37,27 @@ METRICS = {
         "paper_name": "FID", "paper": {"CM": 95.3, "Direct CM": 166.0}, "same_scale_as_paper": True,
     },
     "fd_tiny_mean": {
-        "rank": 60, "title": "FD-tiny, means", "extractor": "clip_tiny", "stand_in_for": "fid_mean", "part": "mean",
+        "rank": 60, "title": "FD-tiny (means)", "extractor": "clip_tiny", "stand_in_for": "fid_mean", "part": "mean",
         "part_of": "fd_tiny", "test": "",
     },
     "fd_tiny_covariance": {
-        "rank": 61, "title": "FD-tiny, covariances", "extractor": "clip_tiny", "stand_in_for": "fid_covariance",
+        "rank": 61, "title": "FD-tiny (covariances)", "extractor": "clip_tiny", "stand_in_for": "fid_covariance",
         "part": "covariance", "part_of": "fd_tiny", "test": "",
     },
     "fid_mean": {
-        "rank": 62, "title": "FID, means", "extractor": "inception_clean", "decimals": 1, "part": "mean", "part_of": "fid",
+        "rank": 62, "title": "FID (means)", "extractor": "inception_clean", "decimals": 1, "part": "mean", "part_of": "fid",
         "test": "",
     },
     "fid_covariance": {
-        "rank": 63, "title": "FID, covariances", "extractor": "inception_clean", "decimals": 1, "part": "covariance",
+        "rank": 63, "title": "FID (covariances)", "extractor": "inception_clean", "decimals": 1, "part": "covariance",
         "part_of": "fid", "test": "",
     },
     "fd_dino_mean": {
-        "rank": 64, "title": "FD-DINO, means", "extractor": "dinov2_vitl14", "decimals": 1, "part": "mean",
+        "rank": 64, "title": "FD-DINO (means)", "extractor": "dinov2_vitl14", "decimals": 1, "part": "mean",
         "part_of": "fd_dino", "test": "",
     },
     "fd_dino_covariance": {
-        "rank": 65, "title": "FD-DINO, covariances", "extractor": "dinov2_vitl14", "decimals": 1, "part": "covariance",
+        "rank": 65, "title": "FD-DINO (covariances)", "extractor": "dinov2_vitl14", "decimals": 1, "part": "covariance",
         "part_of": "fd_dino", "test": "",
     },
     "fid_legacy_pytorch": {

@@ -11,7 +11,7 @@ import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from matplotlib.ticker import MaxNLocator, NullFormatter
+from matplotlib.ticker import LogLocator, NullFormatter
 
 from directcm.analysis.data import tidy
 from directcm.analysis.figures import style
@@ -30,6 +30,8 @@ EXHIBITS = {
 
 COLUMNS = ["quantity", "row", "first", "last", *tidy.DRAWN]
 SHARE, ERROR, VARIANCE = "share of the error", "error / teacher's variance", "variance / teacher's variance"
+# The lowest ratio that is shown.
+LEAST = 0.02
 LOOKS = {
     "Conditional mean": style.Look("#9a9a9a", "s", (0, (1, 1))),
     "Affine map of the noise": style.Look("#5a5a5a", "D", (0, (3, 1))),
@@ -89,8 +91,11 @@ def draw(directions_csv: str | Path, main: Setting, *files: str | Path) -> None:
     first.set_ylim(0, 1.02)
     for axes in others:
         axes.axhline(1, color=style.INK, linestyle=style.DOTTED, linewidth=0.8, zorder=2)
-        axes.set_ylim(bottom=0)
-        axes.yaxis.set_major_locator(MaxNLocator(nbins=5))
+        axes.set_yscale("log", nonpositive="clip")
+        # What does not vary has next to no variance anywhere: it need not be seen.
+        axes.set_ylim(bottom=max(axes.get_ylim()[0], LEAST))
+        axes.yaxis.set_major_locator(LogLocator(numticks=6))
+        axes.yaxis.set_minor_formatter(NullFormatter())
     counts = [
         p
         for name in looks

@@ -83,7 +83,8 @@ def columns_of(lines: Sequence[Line]) -> list[Key]:
 
 
 def metric_head(metric: str, **more: Any) -> Head:
-    return Head(METRICS[metric].title, METRICS[metric].better, **more)
+    spec = METRICS[metric]
+    return Head(spec.title, "" if spec.better == "neither" else spec.better, **more)
 
 
 def models_down(lines: Sequence[Line], config: Config, form: Form) -> dict[str, Any]:

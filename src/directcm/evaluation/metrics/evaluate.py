@@ -212,7 +212,9 @@ def evaluate(
     set's number of sampling steps, `step` the optimiser step of its student (None for the teacher).
     """
     mine = _complete(samples, compared.noise, len(compared.prompts))
-    if compared.theirs is not None and {s.fingerprint for s in samples} & {s.fingerprint for s in compared.reference or ()}:
+    if compared.theirs is not None and {s.fingerprint for s in samples} & {
+        s.fingerprint for s in compared.reference or ()
+    }:
         raise UserError(f"{samples[0].folder}: is both the set and its reference")
     if compared.row == FLOOR and _origin(samples) != _origin(compared.reference or ()):
         raise UserError(

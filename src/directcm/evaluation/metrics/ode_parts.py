@@ -20,7 +20,7 @@ SHARED = {
 METRICS = {
     "ode_bias": {"title": "Bias²", "part": "bias", "rank": 50, "unit": "{space} MSE"},
     "ode_gain": {"title": "Gain", "part": "gain", "rank": 51, "unit": "{space} MSE"},
-    "ode_scatter": {"title": "Scatter, 1 − ρ²", "part": "scatter", "rank": 52, "unit": "{space} MSE"},
+    "ode_scatter": {"title": "Scatter (1 − ρ²)", "part": "scatter", "rank": 52, "unit": "{space} MSE"},
     "ode_correlation": {
         "title": "Correlation ρ", "part": "correlation", "rank": 53, "better": "higher", "bounds": (-1.0, 1.0),
         "decimals": 3,
