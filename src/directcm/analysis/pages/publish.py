@@ -19,7 +19,15 @@ from typing import Any, NamedTuple
 
 from directcm.analysis.data import tidy
 from directcm.analysis.data.selection import main_runs, main_setting, sampling_numbers, steps_label
-from directcm.analysis.tables import claims, table1, table4, table_comparison
+from directcm.analysis.tables import (
+    claims,
+    table1,
+    table4,
+    table_baselines,
+    table_comparison,
+    table_parts,
+    table_within,
+)
 from directcm.analysis.tables.claim import METHOD, about, read_claims
 from directcm.analysis.tables.text import fixed, listed
 from directcm.analysis.tables.verdict import FAILS, HOLDS, NOT_RUN, Verdict, judge
@@ -111,7 +119,7 @@ def take(results: Path, root: Path) -> list[Path]:
     for scope in scopes:
         source, folder = results / "collected" / scope, root / DATA / results.name / scope
         for name, columns in tidy.TABLES.items():
-            if scope != "main" and name in tidy.FIRST_VALUE:
+            if name in tidy.FIRST_VALUE and (scope != "main" or not (source / name).is_file()):
                 continue
             if scope == "main" or name not in BY_METRIC:
                 write_bytes(folder / name, (source / name).read_bytes())
@@ -253,6 +261,48 @@ def _table1_text(rows: Sequence[Row]) -> str:
             [[line_name(without[0]["metric"], without[0]["reference"]), *values]],
         )
     return text
+
+
+def _baselines_text(rows: Sequence[Row]) -> str:
+    decimals, body = METRICS["ode_error"].decimals, []
+    for row in rows:
+        difference, low, high = (fixed(value_of(row[name]), decimals, True) for name in ("difference", "low", "high"))
+        who = f"{row['row']} ({steps_label(int(row['steps']))})"
+        errors = [fixed(value_of(row[name]), decimals) for name in ("student", "without_training")]
+        body.append([who, row["baseline"].lower(), *errors, difference, f"[{low}, {high}]", row["verdict"]])
+    interval = f"{100 * value_of(rows[0]['level']):g} % interval"
+    return markdown(["method", "baseline", "its ODE error", "the baseline's", "difference", interval, "verdict"], body)
+
+
+def _parts_text(rows: Sequence[Row]) -> str:
+    """Models down, the parts across: of distances those to the teacher's samples."""
+    keys = dict.fromkeys(row["metric"] for row in rows if row["reference"] == "teacher")
+    names = table_parts.order([name for name in METRICS if name in keys])
+    cells = {(row["row"], row["metric"]): row for row in rows if row["reference"] == "teacher"}
+    body = []
+    for who in dict.fromkeys(row["row"] for row in rows if row["reference"] == "teacher"):
+        own = [cells.get((who, name)) for name in names]
+        body.append(
+            [
+                who,
+                *(
+                    shown(r["mean"], r["sd"], METRICS[n].decimals) if r else "–"
+                    for n, r in zip(names, own, strict=True)
+                ),
+            ]
+        )
+    return markdown(["", *(METRICS[name].title for name in names)], body)
+
+
+def _within_text(rows: Sequence[Row]) -> str:
+    body = []
+    for row in rows:
+        spec = METRICS[row["metric"]]
+        spread = value_of(row["sd"])
+        rho = fixed(value_of(row["rho"]), 3, True) + ("" if math.isnan(spread) else f" ± {fixed(spread, 3)}")
+        difference = fixed(value_of(row["difference"]), spec.decimals + 1, True)
+        body.append([spec.title, row["row"], rho, row["within"], difference, row["between"]])
+    return markdown(["metric", "method", "ρ with the ODE error", "within", f"{CM} − {DIRECT}", "between"], body)
 
 
 def _comparison_text(rows: Sequence[Row]) -> str:
@@ -477,6 +527,9 @@ BLOCKS = {
     "comparison": Block(
         lambda t: table_comparison.rows(t.file("metrics"), t.file("comparisons"), t.config), _comparison_text
     ),
+    "baselines": Block(lambda t: table_baselines.rows(t.file("comparisons"), t.config), _baselines_text),
+    "parts": Block(lambda t: table_parts.rows(t.file("metrics"), t.file("comparisons"), t.config), _parts_text),
+    "within": Block(lambda t: table_within.rows(t.file("comparisons"), t.file("correlations"), t.config), _within_text),
     "verdicts": Block(_verdicts, _verdicts_text),
     "map": Block(_map, _map_text),
     "sweeps": Block(_sweeps, _sweeps_text),

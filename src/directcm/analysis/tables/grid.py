@@ -47,13 +47,17 @@ def paper_tex(own: Value, comparable: bool) -> str:
 
 
 class Form(NamedTuple):
-    """How much a table says: what its references are called, and what stands of the paper's number, comparable with ours or not."""
+    """How much a table says: what its references are called, what stands of the paper's number, comparable with ours or not, and
+    whether an error says how many baselines it beats.
+    """
 
     against: dict[str, str]
     paper: Callable[[Value, bool], str]
+    beats: bool = True
 
 
-PAGE, TEX = Form(REFERENCE, paper_full), Form(UNDER, paper_tex)
+# In LaTeX what stands under the values is a line of the paper's numbers.
+PAGE, TEX = Form(REFERENCE, paper_full), Form(UNDER, paper_tex, beats=False)
 # Fields of a Sheet, from a table's lines.
 Shape = Callable[[Sequence[Line], Config, Form], dict[str, Any]]
 
@@ -69,7 +73,7 @@ def _cells(values: Iterable[Value | None], config: Config, form: Form) -> list[C
             continue
         decimals = METRICS[own.metric].decimals
         note = "" if own.paper is None else form.paper(own, same_scale(own.metric, config))
-        if own.to_beat:
+        if own.to_beat and form.beats:
             note = f"beats {sum(verdict == BEATEN for _, verdict in own.to_beat)} of {len(own.to_beat)} baselines"
         out.append(Cell(fixed(own.mean, decimals), own.best, "" if own.sd is None else fixed(own.sd, decimals), note))
     return out
@@ -202,7 +206,7 @@ WHAT = {
     "Conditional mean": "the mean of the teacher's samples under the row's prompt or label",
     "Affine map of the noise": "that mean and one factor on the noise",
     "Untrained start": "the student's network before training",
-    "One guided step": "x̂₀ of the guided teacher from pure noise",
+    "One guided step": "the clean sample that the guided teacher sees in pure noise",
 }
 
 

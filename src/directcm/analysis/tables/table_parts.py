@@ -8,7 +8,9 @@ teacher's. FD = the squared distance of the means + a distance of the covariance
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from directcm.analysis.data.selection import sampling_numbers
 from directcm.analysis.tables import grid
@@ -28,11 +30,22 @@ EXHIBITS = {
 }
 
 
+def order(names: Sequence[str]) -> list[str]:
+    """Of these metrics each that has parts, and after it its parts."""
+    whole = [m for m in names if any(METRICS[part].part_of == m for part in names)]
+    return [name for m in whole for name in (m, *(part for part in names if METRICS[part].part_of == m))]
+
+
 def names_of(config: Config) -> list[str]:
-    """Every metric that has parts, and after it its parts."""
-    there = config.metric_names()
-    whole = [m for m in there if any(METRICS[part].part_of == m for part in there)]
-    return [name for m in whole for name in (m, *(part for part in there if METRICS[part].part_of == m))]
+    """The metrics of its columns."""
+    return order(config.metric_names())
+
+
+def rows(metrics: str | Path, comparisons: str | Path, config: Config) -> list[dict[str, Any]]:
+    """The lines of its CSV (cells.COLUMNS), from the tidy tables; nothing is written."""
+    return csv_rows(
+        select(metrics, comparisons, config, numbers=sampling_numbers(config)[:1], names=names_of(config))[0]
+    )
 
 
 def write(metrics: str | Path, comparisons: str | Path, config: Config, out: Path) -> list[Value]:
@@ -55,10 +68,10 @@ def _notes(names: list[str]) -> list[str]:
     if "ode_error" in names:
         out += [
             "Bias² + gain + scatter = ODE error (Murphy 1988). With the means of each label removed, s the standard deviation of the samples, "
-            "s₀ the teacher's and ρ their correlation: gain is (s − ρ s₀)², scatter is (1 − ρ²) s₀², the variance ratio s²/s₀². "
+            "r the teacher's and ρ their correlation: gain is (s − ρ r)², scatter is (1 − ρ²) r², the variance ratio s²/r². "
             "Where the data have no labels the means are those of all rows.",
             "Gain is what one factor on the samples' deviations would take away: large where they are spread too far for how well they "
-            "know the teacher's. Its best factor is ρ s₀/s.",
+            "know the teacher's. The best factor is ρ r/s.",
         ]
     if any(name.endswith("_mean") for name in names):
         out.append("Means and covariances of the features add up to the Fréchet distance.")
