@@ -105,6 +105,7 @@ def test_every_verb_has_help(capsys: pytest.CaptureFixture) -> None:
         "extractor",
         "features",
         "evaluate",
+        "baselines",
         "table",
         "compare",
         "collect",

@@ -58,7 +58,7 @@ def test_the_embedded_default() -> None:
     found = paths.measured(config, runs)
     assert {name: len(folders) for name, folders in found.items()} == {
         # Ten of the students are sampled in more steps, too, and compared in them.
-        "metrics": 2 * 9 + 116 + 10,
+        "metrics": 3 * 9 + 116 + 10,
         "students": 116,
         "targets": 8 * 2 + 4,
         "errors": 28,
@@ -75,7 +75,8 @@ def test_the_embedded_default() -> None:
     assert kinds(folders) == {
         **dict.fromkeys(("data", "teacher", "latents", "noise", "floor_noise", "trajectories", "extractors"), 1),
         **{"reference": 36, "floor": 36, "targets": 20, "endpoints": 5, "students": 116, "errors": 28, "samples": 126},
-        **{"features": 1 + 18 + 126, "metrics": 144},
+        # The teacher, its floor and the baselines of each ODE are measured, too.
+        **{"features": 1 + 18 + 126, "metrics": 27 + 126},
     }
     refined = f"solver~{config.errors.refined.solver},N~{config.errors.refined.N},w~3"
     assert [f for f in folders if f.startswith("endpoints/")] == [
@@ -90,7 +91,7 @@ def test_the_main_comparison_is_a_part_of_it() -> None:
     found = paths.measured(config, main, "main")
     assert found["metrics"][:2] == [f"metrics/teacher/{DEFAULT}", f"metrics/floor/{DEFAULT}"]
     assert {name: len(folders) for name, folders in found.items()} == {
-        "metrics": 12,
+        "metrics": 13,
         "students": 10,
         "targets": 2,
         # Errors by start time and more sampling steps are for the whole grid.
@@ -113,7 +114,7 @@ def test_the_smoke_preset() -> None:
     assert len(runs) == 16
     found = paths.measured(config, runs)
     assert {name: len(folders) for name, folders in found.items()} == {
-        "metrics": 2 * 4 + 16 + 4,
+        "metrics": 3 * 4 + 16 + 4,
         "students": 16,
         "targets": 3 + 3 * 2,
         "errors": 6,

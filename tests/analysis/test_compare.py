@@ -15,7 +15,7 @@ from directcm.analysis.data.compare import DISTANCES, compare
 from directcm.analysis.data.tidy import COMPARISON_COLUMNS
 from directcm.config import SETTING_AXES, Setting, Statistics
 from directcm.config.registry import FIRST
-from directcm.config.specs import METHODS, METRICS
+from directcm.config.specs import BASELINES, METHODS, METRICS
 from directcm.errors import UserError
 from directcm.evaluation.metrics import function
 from directcm.runtime.artifacts import (
@@ -516,3 +516,67 @@ def test_two_odes_have_no_teacher_in_common(world):
         world.compare()
     with pytest.raises(UserError, match="solver is heun, but the setting compared has ddim"):
         world.compare(others=[("direct_cm", "solver", "heun"), ("cm", "N", "50")])
+
+
+# ----------------------------------------------------------------- baselines
+
+
+def add_baselines(world: World, ode: dict[str, Any], noise: str = "n" * 64, rows: int = N) -> dict[str, Artifact]:
+    """Two baselines of an ODE: one worse than any student at every prompt, one that is as good on average."""
+    hard = 0.3 * np.abs(world.prompt[:, 0])
+    values = {"conditional_mean": 2.0 + hard, "affine_map": 0.25 + hard.mean() + 0.0 * hard}
+    for name, value in values.items():
+        with new_artifact(world.root / "baselines" / name, "metrics", settings={}) as out:
+            item = world.item("ode_error", "teacher", value.mean(), N)
+            content = {
+                "row": BASELINES[name],
+                "step": None,
+                "steps": 0,
+                "run": ode,
+                "metrics": [item],
+                "fingerprints": {"noise": noise},
+            }
+            write_json(out / "metrics.json", content)
+            lines = [{"row": i, "ode_error": float(v)} for i, v in enumerate(value[:rows])]
+            write_csv(out / "per_sample.csv", lines, ["row", "ode_error"])
+    return {name: open_artifact(world.root / "baselines" / name, "metrics") for name in values}
+
+
+OWN_ODE = {"solver": "ddim", "N": 50, "w": 3.0}
+
+
+def test_students_are_compared_with_baselines(whole):
+    found = whole.compare(baselines=add_baselines(whole, OWN_ODE))
+    plain = [row for row in found if row["what"] != "baseline"]
+    assert plain == whole.rows
+    rows = [row for row in found if row["what"] == "baseline"]
+    # Finished students in each number of sampling steps, with all of their seeds.
+    assert [(r["a"], r["b"], r["a_step"], r["b_step"], r["sampling_steps"], r["n_seeds"]) for r in rows] == [
+        (label, name, 250, None, steps, seeds)
+        for label, steps, seeds in (("CM", 1, 3), ("Direct CM", 1, 4), ("Direct CM", 4, 3))
+        for name in ("Conditional mean", "Affine map of the noise")
+    ]
+    errors = np.array([whole.ode_error("cm", seed, 250, 1) for seed in (0, 1, 2)])
+    hard = 0.3 * np.abs(whole.prompt[:, 0])
+    boot = paired_bootstrap(errors, np.broadcast_to(2.0 + hard, errors.shape), 200, 24)
+    expected = crossed(boot.per_seed, boot.variance, N, 0.95)
+    far, near = rows[:2]
+    assert (far["difference"], far["p"], far["low"], far["p_prompts"]) == pytest.approx(
+        (expected.difference, expected.p, expected.low, boot.p)
+    )
+    assert (far["mean_b"], far["seeds_agree"], far["test"]) == (pytest.approx(2 + hard.mean()), 3, "bootstrap")
+    assert far["high"] < 0 and near["low"] < 0 < near["high"]
+    # In more sampling steps alone: a table of its own.
+    beyond = whole.compare(baselines=add_baselines(whole, OWN_ODE), beyond=1)
+    assert {(r["a"], r["sampling_steps"]) for r in beyond if r["what"] == "baseline"} == {("Direct CM", 4)}
+
+
+def test_baselines_of_another_ode_noise_or_rows(whole, one_line):
+    for words, given in (
+        ("is not of the setting's ODE", {"ode": OWN_ODE | {"N": 20}}),
+        ("evaluated on other noise", {"ode": OWN_ODE, "noise": "m" * 64}),
+        ("its rows are not those of", {"ode": OWN_ODE, "rows": N - 1}),
+    ):
+        with pytest.raises(UserError, match=words) as error:
+            whole.compare(baselines=add_baselines(whole, **given))
+        one_line(error)

@@ -7,6 +7,7 @@ rule compare:
         features=lambda wildcards: [path for name in NEEDED for path in students_of(wildcards, f"features/{name}")],
         teacher=features_of(f"teacher/{ODE}"),
         data=features_of("data"),
+        baselines=made(f"metrics/baselines/{ODE}") if CONFIG.baseline_metrics() else [],
     output:
         f"{OUT}/comparisons/{{more}}{SETTING}.csv",
     log:
@@ -33,13 +34,14 @@ rule compare:
         claimed=COMPARED.claimed,
         others=beside_of,
         beyond=beyond,
+        baselines=if_any("baselines"),
         seed=SEED,
     message:
         "compare: {wildcards.solver}, N = {wildcards.N}, w = {wildcards.w}, {wildcards.adapter}, {wildcards.loss}, lr {wildcards.lr}, {wildcards.steps} steps"
     shell:
         verb(
             "compare",
-            "pairs stepwise along claimed beyond? others? features teacher data",
+            "pairs stepwise along claimed beyond? others? features teacher data baselines?",
         )
 
 
@@ -55,6 +57,8 @@ rule collect:
         students=f"{OUT}/collected/{{scope}}/students.csv",
         errors=f"{OUT}/collected/{{scope}}/errors.csv",
         comparisons=f"{OUT}/collected/{{scope}}/comparisons.csv",
+        directions=f"{OUT}/collected/{{scope}}/directions.csv",
+        correlations=f"{OUT}/collected/{{scope}}/correlations.csv",
     log:
         f"{OUT}/logs/collect/{{scope}}.log",
     benchmark:

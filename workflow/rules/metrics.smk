@@ -207,6 +207,37 @@ rule evaluate:
         )
 
 
+rule baselines:
+    input:
+        **MODEL,
+        data=f"{OUT}/data/manifest.json",
+        noise=f"{OUT}/noise/manifest.json",
+        floor_noise=f"{OUT}/floor_noise/manifest.json",
+        reference=draw_of(ODE),
+        floor=draw_of(ODE, "floor"),
+    output:
+        f"{OUT}/metrics/baselines/{ODE}/manifest.json",
+    log:
+        f"{OUT}/logs/evaluate/baselines/{ODE}.log",
+    benchmark:
+        f"{OUT}/benchmarks/evaluate/baselines/{ODE}.tsv"
+    conda:
+        "../../envs/directcm.yaml"
+    threads: 1
+    resources:
+        **on_gpu(48000, 20, 120),
+    params:
+        code=code("evaluation.baselines", LOADER, *sorted({METRICS[m].module for m in CONFIG.baseline_metrics()})),
+        settings=EVALUATION,
+        statistics=INTERVALS,
+        metrics=CONFIG.baseline_metrics(),
+        seed=SEED,
+    message:
+        "baselines: {wildcards.solver}, N = {wildcards.N}, w = {wildcards.w}"
+    shell:
+        verb("baselines", wildcards="solver N w")
+
+
 rule error_by_time:
     input:
         **MODEL,

@@ -111,7 +111,7 @@ INPUTS = {
     "table": {"table": f"{TABLES}/table1.csv"},
 }
 # … of which these are tidy tables, by the file …
-TIDY = {name: name for name in ("metrics", "comparisons", "errors")}
+TIDY = {name: name for name in ("metrics", "comparisons", "errors", "directions", "correlations")}
 TIDY["students_table"] = "students"
 # … and values of the configuration, which every figure gets that takes the main setting.
 OF_THE_SETTING = {

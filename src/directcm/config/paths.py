@@ -108,6 +108,11 @@ def teachers(config: Config) -> tuple[str, ...]:
     return ("teacher", "floor") if config.floor_metrics() else ("teacher",)
 
 
+def draws(config: Config) -> tuple[str, ...]:
+    """What the teacher solves for the evaluation: the reference, and the floor where metrics or baselines read it."""
+    return ("reference", "floor") if config.floor_metrics() or config.baseline_metrics() else ("reference",)
+
+
 Sets = list[tuple[int, int]]
 # Where sets in more sampling steps than the fewest lie, below what they are.
 MORE = "more_steps/"
@@ -151,6 +156,7 @@ def measured(config: Config, runs: Sequence[Run], scope: str = "paper") -> dict[
     return {
         "metrics": [
             *(f"metrics/{who}/{ode}" for who in teachers(config) for ode in odes(config, runs)),
+            *(f"metrics/baselines/{ode}" for ode in odes(config, runs) if config.baseline_metrics()),
             *(f"metrics/students/{name}" for name in names),
             *(f"metrics/students/{MORE}{run.key}" for run in more),
         ],
@@ -175,14 +181,14 @@ def artefacts(config: Config, runs: Sequence[Run], scope: str = "paper") -> list
     found = searched(config, runs)
     return [
         *("data", "teacher", "latents", "noise"),
-        *(["floor_noise"] if config.floor_metrics() else []),
+        *(["floor_noise"] if "floor" in draws(config) else []),
         "trajectories",
         *(["search_noise"] if found else []),
         *(f"extractors/{name}" for name in trained_extractors(config)),
         *(
             f"{draw}/{ode}/shard~{i}"
             for ode in odes(config, runs)
-            for draw in (("reference", "floor") if config.floor_metrics() else ("reference",))
+            for draw in draws(config)
             for i in range(config.evaluation.jobs)
         ),
         *tables["targets"],

@@ -371,8 +371,16 @@ class Config(Block):
         return getattr(self.ode if axis in ODE_AXES else self.train, axis)
 
     def metric_names(self) -> list[str]:
-        """The metrics that this run's data allow: those that need labels only where the data set has them."""
-        return [m for m in self.metrics if not METRICS[m].needs_labels or self.data.labelled]
+        """The metrics that this run's data allow: those that need labels only where the data set has them.
+
+        After those that `metrics` names, the parts of them (`Metric.part_of`).
+        """
+        named = [m for m in self.metrics if not METRICS[m].needs_labels or self.data.labelled]
+        return named + [m for m, spec in METRICS.items() if spec.part_of in named and m not in named]
+
+    def baseline_metrics(self) -> list[str]:
+        """Those of the baselines: none of a run without an ODE error, which is what they are for."""
+        return [m for m in self.metric_names() if METRICS[m].of_latents] if "ode_error" in self.metrics else []
 
     def floor_metrics(self) -> list[str]:
         """Those of the teacher under another noise: samples of two noises have no error sample by sample."""

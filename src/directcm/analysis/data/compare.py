@@ -1,5 +1,6 @@
 """The verb `compare`: differences within one setting: pairs of methods, later against earlier in training, more sampling steps
 against the fewest; and between it and a setting that differs in one axis: one method with another solver, or another loss.
+Finished students are compared with the baselines of their ODE too, in ODE error.
 
 One setting is all axes but method and seed. Seeds are matched by number, prompts by row: what two students share (start
 points, their order, the noise and prompt they are judged on) cancels in the difference. A seed that only one side has is
@@ -19,9 +20,9 @@ from typing import TYPE_CHECKING, Any
 from threadpoolctl import threadpool_limits
 
 from directcm.analysis.data.tidy import COMPARISON_COLUMNS, ROWS, frame, save
-from directcm.config import ODE_AXES, Run, Setting, Statistics, spell
+from directcm.config import ODE_AXES, Ode, Run, Setting, Statistics, spell
 from directcm.config.registry import FIRST
-from directcm.config.specs import METHODS, METRICS
+from directcm.config.specs import BASELINES, METHODS, METRICS
 from directcm.errors import UserError
 from directcm.runtime.artifacts import Artifact, open_artifact, open_collection
 
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
     import numpy as np
     import pandas as pd
 
-METHOD, ALONG, SAMPLING = "method", "along", "sampling"
+METHOD, ALONG, SAMPLING, BASELINE = "method", "along", "sampling", "baseline"
 PAIRS = (FIRST,)
 SET = ("row", "step", "sampling_steps")
 # (method, axis, value): the setting's students of a method against those whose setting has another value of one axis.
@@ -285,7 +286,7 @@ def _common(pairing: _Pairing) -> list[tuple[str, str]]:
         (metric, reference)
         for metric, spec in METRICS.items()
         for reference in spec.references
-        if not (apart and reference == "teacher")
+        if not (apart and reference == "teacher") and not spec.part_of
         if any((metric, reference) in item.values for item in both)
     ]
     for key in keys:
@@ -369,6 +370,61 @@ def _row(
     }  # fmt: skip
 
 
+def _against_baselines(
+    items: Sequence[Evaluation],
+    baselines: Mapping[str, Artifact],
+    setting: Setting,
+    statistics: Statistics,
+    seed: int,
+    beyond: int,
+) -> list[dict[str, Any]]:
+    """ODE errors of finished students against those of the baselines, by method, number of sampling steps and baseline.
+
+    A baseline has no seeds: the difference varies over the students' and over prompts.
+    """
+    import numpy as np
+
+    from directcm.statistics import inference
+
+    key = ("ode_error", "teacher")
+    errors: dict[str, pd.Series] = {}
+    for artifact in baselines.values():
+        path, content = artifact.folder / "metrics.json", metrics_of(artifact, "fingerprints")
+        if Ode.of(content["run"], f"{path}: its run", "make it again") != setting.ode:
+            raise UserError(f"{path}: is not of the setting's ODE, {setting.ode.words}; pass its own baselines")
+        if any(item.fingerprints.get("noise") != content["fingerprints"].get("noise") for item in items):
+            raise UserError(f"{path}: evaluated on other noise than {items[0].path}; evaluate both on the same noise")
+        table = frame(artifact.file("per_sample.csv"), ("row", key[0]), texts=())
+        errors[content["row"]] = table.set_index("row")[key[0]].sort_index()
+    sets = _sets(items)
+    finished = sets[sets["finished"] & (sets["sampling_steps"] > beyond)].sort_values("seed")
+    rows = []
+    for (label, step, steps), group in finished.groupby([*SET]):
+        own = [item for item in group["item"] if key in item.values]
+        if not own:
+            continue
+        index = own[0].per_sample.index
+        a = _per_sample(own, key[0], index)
+        for name in (one for one in BASELINES.values() if one in errors):
+            if not errors[name].index.equals(index):
+                raise UserError(f"{own[0].path}: its rows are not those of “{name}”; evaluate both on all rows")
+            b = np.broadcast_to(errors[name].to_numpy(), a.shape)
+            result = inference.paired_bootstrap(a, b, statistics.bootstrap, seed, statistics.level)
+            whole = inference.crossed(result.per_seed, result.variance, len(index), statistics.level)
+            rows.append(
+                {
+                    "what": BASELINE, "a": label, "b": name, **setting.spelled, "a_step": step, "b_step": None,
+                    "sampling_steps": steps, "metric": key[0], "reference": key[1], "mean_a": float(a.mean()),
+                    "mean_b": float(b.mean()),
+                    **{k: getattr(whole, k) for k in ("difference", "low", "high", "se_seeds", "se_prompts", "df", "p")},
+                    "level": statistics.level, "test": BOOTSTRAP, "p_prompts": result.p, "n": len(index),
+                    "n_seeds": len(own), "dim": own[0].values[key].get("dim"),
+                    "seeds_agree": int((np.sign(result.per_seed) == np.sign(whole.difference)).sum()),
+                }
+            )  # fmt: skip
+    return rows
+
+
 def compare(
     setting: Setting,
     metrics: Sequence[str | Path],
@@ -387,6 +443,7 @@ def compare(
     beyond: int = 0,
     threads: int = 1,
     progress: Callable[[int, int], None] | None = None,
+    baselines: Mapping[str, Artifact] | None = None,
 ) -> list[dict[str, Any]]:
     """Write one setting's lines of comparisons.csv (COMPARISON_COLUMNS), and return them; a header alone where nothing can be compared.
 
@@ -394,7 +451,8 @@ def compare(
     steps: there `sampling_steps` is the larger number, and b the fewest that were evaluated. `claimed` are the (metric,
     reference) of what is neither the paper's pair nor along a training; None: all of them. `beyond`: lines of more sampling
     steps than this alone. `threads` changes no byte. `others` are settings that differ in one axis, of which finished
-    students are compared with this setting's: there `what` is `across(axis, value)`, and the axes are a's.
+    students are compared with this setting's: there `what` is `across(axis, value)`, and the axes are a's. `baselines` are those of the
+    setting's ODE, by name: there `what` is "baseline", and b the baseline's row.
 
     `metrics` are the collections metrics/students/<run> of the setting's runs and of the others', all
     methods and seeds; `features` by extractor the collections features/<extractor>/students/<run> of the same runs, `teacher` and `data`
@@ -436,5 +494,6 @@ def compare(
             rows += [row] if row is not None else []
             if progress is not None:
                 progress(done, len(jobs))
+    rows += _against_baselines(items, baselines or {}, setting, statistics, seed, beyond)
     save(out_csv, rows, COMPARISON_COLUMNS)
     return rows

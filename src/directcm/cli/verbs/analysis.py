@@ -20,6 +20,12 @@ Table = Annotated[Path, o.Option(metavar="CSV", filled="input.NAME")]
 Claims = Annotated[Path, o.Option("claims.yaml", filled="input.NAME")]
 
 
+def _baselines(path: str) -> dict[str, o.Artifact]:
+    from directcm.runtime.artifacts import open_collection
+
+    return open_collection(path, "metrics")
+
+
 def compare(
     *,
     settings: Annotated[config.Statistics, o.block("statistics")],
@@ -42,6 +48,10 @@ def compare(
     features: Annotated[Sequence[o.Extracted], "their features"] = (),
     teacher: Annotated[Sequence[o.Extracted], "the teacher's features"] = (),
     data: Annotated[Sequence[o.Extracted], "the data's features"] = (),
+    baselines: Annotated[
+        dict[str, o.Artifact] | None,
+        o.Option("the baselines of the setting's ODE", read=str, opened=lambda path: _baselines(path)),
+    ] = None,
     job: o.Seeded,
 ) -> None:
     """Compare students: methods, later with earlier, more steps with few, two values of an axis."""
@@ -67,6 +77,7 @@ def compare(
         beyond=beyond,
         threads=threads,
         progress=o.counted("compare", "test"),
+        baselines=baselines,
     )
 
 
@@ -87,6 +98,7 @@ def table(
     metrics: Annotated[Path | None, o.tidy("metrics")] = None,
     comparisons: Annotated[Path | None, o.tidy("comparisons")] = None,
     students_table: Annotated[Path | None, o.tidy("students")] = None,
+    correlations: Annotated[Path | None, o.tidy("correlations")] = None,
     searches: Annotated[Sequence[o.Artifact], o.artefact("search", "the searches of sampling times")] = (),
     job: o.Job,
 ) -> None:
@@ -119,6 +131,7 @@ def figure(
     metrics: Annotated[Path | None, o.tidy("metrics")] = None,
     comparisons: Annotated[Path | None, o.tidy("comparisons")] = None,
     errors: Annotated[Path | None, o.tidy("errors")] = None,
+    directions: Annotated[Path | None, o.tidy("directions")] = None,
     students_table: Annotated[Path | None, o.tidy("students")] = None,
     axis: Annotated[Literal["N", "w"] | None, "what is swept"] = None,
     setting: Annotated[o.Json | None, "the main setting: all axes but method and seed"] = None,

@@ -161,6 +161,30 @@ def features(
         features.features(built, samples or None, data, noise, batch_size, job.out)
 
 
+def baselines(
+    *,
+    settings: Annotated[config.Evaluation, o.block("evaluation")],
+    statistics: Annotated[config.Statistics, "the block statistics of the configuration"],
+    metrics: Annotated[Sequence[o.Metric], o.Option("of final latents alone", least=1, metavar="METRIC")],
+    ode: o.Ode,
+    data: o.Data,
+    teacher: o.Teacher,
+    latents: o.Latents,
+    noise: o.Noise,
+    floor_noise: Annotated[o.Noise, "the noise that is fitted on; --noise is held out"],
+    reference: Annotated[Sequence[o.Samples], o.Option("the teacher's samples of --noise", least=1)],
+    floor: Annotated[Sequence[o.Samples], o.Option("the teacher's samples of --floor-noise", least=1)],
+    job: o.Torch,
+) -> None:
+    """Measure what a student has to beat: conditional mean, affine map, untrained start, one guided step."""
+    from directcm.evaluation import baselines
+
+    baselines.make(
+        settings, statistics, metrics, ode.value, data, teacher, latents, noise, floor_noise, reference, floor, job.seed,
+        job.device, job.out,
+    )  # fmt: skip
+
+
 ROWS = ("Teacher", "Teacher, other noise", *METHODS.values())
 
 
