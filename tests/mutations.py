@@ -217,7 +217,7 @@ MUTATIONS = (
         "return _tail(size, se_seeds, se_prompts, seeds - 1, n - 1)",
         "return _tail(size, se_seeds, se_prompts, n - 1, seeds - 1)"),
     Mutation("halves", "halves", "a distance's variance as if it were linear",
-        "max(odd - even, self._kept**2 * even)",
+        "max(odd - even, self._kept**2 * even / 2)",
         "odd + even"),
     Mutation("bootstrap-p", "inference", "the bootstrap's p of one side for two",
         "p = min(1.0, 2 * (1 + tail) / (1 + resamples))",
