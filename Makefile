@@ -159,5 +159,5 @@ clean:  ## remove results, reports and Snakemake's records (asks nothing)
 	@rm -rf results .snakemake report*.html dvc_plots
 
 .PHONY: mutations
-mutations: install-dev  ## 30 small faults, one at a time, on a copy: the tests must catch each (ONLY="holm ddim-sigma": some of them)
+mutations: install-dev  ## 31 small faults, one at a time, on a copy: the tests must catch each (ONLY="holm ddim-sigma": some of them)
 	@python -m tests.mutations $(if $(ONLY),--only $(ONLY))

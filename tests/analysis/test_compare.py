@@ -29,8 +29,16 @@ from directcm.runtime.artifacts import (
 )
 from directcm.runtime.rng import generator
 from directcm.statistics.frechet import frechet_distance
-from directcm.statistics.inference import crossed, frechet_difference_test, kernel_difference_test, paired_bootstrap
+from directcm.statistics.inference import (
+    crossed,
+    frechet_difference_test,
+    halves_p,
+    kernel_difference_test,
+    paired_bootstrap,
+)
 from directcm.statistics.kernel import cmmd, kernel_distance
+from directcm.statistics.manifold import manifold
+from directcm.statistics.neighbours import manifold_difference_halves
 
 # Some are quick, all together they are not: `make quick` is for what tells most in a minute.
 pytestmark = pytest.mark.slow
@@ -107,7 +115,7 @@ class World:
                 other = reference.arrays("features.safetensors")["image"]
                 m = min(N, len(other))
                 items += [self.item(k, against, f(image[:m], other[:m]).value, m, DIM) for k, f in FD.items()]
-                items.append(self.item("precision_tiny", against, 0.5 + 0.01 * image.mean() + 0.01 * seed, m, DIM))
+                items.append(self.item("precision_tiny", against, manifold(image[:m], other[:m]).precision, m, DIM))
             content = {
                 "row": METHODS[method], "step": step, "steps": sampling, "run": run, "metrics": items,
                 "fingerprints": {
@@ -226,26 +234,46 @@ def test_numbers_are_those_of_inference(whole):
             test = (
                 frechet_difference_test(*args, 99, 24) if of == "frechet" else kernel_difference_test(*args, of, 99, 24)
             )
-            expected = crossed(test.per_seed, test.variance, n, 0.95)
+            expected = crossed(test.per_seed, test.shared, n, 0.95)
             row = one(rows, metric, reference, a_step=250)
             assert row["test"] == "permutation"
             assert (row["p_prompts"], row["p"], row["low"], row["df"]) == pytest.approx(
                 (test.p, expected.p, expected.low, expected.df), rel=1e-5
             )
-            assert row["se_prompts"] == pytest.approx(math.sqrt(test.variance), rel=1e-5)
+            assert row["se_prompts"] == pytest.approx(math.sqrt(test.shared), rel=1e-5)
     a, b = (np.array([whole.ode_error(m, s, 250, 1) for s in seeds]) for m in ("cm", "direct_cm"))
     boot = paired_bootstrap(a, b, 200, 24)
     row = one(rows, "ode_error", a_step=250)
     assert (row["test"], row["p_prompts"]) == ("bootstrap", pytest.approx(boot.p))
-    assert row["se_prompts"] == pytest.approx(math.sqrt(boot.variance))
+    assert row["se_prompts"] == pytest.approx(math.sqrt(boot.shared))
     # Prompts that are hard for both cancel: unpaired, the standard error would be several times larger.
     assert row["se_prompts"] < math.sqrt((a.mean(0).var(ddof=1) + b.mean(0).var(ddof=1)) / N) / 3
 
 
-def test_metrics_without_a_test_over_prompts_have_seeds_only(whole):
+def test_shares_of_sets_have_a_variance_over_prompts(whole):
+    """Precision: both p-values and the interval from halves of the prompts, rows of both methods and the reference together."""
     row = one(whole.rows, "precision_tiny", a_step=250)
-    assert (row["test"], row["p_prompts"], row["se_prompts"], row["df"]) == ("seeds", None, None, 2)
-    assert row["p"] is not None
+    x, y = (
+        np.array([whole.image(m, s, 250, 1) for s in (0, 1, 2)]).astype(np.float32).astype(float)
+        for m in ("cm", "direct_cm")
+    )
+    against = whole.teacher.arrays("features.safetensors")["image"]
+    spread = manifold_difference_halves(x, y, against, 24)["precision"].count
+    assert row["test"] == "halves"
+    assert row["se_prompts"] == pytest.approx(math.sqrt(spread.shared), rel=1e-6)
+    per_seed = [manifold(a, against).precision - manifold(b, against).precision for a, b in zip(x, y, strict=True)]
+    assert spread.whole > 0 and any(per_seed)
+    expected = crossed(np.array(per_seed), spread.shared, N, 0.95)
+    assert (row["difference"], row["low"], row["p"]) == pytest.approx((expected.difference, expected.low, expected.p))
+    assert row["p_prompts"] == halves_p(row["difference"], spread.whole, N, 100)
+
+
+def test_shares_of_few_images_have_no_test(whole):
+    """A half of ten prompts has no five neighbours: nothing says how precision varies over prompts, and seeds alone are no test."""
+    made = manifold_difference_halves(*np.zeros((2, 3, 10, 2)), np.zeros((10, 2)), 0)
+    assert made is None
+    alone = crossed(np.array([0.1, 0.2, 0.3]), None, 10, 0.95)
+    assert (alone.p, alone.low, alone.high) == (None, None, None)
 
 
 def test_one_seed(world):
@@ -255,8 +283,8 @@ def test_one_seed(world):
     ode, precision = one(rows, "ode_error", a_step=250), one(rows, "precision_tiny", a_step=250)
     assert (ode["n_seeds"], ode["se_seeds"], ode["df"]) == (1, None, N - 1)
     assert ode["p"] is not None
-    assert (precision["p"], precision["low"], precision["high"], precision["p_prompts"]) == (None, None, None, None)
-    assert precision["difference"] is not None
+    # Both are about prompts then, by Student's t with n − 1 = 23 degrees of freedom.
+    assert precision["se_seeds"] is None and precision["p"] == pytest.approx(precision["p_prompts"])
 
 
 def test_order_of_inputs_changes_no_byte(whole, tmp_path):

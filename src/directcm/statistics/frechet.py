@@ -88,7 +88,7 @@ _SIZES = 15
 _LARGEST_RANGE = 10
 _SMALLEST_RANGE = 2
 _ROWS_PER_FEATURE = 2
-_SUBSETS = 8
+SUBSETS = 8
 _EQUAL = "a Fréchet distance needs"
 
 
@@ -206,6 +206,6 @@ def frechet_infinite(first: np.ndarray, second: np.ndarray, seed: int) -> Distan
         rows = rng.permutation(seed, f"fd_inf_{size}", n, epoch)[place * size : (place + 1) * size]
         return _distance(first[rows], second[rows])
 
-    means = [np.mean([distance(size, i) for i in range(_SUBSETS if size < n else 1)]) for size in sizes]
+    means = [np.mean([distance(size, i) for i in range(SUBSETS if size < n else 1)]) for size in sizes]
     design = np.stack([np.ones(len(sizes)), 1 / np.array(sizes, dtype=np.float64)], axis=1)
     return Distance(float(np.linalg.lstsq(design, np.array(means), rcond=None)[0][0]), n, dim)

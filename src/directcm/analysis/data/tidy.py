@@ -153,6 +153,15 @@ def value(text: str | None) -> float:
     return number if math.isfinite(number) else math.nan
 
 
+def significant(row: Mapping[str, Any], alpha: float) -> bool:
+    """Whether a line of comparisons.csv is significant at alpha: the rule of bold type, markers, hatching and, before Holm, of claims.
+
+    p over seeds and prompts together is at most alpha, and p over prompts alone, where there is one, too.
+    """
+    p, alone = (math.nan if row[name] in ("", None) else float(row[name]) for name in ("p", "p_prompts"))
+    return p <= alpha and not alone > alpha
+
+
 def matches(row: Row, setting: Setting, free: Collection[str] = (), names: Sequence[str] = SETTING_AXES) -> bool:
     """Whether a row's axes are those of a setting, but for those in `free`."""
     return all(name in free or spell(row[name]) == setting.spelled[name] for name in names)

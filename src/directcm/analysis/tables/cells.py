@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from directcm.analysis.data import tidy
 from directcm.analysis.data.selection import main_setting, select_axis, select_runs, steps_label
+from directcm.analysis.data.tidy import significant
 from directcm.analysis.tables.text import defined
 from directcm.config import ODE_AXES, RUN_AXES, SETTING_AXES, Config, Run
 from directcm.config.registry import FIRST
@@ -124,11 +125,6 @@ def _places(step: str) -> list[str]:
 
 
 # ----------------------------------------------------------------- what is significant
-
-
-def significant(comparison: Mapping[str, Any], alpha: float) -> bool:
-    """Whether a comparison's p is below alpha over seeds and prompts, and, where there is one, over prompts alone too."""
-    return comparison["p"] < alpha and not comparison["p_prompts"] >= alpha
 
 
 def winner(comparison: Mapping[str, Any]) -> str | None:

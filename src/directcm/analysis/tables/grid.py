@@ -276,9 +276,9 @@ def _bold(students: Sequence[Line], alpha: float, tested: int) -> str:
     if not tested:
         return UNTESTED
     rule = (
-        f"p < {alpha:g} both over seeds and prompts together (crossed design, Satterthwaite's degrees of freedom) and, where it "
-        "can be had, for these trained students alone (paired bootstrap over prompts; for distances, permutation of the method "
-        "label within seed and prompt)"
+        f"p ≤ {alpha:g} both over seeds and prompts together (crossed design, Behrens–Fisher) and for these trained students "
+        "alone (paired bootstrap over prompts; for distances, permutation of the method label for whole prompts, in all seeds "
+        "together; for FD∞, precision and the like, their variance over halves of the prompts)"
     )
     start = f"No value is bold, because no difference between CM and Direct CM is significant: {rule}."
     if any(v.best for line in students for v in line.values.values()):
