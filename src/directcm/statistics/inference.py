@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import linalg, stats
+from scipy import linalg, optimize, stats
 
 from directcm.errors import UserError
 from directcm.runtime import rng
@@ -96,13 +96,26 @@ def crossed(per_seed: np.ndarray, prompt_variance: float | None, n: int, level: 
     return Crossed(difference, difference - half, difference + half, se_seeds, se_prompts, df, min(1.0, p))
 
 
+def _tail(size: float, se_seeds: float, se_prompts: float, df_seeds: int, df_prompts: int) -> float:
+    """P(|se_seeds T + se_prompts T'| ≥ size), T and T' independent Student variables of these degrees of freedom, both se > 0."""
+    # E over T' of the tail of T: Gauss–Legendre on panels, finer where that tail has its step.
+    furthest = float(stats.t.isf(1e-15, df_prompts))
+    step = size / se_prompts + se_seeds / se_prompts * np.array([-64, -16, -4, -1, 0, 1, 4, 16, 64])
+    panels = np.sinh(np.linspace(-1, 1, 33) * math.asinh(furthest))
+    edges = np.unique(np.clip(np.concatenate([panels, step]), -furthest, furthest))
+    nodes, weights = np.polynomial.legendre.leggauss(12)
+    half = np.diff(edges)[:, None] / 2
+    y = edges[:-1, None] + half * (nodes + 1)
+    tail = stats.t.pdf(y, df_prompts) * stats.t.sf((size - y * se_prompts) / se_seeds, df_seeds)
+    return min(1.0, 2 * float((half * weights * tail).sum()))
+
+
 def cautious_p(difference: float, se_seeds: float | None, se_prompts: float | None, seeds: int, n: int) -> float | None:
-    """Two-sided p of a crossed difference that keeps its size at small levels too (Behrens 1929; Fisher 1935).
+    """Two-sided p of a crossed difference (Behrens 1929; Fisher 1935).
 
     p = P(|se_seeds T_{S−1} + se_prompts T_{n−1}| ≥ |D̂|) with independent Student variables, the Behrens–Fisher solution:
-    never above its level (Robinson 1976, Ann. Stat. 4), where Satterthwaite's approximation at 3 seeds and level 0.0025
-    rejects up to 2 % of true nulls. What it costs is power: 3 seeds say little at such a level. A standard error that is None is
-    left out; None where nothing estimates a spread.
+    never above its level (Robinson 1976, Ann. Stat. 4). A standard error that is None is left out; None where nothing
+    estimates a spread.
     """
     if seeds == 1:
         se_seeds = None
@@ -112,16 +125,24 @@ def cautious_p(difference: float, se_seeds: float | None, se_prompts: float | No
     if not se_seeds or not se_prompts:
         alone = (se_seeds or 0.0) + (se_prompts or 0.0)
         return 2 * float(stats.t.sf(size / alone, seeds - 1 if se_seeds else n - 1))
-    # E over T_{n−1} of the tail of T_{S−1}: Gauss–Legendre on panels, finer where that tail has its step.
-    furthest = float(stats.t.isf(1e-15, n - 1))
-    step = size / se_prompts + se_seeds / se_prompts * np.array([-64, -16, -4, -1, 0, 1, 4, 16, 64])
-    panels = np.sinh(np.linspace(-1, 1, 33) * math.asinh(furthest))
-    edges = np.unique(np.clip(np.concatenate([panels, step]), -furthest, furthest))
-    nodes, weights = np.polynomial.legendre.leggauss(12)
-    half = np.diff(edges)[:, None] / 2
-    y = edges[:-1, None] + half * (nodes + 1)
-    tail = stats.t.pdf(y, n - 1) * stats.t.sf((size - y * se_prompts) / se_seeds, seeds - 1)
-    return min(1.0, 2 * float((half * weights * tail).sum()))
+    return _tail(size, se_seeds, se_prompts, seeds - 1, n - 1)
+
+
+def critical(se_seeds: float | None, se_prompts: float | None, seeds: int, n: int, alpha: float) -> float | None:
+    """The size of a difference at which `cautious_p` is alpha: half the width of an interval at 1 − alpha; None without a spread."""
+    if seeds == 1:
+        se_seeds = None
+    if not se_seeds and not se_prompts:
+        return None
+    if not se_seeds or not se_prompts:
+        return (se_seeds or 0.0) * float(stats.t.isf(alpha / 2, max(seeds - 1, 1))) + (se_prompts or 0.0) * float(
+            stats.t.isf(alpha / 2, n - 1)
+        )
+    # Where each part is exceeded with probability alpha/2 their sum is, with alpha at most.
+    most = se_seeds * float(stats.t.isf(alpha / 4, seeds - 1)) + se_prompts * float(stats.t.isf(alpha / 4, n - 1))
+    return float(
+        optimize.brentq(lambda size: _tail(size, se_seeds, se_prompts, seeds - 1, n - 1) - alpha, 0.0, most, rtol=1e-10)
+    )
 
 
 # ----------------------------------------------------------------- means of per-prompt values
