@@ -270,7 +270,7 @@ def _verdicts(tables: Tables) -> list[dict[str, Any]]:
         out.append(
             {
                 "source": verdict.claim.source, "says": words.says, "verdict": words.verdict,
-                "effect": "; ".join([*words.effects, *([words.place] if words.place else [])]), "p": verdict.p_holm,
+                "effect": "; ".join([*words.effects, *([words.place] if words.place else [])]), "p": verdict.p_adjusted,
             }
         )  # fmt: skip
     return out
@@ -286,14 +286,14 @@ def _verdicts_text(rows: Sequence[Row]) -> str:
 
 
 def _reading(tables: Tables) -> str:
-    """The claims about the main comparison in one sentence: who is ahead in what, by Holm's adjusted p."""
+    """The claims about the main comparison in one sentence: who is ahead in what, by the adjusted p."""
     ahead: dict[str, list[str]] = {DIRECT: [], CM: [], "": []}
     for verdict in _judged(tables):
         line = verdict.decisive
         claim = verdict.claim
         if claim.what != METHOD or claim.pair != tidy.PAIR or line is None or verdict.settings > 1:
             continue
-        if claim.over or len(claim.tests) > 1:
+        if claim.over or len(claim.tests) > 1 or line.margin is not None or claim.at:
             continue
         who = {HOLDS: line.row["a"], FAILS: line.row["b"]}.get(verdict.verdict, "")
         name = line_name(line.metric, line.row["reference"])[:-2].replace("to teacher samples", "to the teacher")

@@ -70,6 +70,23 @@ def compare(
     )
 
 
+def contrasts(
+    *,
+    settings: Settings,
+    contrasts: Annotated[Sequence[o.Contrasts], "what is compared over which axis, mean, log, linear or from"] = (),
+    space: Annotated[Literal["latent", "pixel"], "what errors by start time are in"] = "latent",
+    metrics: Annotated[Sequence[str], o.Option("collections of metrics of the students", filled="input.NAME")] = (),
+    features: Annotated[Sequence[o.Extracted], "features of students, teacher and data"] = (),
+    errors: Annotated[Sequence[str], o.Option("errors of the students by start time", filled="input.NAME")] = (),
+    job: o.Seeded,
+) -> None:
+    """Compare over an axis: trends of a difference between methods, and its mean."""
+    from directcm.analysis.data.contrasts import contrasts as write
+
+    progress = o.counted("contrasts", "contrast")
+    write(contrasts, settings, metrics, features, errors, job.seed, job.out, space=space, progress=progress)
+
+
 def collect(*, settings: Settings, results: o.Results, scope: o.Scope, job: o.Job) -> None:
     """Put all numbers of a scope into tidy tables."""
     from directcm.analysis.data import collect
