@@ -107,6 +107,7 @@ def test_every_verb_has_help(capsys: pytest.CaptureFixture) -> None:
         "evaluate",
         "table",
         "compare",
+        "contrasts",
         "collect",
         "claims",
         "figure",

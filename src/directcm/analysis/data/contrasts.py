@@ -337,7 +337,7 @@ def _timed(contrast: Contrast, place: Plan, held: _Held, space: str) -> tuple[np
                     f"{path}: its start points are not those of {next(iter(grids.values()))}; measure both alike"
                 )
             times = own.columns.to_numpy(float)
-            # From data to pure noise is one unit.
+            # From the data to the largest start time is one unit. There a little of the image is left on vp, as in training.
             x = np.log2(times) if contrast.how == LOG else times / times.max()
             whole.append(own.to_numpy(float) @ contrast.weights(list(x)))
         out.append(np.array(whole))
@@ -391,8 +391,8 @@ def contrasts(
 
     `mean_a` and `mean_b` are the contrasts of either method, b's 0 where a stands alone. `metrics`: collections of the students' metrics;
     `features`: (extractor, artefact or collection) of students, teacher and data, found by the fingerprints that the metrics recorded;
-    `errors`: errors by start time. Slopes are per doubling of the axis (log), per unit of it (linear), and over start times from data to
-    pure noise. Raises UserError where something behind a contrast is missing, of another noise or of another size.
+    `errors`: errors by start time. Slopes are per doubling of the axis (log), per unit of it (linear), and over start times from the data to
+    the largest. Raises UserError where something behind a contrast is missing, of another noise or of another size.
     """
     evaluations: dict[tuple[Run, int, int], Evaluation] = {}
     for path in metrics:

@@ -270,7 +270,7 @@ def _verdicts(tables: Tables) -> list[dict[str, Any]]:
         out.append(
             {
                 "source": verdict.claim.source, "says": words.says, "verdict": words.verdict,
-                "effect": "; ".join([*words.effects, *([words.place] if words.place else [])]), "p": verdict.p_adjusted,
+                "effect": "; ".join([*words.effects, *([words.place] if words.place else [])]), "p_adjusted": verdict.p_adjusted,
             }
         )  # fmt: skip
     return out
@@ -278,8 +278,10 @@ def _verdicts(tables: Tables) -> list[dict[str, Any]]:
 
 def _verdicts_text(rows: Sequence[Row]) -> str:
     run = [row for row in rows if row["verdict"] != NOT_RUN]
-    body = [[row["says"], row["source"], f"**{row['verdict']}**", row["effect"], _p(row["p"])] for row in run]
-    text = markdown(["claim", "source", "verdict", "what decides it", "p (Holm)"], body)
+    # What was published before claims had families was adjusted by Holm's method alone.
+    p, title = ("p_adjusted", "adjusted p") if "p_adjusted" in rows[0] else ("p", "p (Holm)")
+    body = [[row["says"], row["source"], f"**{row['verdict']}**", row["effect"], _p(row[p])] for row in run]
+    text = markdown(["claim", "source", "verdict", "what decides it", title], body)
     if absent := len(rows) - len(run):
         text += f"\n{absent} further claim{'s were' if absent > 1 else ' was'} not run: the grid has not what they compare.\n"
     return text

@@ -79,7 +79,7 @@ def _over(row: Mapping[str, Any]) -> str:
     name = NAMED.get(axis, axis)
     return {
         LOG: f"per doubling of {name}",
-        LINEAR: "from data to pure noise" if axis == TIME else f"per unit of {name}",
+        LINEAR: "from the data to the largest time" if axis == TIME else f"per unit of {name}",
     }.get(how, "")
 
 

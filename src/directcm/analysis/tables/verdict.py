@@ -327,7 +327,7 @@ def _combined(claim: Claim, lines: Sequence[Line]) -> tuple[float, float, Line]:
 
 
 def _judged(claim: Claim, rows: pd.DataFrame, config: Config, path: str | Path) -> Verdict:
-    """A claim's verdict before Holm's adjustment: undecided where it was tested."""
+    """A claim's verdict before the families are adjusted: undecided where it was tested."""
     chosen = [evaluated(test, config) for test in claim.tests]
     metrics = [metric for metric in chosen if metric is not None]
     if None in chosen:
