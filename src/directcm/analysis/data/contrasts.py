@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
@@ -77,8 +77,8 @@ class Contrast:
         found = (
             re.fullmatch(rf"({MEAN}|{LOG}|{LINEAR}|{FROM})~(\w+)((?:~[^~]+)*)", parts[2]) if len(parts) > 4 else None
         )
-        at = [tuple(part.split("~", 1)) for part in parts[5:]]
-        if found is None or found[2] not in OVER or any(len(one) != 2 or one[0] not in OVER for one in at):
+        at = tuple((name, value) for name, _, value in (part.partition("~") for part in parts[5:]))
+        if found is None or found[2] not in OVER or any(name not in OVER or not value for name, value in at):
             raise ValueError(key)
         a, b, _, metric, reference = parts[:5]
         values = tuple(found[3].split("~")[1:])
@@ -86,12 +86,12 @@ class Contrast:
             raise ValueError(key)
         if len(values) != (2 if found[1] == FROM else 0):
             raise ValueError(key)
-        return cls(a, None if a == b else b, found[1], found[2], values, metric, reference, tuple(at))  # type: ignore[arg-type]
+        return cls(a, None if a == b else b, found[1], found[2], values, metric, reference, at)
 
-    def x(self, value: object) -> float | None:
+    def x(self, value: Hashable) -> float | None:
         """The axis's value on the contrast's scale; None where it has none there."""
         if self.how == FROM:
-            text = spell(value)  # type: ignore[arg-type]
+            text = spell(value)
             return float(self.values.index(text)) if text in self.values else None
         if self.how == MEAN:
             return 0.0

@@ -28,7 +28,7 @@ NAMES = {label: name for name, label in METHODS.items()}
 AXES = (*SETTING_AXES, STEP, SAMPLING)
 # `what` of a line of comparisons.csv whose units are teachers, each with a student or more of either method, in place of seeds.
 TEACHERS = "teachers"
-PRIMARY, SECONDARY = "primary", "secondary"
+PRIMARY = "primary"
 
 
 # Any values of a setting, to check others beside.
@@ -254,7 +254,7 @@ class Claim(_Block):
     source: Literal["paper", "ours", "others"]
     where: str = ""
     tests: list[Test] = Field(min_length=1, max_length=4)
-    family: Literal["primary", "secondary"] = SECONDARY
+    family: Literal["primary", "secondary"] = "secondary"
     unit: Literal["seed", "teacher"] = "seed"
     at: dict[str, str | int | float] = {}
     over: list[str] = []
@@ -283,7 +283,8 @@ class Claim(_Block):
             Setting.of({**_ANY, **self.at}, "at")
         except UserError as error:
             raise ValueError(str(error)) from None
-        if self.at.keys() & {SAMPLING} and not (isinstance(self.at[SAMPLING], int) and self.at[SAMPLING] > 0):
+        steps = self.at.get(SAMPLING, 1)
+        if not isinstance(steps, int) or steps < 1:
             raise ValueError(f"at: {SAMPLING} is a whole number above 0")
         if self.contrasted and axes:
             raise ValueError("over and also: a mean or a trend says over which axis it is; leave them out")

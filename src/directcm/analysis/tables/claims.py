@@ -71,7 +71,8 @@ NAMED = {
 
 def _over(row: Mapping[str, Any]) -> str:
     """What a contrast is taken over: "per doubling of N", "mean over solver"; "" of a line that is none."""
-    how, axis, *values = [*row["what"].split("~"), ""]
+    what: list[str] = [*str(row["what"]).split("~"), ""]
+    how, axis, values = what[0], what[1], what[2:]
     if how == MEAN:
         return f"mean over {NAMED.get(axis, axis) if axis != 'adapter' else axis}"
     if how == FROM:

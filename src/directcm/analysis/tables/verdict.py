@@ -290,9 +290,9 @@ def _missing(claim: Claim, rows: pd.DataFrame, config: Config) -> str:
     lacking = [e for e in expected if tuple(e.axes().values()) not in there]
     if lacking:
         main = main_setting(config).axes()
-        values = lacking[0].axes()
-        axes = [axis for axis in SETTING_AXES if axis in claim.over or values[axis] != main[axis]]
-        parts = [worded(axis, values[axis]) for axis in axes]
+        wanted = lacking[0].axes()
+        axes = [axis for axis in SETTING_AXES if axis in claim.over or wanted[axis] != main[axis]]
+        parts = [worded(axis, wanted[axis]) for axis in axes]
         parts += [worded(SAMPLING, claim.at[SAMPLING])] if SAMPLING in claim.at else []
         first = ", ".join(parts) or "the main setting"
         more = ", …" if len(lacking) > 1 else ""
@@ -381,7 +381,7 @@ def judge(claims: Sequence[Claim], rows: pd.DataFrame, config: Config, path: str
     alpha = config.statistics.alpha
     tested = [v for v in out if v.p is not None]
     first, second = ([v for v in tested if (v.claim.family == PRIMARY) == own] for own in (True, False))
-    found = gatekept(*([v.p for v in family if v.p is not None] for family in (first, second)))
+    found = gatekept([v.p for v in first if v.p is not None], [v.p for v in second if v.p is not None])
     part = left_over(sum(p <= alpha for p in found[0]), len(first)) if first else 1.0
     # What a family has of α, and each of its claims surely: a share of it.
     for family, adjusted, has in ((first, found[0], alpha), (second, found[1], alpha * part)):
