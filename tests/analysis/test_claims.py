@@ -706,6 +706,44 @@ def test_teachers_as_units(desk):
     assert "1,024 prompts, 5 teachers" in desk.text("html") and "1,024 prompts, 5 seeds" in desk.text("html")
 
 
+def test_lines_of_several_teachers_become_one(desk, one_line):
+    """By hand: d = −0.3, −0.2, −0.1 of three teachers, so s_d = 0.1 and se = 0.1/√3; prompts' errors of 0.01, 0.02, 0.03 count as 0.02."""
+    config = grid()
+    rows = table(config, lambda row: {"difference": 0.2})
+    (own,) = [
+        row for row in rows if row["what"] == "method" and row["metric"] == "fd_tiny" and row["reference"] == "teacher"
+        and row["sampling_steps"] == 1 and all(row[k] == v for k, v in {**STAR, "lr": 1e-4, "loss": "mse", "solver": "ddim"}.items())
+    ]  # fmt: skip
+    each = [
+        {"teacher_seed": t, **finished({**own, "difference": -0.3 + 0.1 * t, "se_seeds": None, "se_prompts": 0.01 * (t + 1), "n_seeds": 1})}
+        for t in range(3)
+    ]  # fmt: skip
+    write_csv(desk.root / "comparisons.csv", rows, COMPARISONS)
+    path, teachers = written(desk, claim("teachers", unit="teacher")), desk.root / "teachers.csv"
+
+    def judged(lines):
+        write_csv(teachers, lines, ["teacher_seed", *COMPARISONS])
+        (found,) = claims(path, desk.root / "comparisons.csv", config, **desk.files(), teachers_csv=teachers)
+        return found
+
+    row = judged(each).decisive.row
+    assert (row["difference"], row["se_seeds"], row["se_prompts"]) == pytest.approx((-0.2, 0.1 / 3**0.5, 0.02))
+    assert (row["n_seeds"], row["n"], row["seeds_agree"], row["mean_b"], row["mean_a"]) == (
+        3,
+        1024,
+        3,
+        2.0,
+        pytest.approx(1.8),
+    )
+    assert row["low"] < -0.2 < row["high"] and 0.05 < row["p"] < 0.2
+    assert "1,024 prompts, 3 teachers" in desk.text("html")
+    # One teacher is none to compare with; a teacher twice is a mistake.
+    assert judged(each[:1]).verdict == NOT_RUN
+    with pytest.raises(UserError, match="twice for a teacher") as error:
+        judged([*each, each[0]])
+    one_line(error)
+
+
 # ----------------------------------------------------------------- reading
 
 

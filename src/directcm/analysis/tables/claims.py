@@ -341,9 +341,10 @@ def claims(
     out_tex: str | Path,
     out_html: str | Path,
     out_json: str | Path,
+    teachers_csv: str | Path | None = None,
 ) -> list[Verdict]:
     """Write the verdicts: every number as CSV (COLUMNS), LaTeX, a page, and {id: verdict} as JSON. Errors: `verdicts_of`."""
-    verdicts = verdicts_of(claims_yaml, comparisons_csv, config)
+    verdicts = verdicts_of(claims_yaml, comparisons_csv, config, teachers_csv)
     groups, sentence, remarks = in_groups(verdicts, config), scale(config), notes(verdicts, config)
     save(out_csv, [row for v in verdicts for row in _rows(v, config.statistics.alpha)], COLUMNS)
     write_tex(out_tex, "tables/claims.tex", groups=groups, scale=sentence, notes=remarks)

@@ -33,6 +33,7 @@ from directcm.analysis.tables.claim import (
     PRIMARY,
     SAMPLING,
     STEP,
+    TEACHERS,
     Claim,
     Test,
     about,
@@ -395,10 +396,65 @@ def judge(claims: Sequence[Claim], rows: pd.DataFrame, config: Config, path: str
     return out
 
 
-def verdicts_of(claims_yaml: str | Path, comparisons_csv: str | Path, config: Config) -> list[Verdict]:
-    """The verdicts on the claims of a file that are about this run, from a scope's comparisons.csv.
+def over_teachers(rows: pd.DataFrame, level: float) -> pd.DataFrame:
+    """One line for the lines of several teachers: comparisons of methods with a column teacher_seed → lines whose units are teachers.
 
-    Raises UserError for a claim that is not one, and for a comparisons.csv that lacks columns or holds no numbers.
+    Of T teachers the differences d_t stand in for those of seeds: V = s_d²/T + v_p. All teachers share the prompts, and how alike they are
+    there is not in the table: v_p is the square of the mean of their standard errors over prompts, as if they were wholly alike, which errs
+    upwards. A line of one teacher, or without a spread over prompts, has none here.
     """
+    import pandas as pd
+
+    from directcm.statistics.inference import crossed
+
+    out = []
+    own = rows[rows["what"] == METHOD]
+    for _, group in own.groupby([*_PLACE, "a", "b", "metric", "reference"], sort=False):
+        if len(group) < 2 or group["difference"].isna().any() or group["se_prompts"].isna().any():
+            continue
+        whole = crossed(
+            group["difference"].to_numpy(), float(group["se_prompts"].mean()) ** 2, int(group["n"].min()), level
+        )
+        found = {
+            name: getattr(whole, name) for name in ("difference", "low", "high", "se_seeds", "se_prompts", "df", "p")
+        }
+        means = {name: group[name].mean() for name in ("mean_a", "mean_b")}
+        sizes = {
+            "n": group["n"].min(),
+            "n_seeds": len(group),
+            "seeds_agree": (group["difference"] * whole.difference > 0).sum(),
+        }
+        out.append(
+            {
+                **group.iloc[0],
+                **found,
+                **means,
+                **sizes,
+                "level": level,
+                "what": TEACHERS,
+                "test": TEACHERS,
+                "p_prompts": math.nan,
+            }
+        )
+    return pd.DataFrame(out, columns=COMPARISON_COLUMNS)
+
+
+def verdicts_of(
+    claims_yaml: str | Path, comparisons_csv: str | Path, config: Config, teachers_csv: str | Path | None = None
+) -> list[Verdict]:
+    """The verdicts on the claims of a file that are about this run, from a scope's comparisons.csv, and from that over teachers.
+
+    `teachers_csv` has the columns of comparisons.csv and teacher_seed, a line for each teacher. Raises UserError for a claim that is not
+    one, and for a table that lacks columns or holds no numbers, or a teacher twice.
+    """
+    import pandas as pd
+
     asked = about(read_claims(claims_yaml), config)
-    return judge(asked, frame(comparisons_csv, COMPARISON_COLUMNS, empty=True), config, comparisons_csv)
+    rows = frame(comparisons_csv, COMPARISON_COLUMNS, empty=True)
+    if teachers_csv is not None:
+        each = frame(teachers_csv, ("teacher_seed", *COMPARISON_COLUMNS), empty=True)
+        if each.duplicated(["teacher_seed", "what", *_PLACE, "a", "b", "metric", "reference"]).any():
+            raise UserError(f"{teachers_csv}: a comparison is there twice for a teacher; collect again")
+        pooled = over_teachers(each, config.statistics.level)
+        rows = pd.concat([rows, pooled], ignore_index=True) if len(pooled) else rows
+    return judge(asked, rows, config, comparisons_csv)

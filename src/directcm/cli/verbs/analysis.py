@@ -113,12 +113,18 @@ def table(
 
 
 def claims(
-    *, claims: Claims, settings: Settings, comparisons: Annotated[Path, o.tidy("comparisons")], job: o.Job
+    *,
+    claims: Claims,
+    settings: Settings,
+    comparisons: Annotated[Path, o.tidy("comparisons")],
+    teachers: Annotated[Table | None, "comparisons.csv over teachers, with a column teacher_seed"] = None,
+    job: o.Job,
 ) -> None:
     """Turn claims into verdicts: CSV, LaTeX, HTML and JSON."""
     from directcm.analysis.tables.claims import claims as write
 
-    write(claims, comparisons, settings, job.out, *(job.out.with_suffix(end) for end in (".tex", ".html", ".json")))
+    others = (job.out.with_suffix(end) for end in (".tex", ".html", ".json"))
+    write(claims, comparisons, settings, job.out, *others, teachers_csv=teachers)
 
 
 def figure(
