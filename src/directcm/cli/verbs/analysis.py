@@ -123,8 +123,8 @@ def claims(
     """Turn claims into verdicts: CSV, LaTeX, HTML and JSON."""
     from directcm.analysis.tables.claims import claims as write
 
-    others = (job.out.with_suffix(end) for end in (".tex", ".html", ".json"))
-    write(claims, comparisons, settings, job.out, *others, teachers_csv=teachers)
+    tex, page, words = (job.out.with_suffix(end) for end in (".tex", ".html", ".json"))
+    write(claims, comparisons, settings, job.out, tex, page, words, teachers)
 
 
 def figure(
