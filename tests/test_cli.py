@@ -108,6 +108,7 @@ def test_every_verb_has_help(capsys: pytest.CaptureFixture) -> None:
         "baselines",
         "table",
         "compare",
+        "contrasts",
         "collect",
         "claims",
         "figure",

@@ -62,7 +62,8 @@ def test_the_embedded_default() -> None:
         "students": 116,
         "targets": 8 * 2 + 4,
         "errors": 28,
-        "comparisons": 14 + 1,
+        # One table of contrasts.
+        "comparisons": 14 + 1 + 1,
     }
     assert found["metrics"][0] == f"metrics/teacher/{DEFAULT}" and f"metrics/floor/{odes[-1]}" in found["metrics"]
     assert found["targets"][:4] == [f"targets/{DEFAULT}/shard~{i}" for i in range(4)]
@@ -118,7 +119,7 @@ def test_the_smoke_preset() -> None:
         "students": 16,
         "targets": 3 + 3 * 2,
         "errors": 6,
-        "comparisons": 7 + 1,
+        "comparisons": 7 + 1 + 1,
     }
     # The pool of 96 takes three shards of 32 of the one ODE that it is trained on.
     assert paths.pools(config, runs) == {
@@ -165,7 +166,8 @@ def test_nothing_is_named_twice(preset: str | None) -> None:
         # What tables are collected from is among what is made.
         made = set(whole)
         assert all(set(found[name]) <= made for name in ("metrics", "students", "targets", "errors"))
-        assert {f"compare/{p[len('comparisons/') : -4]}.tsv" for p in found["comparisons"]} <= set(files)
+        kinds_of = [p.removesuffix(".csv").replace("comparisons/", "compare/") for p in found["comparisons"]]
+        assert {f"{p}.tsv" for p in kinds_of} <= set(files)
         # One benchmark file per artefact, but one for the features of a set by all extractors, per comparison, and for the analysis.
         exhibited = sum(len(exhibit.each) for exhibit in exhibits())
         extracted = [folder for folder in whole if folder.startswith("features/")]

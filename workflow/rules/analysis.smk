@@ -45,6 +45,44 @@ rule compare:
         )
 
 
+rule contrasts:
+    input:
+        metrics=over("metrics"),
+        features=[
+            path
+            for name in OVER_FEATURES
+            for path in [
+                *over(f"features/{name}"),
+                *made(*(f"features/{name}/teacher/{ode}" for ode in paths.odes(CONFIG, SAMPLED_OVER))),
+                *made(f"features/{name}/data"),
+            ]
+        ],
+        errors=made(*(f"errors/{run.key}" for run in TIMED)),
+    output:
+        f"{OUT}/contrasts/paper.csv",
+    log:
+        f"{OUT}/logs/contrasts/paper.log",
+    benchmark:
+        f"{OUT}/benchmarks/contrasts/paper.tsv"
+    conda:
+        "../../envs/directcm.yaml"
+    threads: 1
+    resources:
+        mem_mb=later(2000, 16000),
+        runtime=later(20, 240),
+    params:
+        code=code("analysis.data.contrasts"),
+        settings=literal(READ["paper"]),
+        contrasts=[one.key for one in CONTRASTS],
+        features=lambda wildcards, input: named(input.features),
+        space=SPACE,
+        seed=SEED,
+    message:
+        "contrasts: trends and means over an axis"
+    shell:
+        verb("contrasts", "contrasts space metrics features errors")
+
+
 rule collect:
     input:
         metrics=lambda wildcards: of_scope(wildcards.scope, "metrics"),
@@ -146,7 +184,7 @@ rule claims:
             f"{OUT}/claims/{{scope}}.html",
             caption="../report/claims.rst",
             category="1 Claims",
-            labels={"claims": "What holds here", "form": "table"},
+            labels={"claims": "What is shown here", "form": "table"},
         ),
         tex=f"{OUT}/claims/{{scope}}.tex",
         json=f"{OUT}/claims/{{scope}}.json",

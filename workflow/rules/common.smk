@@ -16,8 +16,9 @@ from directcm import datasets
 from directcm.config import paths
 from directcm.cli import preflight
 from directcm.runtime import finished, warm
-from directcm.analysis.tables.claim import beside, compared, read_claims
+from directcm.analysis.tables.claim import beside, compared, contrasted, read_claims
 from directcm.analysis.needs import available
+from directcm.analysis.data.contrasts import TIME, plan
 from directcm.analysis.data.selection import base_setting, main_runs, main_setting
 from directcm.analysis.tables.cells import same_scale
 from directcm.cli.rules import command
@@ -64,6 +65,7 @@ try:
     _claims = read_claims("workflow/claims.yaml")
     COMPARED = compared(_claims, CONFIG)
     ACROSS = beside(_claims, CONFIG)
+    CONTRASTS = contrasted(_claims, CONFIG)
 except UserError as error:
     stop(error)
 # Captions and the report see every key, defaults included.

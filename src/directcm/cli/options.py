@@ -131,6 +131,19 @@ Across = Annotated[
         lambda method, axis, _: method in METHODS and axis in SETTING_AXES,
     ),
 ]
+
+
+def _contrast(text: str) -> Any:
+    """A contrast as `directcm.analysis.data.contrasts` spells it."""
+    from directcm.analysis.data.contrasts import Contrast
+
+    try:
+        return Contrast.parse(text)
+    except ValueError:
+        raise ArgumentTypeError(f"{text!r} is not METHOD:METHOD:log~AXIS:METRIC:REFERENCE or the like") from None
+
+
+Contrasts = Annotated[Any, Option(read=_contrast, metavar="METHOD:METHOD:HOW~AXIS:METRIC:REFERENCE")]
 Method = Annotated[str, Option(choices=tuple(METHODS))]
 Metric = Annotated[str, Option(choices=tuple(METRICS))]
 Threads = Annotated[Natural, Option("CPU threads", filled="threads")]

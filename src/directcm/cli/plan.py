@@ -175,7 +175,7 @@ def _solving(job: Job, rest: str, config: Config, rows: Mapping[str, int]) -> No
         case "endpoints":
             size, times = config.errors.shard, config.errors.times
             job.latents = min(size, times * config.errors.points - int(shard) * size)
-            # Start times are evenly spaced from pure noise: N, N − N/times, … steps.
+            # Start times are evenly spaced from the largest: N, N − N/times, … steps.
             steps = job.latents * ode.N * (times + 1) / (2 * times)
         case _:
             job.latents = job.images = config.evaluation.samples / config.evaluation.jobs

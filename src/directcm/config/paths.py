@@ -166,6 +166,8 @@ def measured(config: Config, runs: Sequence[Run], scope: str = "paper") -> dict[
         "comparisons": [
             *(f"comparisons/{setting}.csv" for setting in unique(run.setting.key for run in runs)),
             *(f"comparisons/{MORE}{setting}.csv" for setting in unique(run.setting.key for run in more)),
+            # The main comparison varies nothing that a contrast could go over.
+            *(["contrasts/paper.csv"] if scope == "paper" else []),
         ],
     }
 

@@ -334,7 +334,7 @@ def _verdicts(tables: Tables) -> list[dict[str, Any]]:
         out.append(
             {
                 "source": verdict.claim.source, "says": words.says, "verdict": words.verdict,
-                "effect": "; ".join([*words.effects, *([words.place] if words.place else [])]), "p": verdict.p_holm,
+                "effect": "; ".join([*words.effects, *([words.place] if words.place else [])]), "p_adjusted": verdict.p_adjusted,
             }
         )  # fmt: skip
     return out
@@ -342,22 +342,24 @@ def _verdicts(tables: Tables) -> list[dict[str, Any]]:
 
 def _verdicts_text(rows: Sequence[Row]) -> str:
     run = [row for row in rows if row["verdict"] != NOT_RUN]
-    body = [[row["says"], row["source"], f"**{row['verdict']}**", row["effect"], _p(row["p"])] for row in run]
-    text = markdown(["claim", "source", "verdict", "what decides it", "p (Holm)"], body)
+    # What was published before claims had families was adjusted by Holm's method alone.
+    p, title = ("p_adjusted", "adjusted p") if "p_adjusted" in rows[0] else ("p", "p (Holm)")
+    body = [[row["says"], row["source"], f"**{row['verdict']}**", row["effect"], _p(row[p])] for row in run]
+    text = markdown(["claim", "source", "verdict", "what decides it", title], body)
     if absent := len(rows) - len(run):
         text += f"\n{absent} further claim{'s were' if absent > 1 else ' was'} not run: the grid has not what they compare.\n"
     return text
 
 
 def _reading(tables: Tables) -> str:
-    """The claims about the main comparison in one sentence: who is ahead in what, by Holm's adjusted p."""
+    """The claims about the main comparison in one sentence: who is ahead in what, by the adjusted p."""
     ahead: dict[str, list[str]] = {DIRECT: [], CM: [], "": []}
     for verdict in _judged(tables):
         line = verdict.decisive
         claim = verdict.claim
         if claim.what != METHOD or claim.pair != tidy.PAIR or line is None or verdict.settings > 1:
             continue
-        if claim.over or len(claim.tests) > 1:
+        if claim.over or len(claim.tests) > 1 or line.margin is not None or claim.at:
             continue
         who = {HOLDS: line.row["a"], FAILS: line.row["b"]}.get(verdict.verdict, "")
         name = line_name(line.metric, line.row["reference"])[:-2].replace("to teacher samples", "to the teacher")

@@ -283,7 +283,7 @@ def _bold(students: Sequence[Line], alpha: float, tested: int) -> str:
     start = f"No value is bold, because no difference between CM and Direct CM is significant: {rule}."
     if any(v.best for line in students for v in line.values.values()):
         start = f"Bold: the better of CM and Direct CM where they differ significantly, {rule}."
-    end = " These p-values are not adjusted for the number of values in the table; the claims page adjusts its own (Holm)."
+    end = " These p-values are not adjusted for the number of values in the table; the claims page adjusts its own."
     if any(line.seeds == 1 for line in students):
         end += " With one training seed a test says nothing about other seeds."
     return start + end

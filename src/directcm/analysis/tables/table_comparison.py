@@ -152,7 +152,7 @@ def _notes(found: Sequence[Mapping[str, Any]], config: Config) -> list[str]:
         out.append("With one seed the interval, too, is for these two students: it says nothing about other seeds.")
     out += [
         f"Bold: p ≤ {config.statistics.alpha:g} in both columns; the better mean is bold then. It is the rule of the claims, too. The p-values are not adjusted for "
-        "the number of metrics; the claims page adjusts its own (Holm).",
+        "the number of metrics; the claims page adjusts its own.",
         "Floor: what the teacher itself scores against its own samples, from a second draw of noise. By this metric and at this n, a "
         "student at the floor cannot be told from the teacher.",
     ]

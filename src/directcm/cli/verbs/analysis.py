@@ -81,6 +81,23 @@ def compare(
     )
 
 
+def contrasts(
+    *,
+    settings: Settings,
+    contrasts: Annotated[Sequence[o.Contrasts], "what is compared over which axis, mean, log, linear or from"] = (),
+    space: Annotated[Literal["latent", "pixel"], "what errors by start time are in"] = "latent",
+    metrics: Annotated[Sequence[str], o.Option("collections of metrics of the students", filled="input.NAME")] = (),
+    features: Annotated[Sequence[o.Extracted], "features of students, teacher and data"] = (),
+    errors: Annotated[Sequence[str], o.Option("errors of the students by start time", filled="input.NAME")] = (),
+    job: o.Seeded,
+) -> None:
+    """Compare over an axis: trends of a difference between methods, and its mean."""
+    from directcm.analysis.data.contrasts import contrasts as write
+
+    progress = o.counted("contrasts", "contrast")
+    write(contrasts, settings, metrics, features, errors, job.seed, job.out, space=space, progress=progress)
+
+
 def collect(*, settings: Settings, results: o.Results, scope: o.Scope, job: o.Job) -> None:
     """Put all numbers of a scope into tidy tables."""
     from directcm.analysis.data import collect
@@ -108,12 +125,18 @@ def table(
 
 
 def claims(
-    *, claims: Claims, settings: Settings, comparisons: Annotated[Path, o.tidy("comparisons")], job: o.Job
+    *,
+    claims: Claims,
+    settings: Settings,
+    comparisons: Annotated[Path, o.tidy("comparisons")],
+    teachers: Annotated[Table | None, "comparisons.csv over teachers, with a column teacher_seed"] = None,
+    job: o.Job,
 ) -> None:
     """Turn claims into verdicts: CSV, LaTeX, HTML and JSON."""
     from directcm.analysis.tables.claims import claims as write
 
-    write(claims, comparisons, settings, job.out, *(job.out.with_suffix(end) for end in (".tex", ".html", ".json")))
+    tex, page, words = (job.out.with_suffix(end) for end in (".tex", ".html", ".json"))
+    write(claims, comparisons, settings, job.out, tex, page, words, teachers)
 
 
 def figure(
