@@ -65,6 +65,10 @@ reproduce: install  ## the main comparison (PRESET=smoke, photos, paper …; COR
 	@echo; directcm show $(RESULTS)/tables/table1.csv; echo; echo "Report: $(CURDIR)/$(REPORT)"; echo "Tables and figures: $(CURDIR)/$(RESULTS)"
 	@directcm reproduced --configfile $(CONFIGS)
 
+.PHONY: rehearse
+rehearse: install  ## a preset's pipeline with small counts and stand-ins for weights and data, and what it costs (PRESET=paper; SIZE=full: SDXL's sizes; OWN=1: no stand-ins; PROFILE=slurm)
+	@directcm rehearse --size $(or $(SIZE),small) --configfile $(CONFIGS) $(if $(OWN),--own) -- $(if $(PROFILE),--profile $(PROFILE),--cores $(CORES) $(GPUS))
+
 .PHONY: paper
 paper: install  ## every table and figure of the paper, our own, and the verdicts; then natural images (PRESET=…: that preset alone)
 	@snakemake paper --cores $(CORES) $(GPUS) $(OVERLAY)
@@ -155,5 +159,5 @@ clean:  ## remove results, reports and Snakemake's records (asks nothing)
 	@rm -rf results .snakemake report*.html dvc_plots
 
 .PHONY: mutations
-mutations: install-dev  ## 30 small faults, one at a time, on a copy: the tests must catch each (ONLY="holm ddim-sigma": some of them)
+mutations: install-dev  ## 31 small faults, one at a time, on a copy: the tests must catch each (ONLY="holm ddim-sigma": some of them)
 	@python -m tests.mutations $(if $(ONLY),--only $(ONLY))

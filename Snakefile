@@ -33,6 +33,10 @@ include: "workflow/rules/scopes.smk"
 include: "workflow/rules/analysis.smk"
 
 
+if workflow.remote_exec:
+    leave_finished()
+
+
 report: "workflow/report/workflow.rst"
 
 

@@ -12,22 +12,26 @@ named. The card's peak is measured by a product of two matrices; a row's arithme
 from __future__ import annotations
 
 import argparse
+import os
 import platform
 import statistics
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import numpy as np
 import torch
 from plain import TwoForwards
 from torch import Tensor, nn
 
+from directcm.config import load_config
+from directcm.config.specs import EXTRACTORS
 from directcm.diffusion.distances import mse
 from directcm.diffusion.processes import VariancePreserving
 from directcm.diffusion.solvers import make_solver, solve
@@ -38,13 +42,18 @@ from directcm.diffusion.teachers.stand_in import FULL, SMALL, Sizes, make_unet, 
 from directcm.distill import methods, students
 from directcm.distill.students import Student
 from directcm.errors import UserError
+from directcm.evaluation.metrics import stand_in
+from directcm.evaluation.metrics.extractors import FeatureExtractor, build_extractors
+from directcm.evaluation.metrics.features import features
 from directcm.runtime import compiled, pace
-from directcm.runtime.artifacts import provenance
+from directcm.runtime.artifacts import new_artifact, open_artifact, provenance, write_csv, write_json
 from directcm.runtime.loop import Job, constant, fit, make_accelerator
 from directcm.runtime.pace import Pace
 from directcm.runtime.threads import ahead
+from directcm.runtime.weights import VARIABLE
 
 W, N = 9.0, 100
+ROOT = Path(__file__).parents[1]
 
 
 class Plain(TwoForwards, LatentDiffusion):
@@ -367,6 +376,48 @@ def around(bench: Bench, unet: Any) -> None:
                         waiting.clear()
 
         bench.measure(f"encode from PNG, {count} images, {bench.workers} threads", encode, count)
+        one_pass(bench, Path(folder))
+
+
+def one_pass(bench: Bench, folder: Path) -> None:
+    """The verb `features` on the PNG files of a folder, by all extractors of the preset `paper`, whose weights are random here."""
+    if time.monotonic() > bench.until:
+        bench.table.append({"what": "features: not measured, no time left"})
+        return
+    torch.set_num_threads(bench.workers)
+    built = random_extractors(bench, folder)
+    files = 2 * sorted(folder.glob("*.png"))
+    rows = [
+        {"id": i, "row": i, "file_name": f"images/{i:05d}.png", "text": f"image {i}", "label": "", "split": "train"}
+        for i in range(len(files))
+    ]
+    with new_artifact(folder / "data", "data", settings={}) as art:
+        for row, path in zip(rows, files, strict=True):
+            (art / row["file_name"]).hardlink_to(path)
+        write_csv(art / "images.csv", rows, [*rows[0]])
+        write_json(art / "data.json", {"n_train": len(rows)})
+    with new_artifact(folder / "noise", "noise", settings={}) as art:
+        write_csv(art / "prompts.csv", rows, [*rows[0]])
+
+    def extract(extractors: Sequence[FeatureExtractor]) -> None:
+        # Opened each time: a job checks every image that it reads.
+        data, noise = open_artifact(folder / "data", "data"), open_artifact(folder / "noise", "noise")
+        outs = [folder / "features" / one.name for one in extractors]
+        features(extractors, None, data, noise, bench.rows, outs)
+
+    about = f"{len(files)} images, {bench.workers} threads"
+    names = f"features, one pass for all {len(built)} extractors of the preset (random weights), {about}"
+    bench.measure(names, lambda: extract(built), len(files))
+    bench.measure(f"features, the same by {built[0].name} alone, {about}", lambda: extract(built[:1]), len(files))
+
+
+def random_extractors(bench: Bench, folder: Path) -> list[FeatureExtractor]:
+    """The five extractors of the preset `paper` with random weights: of the published sizes on a GPU, else small ones."""
+    names = load_config(ROOT / "config.yaml", ROOT / "workflow/presets/paper.yaml").extractor_names()
+    weights = dict.fromkeys(file for name in names for file in EXTRACTORS[name].weights)
+    stand_in.save(folder / "weights", weights, bench.device != "cuda")
+    with patch.dict(os.environ, {VARIABLE: str(folder / "weights")}):
+        return build_extractors(names, device=bench.device)
 
 
 def main() -> None:

@@ -255,7 +255,7 @@ class Tiny(SimpleNamespace):
         from directcm.distill import targets
         from directcm.runtime.artifacts import open_artifact
 
-        seed = changes.pop("seed", SEED)
+        seed, first_step = changes.pop("seed", SEED), changes.pop("first_step", False)
         ode = Ode(**ODE | {k: changes.pop(k) for k in list(changes) if k in ODE})
         settings = self.targets_settings.model_copy(update=changes)
         targets.make(
@@ -269,6 +269,7 @@ class Tiny(SimpleNamespace):
             "no",
             scratch or out.with_name(out.name + "-scratch"),
             out,
+            first_step=first_step,
         )
         return open_artifact(out, "targets")
 

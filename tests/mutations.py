@@ -122,6 +122,9 @@ PLACES = {
         "test_bootstrap_values", "test_the_bootstraps_p_and_interval_by_hand",
         "test_permutations_and_halves_are_what_brute_force_gives", "test_holm_by_hand",
     )),
+    "halves": Place(f"{SRC}/statistics/halves.py", _of(
+        "tests/analysis/test_halves.py", "test_a_mean_by_hand", "test_a_degenerate_statistic_by_hand",
+    )),
 }
 
 MUTATIONS = (
@@ -210,9 +213,12 @@ MUTATIONS = (
     Mutation("permutation-p", "inference", "a permutation's p without + 1",
         "return (1 + reached) / (1 + drawn)",
         "return reached / drawn"),
-    Mutation("satterthwaite", "inference", "Satterthwaite's df change places",
-        "(share_s**2 / (seeds - 1) if seeds > 1 else 0.0) + (share_p**2 / (n - 1) if v_p else 0.0)",
-        "(share_s**2 / (n - 1) if seeds > 1 else 0.0) + (share_p**2 / (seeds - 1) if v_p else 0.0)"),
+    Mutation("behrens-fisher", "inference", "the degrees of freedom of seeds and prompts change places",
+        "return _tail(size, se_seeds, se_prompts, seeds - 1, n - 1)",
+        "return _tail(size, se_seeds, se_prompts, n - 1, seeds - 1)"),
+    Mutation("halves", "halves", "a distance's variance as if it were linear",
+        "max(odd - even, self._kept**2 * even / 2)",
+        "odd + even"),
     Mutation("bootstrap-p", "inference", "the bootstrap's p of one side for two",
         "p = min(1.0, 2 * (1 + tail) / (1 + resamples))",
         "p = min(1.0, (1 + tail) / (1 + resamples))"),

@@ -60,10 +60,11 @@ def test_the_embedded_default() -> None:
     assert {name: len(folders) for name, folders in found.items()} == {
         # Ten of the students are sampled in more steps, too, and compared in them; the same ten, their teacher and its floor have
         # further metrics.
-        "metrics": 2 * 9 + 116 + 10 + 12,
+        "metrics": 3 * 9 + 116 + 10 + 12,
         "students": 116,
         "targets": 8 * 2 + 4,
         "errors": 28,
+        # One table of contrasts.
         "comparisons": 14 + 1 + 1,
     }
     assert found["metrics"][0] == f"metrics/teacher/{DEFAULT}" and f"metrics/floor/{odes[-1]}" in found["metrics"]
@@ -77,8 +78,9 @@ def test_the_embedded_default() -> None:
     assert kinds(folders) == {
         **dict.fromkeys(("data", "teacher", "latents", "noise", "floor_noise", "trajectories", "extractors"), 1),
         **{"reference": 36, "floor": 36, "targets": 20, "endpoints": 5, "students": 116, "errors": 28, "samples": 126},
-        # Of two further extractors the data, teacher and floor of one ODE, and ten students.
-        **{"features": 1 + 18 + 126 + 2 * (1 + 2 + 10), "metrics": 144 + 12},
+        # Of two further extractors the data, teacher and floor of one ODE, and ten students. The teacher, its floor and the baselines
+        # of each ODE are measured, too.
+        **{"features": 1 + 18 + 126 + 2 * (1 + 2 + 10), "metrics": 27 + 126 + 12},
     }
     refined = f"solver~{config.errors.refined.solver},N~{config.errors.refined.N},w~3"
     assert [f for f in folders if f.startswith("endpoints/")] == [
@@ -93,7 +95,7 @@ def test_the_main_comparison_is_a_part_of_it() -> None:
     found = paths.measured(config, main, "main")
     assert found["metrics"][:2] == [f"metrics/teacher/{DEFAULT}", f"metrics/floor/{DEFAULT}"]
     assert {name: len(folders) for name, folders in found.items()} == {
-        "metrics": 12,
+        "metrics": 13,
         "students": 10,
         "targets": 2,
         # Errors by start time and more sampling steps are for the whole grid.
@@ -127,11 +129,22 @@ def test_further_metrics_are_of_the_main_comparison_and_of_the_whole_grids_scope
     assert paths.from_other_noise(config.further_metrics) == ["clip_tiny", "efficientnet_lite0", "pixels16"]
     assert paths.from_other_noise(config.metrics) == []
     assert f"evaluate/further/students/{main[0].key}.tsv" in paths.benchmarks(config, every, "paper")
+    # One pass for both extractors.
+    assert paths.passes(config) == {
+        "features": ["clip_tiny"], "features_further": ["efficientnet_lite0", "pixels16"],
+    }  # fmt: skip
+    files = paths.benchmarks(config, every, "paper")
+    assert sum(f.startswith("features_further/") for f in files) == 13 and "features_further/data.tsv" in files
+    assert not any(f.startswith("features_further/") for f in paths.benchmarks(config, main, "main"))
+    both = parse(Config, {"metrics": [*config.metrics, "fd_lite0"]})
+    assert paths.passes(both) == {"features": ["clip_tiny", "efficientnet_lite0"], "features_further": ["pixels16"]}
+    assert paths.passes(without) == {"features": ["clip_tiny"]}
     # Where nothing else reads the floor, they alone do, and of their own ODE.
     alone = parse(Config, {"metrics": ["ode_error"]})
     found = paths.artefacts(alone, alone.runs())
     floors = {f.split("/")[1] for f in found if f.startswith("floor/")}
     assert floors == {DEFAULT} and "floor_noise" in found and "extractors/clip_tiny" in found
+    assert paths.passes(alone) == {"features": ["clip_tiny", "efficientnet_lite0", "pixels16"]}
     some = paths.artefacts(alone, main_runs(alone), "main")
     assert not {"floor_noise", "extractors/clip_tiny"} & {*some}
     # A trained extractor that is not there takes its metrics along, and labels do.
@@ -151,7 +164,7 @@ def test_the_smoke_preset() -> None:
     assert len(runs) == 16
     found = paths.measured(config, runs)
     assert {name: len(folders) for name, folders in found.items()} == {
-        "metrics": 2 * 4 + 16 + 4 + 6,
+        "metrics": 3 * 4 + 16 + 4 + 6,
         "students": 16,
         "targets": 3 + 3 * 2,
         "errors": 6,
@@ -202,10 +215,22 @@ def test_nothing_is_named_twice(preset: str | None) -> None:
         # What tables are collected from is among what is made.
         made = set(whole)
         assert all(set(found[name]) <= made for name in ("metrics", "students", "targets", "errors"))
-        assert {f"compare/{p[len('comparisons/') : -4]}.tsv" for p in found["comparisons"]} <= set(files)
-        # One benchmark file per artefact, per comparison, and for the analysis.
+        kinds_of = [p.removesuffix(".csv").replace("comparisons/", "compare/") for p in found["comparisons"]]
+        assert {f"{p}.tsv" for p in kinds_of} <= set(files)
+        # One benchmark file per artefact, but one for the features of a set by all extractors of a pass, per comparison, and for the
+        # analysis.
         exhibited = sum(len(exhibit.each) for exhibit in exhibits())
-        assert len(files) == len(whole) + len(found["comparisons"]) + len(paths.OF_A_SCOPE) + exhibited
+        extracted = [folder for folder in whole if folder.startswith("features/")]
+        passes = paths.passes(config)
+        sets = {
+            name: {folder.split("/", 2)[2] for folder in extracted if folder.split("/")[1] in names}
+            for name, names in passes.items()
+        }
+        assert len(extracted) == sum(len(sets[name]) * len(names) for name, names in passes.items())
+        jobs = len(whole) - len(extracted) + sum(map(len, sets.values()))
+        assert len(files) == jobs + len(found["comparisons"]) + len(paths.OF_A_SCOPE) + exhibited
+        for name, those in sets.items():
+            assert {f"{name}/{of}.tsv" for of in those} == {f for f in files if f.startswith(f"{name}/")}
 
 
 def test_one_student_per_method_of_the_main_setting_is_searched() -> None:
@@ -244,8 +269,10 @@ def test_benchmarks_are_named_after_their_rules(preset: str) -> None:
 def test_targets_are_for_methods_that_want_them() -> None:
     config = parse(Config, {"students": [{"method": ["cm"], "N": [10]}, {"method": ["direct_cm"], "N": [20]}]})
     runs = config.runs()
-    assert paths.pools(config, runs) == {"solver~ddim,N~20,w~3": 2}
-    assert [paths.pool_of(run, paths.rows_solved(runs)) for run in runs] == ["", "solver~ddim,N~20,w~3"]
+    # CM alone reads first steps, and no more is solved for it.
+    pools = ["solver~ddim,N~10,w~3,first", "solver~ddim,N~20,w~3"]
+    assert paths.pools(config, runs) == {pools[0]: 1, pools[1]: 2}
+    assert [paths.pool_of(run, paths.rows_solved(runs)) for run in runs] == pools
     assert paths.odes(config, runs) == [f"solver~ddim,N~{n},w~3" for n in (50, 10, 20)]
     assert paths.odes(config, []) == [DEFAULT]
 
@@ -264,8 +291,32 @@ def test_the_largest_pool_of_an_ode_decides_its_shards() -> None:
     ]
 
 
+def test_a_solve_of_one_step_is_shared_where_it_is_no_more_than_what_is_asked_for() -> None:
+    """Seeds of CM alone, 250 steps of 16 rows: 4,000 pairs a seed."""
+    size = {"steps": 250, "batch_size": 16}
+
+    def content(pool: int, seeds: int, *others: str) -> Config:
+        line = {"method": ["cm"], "seed": [*range(seeds)], "N": [10]}
+        lines = [line, *({"method": [name], "N": [10], "pool": [pool - 1]} for name in others)]
+        return parse(Config, {"train": size | {"pool": pool}, "targets": {"shard": 1000}, "students": lines})
+
+    ode = "solver~ddim,N~10,w~3"
+    for pool, seeds, wanted in ((8000, 2, {f"{ode},first": 1}), (8001, 2, {}), (4000, 1, {f"{ode},first": 1})):
+        config = content(pool, seeds)
+        assert paths.pools(config, config.runs()) == wanted
+        asked = {job.folder: job.forwards for job in plan.jobs(config, config.runs()) if job.forwards}
+        cm, shard = sum(n for f, n in asked.items() if f.startswith("students")), f"targets/{ode},first/shard~0"
+        # Two rows a step under guidance: of each start point once, or of each pair that is drawn.
+        assert (cm, asked.get(shard)) == ((0, pool * 2) if wanted else (seeds * 4000 * 2, None))
+    # Direct CM's own is too short for it by one: both are solved.
+    config = content(4000, 3, "direct_cm")
+    assert paths.pools(config, config.runs()) == {ode: 4, f"{ode},first": 1}
+    latents = {job.folder: job.latents for job in plan.jobs(config, config.runs()) if job.kind == "targets"}
+    assert latents[f"targets/{ode},first/shard~0"] == 4000 and latents[f"targets/{ode}/shard~3"] == 2000
+
+
 def test_cm_reads_stored_steps_where_its_whole_pool_is_solved() -> None:
-    lines = [{"method": ["cm", "cd", "ct"], "pool": [500, 1000, 1001]}, {"method": ["direct_cm"], "pool": [1000]}]
+    lines = [{"method": ["cm", "cd", "ct"], "pool": [500, 1000, 8001]}, {"method": ["direct_cm"], "pool": [1000]}]
     config = parse(
         Config,
         {
@@ -279,8 +330,8 @@ def test_cm_reads_stored_steps_where_its_whole_pool_is_solved() -> None:
     found = {(r.method, r.pool): paths.pool_of(r, rows) for r in config.runs()}
     ode = "solver~heun,N~16,w~3"
     assert found == {
-        **{(m, p): ode for m in ("cm", "cd") for p in (500, 1000)}, **{(m, 1001): "" for m in ("cm", "cd")},
-        **{("ct", p): "" for p in (500, 1000, 1001)}, ("direct_cm", 1000): ode,
+        **{(m, p): ode for m in ("cm", "cd") for p in (500, 1000)}, **{(m, 8001): "" for m in ("cm", "cd")},
+        **{("ct", p): "" for p in (500, 1000, 8001)}, ("direct_cm", 1000): ode,
     }  # fmt: skip
     asked = {job.folder: job.forwards for job in plan.jobs(config, config.runs()) if job.kind == "students"}
     # A pair of Heun's under guidance is four rows, where the teacher is asked at all.

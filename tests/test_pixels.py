@@ -30,7 +30,7 @@ from directcm.distill import encode, noise, students, targets, training
 from directcm.distill.encode import Latents
 from directcm.distill.methods import cm, cmt, ct, pd
 from directcm.errors import UserError
-from directcm.evaluation import sampling
+from directcm.evaluation import baselines, sampling
 from directcm.runtime import rng
 from directcm.runtime.artifacts import Artifact, new_artifact, open_artifact, open_collection, write_json
 from directcm.runtime.loop import cosine, warmed
@@ -687,3 +687,41 @@ def test_a_caption_of_two_classes_is_one_line(data: Artifact, tmp_path: Path, on
 
 def test_the_loader_is_what_unfinished_work_depends_on(small: Small) -> None:
     assert loader(small.teacher) == f"diffusion.teachers.{'pixel_diffusion' if small.kind == 'edm' else 'mixture'}"
+
+
+def test_what_a_student_on_pixels_has_to_beat(small: Small, tmp_path: Path) -> None:
+    """Of an EDM and of exact teachers: the same four, in pixels."""
+    noise.make(6, "floor", small.data, small.latents, SEED, tmp_path / "floor_noise")
+    floor_noise = open_artifact(tmp_path / "floor_noise", "noise")
+    evaluation = Evaluation(samples=6, block=3, batch_size=2)
+    drawn = {}
+    for name, own in (("reference", small.noise), ("floor", floor_noise)):
+        what = sampling.Evaluated(evaluation, small.teacher, small.latents, own, SEED, "cpu")
+        sampling.sample_teacher(what, ODE, 0, 1, tmp_path / "s" / name, tmp_path / name)
+        drawn[name] = [open_artifact(tmp_path / name, "samples")]
+    given = (
+        evaluation,
+        config.Statistics(bootstrap=100),
+        ["ode_error", "ode_bias", "ode_gain", "ode_scatter"],
+        ODE,
+        small.data,
+    )
+    given += (small.teacher, small.latents, small.noise, floor_noise, drawn["reference"], drawn["floor"])
+    baselines.make(*given, SEED, "cpu", tmp_path / "baselines")
+    found = open_collection(tmp_path / "baselines", "metrics")
+    truth = drawn["reference"][0].tensors("latents.safetensors")["latents"].double()
+    model, pool = load(small.teacher), Latents(small.latents)
+    what = sampling.Evaluated(evaluation, small.teacher, small.latents, small.noise, SEED, "cpu")
+    x, cond = model.process.prior(what.initial), pool.conditioning(what.ids)
+    t = torch.full((6,), model.process.start, dtype=torch.float64)
+    with torch.no_grad():
+        guided = model.predict(x, t, cond, ODE.w).x0.double()
+        student = students.make_student(model, "full", 0)(x, t, cond).double()
+    for name, latents in (("guided_step", guided), ("untrained", student)):
+        errors = ((latents - truth) ** 2).flatten(1).mean(1).tolist()
+        shown = [float(line["ode_error"]) for line in found[name].csv("per_sample.csv")]
+        assert shown == pytest.approx(errors, rel=1e-4), name
+        items = found[name].json("metrics.json")["metrics"]
+        assert items[0]["dim"] == truth[0].numel() and sum(i["value"] for i in items[1:]) == pytest.approx(
+            items[0]["value"]
+        )

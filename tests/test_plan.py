@@ -33,8 +33,9 @@ def test_the_embedded_main_comparison_by_hand() -> None:
     # CM's step of the teacher is the first of Direct CM's targets.
     assert found["students"] == 0
     alone = parse(Config, {"students": [{"method": ["cm"], "seed": [0, 1, 2, 3, 4]}]})
-    # Five CM students × 250 steps × 16 × 2.
-    assert by_kind(alone, alone.runs())["students"] == 40_000
+    # Five CM students share a first step of each of 4,000 start points, guided, and so ask for none of 5 × 250 × 16.
+    shared = by_kind(alone, alone.runs())
+    assert (shared["targets"], shared["students"]) == (8_000, 0)
     # 1,000 start points, from 10 times: (50 + 45 + … + 5)/10 steps each, and the refined solution of 200 intervals by Heun.
     assert found["endpoints"] == 1000 * 27.5 * 2 + 1000 * 110 * 4
 
@@ -82,6 +83,57 @@ def test_hours() -> None:
     assert plan.hours(some[3:], {}) == 0
 
 
+def test_work_beside_the_unet() -> None:
+    """Decoding, encoding, features and the starts of jobs, where a rehearsal has measured them; else without them."""
+    measured = {"teacher": 10.0, "cm": 2.0, "direct_cm": 4.0, "student": 5.0, "decode": 8.0, "encode": 16.0}
+    measured |= {"features": 32.0, plan.start_of("samples"): 0.5}
+    some = [
+        plan.Job("data", "data", seen=100.0),
+        plan.Job("latents", "latents", latents=320.0, seen=320.0),
+        plan.Job("targets", "targets", forwards=100.0, latents=64.0),
+        plan.Job("students", "student", method="cm", pairs=60.0),
+        plan.Job("samples", "samples", drawn=50.0, images=80.0),
+        plan.Job("features", "features", seen=64.0),
+    ]
+    found = plan.spent(some, measured)
+    assert found == {
+        "encode": 20.0, "teacher": 10.0, "cm": 30.0, "student": 10.0, "decode": 10.0, plan.start_of("samples"): 2.0, "features": 2.0,
+    }  # fmt: skip
+    assert plan.hours(some, measured) == pytest.approx(84 / 3600)
+    assert plan.unet_hours(some, measured) == pytest.approx(50 / 3600)
+    assert plan.shares(some, measured) == "U-Net 0.01 h, 0.60 of it"
+    fewer = {what: measured[what] for what in ("teacher", "cm")}
+    # A student whose rate is not known samples at the teacher's.
+    assert plan.spent(some, fewer) == {"teacher": 10.0, "cm": 30.0, "student": 5.0}
+    assert plan.shares(some, fewer).endswith(
+        "without encode, decode, features, starts of jobs, which were not measured"
+    )
+
+
+def test_a_set_is_read_once_for_all_extractors_of_a_pass() -> None:
+    config = parse(Config, {"students": [{"method": ["cm"], "seed": [0], "sampling_steps": [1, 2, 4]}]})
+    both = config.model_copy(update={"metrics": [*config.metrics, "kid"]})
+    for one in (config, both):
+        read = [job for job in plan.jobs(one, one.runs()) if job.kind == "features" and job.seen]
+        # The data's, the teacher's, another noise's, and the student's in one step and in two others; then, for the two extractors
+        # of further metrics together, all but the last.
+        assert [job.seen for job in read] == [1024, 1024, 1024, 1024, 2048, *[1024] * 4]
+        assert {job.folder.split("/")[1] for job in read} == {"clip_tiny", "efficientnet_lite0"}
+        read = [job for job in plan.jobs(one, one.runs(), "main") if job.kind == "features" and job.seen]
+        assert [job.seen for job in read] == [1024] * 4
+    # Where `metrics` needs no extractor, those of further metrics are the one pass.
+    bare = config.model_copy(update={"metrics": ["ode_error"]})
+    read = [job for job in plan.jobs(bare, bare.runs()) if job.kind == "features" and job.seen]
+    assert [job.folder.split("/")[1:3] for job in read] == [
+        ["clip_tiny", who] for who in ("data", "teacher", "floor", "students")
+    ]
+    encoded = next(job for job in plan.jobs(config, config.runs()) if job.kind == "latents")
+    assert encoded.seen == 1797
+    folder = parse(Config, {"data": {"kind": "folder", "path": "x", "held_out": 0.2}})
+    # Not known beforehand: at least as many as the samples, and those held out.
+    assert plan.images_of(folder) == 1280
+
+
 def rates(path: Path, *rows: tuple[str, str, str, Any]) -> Path:
     write_csv(
         path,
@@ -95,10 +147,10 @@ def test_what_is_done_counts_no_more(tmp_path: Path) -> None:
     config = parse(Config, {"students": [{"method": ["cm", "direct_cm"], "seed": [0]}]})
     here = "micro_sdxl, 16 px"
     table = rates(tmp_path / "r.csv", ("A", here, "teacher", 10), ("A", here, "cm", 1), ("A", here, "direct_cm", 1))
-    before = plan.plan(config, config.runs(), tmp_path, table)
+    before = plan.plan(config, config.runs(), tmp_path, [table])
     with new_artifact(tmp_path / "targets/solver~ddim,N~50,w~3/shard~0", "targets", settings={}) as art:
         (art / "x").write_bytes(bytes(5000))
-    after = plan.plan(config, config.runs(), tmp_path, table)
+    after = plan.plan(config, config.runs(), tmp_path, [table])
 
     def line(text: str, word: str) -> list[str]:
         return next(row.split() for row in text.splitlines() if row.strip().startswith(word))
@@ -142,8 +194,8 @@ def test_a_collection_is_as_large_as_its_parts(tmp_path: Path) -> None:
 
 def test_another_teachers_rates_are_not_this_ones(tmp_path: Path) -> None:
     table = rates(tmp_path / "r.csv", ("A", "diffusers, 1024 px", "teacher", 10))
-    assert "not measured on any device" in plan.plan(Config(), main_runs(Config()), tmp_path, table)
-    assert "not measured on any device" in plan.plan(Config(), main_runs(Config()), tmp_path, tmp_path / "none.csv")
+    assert "not measured on any device" in plan.plan(Config(), main_runs(Config()), tmp_path, [table])
+    assert "not measured on any device" in plan.plan(Config(), main_runs(Config()), tmp_path, [tmp_path / "none.csv"])
 
 
 @pytest.mark.parametrize("value", [0, -1, "fast", ""])

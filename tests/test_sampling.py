@@ -20,7 +20,7 @@ from directcm.errors import UserError
 from directcm.evaluation import sampling
 from directcm.runtime import rng
 from directcm.runtime.artifacts import open_artifact
-from directcm.runtime.times import step_indices
+from directcm.runtime.times import step_indices, told
 
 
 def test_step_indices() -> None:
@@ -302,3 +302,16 @@ def test_step_indices_are_numpys() -> None:
         for steps in range(1, intervals + 1):
             theirs = np.round(np.linspace(0, intervals, steps, endpoint=False)).astype(int)
             assert step_indices(intervals, steps) == theirs.tolist()
+
+
+def test_the_times_that_stock_diffusers_must_be_told() -> None:
+    """Of N = 50 four: the release and we round, where diffusers' own choice of four floors, and takes 259 for 239."""
+    from diffusers import LCMScheduler
+
+    assert told(1000, 50, 4) == [999, 759, 499, 239]
+    assert told(1000, 50, 1) == [999]
+    scheduler = LCMScheduler(original_inference_steps=50)
+    scheduler.set_timesteps(4)
+    assert scheduler.timesteps.tolist() == [999, 759, 499, 259]
+    scheduler.set_timesteps(timesteps=told(1000, 50, 4))
+    assert scheduler.timesteps.tolist() == [999, 759, 499, 239]

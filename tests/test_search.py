@@ -159,7 +159,7 @@ def setting(tiny: Any, tmp_path_factory: pytest.TempPathFactory) -> Any:
     extractor = open_artifact(root / "extractor", "extractor")
     built = build_extractor("clip_tiny", extractor)
     for name, samples in (("data", None), ("teacher", tiny.reference)):
-        features(built, samples, tiny.data, tiny.noise, 2, root / name)
+        features([built], samples, tiny.data, tiny.noise, 2, [root / name])
     found = {name: open_artifact(root / name, "features") for name in ("data", "teacher")}
     return SimpleNamespace(noise=open_artifact(root / "noise", "noise"), extractor=extractor, **found)
 
@@ -252,7 +252,7 @@ def test_even_times_on_the_evaluations_noise_are_the_samples_of_the_tables(
 ) -> None:
     samples = tiny.sample_student(tmp_path / "s", tiny.direct_cm, 3)
     built = build_extractor("clip_tiny", setting.extractor)
-    features(built, [samples], tiny.data, tiny.noise, 2, tmp_path / "f")
+    features([built], [samples], tiny.data, tiny.noise, 2, [tmp_path / "f"])
     own = open_artifact(tmp_path / "f", "features").arrays("features.safetensors")["image"]
     against = setting.data.arrays("features.safetensors")["image"]
     value = made.json("search.json")["results"][1]["even"]["value"]

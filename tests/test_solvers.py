@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from directcm.diffusion.processes import VariancePreserving
+from directcm.diffusion.processes import VariancePreserving, expand
 from directcm.diffusion.solvers import SOLVERS, make_solver, solve
 from directcm.diffusion.teachers import Conditioning, Gaussian, Prediction, Teacher
 from directcm.runtime import rng
@@ -195,6 +195,79 @@ def test_euler_and_heun_steps_by_hand(t: float, s: float) -> None:
     )
     heun = x + 0.5 * (first + slope_by_hand(teacher, euler, s)) * (s - t) / 1000
     torch.testing.assert_close(make_solver("heun").step(teacher, x, time, after, None, 1.0), heun, rtol=1e-5, atol=1e-6)
+
+
+class Told(Teacher):
+    """A network whose ε̂ depends on what it is told, and on which row it is."""
+
+    network = object()
+
+    def __init__(self, time_input: str) -> None:
+        super().__init__()
+        self.process, self.shape = VariancePreserving.scaled_linear(time_input=time_input), (2,)
+        self.heard: list[list[float]] = []
+
+    def noise(self, x: Tensor, t: Tensor, cond: Conditioning | None) -> Tensor:
+        return self.noise_told(x, t, cond, self.process.network_time(t))
+
+    def noise_told(self, x: Tensor, t: Tensor, cond: Conditioning | None, told: Tensor) -> Tensor:
+        self.heard.append(told.tolist())
+        pull = 1.0 if cond is None else cond.tensors["pull"]
+        return torch.tanh(x * (1 + expand(told, x) / 500)) * pull
+
+    def unconditional(self, cond: Conditioning | None) -> Conditioning | None:
+        return None if cond is None else Conditioning({"pull": torch.full_like(cond.tensors["pull"], 0.5)})
+
+
+def released_slope(x: Tensor, eps: Tensor, t: int) -> Tensor:
+    """−½β x + ½β ε̂/σ per unit of t/1000, at t = 0 the β and σ of the first step: the released code clamps its tables' index."""
+    betas = torch.linspace(0.00085**0.5, 0.012**0.5, 1000, dtype=torch.float64) ** 2
+    index = max(t - 1, 0)
+    beta, sigma = 1000 * betas[index], (1 - torch.cumprod(1 - betas, 0)[index]).sqrt()
+    return -0.5 * beta * x + 0.5 * beta * eps / sigma
+
+
+@pytest.mark.parametrize(("time_input", "told"), [("one_based", (20.0, 0.0)), ("zero_based", (19.0, 0.0))])
+def test_heuns_last_step_tells_the_network_the_end(time_input: str, told: tuple[float, float]) -> None:
+    """By hand, in float64: the released U-Net hears t and then 0; one told t − 1 hears 19, and 0 as at time 1."""
+    teacher = Told(time_input)
+    x = rng.normal(4, "x", [0], (2,)).double()
+
+    def eps(x: Tensor, heard: float) -> Tensor:
+        return torch.tanh(x * (1 + heard / 500))
+
+    first = released_slope(x, eps(x, told[0]), 20)
+    guess = x - first * 0.02
+    by_hand = x - 0.01 * (first + released_slope(guess, eps(guess, told[1]), 0))
+    got = make_solver("heun").step(teacher, x, torch.tensor([20.0]), torch.zeros(1), None, 1.0)
+    assert teacher.heard == [[told[0]], [told[1]]]
+    # ε̂ is float32 by contract.
+    torch.testing.assert_close(got, by_hand, rtol=1e-6, atol=1e-7)
+
+
+def test_under_guidance_both_halves_are_told_the_end_and_other_rows_their_time() -> None:
+    teacher = Told("one_based")
+    x, cond = rng.normal(4, "x", range(3), (2,)), Conditioning({"pull": torch.full((3, 1), 2.0)})
+    t, s = torch.tensor([40.0, 20.0, 1.0]), torch.tensor([20.0, 0.0, 0.0])
+    whole = make_solver("heun").step(teacher, x, t, s, cond, 3.0)
+    assert teacher.heard == [[40, 20, 1] * 2, [20, 0, 0] * 2]
+    for row in range(3):
+        pick = torch.tensor([row])
+        alone = make_solver("heun").step(Told("one_based"), x[pick], t[pick], s[pick], cond.rows(pick), 3.0)
+        torch.testing.assert_close(whole[pick], alone)
+    # With N = 1000 a step ends at time 1, which is no end.
+    other = Told("one_based")
+    make_solver("heun").step(other, x[:1], torch.tensor([2.0]), torch.tensor([1.0]), None, 1.0)
+    assert other.heard == [[2], [1]]
+    # Nothing else asks for the end so: EDM's Heun and DDIM are told times of the grid, and an exact teacher is asked at time 1.
+    for name in ("ddim", "euler", "edm_heun"):
+        other = Told("one_based")
+        make_solver(name).step(other, x[:1], torch.tensor([20.0]), torch.zeros(1), None, 1.0)
+        assert [0] not in other.heard
+    exact = Gaussian(VariancePreserving.scaled_linear(time_input="one_based"), MEAN, SCALE)
+    usual = Gaussian(VariancePreserving.scaled_linear(), MEAN, SCALE)
+    ends = [make_solver("heun").step(one, x[:1].double(), t[1:2], s[1:2], None, 1.0) for one in (exact, usual)]
+    assert torch.equal(*ends)
 
 
 def test_ddim_step_by_hand() -> None:

@@ -72,7 +72,7 @@ def test_what_holds_for_all_of_a_module(package: Path) -> None:
     [
         ('"title": "gap", ', "", "no gap as METRICS are: .*'title'"),
         ('"title"', '"tile"', "no gap as METRICS are: .*'tile'"),
-        ('"lower"', '"less"', "better is 'less', expected lower or higher"),
+        ('"lower"', '"less"', "better is 'less', expected lower, higher or neither"),
         ('("teacher",)', '("others",)', "references are .*, expected some of teacher, other_noise, data"),
         ('"clip_tiny"', '"clip"', "extractor is 'clip', expected one of clip_tiny"),
         ('"reference.image"', '"reference.sound"', "takes is .*, expected some of"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import stat
@@ -13,8 +14,10 @@ import pytest
 from torch import Tensor
 
 from directcm import cli
+from directcm.cli import declare
 from directcm.runtime import stop
 from directcm.runtime.loop import fit, make_accelerator
+from directcm.runtime.progress import Progress
 from tests.test_loop import problem, same, train
 
 
@@ -46,6 +49,20 @@ def test_deferred_is_remembered_and_a_second_signal_changes_nothing() -> None:
         os.kill(os.getpid(), signal.SIGTERM)
     with stop.listening():
         assert stop.asked() is None
+
+
+def test_a_signal_that_a_library_has_caught_stops_the_work_all_the_same() -> None:
+    progress = Progress("test", 9)
+    with pytest.raises(stop.Stopped) as stopped, stop.listening():
+        progress.update()
+        with contextlib.suppress(BaseException):
+            os.kill(os.getpid(), signal.SIGTERM)
+        with stop.deferred():
+            progress.update()
+        progress.update()
+        progress.update()
+    assert stopped.value.number == signal.SIGTERM and progress.done == 2
+    progress.update()
 
 
 def told_at(step: int, **options: Any) -> Any:
@@ -151,6 +168,6 @@ def test_a_verb_that_is_told_to_stop_says_so(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> None:
     monkeypatch.delenv("SLURM_JOB_ID", raising=False)
-    monkeypatch.setattr(cli.declare, "call", lambda *_: os.kill(os.getpid(), signal.SIGTERM))
+    monkeypatch.setattr(declare, "call", lambda *_: os.kill(os.getpid(), signal.SIGTERM))
     assert cli.main(["schema", "--out", str(tmp_path / "a.json")]) == stop.STATUS
     assert "directcm schema: stopped by SIGTERM" in capsys.readouterr().err

@@ -99,6 +99,33 @@ def test_the_first_step_is_the_solvers(tiny: Any) -> None:
     assert not torch.isclose(solved["x_next"][~last], solved["endpoint"][~last]).flatten(1).all(1).any()
 
 
+@pytest.mark.parametrize("solver", ["ddim", "heun"])
+def test_a_solve_that_stops_after_one_step_has_the_bytes_of_the_whole_ones_first(
+    tiny: Any, tmp_path: Path, solver: str
+) -> None:
+    whole, first = (
+        [tiny.solve(tmp_path / f"{alone}-{i}", i, solver=solver, first_step=alone) for i in range(2)]
+        for alone in (False, True)
+    )
+    all_of_it, step = join(whole), join(first)
+    assert step.keys() == all_of_it.keys() - {"endpoint"}
+    assert all(torch.equal(step[k], all_of_it[k]) for k in step)
+    # One step of each of 16 start points, guided: two rows an evaluation.
+    rows = 16 * 2 * make_solver(solver).evaluations_per_step
+    assert [sum(t.counts[f"teacher_forwards{k}"] for t in first) for k in ("", "_minimum")] == [rows, rows]
+    assert all(t.settings == w.settings | {"first_step": True} for t, w in zip(first, whole, strict=True))
+
+
+def test_one_step_is_of_noised_images(tiny: Any, tmp_path: Path, one_line: Any) -> None:
+    from directcm.config import Ode
+    from directcm.distill import targets
+
+    what = (tiny.targets_settings, Ode(solver="ddim", N=tiny.N, w=3), 0, tiny.teacher, tiny.latents, 24, "cpu", "no")
+    with pytest.raises(UserError) as error:
+        targets.make(*what, tmp_path / "s", tmp_path / "t", "prior", first_step=True)
+    assert "--first-step is of start points forward, not of prior" in one_line(error)
+
+
 def test_shards_do_not_change_a_byte(tiny: Any, tmp_path: Path) -> None:
     for shard in (16, 4):
         parts = [tiny.solve(tmp_path / f"{shard}-{i}", i, shard=shard) for i in range(16 // shard)]

@@ -15,6 +15,7 @@ from safetensors.torch import load_file, save_file
 
 from directcm.config import Diffusers, MicroSdxl, MicroText, Process
 from directcm.diffusion.processes import VariancePreserving
+from directcm.diffusion.solvers import make_solver
 from directcm.diffusion.teachers import Conditioning, diffusers, latent_diffusion, load, micro_sdxl
 from directcm.diffusion.teachers.codec import to_images, to_tensor
 from directcm.diffusion.teachers.latent_diffusion import (
@@ -88,7 +89,7 @@ def test_prompts_are_encoded_as_the_pipeline_does(tiny: Any, pipeline: Any) -> N
 
 
 def test_guided_sampling_is_the_stock_pipelines(tiny: Any, pipeline: Any) -> None:
-    from directcm.diffusion.solvers import make_solver, solve
+    from directcm.diffusion.solvers import solve
 
     pipeline.set_progress_bar_config(disable=True)
     x = rng.normal(0, "x", range(2), (4, 8, 8))
@@ -199,6 +200,24 @@ def test_one_based_time_reaches_the_unet(tiny: Any) -> None:
         LatentDiffusion(unet, process, 16).predict(inputs(2)[0], torch.tensor([1000.0, 20.0]), cond, 1.0)
     handle.remove()
     assert told == [999, 19, 1000, 20]
+
+
+def test_heun_tells_the_unet_the_end(tiny: Any) -> None:
+    """Under `one_based` 0, as the released code does, and no other number with it: α, σ and β stay those of time 1."""
+    unet = load(tiny.teacher).network
+    told: list[float] = []
+    handle = unet.register_forward_pre_hook(lambda module, args: told.extend(args[1].tolist()))
+    cond = Conditioning({"prompt_embeds": torch.zeros(1, 8, 48), "pooled": torch.zeros(1, 32)})
+    x, t, s = inputs(1)[0], torch.tensor([20.0]), torch.zeros(1)
+    teacher = LatentDiffusion(unet, VariancePreserving.scaled_linear(time_input="one_based"), 16)
+    step = make_solver("heun").step(teacher, x, t, s, cond, 1.0)
+    assert told == [20, 0] and teacher.rows_evaluated == 2
+    handle.remove()
+    process = teacher.process
+    first = process.velocity(x, teacher.predict(x, t, cond).eps, t)
+    guess = x - 20 * first
+    at_0 = LatentDiffusion(unet, VariancePreserving.scaled_linear(), 16).predict(guess, s + 1, cond).eps
+    torch.testing.assert_close(step, x - 10 * (first + process.velocity(guess, at_0, s + 1)))
 
 
 def test_v_prediction(tiny: Any) -> None:

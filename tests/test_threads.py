@@ -36,6 +36,21 @@ def test_no_more_is_taken_than_can_be_worked_on() -> None:
         assert len(taken) <= n + 2 * 3 + 1
 
 
+def test_as_many_are_made_ahead_as_are_read_at_once() -> None:
+    """Nine for a reader of nine, though two threads would be four ahead; and no more."""
+    taken = []
+
+    def items() -> Iterator[int]:
+        for n in range(40):
+            taken.append(n)
+            yield n
+
+    reader = ahead(lambda n: n, items(), 2, least=9)
+    for n in range(20):
+        assert next(reader) == n
+        assert len(taken) == n + 9 + 1
+
+
 @pytest.mark.parametrize("workers", [1, 3])
 def test_an_error_comes_in_its_place(workers: int) -> None:
     seen = []

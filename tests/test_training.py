@@ -234,6 +234,26 @@ def test_cm_from_stored_steps_is_cm_with_the_teacher(tiny: Any, tmp_path: Path, 
     assert stored.manifest["inputs"].keys() - asked.manifest["inputs"].keys() == {"targets_0", "targets_1"}
 
 
+@pytest.mark.parametrize("adapter", ["lora4", "full"])
+def test_cm_from_a_solve_of_one_step_has_the_bytes_of_cm_from_the_whole(
+    tiny: Any, tmp_path: Path, adapter: str
+) -> None:
+    first = [tiny.solve(tmp_path / f"first-{i}", i, first_step=True) for i in range(2)]
+    one, other = (
+        tiny.train(tmp_path / name, "cm", adapter=adapter, targets=targets)
+        for name, targets in (("one", first), ("other", tiny.targets))
+    )
+    assert one.checksums == other.checksums and one.counts == other.counts
+    assert one.counts["teacher_forwards"] == 0
+
+
+def test_direct_cm_needs_more_than_the_first_step(tiny: Any, tmp_path: Path, one_line: Any) -> None:
+    first = [tiny.solve(tmp_path / f"first-{i}", i, first_step=True) for i in range(2)]
+    with pytest.raises(UserError) as error:
+        tiny.train(tmp_path / "s", "direct_cm", targets=first)
+    assert "holds first steps alone, direct_cm needs the solved endpoints" in one_line(error)
+
+
 def test_a_stored_step_of_another_ode_is_refused(tiny: Any, tmp_path: Path, one_line: Any) -> None:
     with pytest.raises(UserError) as error:
         tiny.train(tmp_path / "s", "cm", w=2.0, targets=tiny.targets)

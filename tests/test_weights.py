@@ -6,7 +6,9 @@ import re
 from importlib import metadata
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from directcm.config.specs import DISTANCES, EXTRACTORS
 from directcm.errors import UserError
@@ -118,3 +120,32 @@ def test_checked_once_until_it_changes(cache, monkeypatch):
     with pytest.raises(UserError):
         weights_file("small.bin")
     assert len(calls) == 2
+
+
+def test_stand_ins_of_a_rehearsal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, one_line) -> None:
+    """Every file that a user places has one, the extractors take them, and another file in their place is refused."""
+    from directcm.evaluation.metrics import stand_in
+    from directcm.evaluation.metrics.extractors import build_extractor
+
+    # A pinned package's file is there, so that none stands in for it.
+    assert set(stand_in._MAKERS) == {name for name, known in WEIGHTS.items() if not known.package}
+    monkeypatch.setenv("DIRECTCM_WEIGHTS", str(tmp_path))
+    names = ["dinov2_vitl14_pretrain.pth", "ViT-L-14.pt", "sac+logos+ava1-l14-linearMSE.pth", "inception-2015-12-05.pt"]
+    stand_in.save(tmp_path, names, True)
+    images = [Image.new("RGB", (32, 32), colour) for colour in ("red", "blue")]
+    shapes = {"dinov2_vitl14": 64, "clip_vitl14": 768, "inception_clean": 2048}
+    for name, size in shapes.items():
+        found = build_extractor(name).extract(images, ["a", "b"])["image"]
+        assert found.shape == (2, size) and np.isfinite(found).all() and not np.allclose(found[0], found[1])
+    assert build_extractor("aesthetic_laion").extract(images, ["a", "b"])["score"].shape == (2,)
+    weights_file("ViT-L-14.pt")
+    stand_in.save(tmp_path / "again", names[:2], True)
+    assert (tmp_path / "again" / names[0]).read_bytes() == (tmp_path / names[0]).read_bytes()
+    (tmp_path / "ViT-L-14.pt").write_bytes(b"another")
+    with pytest.raises(UserError) as error:
+        weights_file("ViT-L-14.pt")
+    assert "sha256" in one_line(error)
+    # Without the list they are no stand-ins, but wrong files.
+    (tmp_path / "stand-ins.json").unlink()
+    with pytest.raises(UserError, match="has sha256"):
+        weights_file("dinov2_vitl14_pretrain.pth")

@@ -246,7 +246,8 @@ def _tidy(
             factor = (1.2 if run.method == "cm" else 1.0) * (1 + 0.03 * run.seed) / k**0.25
             own = {**run.spelled, "row": METHODS[run.method], "step": step, "sampling_steps": k}
             metrics += [{**own, **line(m, r, value(m, r) * factor)} for m, r in pairs]
-            for m, r in pairs if run.method == "cm" else []:
+            # Parts are not compared.
+            for m, r in [pair for pair in pairs if run.method == "cm" and not METRICS[pair[0]].part_of]:
                 a, b = value(m, r) * factor, value(m, r) * factor / 1.2
                 comparisons.append(
                     {

@@ -54,7 +54,7 @@ def test_metrics_have_a_line_per_value_in_one_order(make, run, tmp_path):
     assert (rows[0]["flags"], rows[0]["dim"], rows[0]["n_reference"]) == ("a;b", "64", "8")
     assert (rows[0]["w"], rows[1]["w"], rows[2]["lr"], rows[0]["lr"], rows[0]["method"]) == ("3", "3", "0.0001", "", "")
     assert collect.collect(paths, [], [], [], [], tmp_path / "out") == {
-        "metrics.csv": 8, "students.csv": 0, "errors.csv": 0, "comparisons.csv": 0,
+        "metrics.csv": 8, "students.csv": 0, "errors.csv": 0, "comparisons.csv": 0, "directions.csv": 0, "correlations.csv": 0,
     }  # fmt: skip
     for name, columns in TABLES.items():
         with open(tmp_path / "out" / name, newline="", encoding="utf-8") as file:

@@ -15,7 +15,7 @@ from directcm.analysis.data.compare import DISTANCES, compare
 from directcm.analysis.data.tidy import COMPARISON_COLUMNS
 from directcm.config import SETTING_AXES, Setting, Statistics
 from directcm.config.registry import FIRST
-from directcm.config.specs import METHODS, METRICS
+from directcm.config.specs import BASELINES, METHODS, METRICS
 from directcm.errors import UserError
 from directcm.evaluation.metrics import function
 from directcm.runtime.artifacts import (
@@ -29,8 +29,16 @@ from directcm.runtime.artifacts import (
 )
 from directcm.runtime.rng import generator
 from directcm.statistics.frechet import frechet_distance
-from directcm.statistics.inference import crossed, frechet_difference_test, kernel_difference_test, paired_bootstrap
+from directcm.statistics.inference import (
+    crossed,
+    frechet_difference_test,
+    halves_p,
+    kernel_difference_test,
+    paired_bootstrap,
+)
 from directcm.statistics.kernel import cmmd, kernel_distance
+from directcm.statistics.manifold import manifold
+from directcm.statistics.neighbours import manifold_difference_halves
 
 # Some are quick, all together they are not: `make quick` is for what tells most in a minute.
 pytestmark = pytest.mark.slow
@@ -107,7 +115,7 @@ class World:
                 other = reference.arrays("features.safetensors")["image"]
                 m = min(N, len(other))
                 items += [self.item(k, against, f(image[:m], other[:m]).value, m, DIM) for k, f in FD.items()]
-                items.append(self.item("precision_tiny", against, 0.5 + 0.01 * image.mean() + 0.01 * seed, m, DIM))
+                items.append(self.item("precision_tiny", against, manifold(image[:m], other[:m]).precision, m, DIM))
             content = {
                 "row": METHODS[method], "step": step, "steps": sampling, "run": run, "metrics": items,
                 "fingerprints": {
@@ -226,26 +234,46 @@ def test_numbers_are_those_of_inference(whole):
             test = (
                 frechet_difference_test(*args, 99, 24) if of == "frechet" else kernel_difference_test(*args, of, 99, 24)
             )
-            expected = crossed(test.per_seed, test.variance, n, 0.95)
+            expected = crossed(test.per_seed, test.shared, n, 0.95)
             row = one(rows, metric, reference, a_step=250)
             assert row["test"] == "permutation"
             assert (row["p_prompts"], row["p"], row["low"], row["df"]) == pytest.approx(
                 (test.p, expected.p, expected.low, expected.df), rel=1e-5
             )
-            assert row["se_prompts"] == pytest.approx(math.sqrt(test.variance), rel=1e-5)
+            assert row["se_prompts"] == pytest.approx(math.sqrt(test.shared), rel=1e-5)
     a, b = (np.array([whole.ode_error(m, s, 250, 1) for s in seeds]) for m in ("cm", "direct_cm"))
     boot = paired_bootstrap(a, b, 200, 24)
     row = one(rows, "ode_error", a_step=250)
     assert (row["test"], row["p_prompts"]) == ("bootstrap", pytest.approx(boot.p))
-    assert row["se_prompts"] == pytest.approx(math.sqrt(boot.variance))
+    assert row["se_prompts"] == pytest.approx(math.sqrt(boot.shared))
     # Prompts that are hard for both cancel: unpaired, the standard error would be several times larger.
     assert row["se_prompts"] < math.sqrt((a.mean(0).var(ddof=1) + b.mean(0).var(ddof=1)) / N) / 3
 
 
-def test_metrics_without_a_test_over_prompts_have_seeds_only(whole):
+def test_shares_of_sets_have_a_variance_over_prompts(whole):
+    """Precision: both p-values and the interval from halves of the prompts, rows of both methods and the reference together."""
     row = one(whole.rows, "precision_tiny", a_step=250)
-    assert (row["test"], row["p_prompts"], row["se_prompts"], row["df"]) == ("seeds", None, None, 2)
-    assert row["p"] is not None
+    x, y = (
+        np.array([whole.image(m, s, 250, 1) for s in (0, 1, 2)]).astype(np.float32).astype(float)
+        for m in ("cm", "direct_cm")
+    )
+    against = whole.teacher.arrays("features.safetensors")["image"]
+    spread = manifold_difference_halves(x, y, against, 24)["precision"].count
+    assert row["test"] == "halves"
+    assert row["se_prompts"] == pytest.approx(math.sqrt(spread.shared), rel=1e-6)
+    per_seed = [manifold(a, against).precision - manifold(b, against).precision for a, b in zip(x, y, strict=True)]
+    assert spread.whole > 0 and any(per_seed)
+    expected = crossed(np.array(per_seed), spread.shared, N, 0.95)
+    assert (row["difference"], row["low"], row["p"]) == pytest.approx((expected.difference, expected.low, expected.p))
+    assert row["p_prompts"] == halves_p(row["difference"], spread.whole, N, 100)
+
+
+def test_shares_of_few_images_have_no_test(whole):
+    """A half of ten prompts has no five neighbours: nothing says how precision varies over prompts, and seeds alone are no test."""
+    made = manifold_difference_halves(*np.zeros((2, 3, 10, 2)), np.zeros((10, 2)), 0)
+    assert made is None
+    alone = crossed(np.array([0.1, 0.2, 0.3]), None, 10, 0.95)
+    assert (alone.p, alone.low, alone.high) == (None, None, None)
 
 
 def test_one_seed(world):
@@ -255,8 +283,8 @@ def test_one_seed(world):
     ode, precision = one(rows, "ode_error", a_step=250), one(rows, "precision_tiny", a_step=250)
     assert (ode["n_seeds"], ode["se_seeds"], ode["df"]) == (1, None, N - 1)
     assert ode["p"] is not None
-    assert (precision["p"], precision["low"], precision["high"], precision["p_prompts"]) == (None, None, None, None)
-    assert precision["difference"] is not None
+    # Both are about prompts then, by Student's t with n − 1 = 23 degrees of freedom.
+    assert precision["se_seeds"] is None and precision["p"] == pytest.approx(precision["p_prompts"])
 
 
 def test_order_of_inputs_changes_no_byte(whole, tmp_path):
@@ -544,3 +572,67 @@ def test_two_odes_have_no_teacher_in_common(world):
         world.compare()
     with pytest.raises(UserError, match="solver is heun, but the setting compared has ddim"):
         world.compare(others=[("direct_cm", "solver", "heun"), ("cm", "N", "50")])
+
+
+# ----------------------------------------------------------------- baselines
+
+
+def add_baselines(world: World, ode: dict[str, Any], noise: str = "n" * 64, rows: int = N) -> dict[str, Artifact]:
+    """Two baselines of an ODE: one worse than any student at every prompt, one that is as good on average."""
+    hard = 0.3 * np.abs(world.prompt[:, 0])
+    values = {"conditional_mean": 2.0 + hard, "affine_map": 0.25 + hard.mean() + 0.0 * hard}
+    for name, value in values.items():
+        with new_artifact(world.root / "baselines" / name, "metrics", settings={}) as out:
+            item = world.item("ode_error", "teacher", value.mean(), N)
+            content = {
+                "row": BASELINES[name],
+                "step": None,
+                "steps": 0,
+                "run": ode,
+                "metrics": [item],
+                "fingerprints": {"noise": noise},
+            }
+            write_json(out / "metrics.json", content)
+            lines = [{"row": i, "ode_error": float(v)} for i, v in enumerate(value[:rows])]
+            write_csv(out / "per_sample.csv", lines, ["row", "ode_error"])
+    return {name: open_artifact(world.root / "baselines" / name, "metrics") for name in values}
+
+
+OWN_ODE = {"solver": "ddim", "N": 50, "w": 3.0}
+
+
+def test_students_are_compared_with_baselines(whole):
+    found = whole.compare(baselines=add_baselines(whole, OWN_ODE))
+    plain = [row for row in found if row["what"] != "baseline"]
+    assert plain == whole.rows
+    rows = [row for row in found if row["what"] == "baseline"]
+    # Finished students in each number of sampling steps, with all of their seeds.
+    assert [(r["a"], r["b"], r["a_step"], r["b_step"], r["sampling_steps"], r["n_seeds"]) for r in rows] == [
+        (label, name, 250, None, steps, seeds)
+        for label, steps, seeds in (("CM", 1, 3), ("Direct CM", 1, 4), ("Direct CM", 4, 3))
+        for name in ("Conditional mean", "Affine map of the noise")
+    ]
+    errors = np.array([whole.ode_error("cm", seed, 250, 1) for seed in (0, 1, 2)])
+    hard = 0.3 * np.abs(whole.prompt[:, 0])
+    boot = paired_bootstrap(errors, np.broadcast_to(2.0 + hard, errors.shape), 200, 24)
+    expected = crossed(boot.per_seed, boot.variance, N, 0.95)
+    far, near = rows[:2]
+    assert (far["difference"], far["p"], far["low"], far["p_prompts"]) == pytest.approx(
+        (expected.difference, expected.p, expected.low, boot.p)
+    )
+    assert (far["mean_b"], far["seeds_agree"], far["test"]) == (pytest.approx(2 + hard.mean()), 3, "bootstrap")
+    assert far["high"] < 0 and near["low"] < 0 < near["high"]
+    # In more sampling steps alone: a table of its own.
+    beyond = whole.compare(baselines=add_baselines(whole, OWN_ODE), beyond=1)
+    assert {(r["a"], r["sampling_steps"]) for r in beyond if r["what"] == "baseline"} == {("Direct CM", 4)}
+
+
+def test_baselines_of_another_ode_noise_or_rows(whole, one_line):
+    for words, given in (
+        ("is not of the setting's ODE", {"ode": OWN_ODE | {"N": 20}}),
+        ("evaluated on other noise", {"ode": OWN_ODE, "noise": "m" * 64}),
+        ("its rows are not those of", {"ode": OWN_ODE, "rows": N - 1}),
+    ):
+        with pytest.raises(UserError, match=words) as error:
+            whole.compare(baselines=add_baselines(whole, **given))
+        one_line(error)

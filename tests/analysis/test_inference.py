@@ -10,14 +10,16 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from scipy import stats
+from scipy import integrate, stats
 
 from directcm.errors import UserError
 from directcm.runtime.rng import generator
 from directcm.statistics import inference
 from directcm.statistics.frechet import frechet_distance
+from directcm.statistics.halves import paired_halves
 from directcm.statistics.inference import (
     cautious_p,
+    critical,
     crossed,
     frechet_difference_test,
     holm,
@@ -43,25 +45,36 @@ def simulate(seed: int, seeds: int, n: int, sd_seed: float, sd_prompt: float, sd
     )  # fmt: skip
 
 
+def shared_variance(d: np.ndarray) -> float:
+    """Of differences (S, n): what all seeds share of the variance over prompts, the mean covariance of two of them over n."""
+    covariance = np.atleast_2d(np.cov(d))
+    different = covariance[~np.eye(len(d), dtype=bool)] if len(d) > 1 else covariance
+    return max(0.0, float(different.mean()) / d.shape[1])
+
+
+@pytest.mark.parametrize("sd_rest", [0.3, 2.0])
 @pytest.mark.parametrize(
-    ("seeds", "sd_seed", "sd_prompt", "least"),
+    ("seeds", "sd_seed", "sd_prompt"),
     [
-        (5, 0.1, 1.0, 0.93),
-        (5, 0.3, 0.3, 0.93),
-        (5, 0.0, 1.0, 0.93),
-        (3, 0.05, 1.0, 0.93),
-        (3, 0.3, 1.0, 0.9),
-        (2, 0.2, 1.0, 0.87),
+        (10, 0.1, 1.0),
+        (5, 0.1, 1.0),
+        (5, 0.3, 0.3),
+        (5, 0.0, 1.0),
+        (3, 0.05, 1.0),
+        (3, 0.1, 1.0),
+        (3, 0.3, 0.0),
+        (2, 0.2, 1.0),
     ],
 )
-def test_crossed_intervals_cover(seeds, sd_seed, sd_prompt, least):
-    """Nominal 95 %. V errs upwards by the interaction's share: up to 99 % is accepted; at 3 seeds and 2 the least is lower."""
-    runs, n, hits = 800, 100, 0
+def test_crossed_intervals_cover(seeds, sd_seed, sd_prompt, sd_rest):
+    """Nominal 95 %: 93 to 98 %, whichever source is the larger and whatever is neither's (sd_rest); at 2 seeds, and at 3 in one case, up to 99 %."""
+    runs, n, hits = 500, 100, 0
     for i in range(runs):
-        d = simulate(i, seeds, n, sd_seed, sd_prompt, 0.3)
-        result = crossed(d.mean(axis=1), d.mean(axis=0).var(ddof=1) / n, n, 0.95)
+        d = simulate(i, seeds, n, sd_seed, sd_prompt, sd_rest)
+        result = crossed(d.mean(axis=1), shared_variance(d), n, 0.95)
         hits += result.low <= 1 <= result.high
-    assert least <= hits / runs <= 0.99, hits / runs
+    most = 0.98 if seeds > 3 else 0.99
+    assert band(0.95, runs)[0] - 0.005 <= hits / runs <= most + 0.005, hits / runs
 
 
 def test_leaving_out_either_source_would_not_cover():
@@ -70,27 +83,45 @@ def test_leaving_out_either_source_would_not_cover():
     for i in range(runs):
         d = simulate(i, 5, n, 0.2, 1.0, 0.3)
         prompts = d.mean(axis=0).var(ddof=1) / n
-        for k, result in enumerate(
-            (crossed(d.mean(axis=1), None, n, 0.95), crossed(np.array([d.mean()]), prompts, n, 0.95))
-        ):
-            alone[k] += result.low <= 1 <= result.high
+        seeds = stats.ttest_1samp(d.mean(axis=1), 0).confidence_interval(0.95)
+        other = crossed(np.array([d.mean()]), prompts, n, 0.95)
+        alone += [low <= 1 <= high for low, high in (seeds, (other.low, other.high))]
     assert (alone / runs < 0.9).all(), alone / runs
 
 
 @pytest.mark.parametrize(("seeds", "sd_seed"), [(5, 0.3), (3, 0.3), (3, 0.1), (2, 0.3), (3, 0.0)])
 def test_the_cautious_p_keeps_its_size_at_small_levels(seeds, sd_seed):
-    """At 0.05 and at 0.005, where verdicts are made after Holm; the approximation does not at 3 seeds and fewer."""
+    """At 0.05 and at 0.005, where verdicts are made after Holm; Satterthwaite's approximation does not at 3 seeds and fewer."""
     runs, n = 800, 100
     p = []
     for i in range(runs):
         d = simulate(i, seeds, n, sd_seed, 1.0, 0.3) - 1
-        whole = crossed(d.mean(axis=1), d.mean(axis=0).var(ddof=1) / n, n, 0.95)
-        p.append((cautious_p(whole.difference, whole.se_seeds, whole.se_prompts, seeds, n), whole.p))
+        whole = crossed(d.mean(axis=1), shared_variance(d), n, 0.95)
+        spread = np.hypot(whole.se_seeds, whole.se_prompts)
+        p.append((whole.p, 2 * stats.t.sf(abs(whole.difference) / spread, whole.df)))
+        assert whole.p == cautious_p(whole.difference, whole.se_seeds, whole.se_prompts, seeds, n)
     own, approximate = np.array(p).T
     for level in (0.05, 0.005):
         assert np.mean(own <= level) <= band(level, runs)[1]
     if (seeds, sd_seed) == (2, 0.3):
         assert np.mean(approximate <= 0.005) > 3 * 0.005
+
+
+@pytest.mark.parametrize(("seeds", "n", "angle"), [(7, 7, 15), (7, 7, 45), (7, 9, 45), (3, 1024, 30), (5, 96, 80)])
+def test_the_critical_size_by_an_independent_integral(seeds, n, angle):
+    """Of Behrens and Fisher's variable sin T + cos T', by scipy's adaptive quadrature of Student's density and tail."""
+    one, other = np.sin(np.radians(angle)), np.cos(np.radians(angle))
+    size = critical(one, other, seeds, n, 0.05)
+    tail, _ = integrate.quad(
+        lambda y: stats.t.pdf(y, n - 1) * stats.t.sf((size - y * other) / one, seeds - 1),
+        -200,
+        200,
+        points=[0, size],
+        limit=400,
+    )
+    assert 2 * tail == pytest.approx(0.05, rel=1e-6)
+    result = crossed(np.array([0.0, 1.0]), 0.5, 7, 0.95)
+    assert critical(result.se_seeds, result.se_prompts, 2, 7, 0.05) == pytest.approx(result.high - 0.5)
 
 
 def test_the_cautious_p_by_simulation_and_at_its_ends():
@@ -126,26 +157,37 @@ def test_crossed_formulas():
     assert result.df == pytest.approx(df)
     assert (result.se_seeds, result.se_prompts) == (pytest.approx(vs**0.5), pytest.approx(v**0.5))
     assert result.difference == pytest.approx(0.35)
-    assert result.high - result.difference == pytest.approx(stats.t.ppf(0.95, df) * total**0.5)
     assert result.difference - result.low == pytest.approx(result.high - result.difference)
-    assert result.p == pytest.approx(2 * stats.t.sf(0.35 / total**0.5, df))
+    # What the interval and p stand on, drawn: se_seeds T_3 + se_prompts T_49.
+    g = generator(0, "crossed by hand")
+    draws = abs(vs**0.5 * g.standard_t(3, 1_000_000) + v**0.5 * g.standard_t(49, 1_000_000))
+    assert np.mean(draws >= result.high - 0.35) == pytest.approx(0.1, abs=1e-3)
+    assert np.mean(draws >= 0.35) == pytest.approx(result.p, abs=4e-4)
     assert crossed(-d, v, n, 0.9).p == pytest.approx(result.p)
 
 
 def test_crossed_without_a_source():
+    """Seeds alone are no test: prompts that all seeds share would be taken for fixed."""
     seeds_only = crossed(np.array([1.0, 2.0, 4.0]), None, 10, 0.95)
-    t = stats.ttest_1samp([1.0, 2.0, 4.0], 0)
-    assert (seeds_only.p, seeds_only.df, seeds_only.se_prompts) == (pytest.approx(t.pvalue), pytest.approx(2), None)
-    assert (seeds_only.low, seeds_only.high) == pytest.approx(tuple(t.confidence_interval(0.95)))
+    assert (seeds_only.p, seeds_only.low, seeds_only.high, seeds_only.df) == (None, None, None, None)
+    assert seeds_only.se_seeds == pytest.approx(np.std([1, 2, 4], ddof=1) / 3**0.5)
+    # Prompts that were measured, and make nothing: the t-test of the seeds.
+    fixed, t = crossed(np.array([1.0, 2.0, 4.0]), 0.0, 10, 0.95), stats.ttest_1samp([1.0, 2.0, 4.0], 0)
+    assert (fixed.p, fixed.df, fixed.se_prompts) == (pytest.approx(t.pvalue), pytest.approx(2), 0)
+    assert (fixed.low, fixed.high) == pytest.approx(tuple(t.confidence_interval(0.95)))
     one = crossed(np.array([0.5]), 0.01, 20, 0.95)
     assert (one.df, one.se_seeds, one.se_prompts) == (pytest.approx(19), None, pytest.approx(0.1))
+    assert (one.high - 0.5, one.p) == (
+        pytest.approx(0.1 * stats.t.ppf(0.975, 19)),
+        pytest.approx(2 * stats.t.sf(5, 19)),
+    )
     nothing = crossed(np.array([0.5]), None, 20, 0.95)
     assert (nothing.difference, nothing.low, nothing.high, nothing.p, nothing.df) == (0.5, None, None, None, None)
     equal = crossed(np.zeros(3), 0.0, 20, 0.95)
     assert (equal.low, equal.high, equal.p) == (0, 0, 1)
     # A difference without any spread is no certainty: nothing estimates how far it would move.
     assert crossed(np.array([0.1, 0.1, 0.1]), 0.0, 20, 0.95).p is None
-    assert crossed(np.array([0.1, 0.1, 0.1 + 1e-17]), None, 20, 0.95).p is None
+    assert crossed(np.array([0.1, 0.1, 0.1 + 1e-17]), 0.0, 20, 0.95).p is None
 
 
 @pytest.mark.parametrize(
@@ -231,10 +273,12 @@ def test_bootstrap_values():
     assert result.difference == pytest.approx(a.mean() - b.mean())
     assert result.per_seed == pytest.approx(a.mean(axis=1) - b.mean(axis=1))
     assert result.variance == pytest.approx((a - b).mean(axis=0).var(ddof=1) / 60)
+    assert result.shared == pytest.approx(shared_variance(a - b))
+    assert paired_bootstrap(a[:1], b[:1], 500, 1).shared == pytest.approx(np.var(a[0] - b[0], ddof=1) / 60)
     turned = paired_bootstrap(b, a, 500, 1)
     assert (turned.low, turned.high, turned.p) == pytest.approx((-result.high, -result.low, result.p))
     same = paired_bootstrap(a, a, 500, 1)
-    assert (same.low, same.high, same.p, same.variance) == (0, 0, 1, 0)
+    assert (same.low, same.high, same.p, same.variance, same.shared) == (0, 0, 1, 0, 0)
     again = paired_bootstrap(a, b, 500, 1)
     assert (again.low, again.high, again.p) == (result.low, result.high, result.p)
 
@@ -287,7 +331,7 @@ def features(seed: int, seeds: int = 2, n: int = 48, dim: int = 3, shift: float 
 def test_agrees_with_the_metric(kind):
     a, b, reference = features(1, seeds=3, n=90, dim=6)
     a, b, reference = a * 3 + 1, b * 2 - 1, reference * 2 + 100 * (kind != "cmmd")
-    result = run_test(kind, a, b, reference, 20, 0, halves=10)
+    result = run_test(kind, a, b, reference, 20, 0, pairs=10)
     expected = [distance(kind, x, reference) - distance(kind, y, reference) for x, y in zip(a, b, strict=True)]
     assert result.per_seed == pytest.approx(expected, rel=1e-8)
     assert result.difference == pytest.approx(np.mean(expected), rel=1e-8)
@@ -300,11 +344,14 @@ def test_permutations_and_halves_are_what_brute_force_gives(kind, n, dim, monkey
     monkeypatch.setattr(inference, "_ELEMENTS", 400)
     monkeypatch.setattr(inference, "_CHUNK", 200)
     a, b, reference = features(2, n=n, dim=dim, shift=0.2)
-    permutations, halves, chunk = 60, 12, 400 // n
-    result = run_test(kind, a, b, reference, permutations, 5, halves=halves, refine=1)
+    permutations, pairs, chunk = 60, 12, 400 // n
+    result = run_test(kind, a, b, reference, permutations, 5, pairs=pairs, refine=1)
+
+    def each(x: np.ndarray, y: np.ndarray, ref: np.ndarray) -> list[float]:
+        return [distance(kind, x[s], ref) - distance(kind, y[s], ref) for s in range(len(x))]
 
     def statistic(x: np.ndarray, y: np.ndarray, ref: np.ndarray) -> float:
-        return float(np.mean([distance(kind, x[s], ref) - distance(kind, y[s], ref) for s in range(len(x))]))
+        return float(np.mean(each(x, y, ref)))
 
     observed = statistic(a, b, reference)
     flips = np.concatenate(
@@ -314,11 +361,27 @@ def test_permutations_and_halves_are_what_brute_force_gives(kind, n, dim, monkey
     permuted = [statistic(np.where(f, b, a), np.where(f, a, b), reference) for f in flips]
     # The two ways of computing may fall on different sides of a tie only.
     assert result.p == pytest.approx((1 + sum(abs(t) >= abs(observed) - 1e-9 for t in permuted)) / (1 + permutations))
-    kept = inference._halves(n, halves, 5)
-    assert (kept.sum(axis=1) == n // 2).all()
-    values = [statistic(a[:, k], b[:, k], reference[k]) for k in kept]
-    ratio = (n // 2) / (n - n // 2)
-    assert result.variance == pytest.approx(ratio * np.var(values, ddof=1), rel=1e-6)
+    kept = paired_halves(n, pairs, 5)
+    values = np.array([each(a[:, k], b[:, k], reference[k]) for k in kept]).T
+    np.testing.assert_allclose(result.halves.values, values, rtol=1e-6, atol=1e-8)
+    # A reference for each seed, all the same, is one reference.
+    own = run_test(kind, a, b, np.stack([reference] * 2), permutations, 5, pairs=pairs, refine=1)
+    assert (own.difference, own.p) == (pytest.approx(result.difference), result.p)
+    np.testing.assert_allclose(own.halves.values, values, rtol=1e-6, atol=1e-8)
+
+
+@pytest.mark.parametrize("kind", ["frechet", "kid", "cmmd"])
+def test_each_teacher_has_its_own_reference(kind):
+    """One difference per teacher, each to its teacher's samples, and halves and swaps of prompts in all teachers together."""
+    a, b, reference = features(3, seeds=3, n=40)
+    references = reference + np.array([0.0, 1.0, 2.0])[:, None, None]
+    result = run_test(kind, a, b, references, 39, 0, pairs=6, refine=1)
+    for s in range(3):
+        alone = run_test(kind, a[s : s + 1], b[s : s + 1], references[s], 39, 0, pairs=6, refine=1)
+        assert result.per_seed[s] == pytest.approx(alone.difference)
+        np.testing.assert_allclose(result.halves.values[s], alone.halves.values[0], rtol=1e-6, atol=1e-9)
+    with pytest.raises(UserError, match="not comparable"):
+        run_test(kind, a, b, references[:2], 39, 0)
 
 
 @pytest.mark.slow
@@ -327,7 +390,7 @@ def test_permutations_and_halves_are_what_brute_force_gives(kind, n, dim, monkey
 def test_size_under_exchangeability(kind, own):
     """Also where a method has its own way with a prompt that repeats from seed to seed (own > 0): prompts are the unit."""
     runs = 300
-    p = np.array([run_test(kind, *features(i, seeds=3, own=own), 39, i, halves=2).p for i in range(runs)])
+    p = np.array([run_test(kind, *features(i, seeds=3, own=own), 39, i, pairs=1).p for i in range(runs)])
     low, high = band(0.05, runs)
     assert low <= np.mean(p <= 0.05) <= high, np.mean(p <= 0.05)
     # p is uniform on {1/40 … 1}, not only small at the right rate.
@@ -364,7 +427,7 @@ def test_a_small_p_is_refined(kind):
 @pytest.mark.parametrize("kind", ["frechet", "kid", "cmmd"])
 def test_power_and_sign(kind):
     """The first set lies further off: its distance is larger, and the test says so."""
-    results = [run_test(kind, *features(i, shift=0.4), 99, i, halves=20) for i in range(40)]
+    results = [run_test(kind, *features(i, shift=0.4), 99, i, pairs=20) for i in range(40)]
     assert all(r.difference > 0 for r in results)
     assert np.mean([r.p <= 0.05 for r in results]) > 0.9
     a, b, reference = features(0, shift=0.4)
@@ -375,12 +438,23 @@ def test_power_and_sign(kind):
     assert (same.difference, same.p) == (0, 1)
 
 
+@pytest.mark.parametrize("near", [True, False])
 @pytest.mark.parametrize("kind", ["frechet", "kid", "cmmd"])
-def test_jackknife_variance_is_that_of_repetitions(kind):
-    """Mean jackknife variance against the variance over fresh prompts, within a factor of 1.5."""
-    results = [run_test(kind, *features(i, n=96, shift=0.3), 1, i, halves=60) for i in range(300)]
+def test_the_variance_from_halves_is_that_of_repetitions(kind, near):
+    """Mean variance against the variance over fresh prompts: off the reference, where a distance is linear in the sample, within a fifth;
+    near it, where it is quadratic, up to two fifths more, and halves without their complements give three times as much."""
+    results = []
+    for i in range(400):
+        g = generator(i, "variance simulation", int(near))
+        prompt = g.standard_normal((96, 3))
+        a, b, reference = (
+            prompt + g.standard_normal((3, 1, 96, 3)) + 0.6 * np.array([not near, not near, 0])[:, None, None, None]
+        )
+        results.append(run_test(kind, a, b, reference[0], 1, i, pairs=40, refine=1))
     truth = np.var([r.difference for r in results], ddof=1)
-    assert 1 / 1.5 < np.mean([r.variance for r in results]) / truth < 1.5
+    assert 1 / 1.2 < np.mean([r.variance for r in results]) / truth < (1.4 if near else 1.2)
+    alone = np.mean([r.halves.values[0].var(ddof=1) for r in results]) / truth
+    assert 2.4 < alone < 3.6 if near else alone < 1.5
 
 
 def test_swapped_reference_gives_another_answer():

@@ -12,7 +12,7 @@ import pytest
 from directcm.analysis.tables.sheet import latex
 from directcm.analysis.tables.table_search import write as table_search
 from directcm.config import Config, parse
-from tests.analysis import test_claims, test_table4, test_table_search
+from tests.analysis import test_claims, test_table4, test_table_baselines, test_table_search
 from tests.analysis.tidy_tables import available, table
 from tests.patience import PATIENCE
 
@@ -46,11 +46,16 @@ def test_every_table_compiles(make, configure, tmp_path: Path) -> None:
         metrics=["ode_error", "fd_tiny", "kid_tiny", "clip_tiny", "fid", "fd_inf_tiny", "cmmd_tiny"],
         data={"kind": "folder", "path": HOSTILE},
     )
-    metrics, comparisons = make.tidy(config, further=True)
+    metrics, comparisons = make.tidy(config, further=True, change=test_table_baselines.with_baselines)
     names = available(config)
-    assert set(names) == {"table1", "table2", "table3", "table_metrics", "table_further", "table_comparison"}
-    for name in names:
+    of_both = {"table1", "table2", "table3", "table_parts", "table_metrics", "table_further", "table_comparison"}
+    assert set(names) == {*of_both, "table_baselines", "table_within"}
+    for name in of_both:
         table(name, metrics, comparisons, config, tmp_path / f"{name}.csv")
+    table("table_baselines", comparisons, config, tmp_path / "table_baselines.csv")
+    rho = {(row, "clip_tiny"): (0.1, -0.2) for row in ("CM", "Direct CM")}
+    related = test_table_baselines.correlations(tmp_path / "correlations.csv", config, rho)
+    table("table_within", comparisons, related, config, tmp_path / "table_within.csv")
     every = parse(Config, test_table4.CONTENT)
     table("table4", *test_table4.tables(every, tmp_path), every, tmp_path / "table4.csv")
     searches = [test_table_search.search(tmp_path / method, method) for method in ("cm", "direct_cm")]
@@ -62,7 +67,7 @@ def test_every_table_compiles(make, configure, tmp_path: Path) -> None:
     hostile = HOSTILE[:130], HOSTILE[130:]
     desk.judge([test_claims.claim(f"c{i}", says=says, where=says) for i, says in enumerate(hostile)], lines, grid)
     tables = sorted(tmp_path.glob("*.tex"))
-    assert len(tables) == 10
+    assert len(tables) == 13
     log = compiled(tmp_path, tables)
     assert all(f"/{path.name}" in log.replace("\n", "") for path in tables)
 

@@ -102,7 +102,7 @@ def test_verdicts_are_those_of_the_claims(make, configure, tmp_path):
         words = claims.words(verdict, config)
         assert f"<bdi>{words.says}</bdi></th><td>" in own and f"<strong>{words.text}</strong>" in own
     # The paper's stand beside the table and the figure.
-    assert section(html, "verdicts").count("<bdi>") == 11 and "FD-tiny for FID" in section(html, "verdicts")
+    assert section(html, "verdicts").count("<bdi>") == 15 and "FD-tiny for FID" in section(html, "verdicts")
 
 
 def test_many_methods_stand_below_one_another(make, configure, tmp_path):

@@ -73,6 +73,21 @@ def test_costs(tmp_path, config):
     assert "<span>200</span>" in html[html.index("All steps") :]
 
 
+def test_artefacts_of_one_job_count_once(tmp_path, config):
+    """Where no benchmark file is: features by two extractors were one job of 8 s, and another set's another of 3 s."""
+    folders = []
+    for name, log, seconds in (("a/x", "x", 7.5), ("b/x", "x", 8.0), ("a/y", "y", 3.0), ("b/y", "y", 2.75)):
+        about = {"seconds": seconds, "log": f"logs/features/{log}.log"}
+        folders.append(artifact(tmp_path, f"features/{name}", "features", {}, about))
+    # Made by hand, without a log: a job each.
+    folders += [artifact(tmp_path, f"noise/{i}", "noise", {}, {"seconds": 1.0, "log": None}) for i in range(2)]
+    costs_page(config, folders, [], tmp_path / "p.html", tmp_path / "costs.csv")
+    found = {r["step"]: (r["jobs"], r["seconds"]) for r in read_csv(tmp_path / "costs.csv")}
+    assert found == {"features": ("2", "11.0"), "noise": ("2", "2.0")}
+    provenance_page(config, folders, tmp_path / "q.html")
+    assert "4 folders of features" in (page := (tmp_path / "q.html").read_text()) and "11.0 s" in page
+
+
 def test_collections_and_floors_count_for_the_step_that_made_them(tmp_path):
     noise = artifact(tmp_path, "noise", "noise", settings={"purpose": "evaluation"})
     floor = artifact(tmp_path, "floor_noise", "noise", settings={"purpose": "floor"})

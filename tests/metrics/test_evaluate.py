@@ -60,7 +60,7 @@ def world(tmp_path_factory, digit_data, digit_noise, make_samples) -> SimpleName
         "built": built,
     }
     for name, samples in sets.items():
-        features(built, samples, digit_data, digit_noise, 16, folder / f"features_{name}")
+        features([built], samples, digit_data, digit_noise, 16, [folder / f"features_{name}"])
         out[f"{name}_samples"] = samples
         out[f"{name}_features"] = {"clip_tiny": open_artifact(folder / f"features_{name}", "features")}
     return SimpleNamespace(**out)
@@ -120,7 +120,7 @@ def test_features_of_data_are_the_prompts_images(world, tmp_path, build):
     images, labels = build.digits(8)
     data = build.data(tmp_path / "data", images[:12], [f"digit {x}" for x in labels[:12]], labels[:12], 2)
     noise = build.noise(tmp_path / "noise", data, 25)
-    features(world.built, None, data, noise, 4, tmp_path / "out")
+    features([world.built], None, data, noise, 4, [tmp_path / "out"])
     found = open_artifact(tmp_path / "out", "features")
     assert [int(r["row"]) for r in found.csv("rows.csv")] == list(range(10))
     alone = world.built.extract(images[3:4], [f"digit {labels[3]}"])
@@ -135,7 +135,7 @@ def test_nan_features_name_the_row(world, tmp_path):
             return {}
 
         def _prepare(self, image):
-            return image
+            return torch.zeros(1)
 
         def _extract(self, images, texts):
             return {}
@@ -147,7 +147,7 @@ def test_nan_features_name_the_row(world, tmp_path):
     prompts = world.noise.csv("prompts.csv")
     first = next(int(p["row"]) for p in prompts if p["text"] == "digit 5")
     with pytest.raises(UserError, match=rf"score of row {first} .*{first:05d}\.png.*NaN"):
-        features(Broken("cpu"), world.student_samples, world.data, world.noise, 7, tmp_path / "out")
+        features([Broken("cpu")], world.student_samples, world.data, world.noise, 7, [tmp_path / "out"])
     assert not (tmp_path / "out").exists()
 
 
@@ -225,7 +225,7 @@ def test_data_distances_use_equal_n(world, tmp_path, build, make_samples):
     shown = [images[i % 40] for i in range(50)]
     samples = [build.samples(tmp_path / "s", noise, range(50), latents, shown)]
     for name, chosen in (("own", samples), ("data", None)):
-        features(world.built, chosen, data, noise, 16, tmp_path / name)
+        features([world.built], chosen, data, noise, 16, [tmp_path / name])
     own, real = ({"clip_tiny": open_artifact(tmp_path / n, "features")} for n in ("own", "data"))
     changes = {"samples": samples, "features": own, "data": data, "noise": noise, "data_features": real}
     content = run(
@@ -254,7 +254,7 @@ def refuse(world, tmp_path, words, **changes):
 def test_refuses_features_of_another_extractor(world, tmp_path):
     other = build_extractor("clip_tiny", world.extractor, device="cpu")
     other.version = "changed"
-    features(other, world.teacher_samples, world.data, world.noise, 16, tmp_path / "f")
+    features([other], world.teacher_samples, world.data, world.noise, 16, [tmp_path / "f"])
     changed = {"clip_tiny": open_artifact(tmp_path / "f", "features")}
     refuse(world, tmp_path, "two different versions", reference_features=changed)
     refuse(world, tmp_path, "missing", features={})
@@ -335,7 +335,7 @@ def floor(world, tmp_path_factory, build, make_samples) -> dict[str, Any]:
     folder = tmp_path_factory.mktemp("floor")
     noise = build.noise(folder / "noise", world.data, 60, seed=9)
     samples = make_samples("again", 3, 10.0, 2, noise)
-    features(world.built, samples, world.data, noise, 16, folder / "features")
+    features([world.built], samples, world.data, noise, 16, [folder / "features"])
     return {
         "samples": samples,
         "features": {"clip_tiny": open_artifact(folder / "features", "features")},
@@ -386,13 +386,13 @@ def test_floor_refuses_swapped_noises(world, floor, tmp_path, build):
     shorter = build.noise(tmp_path / "shorter", world.data, 59, seed=9)
     refused("same prompts", noise=shorter)
     # Data features of the second noise would be another reference than the students'.
-    features(world.built, None, world.data, floor["noise"], 16, tmp_path / "d")
+    features([world.built], None, world.data, floor["noise"], 16, [tmp_path / "d"])
     refused("under", data_features={"clip_tiny": open_artifact(tmp_path / "d", "features")})
 
 
 def test_floor_is_of_one_teacher(world, floor, tmp_path, make_samples):
     other = make_samples("other_ode", 3, 10.0, 1, floor["noise"], ode={"solver": "euler", "N": 50, "w": 3.0})
-    features(world.built, other, world.data, floor["noise"], 16, tmp_path / "f")
+    features([world.built], other, world.data, floor["noise"], 16, [tmp_path / "f"])
     mine = {"clip_tiny": open_artifact(tmp_path / "f", "features")}
     refuse(world, tmp_path, "the teacher and the ODE", **{**floor, "samples": other, "features": mine})
 
@@ -569,7 +569,7 @@ def collection(world, tmp_path_factory, make_samples) -> SimpleNamespace:
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(features_module, "Progress", Seen)
-        features_collection(world.built, samples, world.data, world.noise, 16, folder / "features")
+        features_collection([world.built], samples, world.data, world.noise, 16, [folder / "features"])
     assert seen[0] == (16, 180) and seen[-1] == (180, 180) and seen == sorted(seen)
     return SimpleNamespace(samples=samples, folder=folder / "features")
 
@@ -599,21 +599,21 @@ def test_features_of_a_collection_are_those_of_its_sets(world, collection, tmp_p
     parts = open_collection(collection.folder, "features")
     assert tuple(parts) == SETS
     for name, part in parts.items():
-        features(world.built, [collection.samples[name]], world.data, world.noise, 16, tmp_path / name)
+        features([world.built], [collection.samples[name]], world.data, world.noise, 16, [tmp_path / name])
         alone = open_artifact(tmp_path / name, "features")
         assert alone.manifest == part.verify().manifest
     manifest = open_artifact(collection.folder, "collection").manifest
     assert manifest["settings"]["extractor"] == "clip_tiny"
     assert manifest["inputs"]["extractor"] == world.extractor.fingerprint
     with pytest.raises(UserError, match="empty"):
-        features_collection(world.built, {}, world.data, world.noise, 16, tmp_path / "none")
+        features_collection([world.built], {}, world.data, world.noise, 16, [tmp_path / "none"])
 
 
 def test_features_of_a_collection_leave_nothing_old(world, collection, tmp_path):
-    arguments = (world.data, world.noise, 16, tmp_path / "f")
-    features_collection(world.built, collection.samples, *arguments)
+    arguments = (world.data, world.noise, 16, [tmp_path / "f"])
+    features_collection([world.built], collection.samples, *arguments)
     fewer = {name: collection.samples[name] for name in SETS[1:]}
-    features_collection(world.built, fewer, *arguments)
+    features_collection([world.built], fewer, *arguments)
     assert tuple(open_collection(tmp_path / "f", "features")) == SETS[1:]
     assert sorted(p.name for p in (tmp_path / "f").iterdir() if p.is_dir()) == list(SETS[1:])
     again = open_collection(tmp_path / "f", "features")[SETS[1]]
@@ -666,7 +666,7 @@ def test_a_collection_refuses_what_does_not_belong_together(world, collection, t
     refused("needs the teacher's samples", reference=[])
     refused("needed there", row=FLOOR)
     unnamed = make_samples("unnamed", 30, 40.0)[0]
-    features(world.built, [unnamed], world.data, world.noise, 16, tmp_path / "f")
+    features([world.built], [unnamed], world.data, world.noise, 16, [tmp_path / "f"])
     of_it = {"clip_tiny": {"x": open_artifact(tmp_path / "f", "features")}}
     refused("has no setting 'steps'", samples={"x": unnamed}, features=of_it)
     # A set that was made anew after its features.

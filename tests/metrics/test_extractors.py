@@ -3,7 +3,14 @@
 from __future__ import annotations
 
 import math
+import os
+import shutil
+import signal
+from collections import Counter
+from collections.abc import Callable, Sequence
 from importlib import import_module
+from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -11,22 +18,31 @@ import torch
 from PIL import Image
 from torch import nn
 
+from directcm import cli
+from directcm.config import ClipTiny
 from directcm.config.specs import EXTRACTORS
 from directcm.errors import UserError
 from directcm.evaluation.metrics import extractors
+from directcm.evaluation.metrics import features as module
+from directcm.evaluation.metrics.clip_tiny import make_extractor
 from directcm.evaluation.metrics.extractors import (
     AestheticLaion,
     ClipVitL14,
     DinoSize,
     Dinov2,
+    FeatureExtractor,
     InceptionClean,
     InceptionLegacyPytorch,
     build_extractor,
+    build_extractors,
     interpolate_positions,
     legacy_inception,
 )
+from directcm.evaluation.metrics.features import features, features_collection
 from directcm.evaluation.metrics.quality import QualityHead
 from directcm.runtime import rng
+from directcm.runtime.artifacts import Artifact, open_artifact, open_collection, read_json
+from directcm.runtime.progress import Progress
 from directcm.runtime.weights import WEIGHTS
 
 SMALL = DinoSize(hidden=32, layers=2, heads=4, patch=14, pretrained_grid=6, size=56)
@@ -354,3 +370,225 @@ def test_registry(digit_data):
         build_extractor("clip_vitl14", digit_data)
     with pytest.raises(ValueError, match="equal numbers"):
         Dinov2("cpu", size=SMALL, state=hub_state()).extract([image()], [])
+
+
+# -- One pass over the images for several
+
+
+NAMES = ("clip_tiny", "inception_clean", "dinov2_vitl14", "clip_vitl14", "aesthetic_laion")
+
+
+@pytest.fixture(scope="module")
+def several(tmp_path_factory, digit_data, clip_state) -> SimpleNamespace:
+    """A trained clip_tiny, and the files of a weights cache in which the published networks are small and random."""
+    folder = tmp_path_factory.mktemp("several")
+    make_extractor(
+        "clip_tiny", digit_data, ClipTiny(width=16, layers=1, patch=4, steps=20, batch_size=32), 0, folder / "x"
+    )
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(1)
+        torch.jit.save(torch.jit.script(SmallInception()), str(folder / "inception-2015-12-05.pt"))
+        torch.save(QualityHead(24).state_dict(), folder / "sac+logos+ava1-l14-linearMSE.pth")
+    torch.jit.save(archive(clip_state), str(folder / "ViT-L-14.pt"))
+    torch.save(hub_state(), folder / "dinov2_vitl14_pretrain.pth")
+    return SimpleNamespace(folder=folder, trained=open_artifact(folder / "x", "extractor"))
+
+
+class SmallDino(Dinov2):
+    """A DINOv2 from the cache's file, of a small size."""
+
+    def __init__(self, device: str = "cpu") -> None:
+        super().__init__(device, size=SMALL)
+
+
+@pytest.fixture
+def cached(several, monkeypatch) -> list[str]:
+    """The cache of `several` in the real one's place; which files were asked for."""
+    asked: list[str] = []
+
+    def file(name: str) -> Path:
+        asked.append(name)
+        return several.folder / name
+
+    monkeypatch.setattr(extractors, "weights_file", file)
+    monkeypatch.setattr(extractors, "Dinov2", SmallDino)
+    return asked
+
+
+def made(folder: Path) -> dict[str, bytes]:
+    """Every file of an artefact or a collection but what says when, where and how fast it was made."""
+    files = (path for path in folder.rglob("*") if path.is_file() and path.name != "provenance.json")
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in files}
+
+
+def counting(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
+    """How often each image is decoded, and where each progress ends."""
+    seen = SimpleNamespace(images=Counter(), progress=[])
+    decode = module.open_image
+
+    def opened(artifact: Artifact, name: str) -> Image.Image:
+        seen.images[str(artifact.folder / name)] += 1
+        return decode(artifact, name)
+
+    class Seen(Progress):
+        def __init__(self, *args, **kwargs) -> None:
+            super().__init__(*args, **kwargs)
+            seen.progress.append(self)
+
+    monkeypatch.setattr(module, "open_image", opened)
+    monkeypatch.setattr(module, "Progress", Seen)
+    return seen
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::FutureWarning")
+@pytest.mark.parametrize("workers", [1, 3])
+def test_one_pass_gives_the_bytes_of_one_extractor_at_a_time(
+    workers, several, cached, digit_data, digit_noise, make_samples, tmp_path, monkeypatch
+):
+    """Of the data, of a set in two shards, and of a run's collection of three sets; five extractors, two of them on one network."""
+    monkeypatch.setattr(torch, "get_num_threads", lambda: workers)
+    shards = make_samples("teacher", 2, 10.0, 2)
+    sets = {f"step~{i},sampling_steps~1": make_samples(f"set{i}", i, 20.0, step=i, steps=1)[0] for i in (1, 2, 3)}
+
+    def run(built: Sequence[FeatureExtractor], where: Callable[[str, str], Path]) -> None:
+        outs = {of: [where(one.name, of) for one in built] for of in ("data", "teacher", "students")}
+        features(built, None, digit_data, digit_noise, 7, outs["data"])
+        features(built, shards, digit_data, digit_noise, 16, outs["teacher"])
+        features_collection(built, sets, digit_data, digit_noise, 16, outs["students"])
+
+    for name in NAMES:
+        folders = [several.trained] if name == "clip_tiny" else []
+        run([build_extractor(name, *folders)], lambda name, of: tmp_path / "alone" / name / of)
+    cached.clear()
+    together = build_extractors(NAMES, [several.trained])
+    # CLIP's weights are read once, and its network is there once.
+    assert sorted(cached) == sorted({file for name in NAMES for file in EXTRACTORS[name].weights})
+    assert together[4].model is together[3].model and together[4].shares is together[3]
+    towers = []
+    encode = together[3].model.encode_image
+    monkeypatch.setattr(together[3].model, "encode_image", lambda images: towers.append(len(images)) or encode(images))
+    seen = counting(monkeypatch)
+    run(together, lambda name, of: tmp_path / "together" / name / of)
+
+    rows = 60
+    assert set(seen.images.values()) == {1} and len(seen.images) == rows * (1 + 1 + 3)
+    # One progress a pass, which counts each image once.
+    assert [(p.name, p.unit, p.done, p.total) for p in seen.progress] == [
+        ("features", "image", n, n) for n in (rows, rows, 3 * rows)
+    ]
+    # The image tower runs once for both that need it.
+    assert sum(towers) == rows * (1 + 1 + 3)
+    alone, one_pass = made(tmp_path / "alone"), made(tmp_path / "together")
+    assert alone == one_pass
+    # Data, teacher, three sets: features, rows, checksums and manifest of each; checksums and manifest of the collection.
+    assert len(one_pass) == len(NAMES) * ((1 + 1 + 3) * 4 + 2)
+    for name in NAMES:
+        whole = open_artifact(tmp_path / "together" / name / "teacher", "features").verify()
+        arrays = whole.arrays("features.safetensors")
+        assert set(arrays) == {*EXTRACTORS[name].arrays} and all(len(array) == rows for array in arrays.values())
+        assert all(array.std() > 0 for array in arrays.values())
+        about = read_json(whole.folder / "provenance.json")
+        assert about["forward_seconds"] > 0 and about["waiting_seconds"] > 0 and about["threads"] == workers
+    waits = {read_json(p)["waiting_seconds"] for p in (tmp_path / "together").glob("*/teacher/provenance.json")}
+    assert len(waits) == 1
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::FutureWarning")
+def test_the_verb_writes_one_artefact_for_each_extractor(several, cached, digit_data, digit_noise, tmp_path, capsys):
+    names = ["aesthetic_laion", "clip_tiny", "dinov2_vitl14"]
+    flags = ["features", "--name", *names, "--data", str(digit_data.folder), "--noise", str(digit_noise.folder)]
+    trained = ["--extractor", str(several.trained.folder)]
+    outs = [str(tmp_path / name / "data" / "manifest.json") for name in names]
+    assert cli.main([*flags, *trained, "--batch-size", "16", "--out", *outs]) == 0
+    for name, out in zip(names, outs, strict=True):
+        found = open_artifact(out, "features").verify()
+        assert found.settings["extractor"] == name and found.settings["of"] == "data"
+        assert ("extractor" in found.manifest["inputs"]) == (name == "clip_tiny")
+    capsys.readouterr()
+
+    def refused(words: str, *arguments: str) -> None:
+        assert cli.main([*arguments]) == 2
+        said = capsys.readouterr().err
+        assert words in said and said.count("\n") == 1
+
+    refused("--out names 2 folders for 3 extractors", *flags, *trained, "--out", *outs[:2])
+    refused("clip_tiny: the trained extractor's folder is missing", *flags, "--out", *outs)
+    refused("which was given twice", *flags, *trained, trained[1], "--out", *outs)
+    twice = ["clip_tiny", "clip_tiny"]
+    refused("has one twice", *flags[:2], *twice, *flags[5:], *trained, "--out", *outs[:2])
+    refused("which is not among dinov2_vitl14", *flags[:2], names[2], *flags[5:], *trained, "--out", outs[0])
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::FutureWarning")
+@pytest.mark.parametrize("of", ["data", "collection"])
+def test_killed_between_two_artefacts(of, several, cached, digit_data, digit_noise, make_samples, tmp_path):
+    """Killed with -9 while the second of three is written: the first is whole, the others are not there; a second run makes all."""
+    names = ("clip_tiny", "dinov2_vitl14", "clip_vitl14")
+    built = build_extractors(names, [several.trained])
+    sets = {f"set{i}": make_samples(f"kill{i}", i, 20.0)[0] for i in (1, 2)}
+
+    def run(root: Path) -> None:
+        outs = [root / name for name in names]
+        if of == "data":
+            features(built, None, digit_data, digit_noise, 16, outs)
+        else:
+            features_collection(built, sets, digit_data, digit_noise, 16, outs)
+
+    run(tmp_path / "undisturbed")
+    # There already, from other samples.
+    shutil.copytree(tmp_path / "undisturbed", tmp_path / "out")
+    if of == "collection":
+        sets["set2"] = make_samples("kill3", 3, 30.0)[0]
+        shutil.rmtree(tmp_path / "undisturbed")
+        run(tmp_path / "undisturbed")
+    else:
+        for name in names:
+            (tmp_path / "out" / name / "manifest.json").unlink()
+    child = os.fork()
+    if not child:
+        # A fork has none of its parent's threads to wait for.
+        torch.set_num_threads(1)
+        save = module.save_tensors
+
+        def killed(path: Path, tensors: dict[str, torch.Tensor]) -> None:
+            save(path, tensors)
+            if "dinov2" in str(path) and ("set2" in str(path) or of == "data"):
+                os.kill(os.getpid(), signal.SIGKILL)
+
+        module.save_tensors = killed
+        run(tmp_path / "out")
+        os._exit(0)
+    _, status = os.waitpid(child, 0)
+    assert os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGKILL
+    if of == "data":
+        open_artifact(tmp_path / "out" / names[0], "features").verify()
+        assert not any((tmp_path / "out" / name / "manifest.json").exists() for name in names[1:])
+    else:
+        # No collection says that old and new parts belong together; each part is whole.
+        assert not any((tmp_path / "out" / name / "manifest.json").exists() for name in names)
+        for name in names:
+            for part in sets:
+                open_artifact(tmp_path / "out" / name / part, "features").verify()
+    run(tmp_path / "out")
+    assert made(tmp_path / "out") == made(tmp_path / "undisturbed")
+    if of == "collection":
+        assert all(tuple(open_collection(tmp_path / "out" / name, "features")) == tuple(sets) for name in names)
+
+
+def test_a_fingerprint_is_the_same_on_a_shared_network(clip_state):
+    head = QualityHead(24).state_dict()
+    alone = AestheticLaion("cpu", state=clip_state, head_state=head)
+    clip = ClipVitL14("cpu", state=clip_state)
+    shared = AestheticLaion("cpu", head_state=head, network=clip)
+    assert shared.fingerprint == alone.fingerprint
+    # The head is no part of what CLIP's own features depend on.
+    assert clip.fingerprint == ClipVitL14("cpu", state=clip_state).fingerprint
+    images = clip.batch([clip.prepare(image(40, key=i)) for i in range(3)])
+    clip.of_prepared(images, ["a", "b", "c"])
+    other = clip.batch([clip.prepare(image(40, key=i)) for i in range(3, 6)])
+    for some, keys in ((images, range(3)), (other, range(3, 6))):
+        expected = alone.extract([image(40, key=i) for i in keys], ["", "", ""])
+        np.testing.assert_array_equal(shared.of_prepared(some, ["", "", ""])["score"], expected["score"])

@@ -212,3 +212,15 @@ def test_infinite_refuses_what_the_distance_refuses():
         frechet_infinite(draw(1, 100, 2), draw(1, 100, 3), seed=0)
     with pytest.raises(UserError, match="row 0"):
         frechet_infinite(np.full((100, 2), np.nan), draw(1, 100, 2), seed=0)
+
+
+@pytest.mark.parametrize("n", [12, 300])
+def test_the_parts_add_up_to_the_distance(n):
+    first, second = draw(11, n, 24), 0.7 * draw(12, n, 24) + 0.4
+    found = frechet_distance(first, second)
+    assert found.mean + found.covariance == pytest.approx(found.value, rel=1e-12)
+    assert found.mean == pytest.approx(np.sum((first.mean(0) - second.mean(0)) ** 2), rel=1e-9)
+    # Moving a set by a vector changes the means' part alone, by its length; equal covariances leave nothing else.
+    moved = frechet_distance(first, first + 0.5)
+    assert moved.mean == pytest.approx(24 * 0.25, rel=1e-9) and moved.covariance == pytest.approx(0, abs=1e-9)
+    assert frechet_distance(first, second - second.mean(0) + first.mean(0)).value == pytest.approx(found.covariance)

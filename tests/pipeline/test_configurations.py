@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from directcm.config import load_config
 from tests.cifar10 import make_files, pack
 from tests.runs import make_run, planned
 
@@ -39,17 +40,29 @@ def test_malformed_configurations_end_in_one_line(repository: Path, tmp_path: Pa
 
 
 def test_the_paper_preset_plans_offline(repository: Path) -> None:
-    done = make_run(repository)("snakemake", "--configfile", "workflow/presets/paper.yaml", "-n")
+    done = make_run(repository)("snakemake", "--configfile", "workflow/presets/paper.yaml", "-n", "-p")
     assert done.returncode == 0, done.stderr
     jobs = planned(done.stdout + done.stderr)
     # 4,000 start points in shards of 80; 64 shards of samples, and as many of the floor; four networks.
     assert jobs["train"] == 10 and jobs["targets"] == 50 and jobs["reference"] == 128
-    assert (
-        jobs["features"] == 5 * 10
-        and jobs["features_teacher"] == 5 * 2
-        and jobs["features_data"] == 5
-        and "extractor" not in jobs
-    )
+    assert jobs["features"] == 10 and jobs["features_teacher"] == 2 and jobs["features_data"] == 1
+    assert "extractor" not in jobs
+    # Five extractors in one pass over a set's images, each with an artefact of its own.
+    extractors = load_config(repository / "config.yaml", repository / "workflow/presets/paper.yaml").extractor_names()
+    made = [line.split() for line in done.stdout.splitlines() if "directcm features" in line]
+    assert len(made) == 13
+    for words in made:
+        names, outs = (words[words.index(flag) + 1 :][:5] for flag in ("--name", "--out"))
+        assert [out.split("/")[3] for out in outs] == names == extractors
+
+
+def test_without_an_extractor_no_features_are_planned(repository: Path, tmp_path: Path) -> None:
+    overlay = tmp_path / "latents.yaml"
+    overlay.write_text("preset: latents\nmetrics: [ode_error]\n")
+    done = make_run(repository)("snakemake", "-n", "--configfile", "workflow/presets/smoke.yaml", str(overlay))
+    assert done.returncode == 0, done.stderr
+    jobs = planned(done.stdout + done.stderr)
+    assert jobs["evaluate"] == 4 and not {"extractor", "features", "features_data", "features_teacher"} & set(jobs)
 
 
 def test_the_papers_sweeps_plan_offline(repository: Path) -> None:
@@ -171,10 +184,16 @@ def test_every_rule_says_how_much_it_needs_and_the_profile_where(repository: Pat
     profile = yaml.safe_load((repository / "slurm/config.yaml").read_text())
     assert profile["executor"] == "slurm"
     # `use rule` hands resources on, and not that a rule is local.
-    derived = {new: old for old, new in re.findall(r"^use rule (\w+) as (\w+) with:", text, re.MULTILINE)}
+    derived = {new: old for old, new in re.findall(r"^ *use rule (\w+) as (\w+) with:", text, re.MULTILINE)}
     assert not local & {*derived, *derived.values()}
     on_gpu = {name for name in [*rules, *derived] if "gpu=" in rules[derived.get(name, name)]}
-    assert {name for name, r in profile["set-resources"].items() if r["slurm_partition"] == "gpu"} == on_gpu
+    # Rules that are one job are on one partition; there they ask for a GPU, wherever they may run without the others.
+    (group,) = {group for _, group in (line.split("=") for line in profile["groups"])}
+    members = {rule for rule, _ in (line.split("=") for line in profile["groups"])}
+    assert group == "student" and members == {"sample", "features", "evaluate"}
+    asked = {name: r.get("gpu", int(name in on_gpu)) for name, r in profile["set-resources"].items()}
+    assert asked == dict.fromkeys(on_gpu | members, 1)
+    assert {r["slurm_partition"] for r in profile["set-resources"].values()} == {"gpu"}
 
 
 def test_planning_writes_nothing(repository: Path) -> None:

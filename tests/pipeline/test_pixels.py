@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from directcm.config.registry import methods
+from directcm.config.specs import BASELINES
 from tests.runs import copy_repository, make_run, planned
 
 pytestmark = pytest.mark.pipeline
@@ -39,7 +40,7 @@ def test_pixels_go_through_to_the_report(tmp_path: Path) -> None:
     out = folder / "results/smoke_edm"
     table = rows(out / "tables/table1.csv")
     every = {method.label for method in methods().values()}
-    assert {r["row"] for r in table} == {"Teacher", "Teacher, other noise", *every}
+    assert {r["row"] for r in table} == {"Teacher", "Teacher, other noise", *BASELINES.values(), *every}
     assert {"ode_error", "fd_tiny", "clip_tiny", "prompt_accuracy"} <= {r["metric"] for r in table}
     # 8 intervals, guided: 32 rows a sample with Heun, and 16 with Euler, for the claim about CD's solvers.
     costs = {r["step"]: r for r in rows(out / "costs/paper.csv")}
@@ -49,6 +50,7 @@ def test_pixels_go_through_to_the_report(tmp_path: Path) -> None:
     both = rows(out / "tables/table4.csv")
     # Twelve steps of CT cost what six of CM do, a pair of its guided Heun teacher taking four rows: 2 + 2 + 4 and 2 + 2.
     costs_of = {(r["part"], r["row"]): int(r["evaluations"]) for r in both}
+    assert {row for part, row in costs_of if part == "Without training"} == {*BASELINES.values()}
     assert {row for part, row in costs_of if part == "At equal student updates"} == every
     assert costs_of["At equal compute", "CT"] == costs_of["At equal compute", "CM"] == 8 * 6 * 16
     verdicts = {r["id"]: r["source"] for r in rows(out / "claims/paper.csv")}

@@ -101,7 +101,7 @@ def test_every_picture_and_page_in_the_report_is_whole(smoke: Path, browser) -> 
             )
             assert size > 300, name
             pictures += 1
-    assert pictures == 13
+    assert pictures == 14
     captions = page.evaluate("Object.values(results).map(r => r.caption || '')")
     assert all(captions) and not any("{{" in c or "{%" in c for c in captions)
     context.close()
@@ -110,8 +110,9 @@ def test_every_picture_and_page_in_the_report_is_whole(smoke: Path, browser) -> 
 PAGES = (
     *(
         f"tables/{name}.html"
-        for name in ("table1", "table2", "table3", "table_metrics", "table_further", "table_comparison")
+        for name in ("table1", "table2", "table3", "table_metrics", "table_further", "table_comparison", "table_parts")
     ),
+    *(f"tables/{name}.html" for name in ("table_baselines", "table_within")),
     *(f"{name}/paper.html" for name in ("claims", "gallery", "costs", "provenance")),
 )
 

@@ -15,6 +15,7 @@ import yaml
 
 from directcm.analysis.data.selection import main_runs
 from directcm.config import load_config, paths
+from directcm.config.specs import BASELINES
 from tests import bars
 from tests.patience import PATIENCE
 from tests.runs import SMOKE, make_run, planned
@@ -31,8 +32,9 @@ def rows(path: Path) -> list[dict[str, str]]:
 def test_table_1_is_tidy_and_complete(smoke: Path) -> None:
     table = rows(smoke / "results/smoke/tables/table1.csv")
     assert list(table[0]) == COLUMNS
-    assert {r["row"] for r in table} == {"Teacher", "Teacher, other noise", "CM", "Direct CM"}
-    students = [r for r in table if not r["row"].startswith("Teacher")]
+    assert {r["row"] for r in table} == {"Teacher", "Teacher, other noise", *BASELINES.values(), "CM", "Direct CM"}
+    assert {r["metric"] for r in table if r["row"] in BASELINES.values()} == {"ode_error"}
+    students = [r for r in table if r["row"] in ("CM", "Direct CM")]
     assert {r["steps"] for r in students} == {"1"} and {r["n_seeds"] for r in students} == {"2"}
     # The teacher has no distance to itself, but a floor; everybody has one to the data.
     fd = {(r["row"], r["reference"]) for r in table if r["metric"] == "fd_tiny"}
@@ -57,15 +59,80 @@ def test_the_teachers_bars_are_read_off_a_finished_run(smoke: Path, capsys: pyte
 def test_tables_2_and_3_have_their_sweeps(smoke: Path) -> None:
     tables = smoke / "results/smoke/tables"
     assert {r["solver"] for r in rows(tables / "table2.csv")} == {"ddim", "euler"}
-    steps = {r["steps"] for r in rows(tables / "table3.csv") if not r["row"].startswith("Teacher")}
+    steps = {r["steps"] for r in rows(tables / "table3.csv") if r["row"] in ("CM", "Direct CM")}
     assert steps == {"1", "2"}
+    # Each solver has baselines of its own ODE.
+    own = [(r["solver"], r["row"], r["mean"]) for r in rows(tables / "table2.csv") if r["row"] in BASELINES.values()]
+    assert len({(solver, row) for solver, row, _ in own}) == 8 and len({mean for *_, mean in own}) == 8
+
+
+def test_the_parts_of_each_error_add_up(smoke: Path) -> None:
+    """In the table, and along principal directions, of every model that has an ODE error."""
+    out = smoke / "results/smoke"
+    found = {(r["row"], r["metric"]): float(r["mean"]) for r in rows(out / "tables/table_parts.csv") if r["mean"]}
+    models = [row for row, metric in found if metric == "ode_error"]
+    assert models == [*BASELINES.values(), "CM", "Direct CM"]
+    errors = {
+        (
+            r["row"],
+            r["solver"],
+            r["N"],
+            r["w"],
+            r["adapter"],
+            r["loss"],
+            r["steps"],
+            r["seed"],
+            r["step"],
+            r["sampling_steps"],
+        ): float(r["value"])
+        for r in rows(out / "collected/paper/metrics.csv")
+        if r["metric"] == "ode_error"
+    }
+    along: dict[tuple[str, ...], float] = {}
+    for r in rows(out / "collected/paper/directions.csv"):
+        key = tuple(
+            r[name]
+            for name in ("row", "solver", "N", "w", "adapter", "loss", "steps", "seed", "step", "sampling_steps")
+        )
+        along[key] = along.get(key, 0.0) + float(r["error"])
+    assert along.keys() == errors.keys() and along == pytest.approx(errors, rel=1e-8)
+    for row in models:
+        parts = sum(found[row, part] for part in ("ode_bias", "ode_gain", "ode_scatter"))
+        assert parts == pytest.approx(found[row, "ode_error"], rel=1e-8)
+    for row in ("Teacher, other noise", "CM", "Direct CM"):
+        parts = {
+            r["metric"]: float(r["mean"])
+            for r in rows(out / "tables/table_parts.csv")
+            if (r["row"], r["reference"]) == (row, "data")
+        }
+        assert parts["fd_tiny_mean"] + parts["fd_tiny_covariance"] == pytest.approx(parts["fd_tiny"], rel=1e-6)
+
+
+def test_every_student_is_judged_against_every_baseline(smoke: Path) -> None:
+    lines = rows(smoke / "results/smoke/tables/table_baselines.csv")
+    assert [(r["row"], r["baseline"]) for r in lines] == [
+        (row, name) for row in ("CM", "Direct CM") for name in BASELINES.values()
+    ]
+    every = [r for r in rows(smoke / "results/smoke/collected/paper/comparisons.csv") if r["what"] == "baseline"]
+    # Of each setting its finished students: of the main one in two numbers of sampling steps.
+    assert len(every) == 4 * 2 * (7 + 1) and {r["metric"] for r in every} == {"ode_error"}
 
 
 def test_everything_that_was_promised_is_there(smoke: Path) -> None:
     out = smoke / "results/smoke"
-    tables = ("table1", "table2", "table3", "table_metrics", "table_further", "table_comparison")
+    tables = (
+        "table1",
+        "table2",
+        "table3",
+        "table_metrics",
+        "table_further",
+        "table_comparison",
+        "table_parts",
+        "table_baselines",
+        "table_within",
+    )
     figures = ("supervision", "samples", "gallery", "curves", "results", "sweep_N", "sweep_w", "frontier", "compute")
-    figures += ("error", "budget", "sensitivity", "map")
+    figures += ("error", "budget", "sensitivity", "map", "directions")
     names = [f"tables/{name}.{suffix}" for name in tables for suffix in ("csv", "tex", "html")]
     names += [f"figures/{name}.{suffix}" for name in figures for suffix in ("pdf", "png", "csv")]
     for scope in ("main", "paper"):
@@ -125,9 +192,9 @@ def test_verdicts_say_what_was_not_run(smoke: Path) -> None:
     main = json.loads((smoke / "results/smoke/claims/main.json").read_text())
     paper = json.loads((smoke / "results/smoke/claims/paper.json").read_text())
     assert main.keys() == paper.keys()
-    assert main["fid-every-n"] == "not run" != paper["fid-every-n"]
+    assert main["fid-mean-n"] == main["ode-lead-n"] == "not run" not in (paper["fid-mean-n"], paper["ode-lead-n"])
     assert main["fd-dino"] == paper["fd-dino"] == "cannot be tested at this scale"
-    assert main["ode-error"] in ("holds here", "does not hold here", "undecided")
+    assert main["ode-error"] in ("shown here", "refuted here", "undecided")
 
 
 def test_snapshots_are_evaluated(smoke: Path) -> None:
@@ -373,7 +440,7 @@ def test_a_method_is_one_file_and_one_line(smoke: Path, tmp_path: Path) -> None:
 
 
 FIGURES = {"supervision", "samples", "gallery", "curves", "results", "sweep", "frontier", "compute", "error", "budget"}
-FIGURES |= {"sensitivity", "map"}
+FIGURES |= {"sensitivity", "map", "directions"}
 
 
 @pytest.mark.parametrize(
@@ -394,7 +461,7 @@ def test_editing_a_figure_plans_that_figure_only(smoke: Path, module: str, figur
         jobs = set(planned(done.stdout + done.stderr))
         # The gallery shows the pictures; Table 1 has a picture of its own. The report's first page has Table 1 and Figure 2.
         tables = {"table1", "table2", "table3", "table_metrics", "table_further", "table_comparison"}
-        tables.add("figure_results")
+        tables |= {"table_parts", "table_baselines", "table_within", "figure_results"}
         wanted = {f"figure_{name}" for name in figures} if figures else tables
         assert jobs == wanted | {"gallery"} | ({"opening"} if module in ("figures/style", "tables/cells") else set())
     finally:
@@ -426,6 +493,7 @@ def test_one_more_value_of_n_plans_only_what_that_value_needs(smoke: Path, tmp_p
         "evaluate": 2,
         "evaluate_teacher": 1,
         "evaluate_floor": 1,
+        "baselines": 1,
         "cards": 1,
         "compare": 1,
         "collect": 1,

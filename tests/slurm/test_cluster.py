@@ -11,10 +11,11 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from directcm.runtime.artifacts import open_artifact, sha256
+from directcm.runtime.artifacts import PROVENANCE, open_artifact, read_json, sha256
 from tests.patience import PATIENCE, until
 from tests.runs import SMOKE, copy_repository, make_run
 from tests.slurm.cluster import Cluster, processes
@@ -91,20 +92,6 @@ def test_the_profile_gives_the_bytes_of_a_local_run(slurm: Cluster, smoke: Path,
     assert {rule for rule, *_ in seen} == gpu | {"rule_data"}
 
 
-def test_metrics_are_one_job_together(slurm: Cluster, smoke: Path, tmp_path: Path) -> None:
-    read = ["data", "teacher", "latents", "targets", "noise", f"reference/{ODE}", "extractors"]
-    read += [f"students/{STUDENT}", f"samples/{STUDENT}"]
-    read += [f"features/clip_tiny/{of}" for of in ("data", f"teacher/{ODE}", f"students/{STUDENT}")]
-    folder, before = copied(smoke, tmp_path / "copy", *read), len(slurm.jobs())
-    goals = [f"results/smoke/metrics/{of}/manifest.json" for of in (f"teacher/{ODE}", f"students/{STUDENT}")]
-    start = (*SNAKEMAKE, *profile(folder), "--rerun-triggers", "mtime")
-    done = make_run(folder)(*start, *SMOKE, "--", *goals)
-    assert done.returncode == 0, done.stderr[-5000:] + done.stdout[-2000:]
-    assert "metrics" in same(folder, smoke) and all((folder / goal).is_file() for goal in goals)
-    ((_, partition, tres),) = submitted(slurm, before)
-    assert partition == "cpu" and "gpu" not in tres
-
-
 EVERY = 10
 
 
@@ -142,7 +129,7 @@ def undisturbed(smoke: Path, tmp_path_factory: pytest.TempPathFactory) -> Traini
 class Submitted:
     """A training under way on the test cluster: Snakemake, and the SLURM job that it waits for."""
 
-    def __init__(self, slurm: Cluster, training: Training, *flags: str) -> None:
+    def __init__(self, slurm: Cluster, training: Training | Small, *flags: str) -> None:
         self.slurm, self.training, self.log = slurm, training, training.folder.parent / "log"
         environment = {**os.environ, "PYTHONPATH": str(training.folder / "src")}
         environment["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{environment['PATH']}"
@@ -223,6 +210,81 @@ class Submitted:
 
     def wait(self) -> None:
         assert self.process.wait(PATIENCE) == 0, self.log.read_text()[-4000:]
+
+
+class Small:
+    """A student's small jobs, all before them finished, in a copy; the data's features, which only `evaluate` reads, are damaged."""
+
+    def __init__(self, smoke: Path, to: Path) -> None:
+        read = [
+            "data",
+            "teacher",
+            "latents",
+            "targets",
+            "noise",
+            f"reference/{ODE}",
+            "extractors",
+            f"students/{STUDENT}",
+        ]
+        read += [f"features/clip_tiny/{of}" for of in ("data", f"teacher/{ODE}")]
+        self.folder = copied(smoke, to, *read)
+        self.results = self.folder / "results/smoke"
+        self.damaged = self.results / "features/clip_tiny/data/features.safetensors"
+        self.whole = self.damaged.read_bytes()
+        self.damaged.write_bytes(self.whole[:-1])
+        self.made = [f"samples/{STUDENT}", f"features/clip_tiny/students/{STUDENT}", f"metrics/students/{STUDENT}"]
+        self.evaluate_log = self.results / f"logs/evaluate/students/{STUDENT}.log"
+
+    def features_log(self) -> list[Path]:
+        return list(self.results.glob(f"logs/features/**/{STUDENT}.log"))
+
+    def command(self, *flags: str, start: Sequence[str] = ("snakemake",)) -> list[str]:
+        goal = f"results/smoke/{self.made[-1]}/manifest.json"
+        return [*start, *flags, *SMOKE, "--rerun-triggers", "mtime", "--", goal]
+
+    def provenance(self, name: str) -> dict[str, Any]:
+        return read_json(self.results / name / PROVENANCE)
+
+
+def test_a_students_small_jobs_are_one_that_goes_on_where_it_was_stopped_or_failed(
+    slurm: Cluster, smoke: Path, tmp_path: Path
+) -> None:
+    small = Small(smoke, tmp_path / "copy")
+    running = Submitted(slurm, small)
+    # Told to stop while the second of the three works: back into the queue.
+    until("features are extracted", lambda: bool(small.features_log()), pause=0.01)
+    (process,) = processes(running.number, "features", "--collection")
+    os.kill(process, signal.SIGSTOP)
+    samples, timed = small.provenance(small.made[0]), small.results / f"benchmarks/sample/{STUDENT}.tsv"
+    took = timed.read_text()
+    slurm.run("scancel", "--signal=TERM", running.number)
+    os.kill(process, signal.SIGCONT)
+    running.requeued(1)
+    (log,) = small.features_log()
+    assert "features: stopped by SIGTERM" in log.read_text()
+    # The third fails, and Snakemake's next try finds its input mended.
+    until("evaluation fails", lambda: small.evaluate_log.is_file() and "checksum" in small.evaluate_log.read_text())
+    small.damaged.write_bytes(small.whole)
+    running.wait()
+
+    assert {"samples", "features", "metrics"} <= same(small.folder, smoke)
+    numbers = dict.fromkeys(number for _, number, _ in SUBMITTED.findall(running.log.read_text()))
+    first, second = map(slurm.job, numbers)
+    assert (first["JobState"], first["Restarts"], second["JobState"]) == ("FAILED", "1", "COMPLETED")
+    # Nothing was made twice.
+    assert small.provenance(small.made[0]) == samples and timed.read_text() == took
+    assert [small.provenance(name)["slurm_job"] for name in small.made] == [
+        first["JobId"],
+        first["JobId"],
+        second["JobId"],
+    ]
+    # One GPU for all, the most memory that one of them needs, the sum of their minutes, of a second try twice as much.
+    for job, attempt in ((first, 1), (second, 2)):
+        asked = f"{job.get('TresPerJob', '')} {job.get('TresPerNode', '')}"
+        assert job["Partition"] == "gpu" and re.findall(r"gpu\S*[:=](\d+)", asked) == ["1"], asked
+        assert job["MinMemoryNode"] == f"{4011 * attempt}M"
+        assert job["TimeLimit"] == {1: "01:10:00", 2: "02:20:00"}[attempt]
+    print(f"jobs {first['JobId']}, requeued, and {second['JobId']}: samples and features made once, the same bytes")
 
 
 def test_a_job_near_its_time_limit_requeued_and_whose_node_dies_gives_the_same_bytes(

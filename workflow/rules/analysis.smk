@@ -8,6 +8,7 @@ rule compare:
         teacher=features_of(f"teacher/{ODE}"),
         data=features_of("data"),
         other_noise=features_of(f"floor/{ODE}", paths.from_other_noise(CONFIG.metric_names())),
+        baselines=made(f"metrics/baselines/{ODE}") if CONFIG.baseline_metrics() else [],
     output:
         f"{OUT}/comparisons/{{more}}{SETTING}.csv",
     log:
@@ -35,13 +36,14 @@ rule compare:
         claimed=COMPARED.claimed,
         others=beside_of,
         beyond=beyond,
+        baselines=if_any("baselines"),
         seed=SEED,
     message:
         "compare: {wildcards.solver}, N = {wildcards.N}, w = {wildcards.w}, {wildcards.adapter}, {wildcards.loss}, lr {wildcards.lr}, {wildcards.steps} steps"
     shell:
         verb(
             "compare",
-            "pairs stepwise along claimed beyond? others? features teacher data other_noise?",
+            "pairs stepwise along claimed beyond? others? features teacher data other_noise? baselines?",
         )
 
 
@@ -74,9 +76,54 @@ use rule compare as compare_further with:
         claimed=COMPARED.claimed,
         others="",
         beyond="",
+        baselines="",
         seed=SEED,
     message:
         "compare: further metrics of the main comparison"
+
+
+rule contrasts:
+    input:
+        metrics=over("metrics"),
+        features=[
+            path
+            for name in OVER_FEATURES
+            for path in [
+                *over(f"features/{name}"),
+                *made(
+                    *(
+                        f"features/{name}/{who}/{ode}"
+                        for who in OVER_TEACHERS
+                        for ode in paths.odes(CONFIG, SAMPLED_OVER)
+                    )
+                ),
+                *made(f"features/{name}/data"),
+            ]
+        ],
+        errors=made(*(f"errors/{run.key}" for run in TIMED)),
+    output:
+        f"{OUT}/contrasts/paper.csv",
+    log:
+        f"{OUT}/logs/contrasts/paper.log",
+    benchmark:
+        f"{OUT}/benchmarks/contrasts/paper.tsv"
+    conda:
+        "../../envs/directcm.yaml"
+    threads: 1
+    resources:
+        mem_mb=later(2000, 16000),
+        runtime=later(20, 240),
+    params:
+        code=code("analysis.data.contrasts"),
+        settings=literal(READ["paper"]),
+        contrasts=[one.key for one in CONTRASTS],
+        features=lambda wildcards, input: named(input.features),
+        space=SPACE,
+        seed=SEED,
+    message:
+        "contrasts: trends and means over an axis"
+    shell:
+        verb("contrasts", "contrasts space metrics features errors")
 
 
 rule collect:
@@ -91,6 +138,8 @@ rule collect:
         students=f"{OUT}/collected/{{scope}}/students.csv",
         errors=f"{OUT}/collected/{{scope}}/errors.csv",
         comparisons=f"{OUT}/collected/{{scope}}/comparisons.csv",
+        directions=f"{OUT}/collected/{{scope}}/directions.csv",
+        correlations=f"{OUT}/collected/{{scope}}/correlations.csv",
     log:
         f"{OUT}/logs/collect/{{scope}}.log",
     benchmark:
@@ -178,7 +227,7 @@ rule claims:
             f"{OUT}/claims/{{scope}}.html",
             caption="../report/claims.rst",
             category="1 Claims",
-            labels={"claims": "What holds here", "form": "table"},
+            labels={"claims": "What is shown here", "form": "table"},
         ),
         tex=f"{OUT}/claims/{{scope}}.tex",
         json=f"{OUT}/claims/{{scope}}.json",

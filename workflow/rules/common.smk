@@ -10,12 +10,15 @@ import os
 import sys
 from pathlib import Path
 
+from snakemake.io import apply_wildcards
+
 from directcm import datasets
 from directcm.config import paths
 from directcm.cli import preflight
-from directcm.runtime import warm
-from directcm.analysis.tables.claim import beside, compared, read_claims
+from directcm.runtime import finished, warm
+from directcm.analysis.tables.claim import beside, compared, contrasted, read_claims
 from directcm.analysis.needs import available
+from directcm.analysis.data.contrasts import TIME, plan
 from directcm.analysis.data.selection import base_setting, main_runs, main_setting
 from directcm.analysis.tables.cells import same_scale
 from directcm.cli.rules import command
@@ -30,10 +33,21 @@ from directcm.runtime.stop import mark_own_job
 
 # Of a job that the SLURM executor submitted: a verb that is stopped puts this one back into the queue, and no other.
 if workflow.remote_exec:
-    mark_own_job()
+    mark_own_job(Path(".snakemake/slurm_logs/finished").absolute())
 
 # A verb takes its shell's place, so that a signal to the job reaches it and the shell does not end before it.
 shell.prefix("set -euo pipefail; exec ")
+
+
+def leave_finished():
+    """Start Snakemake anew, in a SLURM job of several parts, without the parts that an earlier start of the job has finished."""
+
+    def made(rule, wildcards):
+        return [Path(apply_wildcards(path, wildcards)) for path in workflow.get_rule(rule).output]
+
+    if (arguments := finished.trimmed(sys.argv[1:], made)) is not None:
+        sys.stderr.flush()
+        os.execv(sys.executable, [sys.executable, "-m", "snakemake", *arguments])
 
 
 def stop(error):
@@ -51,6 +65,7 @@ try:
     _claims = read_claims("workflow/claims.yaml")
     COMPARED = compared(_claims, CONFIG)
     ACROSS = beside(_claims, CONFIG)
+    CONTRASTS = contrasted(_claims, CONFIG)
 except UserError as error:
     stop(error)
 # Captions and the report see every key, defaults included.
@@ -128,8 +143,8 @@ wildcard_constraints:
     axis="N|w",
     # Below what is evaluated of a run: sets in more sampling steps than the fewest.
     more=f"|{paths.MORE}",
-    # Part of a pool's name; of noised images, the default, there is none.
-    coupling=f"|,coupling~({'|'.join(START_POINTS[1:])})",
+    # Part of a pool's name; of noised images, the default, solved to the end there is none.
+    coupling=f"|{paths.FIRST_STEP}|,coupling~({'|'.join(START_POINTS[1:])})",
 
 
 @functools.cache
@@ -166,11 +181,6 @@ def known(function):
     return function
 
 
-@known
-def extracting(wildcards):
-    return code("evaluation.metrics.features", EXTRACTORS[wildcards.extractor].module)
-
-
 def later(small, large):
     """An amount between what 16-pixel digits and 1024-pixel SDXL need, by the number of pixels; more on each further try."""
     share = min(1.0, (CONFIG.data.resolution / 1024) ** 2)
@@ -199,6 +209,8 @@ NEEDED = CONFIG.extractor_names()
 # What the scope "paper" measures besides, of the main comparison, and with which extractors.
 FURTHER = CONFIG.further_names()
 FURTHER_NEEDED = CONFIG.extractor_names(FURTHER)
+# One job makes the features of a set by all of a pass's extractors.
+PASSES = paths.passes(CONFIG)
 
 
 def pinned():
@@ -213,8 +225,16 @@ def pinned():
 @known
 def targets_of(wildcards):
     pool = paths.pool_of(spelled_by(wildcards), ROWS_SOLVED)
-    count = paths.count(int(wildcards.pool), CONFIG.targets.shard) if pool else 0
+    count = paths.jobs_of(pool, int(wildcards.pool), CONFIG) if pool else 0
     return shards(f"targets/{pool}", count)
+
+
+@known
+def solving(wildcards):
+    """The settings of a pool's targets: of first steps all are one shard."""
+    name = f"{spelled_by(wildcards, Ode).key}{wildcards.coupling}"
+    sizes = {"shard": ROWS_SOLVED[name]} if wildcards.coupling == paths.FIRST_STEP else {}
+    return settings(CONFIG.targets.model_copy(update=sizes))
 
 
 @known
@@ -251,9 +271,9 @@ INTERVALS = settings(CONFIG.statistics, "permutations", "alpha")
 DRAWS = {"teacher": "reference", "floor": "floor"}
 
 
-def trained(name):
-    """An extractor, where it is trained here."""
-    return made(f"extractors/{name}") if name in paths.trained_extractors(CONFIG) else []
+def trained(*names):
+    """Those of these extractors that are trained here."""
+    return made(*(f"extractors/{name}" for name in names if EXTRACTORS[name].trained))
 
 
 def sought():
@@ -268,7 +288,13 @@ def sought_in(wildcards):
     return made(f"features/{sought().extractor}/{who}")
 
 
+def extracting(names):
+    """The code of these extractors' features."""
+    return code("evaluation.metrics.features", *sorted({EXTRACTORS[name].module for name in names}))
+
+
 def features_of(what, names=NEEDED):
+    """Features by these extractors of one set's images."""
     return made(*(f"features/{name}/{what}" for name in names))
 
 

@@ -22,76 +22,152 @@ rule extractor:
         verb("extractor", name="{wildcards.extractor}")
 
 
-# Three rules, for a wildcard's value must not hold commas: Snakemake cannot hand such a one on to a cluster's job.
-rule features_data:
-    input:
-        data=f"{OUT}/data/manifest.json",
-        noise=f"{OUT}/noise/manifest.json",
-        extractor=known(lambda wildcards: trained(wildcards.extractor)),
-    output:
-        f"{OUT}/features/{{extractor}}/data/manifest.json",
-    log:
-        f"{OUT}/logs/features/{{extractor}}/data.log",
-    benchmark:
-        f"{OUT}/benchmarks/features/{{extractor}}/data.tsv"
-    conda:
-        "../../envs/directcm.yaml"
-    threads: CONFIG.image_threads
-    resources:
-        **on_gpu(24000, 20, 120),
-    params:
-        code=extracting,
-        samples="",
-        extractor=if_any("extractor"),
-        batch_size=CONFIG.evaluation.batch_size,
-    message:
-        "features: {wildcards.extractor} of the data's images"
-    shell:
-        verb("features", "extractor? samples? batch_size", name="{wildcards.extractor}")
+# Three rules, for a wildcard's value must not hold commas: Snakemake cannot hand such a one on to a cluster's job. Each makes the
+# features by all extractors that `metrics` needs in one pass over the images, and in another, of the scope "paper", by those that
+# further metrics need besides (`paths.passes`); without extractors there is nothing to make.
+if paths.FEATURES in PASSES:
+
+    EXTRACTED = PASSES[paths.FEATURES]
+
+    rule features_data:
+        input:
+            data=f"{OUT}/data/manifest.json",
+            noise=f"{OUT}/noise/manifest.json",
+            extractor=trained(*EXTRACTED),
+        output:
+            features_of("data", EXTRACTED),
+        log:
+            f"{OUT}/logs/features/data.log",
+        benchmark:
+            f"{OUT}/benchmarks/features/data.tsv"
+        conda:
+            "../../envs/directcm.yaml"
+        threads: CONFIG.image_threads
+        resources:
+            **on_gpu(24000, 20, 120),
+        params:
+            code=extracting(EXTRACTED),
+            name=EXTRACTED,
+            samples="",
+            extractor=if_any("extractor"),
+            batch_size=CONFIG.evaluation.batch_size,
+        message:
+            "features: the data's images"
+        shell:
+            verb("features", "extractor? samples? batch_size")
+
+    use rule features_data as features_teacher with:
+        input:
+            data=f"{OUT}/data/manifest.json",
+            noise=lambda wildcards: noise_of(wildcards.who),
+            samples=lambda wildcards: draw_of(spelled_by(wildcards, Ode).key, DRAWS[wildcards.who]),
+            extractor=trained(*EXTRACTED),
+        output:
+            features_of(f"{{who}}/{ODE}", EXTRACTED),
+        log:
+            f"{OUT}/logs/features/{{who}}/{ODE}.log",
+        benchmark:
+            f"{OUT}/benchmarks/features/{{who}}/{ODE}.tsv"
+        wildcard_constraints:
+            who="|".join(DRAWS),
+        params:
+            code=extracting(EXTRACTED),
+            name=EXTRACTED,
+            samples=if_any("samples"),
+            extractor=if_any("extractor"),
+            batch_size=CONFIG.evaluation.batch_size,
+        message:
+            "features: the {wildcards.who}, {wildcards.solver}, N = {wildcards.N}, w = {wildcards.w}"
+
+    use rule features_data as features with:
+        input:
+            data=f"{OUT}/data/manifest.json",
+            noise=f"{OUT}/noise/manifest.json",
+            samples=f"{OUT}/samples/{{more}}{RUN}/manifest.json",
+            extractor=trained(*EXTRACTED),
+        output:
+            features_of(f"students/{{more}}{RUN}", EXTRACTED),
+        log:
+            f"{OUT}/logs/features/students/{{more}}{RUN}.log",
+        benchmark:
+            f"{OUT}/benchmarks/features/students/{{more}}{RUN}.tsv"
+        params:
+            code=extracting(EXTRACTED),
+            name=EXTRACTED,
+            samples=f"--collection {OUT}/samples/{{more}}{RUN}/manifest.json",
+            extractor=if_any("extractor"),
+            batch_size=CONFIG.evaluation.batch_size,
+        message:
+            "features: {wildcards.method} seed {wildcards.seed}"
 
 
-use rule features_data as features_teacher with:
-    input:
-        data=f"{OUT}/data/manifest.json",
-        noise=lambda wildcards: noise_of(wildcards.who),
-        samples=lambda wildcards: draw_of(spelled_by(wildcards, Ode).key, DRAWS[wildcards.who]),
-        extractor=known(lambda wildcards: trained(wildcards.extractor)),
-    output:
-        f"{OUT}/features/{{extractor}}/{{who}}/{ODE}/manifest.json",
-    log:
-        f"{OUT}/logs/features/{{extractor}}/{{who}}/{ODE}.log",
-    benchmark:
-        f"{OUT}/benchmarks/features/{{extractor}}/{{who}}/{ODE}.tsv"
-    wildcard_constraints:
-        who="|".join(DRAWS),
-    params:
-        code=extracting,
-        samples=if_any("samples"),
-        extractor=if_any("extractor"),
-        batch_size=CONFIG.evaluation.batch_size,
-    message:
-        "features: {wildcards.extractor} of the {wildcards.who}, {wildcards.solver}, N = {wildcards.N}, w = {wildcards.w}"
+if paths.FEATURES_FURTHER in PASSES:
 
+    BESIDES = PASSES[paths.FEATURES_FURTHER]
 
-use rule features_data as features with:
-    input:
-        data=f"{OUT}/data/manifest.json",
-        noise=f"{OUT}/noise/manifest.json",
-        samples=f"{OUT}/samples/{{more}}{RUN}/manifest.json",
-        extractor=known(lambda wildcards: trained(wildcards.extractor)),
-    output:
-        f"{OUT}/features/{{extractor}}/students/{{more}}{RUN}/manifest.json",
-    log:
-        f"{OUT}/logs/features/{{extractor}}/students/{{more}}{RUN}.log",
-    benchmark:
-        f"{OUT}/benchmarks/features/{{extractor}}/students/{{more}}{RUN}.tsv"
-    params:
-        code=extracting,
-        samples=f"--collection {OUT}/samples/{{more}}{RUN}/manifest.json",
-        extractor=if_any("extractor"),
-        batch_size=CONFIG.evaluation.batch_size,
-    message:
-        "features: {wildcards.extractor} of {wildcards.method} seed {wildcards.seed}"
+    use rule features_data as features_data_further with:
+        input:
+            data=f"{OUT}/data/manifest.json",
+            noise=f"{OUT}/noise/manifest.json",
+            extractor=trained(*BESIDES),
+        output:
+            features_of("data", BESIDES),
+        log:
+            f"{OUT}/logs/features_further/data.log",
+        benchmark:
+            f"{OUT}/benchmarks/features_further/data.tsv"
+        params:
+            code=extracting(BESIDES),
+            name=BESIDES,
+            samples="",
+            extractor=if_any("extractor"),
+            batch_size=CONFIG.evaluation.batch_size,
+        message:
+            "features: the data's images, for further metrics"
+
+    use rule features_teacher as features_teacher_further with:
+        input:
+            data=f"{OUT}/data/manifest.json",
+            noise=lambda wildcards: noise_of(wildcards.who),
+            samples=lambda wildcards: draw_of(spelled_by(wildcards, Ode).key, DRAWS[wildcards.who]),
+            extractor=trained(*BESIDES),
+        output:
+            features_of(f"{{who}}/{ODE}", BESIDES),
+        log:
+            f"{OUT}/logs/features_further/{{who}}/{ODE}.log",
+        benchmark:
+            f"{OUT}/benchmarks/features_further/{{who}}/{ODE}.tsv"
+        wildcard_constraints:
+            who="|".join(DRAWS),
+        params:
+            code=extracting(BESIDES),
+            name=BESIDES,
+            samples=if_any("samples"),
+            extractor=if_any("extractor"),
+            batch_size=CONFIG.evaluation.batch_size,
+        message:
+            "features: the {wildcards.who}, {wildcards.solver}, N = {wildcards.N}, w = {wildcards.w}, for further metrics"
+
+    use rule features as features_further with:
+        input:
+            data=f"{OUT}/data/manifest.json",
+            noise=f"{OUT}/noise/manifest.json",
+            samples=f"{OUT}/samples/{RUN}/manifest.json",
+            extractor=trained(*BESIDES),
+        output:
+            features_of(f"students/{RUN}", BESIDES),
+        log:
+            f"{OUT}/logs/features_further/students/{RUN}.log",
+        benchmark:
+            f"{OUT}/benchmarks/features_further/students/{RUN}.tsv"
+        params:
+            code=extracting(BESIDES),
+            name=BESIDES,
+            samples=f"--collection {OUT}/samples/{RUN}/manifest.json",
+            extractor=if_any("extractor"),
+            batch_size=CONFIG.evaluation.batch_size,
+        message:
+            "features: {wildcards.method} seed {wildcards.seed}, for further metrics"
 
 
 rule evaluate_teacher:
@@ -287,6 +363,37 @@ use rule evaluate as evaluate_further with:
         other=other_of,
     message:
         "evaluate: {wildcards.method} seed {wildcards.seed}, further metrics"
+
+
+rule baselines:
+    input:
+        **MODEL,
+        data=f"{OUT}/data/manifest.json",
+        noise=f"{OUT}/noise/manifest.json",
+        floor_noise=f"{OUT}/floor_noise/manifest.json",
+        reference=draw_of(ODE),
+        floor=draw_of(ODE, "floor"),
+    output:
+        f"{OUT}/metrics/baselines/{ODE}/manifest.json",
+    log:
+        f"{OUT}/logs/evaluate/baselines/{ODE}.log",
+    benchmark:
+        f"{OUT}/benchmarks/evaluate/baselines/{ODE}.tsv"
+    conda:
+        "../../envs/directcm.yaml"
+    threads: 1
+    resources:
+        **on_gpu(48000, 20, 120),
+    params:
+        code=code("evaluation.baselines", LOADER, *sorted({METRICS[m].module for m in CONFIG.baseline_metrics()})),
+        settings=EVALUATION,
+        statistics=INTERVALS,
+        metrics=CONFIG.baseline_metrics(),
+        seed=SEED,
+    message:
+        "baselines: {wildcards.solver}, N = {wildcards.N}, w = {wildcards.w}"
+    shell:
+        verb("baselines", wildcards="solver N w")
 
 
 rule error_by_time:

@@ -49,6 +49,32 @@ def students_of(wildcards, folder):
     return made(*(f"{folder}/students/{name}" for name in names))
 
 
+# What claims go over an axis for: of each kind the students' runs that it needs.
+def runs_over(*contrasts):
+    places = [(contrast, plan(contrast, CONFIG)) for contrast in contrasts]
+    return list(dict.fromkeys(itertools.chain(*(place.runs(contrast) for contrast, place in places))))
+
+
+TIMED = runs_over(*(one for one in CONTRASTS if one.axis == TIME))
+SAMPLED_OVER = runs_over(*(one for one in CONTRASTS if one.axis != TIME))
+# Whose features Fréchet distances are computed on, and against what.
+OVER_FEATURES = {
+    METRICS[one.metric].extractor: None
+    for one in CONTRASTS
+    if METRICS[one.metric].extractor and not METRICS[one.metric].per_sample
+}
+
+
+# And the teacher's samples that they are against: of another noise, where a contrast is of them.
+OVER_TEACHERS = ["teacher", *(["floor"] if any(one.reference == "other_noise" for one in CONTRASTS) else [])]
+
+
+def over(folder):
+    """A path per student that a contrast needs; in more sampling steps too, where it has them."""
+    names = [name for run in SAMPLED_OVER for name in (run.key, *([f"{paths.MORE}{run.key}"] if SETS[run][1] else []))]
+    return made(*(f"{folder}/students/{name}" for name in names))
+
+
 def beyond(wildcards):
     """--beyond STEPS: in more sampling steps than the fewest, whose comparisons are a table of their own."""
     runs = [SETS[run] for run in BY_SETTING[spelled_by(wildcards, Setting)]]
@@ -122,7 +148,7 @@ INPUTS = {
     "table": {"table": f"{TABLES}/table1.csv"},
 }
 # … of which these are tidy tables, by the file …
-TIDY = {name: name for name in ("metrics", "comparisons", "errors")}
+TIDY = {name: name for name in ("metrics", "comparisons", "errors", "directions", "correlations")}
 TIDY["students_table"] = "students"
 # … and values of the configuration, which every figure gets that takes the main setting.
 OF_THE_SETTING = {

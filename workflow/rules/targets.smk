@@ -16,9 +16,14 @@ rule targets:
         **on_gpu(48000, 60, 1440),
     params:
         code=code("distill.targets", LOADER),
-        settings=literal(settings(CONFIG.targets)),
+        settings=solving,
         precision=CONFIG.evaluation.precision,
-        start_points=lambda wildcards: wildcards.coupling.removeprefix(",coupling~") or START_POINTS[0],
+        # With the flag beside it where the first step alone is solved: a parameter more would make all targets anew.
+        start_points=lambda wildcards: (
+            f"{START_POINTS[0]} --first-step"
+            if wildcards.coupling == paths.FIRST_STEP
+            else wildcards.coupling.removeprefix(",coupling~") or START_POINTS[0]
+        ),
         seed=SEED,
         scratch=f"{OUT}/scratch/targets/{ODE}{{coupling}}/shard~{{shard}}",
     message:

@@ -7,6 +7,7 @@ from directcm.analysis.tables.cells import headline, others
 from directcm.config import Config
 from directcm.config.exhibits import Exhibit, exhibits
 from directcm.config.registry import FIRST
+from directcm.config.specs import METRICS
 
 
 def facts(config: Config) -> dict[str, bool]:
@@ -24,6 +25,12 @@ def facts(config: Config) -> dict[str, bool]:
         "headline": bool(headline(config)),
         "other_metrics": bool(others(config)),
         "further_metrics": bool(config.further_names()),
+        # The ODE error, which baselines are measured in; metrics that have parts; other metrics of single samples beside the ODE error.
+        "ode_error": "ode_error" in config.metric_names(),
+        "baselines": bool(config.baseline_metrics()),
+        "parts": any(METRICS[m].part_of for m in config.metric_names()),
+        "within": "ode_error" in config.metric_names()
+        and sum(METRICS[m].per_sample for m in config.metric_names()) > 1,
         # Methods: both of the paper's in the main comparison, and more than these two.
         "pair": {run.method for run in main} >= set(FIRST),
         "other_methods": not {run.method for run in runs} <= set(FIRST),

@@ -68,8 +68,9 @@ def parser(wanted: Collection[str] | None = None) -> argparse.ArgumentParser:
     return top
 
 
-def _of_the_system(error: Exception, out: Path | None) -> str | None:
+def _of_the_system(error: Exception, out: Path | Sequence[Path] | None) -> str | None:
     """What the system refused, as a user's line; None where it is something else."""
+    out = out[0] if isinstance(out, list) else out
     # Libraries pass a full disk on in errors of their own, without a file's name.
     if any(word in str(error) for word in ("No space left on device", "Disk quota exceeded")):
         return f"{getattr(error, 'filename', None) or out}: the disk is full; make room and run again, what is finished stays"
@@ -100,6 +101,12 @@ def main(argv: Sequence[str] | None = None) -> int:
             sys.stderr = _Tee(plain, log)
         with stop.listening():
             declare.call(VERBS[arguments.verb], vars(arguments))
+        if stop.NOTES in os.environ:
+            from directcm.runtime import finished
+
+            out = getattr(arguments, "out", None)
+            # Of a verb that makes several artefacts there are several.
+            finished.note([one for one in (out if isinstance(out, list) else [out]) if isinstance(one, Path)], argv)
         return 0
     except stop.Stopped as stopped:
         print(f"directcm {arguments.verb}: {stopped}", file=sys.stderr, flush=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from argparse import ArgumentTypeError
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -131,6 +131,19 @@ Across = Annotated[
         lambda method, axis, _: method in METHODS and axis in SETTING_AXES,
     ),
 ]
+
+
+def _contrast(text: str) -> Any:
+    """A contrast as `directcm.analysis.data.contrasts` spells it."""
+    from directcm.analysis.data.contrasts import Contrast
+
+    try:
+        return Contrast.parse(text)
+    except ValueError:
+        raise ArgumentTypeError(f"{text!r} is not METHOD:METHOD:log~AXIS:METRIC:REFERENCE or the like") from None
+
+
+Contrasts = Annotated[Any, Option(read=_contrast, metavar="METHOD:METHOD:HOW~AXIS:METRIC:REFERENCE")]
 Method = Annotated[str, Option(choices=tuple(METHODS))]
 Metric = Annotated[str, Option(choices=tuple(METRICS))]
 Threads = Annotated[Natural, Option("CPU threads", filled="threads")]
@@ -160,17 +173,31 @@ class Ode:
         return config.Ode(solver=self.solver, N=self.N, w=self.w)
 
 
-@dataclass(frozen=True, kw_only=True)
-class Job:
-    """What every job has. Its log is for `main` to write, so that a mistake stands in it too."""
-
-    out: Annotated[Path, Option("where the result goes: its folder, or a file", read=_result, filled="output")]
+class _Device:
+    """What a job computes on."""
 
     @property
     def device(self) -> str:
         import torch
 
         return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Job(_Device):
+    """What every job has. Its log is for `main` to write, so that a mistake stands in it too."""
+
+    out: Annotated[Path, Option("where the result goes: its folder, or a file", read=_result, filled="output")]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Jobs(_Device):
+    """A job with a result for each of the things that it is asked for."""
+
+    out: Annotated[
+        Sequence[Path],
+        Option("where the results go, one for each --name, in that order", read=_result, filled="output", least=1),
+    ]
 
 
 @dataclass(frozen=True, kw_only=True)

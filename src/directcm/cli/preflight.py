@@ -1,4 +1,4 @@
-"""What can be found missing before the first job: a data folder or archive, a teacher's weights, an extractor's or a distance's weights."""
+"""What can be found missing before the first job: a data folder, archive or font, a teacher's weights, an extractor's or a distance's weights."""
 
 from __future__ import annotations
 
@@ -18,17 +18,21 @@ def check(config: Config, results: Path | None = None) -> None:
     `results`: the preset's folder; of data that lie there already the number of images is known.
     """
     made = results / "data/data.json" if results is not None else None
-    if made is not None and made.is_file() and (train := read_json(made)["n_train"]) < config.least():
+    there = made is not None and made.is_file()
+    if made is not None and there and (train := read_json(made)["n_train"]) < config.least():
         raise UserError(
             f"{made.parent}: {train} images are trained on; {config.why_least()} at least {config.least()} of these: add images, "
             "lower data.held_out, or leave those metrics out"
         )
-    if DATA_SETS[config.data.kind].lies_in:
-        module_of(config.data).ready(config)
+    if lies_in := DATA_SETS[config.data.kind].lies_in:
+        data = module_of(config.data)
+        # What a font was drawn for once needs no font: results of another machine go on here.
+        if not (lies_in == "font" and there and not data.files(config.data)):
+            data.ready(config)
     if TEACHERS[config.teacher.kind].pinned:
         teacher = importlib.import_module(f"directcm.diffusion.teachers.{config.teacher.kind}")
         teacher.locate(getattr(config.teacher, config.teacher.kind), config.data.resolution)
-    needed = [EXTRACTORS[name].weights for name in config.extractor_names()]
+    needed = [EXTRACTORS[name].weights for name in config.all_extractors()]
     needed += [d.weights for d in DISTANCES.values() if any(run.loss == d.name for run in config.runs())]
     for file in dict.fromkeys(name for files in needed for name in files):
         from directcm.runtime.weights import weights_file

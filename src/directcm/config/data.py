@@ -86,8 +86,8 @@ class Data(Block):
 
     @property
     def embedded(self) -> bool:
-        """Whether the images come with the project: nothing outside it is read."""
-        return not DATA_SETS[self.kind].lies_in
+        """Whether data.path names nothing: the images come with the project, or are drawn from a font of the system's."""
+        return DATA_SETS[self.kind].lies_in in ("", "font")
 
     @property
     def labelled(self) -> bool:

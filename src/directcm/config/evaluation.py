@@ -40,7 +40,7 @@ class Errors(Block):
     """Where the error is: students against their own ODE's endpoints and against a refined solution, by start time."""
 
     times: Positive = Field(
-        10, description="start times, evenly spaced from pure noise; divides every N they are used with"
+        10, description="start times, evenly spaced, the first the largest; divides every N they are used with"
     )
     points: Annotated[int, Field(ge=2)] = Field(100, description="start points a time, from held-out images")
     shard: Positive = Field(1000, description="start points a job; does not change a byte")
@@ -98,7 +98,7 @@ class Statistics(Block):
     permutations: Annotated[int, Field(ge=99)] = Field(999, description="permutations of the tests of FD, KID and CMMD")
     level: Annotated[float, Field(gt=0, lt=1)] = Field(0.95, description="confidence level of intervals")
     alpha: Annotated[float, Field(gt=0, lt=1)] = Field(
-        0.05, description="family-wise error rate of the claims' verdicts (Holm), and level of bold type and hatching"
+        0.05, description="family-wise error rate of the claims' verdicts, and level of bold type and hatching"
     )
 
 

@@ -42,6 +42,10 @@ def solved(run: Run) -> str:
     return run.ode.key + ("" if start_points == "forward" else f",coupling~{start_points}")
 
 
+# Of a pool of which each start point's first step alone is solved, after the ODE's key.
+FIRST_STEP = ",first"
+
+
 def _largest(pools: Iterable[tuple[str, int]]) -> dict[str, int]:
     """Name → the largest number that stands with it; of names that are empty none."""
     out: dict[str, int] = {}
@@ -52,24 +56,42 @@ def _largest(pools: Iterable[tuple[str, int]]) -> dict[str, int]:
 
 
 def rows_solved(runs: Iterable[Run]) -> dict[str, int]:
-    """Name of each pool of solved targets that these runs learn from (`solved`) → rows of its largest."""
-    return _largest((solved(run), run.pool) for run in runs)
+    """Name of each pool of targets that is solved for these runs → rows of its largest.
+
+    For those that learn from the solution (`solved`), all of it. For those that read its first step, that step alone where no
+    whole solution has it and they would ask the teacher for as many steps, all of them together, as the pool has rows.
+    """
+    runs = list(runs)
+    whole = _largest((solved(run), run.pool) for run in runs)
+    alone = [run for run in runs if methods()[run.method].stored and not pool_of(run, whole)]
+    first = _largest((run.ode.key + FIRST_STEP, run.pool) for run in alone)
+    asked = {
+        name: sum(run.steps * run.batch_size for run in alone if name == run.ode.key + FIRST_STEP) for name in first
+    }
+    return whole | {name: rows for name, rows in first.items() if asked[name] >= rows}
 
 
 def pool_of(run: Run, rows: Mapping[str, int]) -> str:
     """The pool of solved targets that a run is trained with, of those that the grid solves (`rows_solved`); "" where it has none.
 
-    A method whose teacher's steps can be read (STORED) reads them where its start points are solved for another student, and
-    else asks the teacher itself: to solve them all for it alone would cost more.
+    A method whose teacher's steps can be read (STORED) reads them where its start points are solved for another student, or else
+    from a solve of one step that its seeds share. Where neither is there it asks the teacher itself.
     """
-    stored = methods()[run.method].stored and rows.get(run.ode.key, 0) >= run.pool
-    return solved(run) or (run.ode.key if stored else "")
+    if (name := solved(run)) or not methods()[run.method].stored:
+        return name
+    found = (run.ode.key, run.ode.key + FIRST_STEP)
+    return next((name for name in found if rows.get(name, 0) >= run.pool), "")
+
+
+def jobs_of(pool: str, rows: int, config: Config) -> int:
+    """How many jobs solve as many rows of a pool: one all first steps, which are N/2 times as little work."""
+    return 1 if pool.endswith(FIRST_STEP) else count(rows, config.targets.shard)
 
 
 def pools(config: Config, runs: Sequence[Run]) -> dict[str, int]:
     """Name of each pool of solved targets that these runs of the grid are trained with → how many shards its largest takes."""
     rows = rows_solved(config.runs())
-    return _largest((pool_of(run, rows), count(run.pool, config.targets.shard)) for run in runs)
+    return _largest((name, jobs_of(name, run.pool, config)) for run in runs for name in [pool_of(run, rows)])
 
 
 def odes(config: Config, runs: Sequence[Run]) -> list[str]:
@@ -102,6 +124,26 @@ def further(config: Config, runs: Sequence[Run], scope: str) -> list[Run]:
     return [run for run in runs if run in main]
 
 
+# The two passes over images that make features, as paths of logs and benchmark files have them.
+FEATURES, FEATURES_FURTHER = "features", "features_further"
+
+
+def passes(config: Config) -> dict[str, list[str]]:
+    """The extractors of each pass over a set's images, which is one job: those of `metrics`, and what further metrics need besides.
+
+    Where `metrics` needs none, the further ones are the first pass. One that would have no extractor is not there.
+    """
+    needed = config.extractor_names()
+    besides = [name for name in config.extractor_names(config.further_names()) if name not in needed]
+    found = {FEATURES: needed or besides, FEATURES_FURTHER: besides if needed else []}
+    return {name: names for name, names in found.items() if names}
+
+
+def leading(config: Config) -> list[str]:
+    """The first extractor of each pass: what a job of features does counts with it."""
+    return [names[0] for names in passes(config).values()]
+
+
 def from_other_noise(names: Iterable[str]) -> list[str]:
     """The extractors whose features of the teacher's samples of another noise these metrics are measured against."""
     needed = {METRICS[m].extractor for m in names if "other_noise" in METRICS[m].references}
@@ -109,8 +151,8 @@ def from_other_noise(names: Iterable[str]) -> list[str]:
 
 
 def drawn(config: Config, runs: Sequence[Run], scope: str) -> list[str]:
-    """Keys of the ODEs that the teacher's samples of the floor's noise are needed of."""
-    own = odes(config, runs) if config.floor_metrics() else []
+    """Keys of the ODEs of which metrics or baselines need the teacher's samples of the floor's noise."""
+    own = odes(config, runs) if config.floor_metrics() or config.baseline_metrics() else []
     besides = further(config, runs, scope) if config.floor_metrics(config.further_names()) else []
     return unique([*own, *(run.ode.key for run in besides)])
 
@@ -159,6 +201,7 @@ def measured(config: Config, runs: Sequence[Run], scope: str = "paper") -> dict[
     return {
         "metrics": [
             *(f"metrics/{who}/{ode}" for who in teachers(config) for ode in odes(config, runs)),
+            *(f"metrics/baselines/{ode}" for ode in odes(config, runs) if config.baseline_metrics()),
             *(f"metrics/students/{name}" for name in names),
             *(f"metrics/students/{MORE}{run.key}" for run in more),
             *(
@@ -175,6 +218,8 @@ def measured(config: Config, runs: Sequence[Run], scope: str = "paper") -> dict[
             *(f"comparisons/{setting}.csv" for setting in unique(run.setting.key for run in runs)),
             *(f"comparisons/{MORE}{setting}.csv" for setting in unique(run.setting.key for run in more)),
             *(f"comparisons/{FURTHER}{setting}.csv" for setting in unique(run.setting.key for run in besides)),
+            # The main comparison varies nothing that a contrast could go over.
+            *(["contrasts/paper.csv"] if scope == "paper" else []),
         ],
     }
 
@@ -279,7 +324,14 @@ def benchmarks(config: Config, runs: Sequence[Run], scope: str) -> list[str]:
     """
     made = [*artefacts(config, runs, scope), *measured(config, runs, scope)["comparisons"]]
     parts = [folder.removesuffix(".csv").partition("/") for folder in made]
-    names = [f"{_STEPS.get(kind, kind)}{slash}{rest}" for kind, slash, rest in parts]
+    # Features of one set by the extractors of one pass are one job.
+    step = {extractor: name for name, names in passes(config).items() for extractor in names}
+    names = unique(
+        f"{step[rest.partition('/')[0]]}/{rest.partition('/')[2]}"
+        if kind == "features"
+        else f"{_STEPS.get(kind, kind)}{slash}{rest}"
+        for kind, slash, rest in parts
+    )
     names += [f"{step}/{scope}" for step in OF_A_SCOPE]
     names += [one.job for exhibit in exhibits() for one in exhibit.each]
     return [f"{name}.tsv" for name in names]

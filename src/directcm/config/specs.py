@@ -74,7 +74,7 @@ class Extractor(Spec):
 class Metric(Spec):
     """One metric. A metric on a stand-in network bears its own name (fd_tiny), never the real one's (fid).
 
-    `better`: "lower" or "higher". `takes`, `function`, `part`: see directcm.evaluation.metrics. `test`: its permutation test in
+    `better`: "lower" or "higher", or "neither" where a middle is best. `takes`, `function`, `part`: see directcm.evaluation.metrics. `test`: its permutation test in
     analysis.inference ("frechet", "kid", "cmmd"), which the search of sampling times uses too; a distance without one is judged by
     seeds alone. `same_noise`: it compares samples of one noise row by row.
     `unit`: as titles have it, {space} is latent or pixel. `bounds`: the least and the largest value, None where there is none; what is
@@ -82,7 +82,8 @@ class Metric(Spec):
     `paper`: row → the number the paper reports (2411.08954, main comparison, one step) for its own metric of this kind, `paper_name`.
     `headline`: it stands in Table 1, else in the table of all metrics only. `stand_in_for`: the metric on a published
     network whose place a *-tiny metric takes where that network is not at hand; "" where there is none. `least`: images on either
-    side below which it is not defined.
+    side below which it is not defined. `part_of`: the metric that it takes apart: it is measured wherever that one is, stands in the
+    table of parts, and is not compared between methods.
     """
 
     title: str
@@ -104,16 +105,18 @@ class Metric(Spec):
     headline: bool = False
     stand_in_for: str = ""
     least: int = 2
+    part_of: str = ""
 
     def __post_init__(self) -> None:
         require = registry.require
-        require(self.better in ("lower", "higher"), f"better is {self.better!r}, expected lower or higher")
+        directed = self.better in ("lower", "higher", "neither")
+        require(directed, f"better is {self.better!r}, expected lower, higher or neither")
         some = set() < set(self.references) <= set(REFERENCES)
         require(some, f"references are {self.references!r}, expected some of {', '.join(REFERENCES)}")
         known = self.extractor is None or self.extractor in EXTRACTORS
         require(known, f"extractor is {self.extractor!r}, expected one of {', '.join(EXTRACTORS)}")
         arrays = EXTRACTORS[self.extractor].arrays if self.extractor else ()
-        there = {*TAKEN, *arrays, "reference.latents", "reference.rows", *(f"reference.{name}" for name in arrays)}
+        there = {*TAKEN, *arrays, *LATENT, *(f"reference.{name}" for name in arrays)}
         require(there >= {*self.takes}, f"takes is {self.takes!r}, expected some of {', '.join(sorted(there))}")
 
     @property
@@ -121,14 +124,28 @@ class Metric(Spec):
         """Whether it is defined for data with labels only."""
         return "labels" in self.takes
 
+    @property
+    def of_latents(self) -> bool:
+        """Whether it is of final latents alone: no image is looked at."""
+        return set(self.takes) <= LATENT and "latents" in self.takes
+
 
 # What samples are measured against: the teacher's samples of the same noise, its samples of the floor's noise, the data's images,
 # the prompt, nothing.
 REFERENCES = ("teacher", "other_noise", "data", "prompt", "none")
-# What metrics take beside the arrays of their extractor.
-TAKEN = ("latents", "rows", "images", "labels", "data", "seed")
+# What metrics take beside the arrays of their extractor, and what of these final latents are enough for.
+TAKEN = ("latents", "rows", "images", "labels", "groups", "data", "seed")
+LATENT = {"latents", "rows", "groups", "reference.latents", "reference.rows", "reference.directions"}
 EXTRACTORS = declared(Extractor, "evaluation/metrics/*.py statistics/*.py", "EXTRACTORS")
 METRICS = declared(Metric, "evaluation/metrics/*.py statistics/*.py", "METRICS")
+
+# What a student has to beat in ODE error, with its row in tables: no training, no ODE (`evaluation/baselines.py`).
+BASELINES = {
+    "conditional_mean": "Conditional mean",
+    "affine_map": "Affine map of the noise",
+    "untrained": "Untrained start",
+    "guided_step": "One guided step",
+}
 
 METHODS = {name: method.label for name, method in registry.methods().items()}
 
@@ -189,8 +206,8 @@ class DataSet(Kind):
 
     `images`: how many it has, by a formula in the resolution (side, pixels) where that changes it; None where it is not known
     before it is read. `groups`: those that a split keeps together, where that is not each image. `largest`: of the
-    resolutions, None for any. `labels`: all its images have one. `lies_in`: what data.path names, a "folder" or an "archive"; "" where
-    nothing outside the project is read. `needs`: the keys of `data` of which it needs one, and why.
+    resolutions, None for any. `labels`: all its images have one. `lies_in`: what data.path names, a "folder" or an "archive"; a "font" of the
+    system; "" where nothing outside the project is read. `needs`: the keys of `data` of which it needs one, and why.
     """
 
     images: int | str | None = None

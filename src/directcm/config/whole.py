@@ -380,8 +380,18 @@ class Config(Block):
         return getattr(self.ode if axis in ODE_AXES else self.train, axis)
 
     def metric_names(self) -> list[str]:
-        """The metrics that this run's data allow: those that need labels only where the data set has them."""
-        return [m for m in self.metrics if not METRICS[m].needs_labels or self.data.labelled]
+        """The metrics that this run's data allow: those that need labels only where the data set has them.
+
+        After those that `metrics` names, the parts of them (`Metric.part_of`).
+        """
+        return self._with_parts([m for m in self.metrics if not METRICS[m].needs_labels or self.data.labelled])
+
+    def _with_parts(self, named: list[str]) -> list[str]:
+        return named + [m for m, spec in METRICS.items() if spec.part_of in named and m not in named]
+
+    def baseline_metrics(self) -> list[str]:
+        """Those of the baselines: none of a run without an ODE error, which is what they are for."""
+        return [m for m in self.metric_names() if METRICS[m].of_latents] if "ode_error" in self.metrics else []
 
     def floor_metrics(self, names: Sequence[str] | None = None) -> list[str]:
         """Those of the teacher under another noise, of `names` or all: samples of two noises have no error sample by sample."""
@@ -389,16 +399,20 @@ class Config(Block):
 
     def further_names(self) -> list[str]:
         """The metrics that the scope "paper" alone has, those that this run's data and extractors allow and `metrics` has not."""
-        tiny = self.extractors.clip_tiny is not None
-        return [
+        tiny, measured = self.extractors.clip_tiny is not None, self.metric_names()
+        allowed = [
             m
             for m in self.further_metrics
-            if m not in self.metrics
             if not METRICS[m].needs_labels or self.data.labelled
             if tiny or METRICS[m].extractor != "clip_tiny"
         ]
+        return [m for m in self._with_parts(allowed) if m not in measured]
 
     def extractor_names(self, names: Sequence[str] | None = None) -> list[str]:
         """The extractors that metrics need, `names` or those of `metrics`, in the registry's order."""
         needed = {METRICS[m].extractor for m in (self.metric_names() if names is None else names)}
         return [name for name in EXTRACTORS if name in needed]
+
+    def all_extractors(self) -> list[str]:
+        """The extractors that `metrics` or further metrics need."""
+        return self.extractor_names([*self.metric_names(), *self.further_names()])

@@ -5,6 +5,7 @@ A data set is a module here that says what it is, DATA_SET = {…} in plain valu
 "what it is")}, stand below `data` in a block of its name. Where items
 overlap it has `groups(settings) -> one number per item` too, and the split keeps a group together, as it keeps together what is
 pixel for pixel the same. Where it is read from outside the project, `files(settings) -> [(name, path)]` says what it is made from.
+What its manifest is to say besides is `about(settings)`, plain values by name.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import hashlib
 import importlib
 import json
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
@@ -96,11 +97,13 @@ def write(
     sources: list[dict[str, Any]] | None = None,
     least: int = 1,
     classes: bool = False,
+    about: Mapping[str, Any] | None = None,
 ) -> None:
     """Write `count` items, one at a time, as the data artefact: images/, images.csv (id, file_name, text, label, split), data.json.
 
     `sources`: rows of the files outside the project that they were made from, for sources.csv; None where there are none.
-    `least`: training images that the metrics need. `classes`: whether a teacher is told the class of each.
+    `least`: training images that the metrics need. `classes`: whether a teacher is told the class of each. `about`: what the
+    manifest says besides of what they were made from.
     """
     if count < 2:
         raise UserError(f"data: {count} image(s) found, at least 2 are needed (one to train on, one held out)")
@@ -134,10 +137,11 @@ def write(
             check_classes([(row["file_name"], row["text"], row["label"]) for row in rows], "data")
         if sources is not None:
             write_csv(art / SOURCES, sources, SOURCE_COLUMNS)
-            write_json(art / LOCATION, {"data": str(folder_of(settings).absolute())})
+            where = module_of(settings).font(settings) if _lies_in(settings) == "font" else folder_of(settings)
+            write_json(art / LOCATION, {"data": str(where.absolute())})
         write_csv(art / "images.csv", rows, COLUMNS)
         parted = {"n_train": train, "n_held_out": count - train}
-        art.counts = {"n": count, **parted}
+        art.counts = {"n": count, **parted, **(about or {})}
         labels = sorted({row["label"] for row in rows} - {""})
         whole = {"name": settings.kind, "resolution": settings.resolution, "labels": labels, **parted}
         write_json(art / "data.json", whole)
@@ -191,7 +195,8 @@ def make(settings: Data, seed: int, out: str | Path, least: int = 1, classes: bo
     sources = outside.rows(module.files(settings)) if hasattr(module, "files") else None
     if hasattr(module, "note_unlisted"):
         module.note_unlisted(settings)
-    write(count, items, settings, seed, out, groups, sources, least, classes)
+    about = module.about(settings) if hasattr(module, "about") else None
+    write(count, items, settings, seed, out, groups, sources, least, classes, about)
 
 
 def folder_of(settings: Data) -> Path:
@@ -210,13 +215,14 @@ def content(settings: Data, folder: Path) -> str:
 
         path = archive.place(settings)
         return outside.rows([("archive", path)], outside.KEPT)[0]["sha256"] if path.is_file() else str(settings.sha256)
-    if _lies_in(settings) != "folder":
+    if not _lies_in(settings):
         return ""
-    if not folder_of(settings).is_dir():
+    try:
+        here = _lies_in(settings) != "folder" or folder_of(settings).is_dir()
+        if found := module_of(settings).files(settings) if here else []:
+            return outside.digest(outside.rows(found, outside.KEPT))
         recorded = folder / SOURCES
         return outside.digest(read_csv(recorded)) if recorded.is_file() else ""
-    try:
-        return outside.digest(outside.rows(module_of(settings).files(settings), outside.KEPT))
     except (UserError, OSError) as error:
         # Another table than what was read, then; what is wrong with it is said before the first job.
         return f"not readable: {error}"

@@ -23,6 +23,8 @@ class Process(ABC):
 
     start: float
     end: float
+    # Whether a network that is asked for the slope at the end is told the end itself, not the `inner` time whose α and σ are used.
+    tells_end = False
 
     @abstractmethod
     def alpha(self, t: Tensor) -> Tensor:
@@ -109,6 +111,8 @@ class VariancePreserving(Process):
         self.start = float(len(betas))
         self.end = 0.0
         self.time_input = time_input
+        # So does the released code: its U-Net gets 0 there. Told t − 1, a network gets 0 at both times.
+        self.tells_end = time_input == "one_based"
 
     @classmethod
     def scaled_linear(

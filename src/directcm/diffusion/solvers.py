@@ -64,7 +64,8 @@ class Heun(Solver):
         guess = x + expand(s - t, x) * first
         # At the end σ is 0 on VP: noise and slope are evaluated at the last time above it instead.
         end = process.inner(s)
-        second = process.velocity(guess, teacher.predict(guess, end, cond, w).eps, end)
+        told = {"told": s} if process.tells_end else {}
+        second = process.velocity(guess, teacher.predict(guess, end, cond, w, **told).eps, end)
         return x + expand(s - t, x) * 0.5 * (first + second)
 
 

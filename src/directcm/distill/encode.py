@@ -85,7 +85,7 @@ def make(
 
         return work(scratch / name, key, batches(range(count), SHARD), block, found)
 
-    latents = work_on("images", len(rows), images, lambda done: progress.update(len(done)))["latents"]
+    latents = work_on("images", len(rows), images, lambda done: progress.skip(len(done)))["latents"]
     broken = torch.nonzero(~torch.isfinite(latents).flatten(1).all(1)).flatten().tolist()
     if broken:
         raise UserError(

@@ -120,6 +120,28 @@ def follow(
     return ids[which], k, states[k, which], Solved(states[-1, which], states[k + 1, which], Count(made, made))
 
 
+def first_steps(
+    starts: Starts,
+    solver: Solver,
+    rows: Sequence[int],
+    model: Teacher,
+    w: float,
+    batch_size: int,
+    progress: Callable[[int], None],
+) -> tuple[Tensor, Tensor, Tensor]:
+    """(image ids (B,), grid indices (B,), x_next (B, c, h, w)): one step from each start point, whatever comes after."""
+    ids, k, x = starts(rows)
+    grid, states = starts.grid.to(model.device), []
+    for some in batches(range(len(rows)), batch_size):
+        part = slice(some.start, some.stop)
+        at, cond = k[part].to(model.device), starts.latents.conditioning(ids[part]).to(model.device)
+        with torch.no_grad():
+            state = solver.step(model, x[part].to(model.device), grid[at], grid[at + 1], cond, w)
+        states.append(state.float().cpu())
+        progress(len(some))
+    return ids, k, torch.cat(states)
+
+
 def solve_starts(
     kind: str,
     starts: Any,
@@ -133,11 +155,13 @@ def solve_starts(
     inputs: Mapping[str, Artifact],
     scratch: Path,
     out: Path,
+    first_step: bool = False,
 ) -> None:
     """Solve the ODE from a shard of start points; write `<kind>.safetensors`: index, id, time (B,), endpoint (B, c, h, w).
 
     `sizes` says how many start points are in a shard and in a block; a stopped job resumes after its last whole block. There are
-    `total` of them in all (None: infinitely many). Targets also have x_next (B, c, h, w), the state one grid time after the start, and for start points on trajectories x itself.
+    `total` of them in all (None: infinitely many). Targets also have x_next (B, c, h, w), the state one grid time after the start, and for start points on trajectories x itself;
+    with `first_step` they have no endpoint, for the solve stops there.
     `starts(index)` gives (image ids, grid indices, x), `starts.latents` the conditioning by image id. `key` holds everything else
     that the result depends on: it is the artefact's settings and, with code and inputs, the key of unfinished work.
     """
@@ -148,6 +172,8 @@ def solve_starts(
     grid = model.process.grid(intervals)
 
     def steps_of(rows: range) -> int:
+        if first_step:
+            return len(rows)
         if isinstance(starts, OnTrajectories):
             return intervals * len(set(starts.trajectories(rows)))
         return int((intervals - starts.grid_index(list(rows))).sum())
@@ -157,7 +183,11 @@ def solve_starts(
     def block(rows: range) -> dict[str, Tensor]:
         begun = time.perf_counter()
         found: dict[str, Tensor] = {}
-        if isinstance(starts, OnTrajectories):
+        if first_step:
+            before, per_step = model.rows_evaluated, method.evaluations_per_step * model.rows_per_prediction(ode.w)
+            ids, k, x = first_steps(starts, method, list(rows), model, ode.w, batch_size, progress.update)
+            solved = Solved(x, x, Count(model.rows_evaluated - before, len(rows) * per_step))
+        elif isinstance(starts, OnTrajectories):
             ids, k, found["x"], solved = follow(starts, method, rows, model, ode.w, batch_size, progress.update)
         else:
             ids, k, x = starts(list(rows))
@@ -166,6 +196,8 @@ def solve_starts(
             )
         if kind == "targets":
             found["x_next"] = solved.first
+        if not first_step:
+            found["endpoint"] = solved.ends
         broken = torch.nonzero(~torch.isfinite(solved.ends).flatten(1).all(1)).flatten().tolist()
         if broken:
             raise UserError(
@@ -175,7 +207,6 @@ def solve_starts(
             "index": torch.tensor(list(rows)),
             "id": ids,
             "time": grid[k],
-            "endpoint": solved.ends,
             **found,
             "forwards": torch.tensor([[solved.forwards.made, solved.forwards.minimum]]),
             "seconds": torch.tensor([time.perf_counter() - begun], dtype=torch.float64),
@@ -187,7 +218,7 @@ def solve_starts(
         "code": digest(type(starts).__module__.removeprefix("directcm."), loader(inputs["teacher"])),
         **{name: item.fingerprint for name, item in inputs.items()},
     }
-    done = work(scratch, whole, blocks, block, lambda rows: progress.update(steps_of(rows)))
+    done = work(scratch, whole, blocks, block, lambda rows: progress.skip(steps_of(rows)))
     made, minimum = done.pop("forwards").sum(0).tolist()
     seconds = float(done.pop("seconds").sum())
     with new_artifact(out, kind, settings=settings, inputs=inputs) as art:
@@ -216,11 +247,18 @@ def make(
     scratch: Path,
     out: Path,
     start_points: str = "forward",
+    first_step: bool = False,
 ) -> None:
-    """Solve one shard's targets: start points shard·size … (shard + 1)·size − 1 of an infinite pool (STARTS)."""
+    """Solve one shard's targets: start points shard·size … (shard + 1)·size − 1 of an infinite pool (STARTS).
+
+    `first_step`: of noised images the first step alone, which is all that a CM asks the teacher for.
+    """
+    if first_step and start_points != "forward":
+        raise UserError(f"targets: --first-step is of start points forward, not of {start_points}")
     model = load(teacher, device, precision)
     # The default is left out, so that older artefacts keep their fingerprint.
-    other = {} if start_points == "forward" else {"coupling": start_points}
+    other: dict[str, Any] = {} if start_points == "forward" else {"coupling": start_points}
+    other |= {"first_step": True} if first_step else {}
     solve_starts(
         "targets",
         STARTS[start_points](Latents(latents), model.process, ode.N, seed),
@@ -234,6 +272,7 @@ def make(
         {"teacher": teacher, "latents": latents},
         scratch,
         out,
+        first_step,
     )
 
 

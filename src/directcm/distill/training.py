@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import time
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -21,7 +22,7 @@ from directcm.distill import methods, students
 from directcm.distill.encode import Latents
 from directcm.distill.targets import STARTS, Starts, join
 from directcm.errors import UserError
-from directcm.runtime import pace, rng
+from directcm.runtime import compiled, pace, rng
 from directcm.runtime.artifacts import Artifact, new_artifact, read_json, write_csv, write_json
 from directcm.runtime.loop import CURVE, Job, constant, fit, make_accelerator, put
 from directcm.runtime.pace import Pace
@@ -72,6 +73,8 @@ def make(
         have = {k: targets[0].settings.get(k, "forward") for k in want}
         if have != want:
             raise UserError(f"{targets[0].folder}: holds targets for {have}, this student needs {want}")
+        if method.TARGETS and "endpoint" not in solved:
+            raise UserError(f"{targets[0].folder}: holds first steps alone, {run.method} needs the solved endpoints")
         if targets[0].manifest["inputs"] != {"teacher": teacher.fingerprint, "latents": latents.fingerprint}:
             raise UserError(
                 f"{targets[0].folder}: solved by another teacher or on other latents; delete it and run again"
@@ -140,7 +143,7 @@ def make(
     trained = [p for p in unet.parameters() if p.requires_grad]
 
     attempt = partial(pace.attempt, unet, loss, accelerator) if device.startswith("cuda") else None
-    chosen = _pace(settings, share, attempt, scratch, accelerator)
+    chosen, how = _pace(settings, share, attempt, scratch, accelerator)
     pace.checkpoint(unet, chosen.gradient_checkpointing)
     # The name that manifests have for them.
     named = {"own": hparams} if hparams else {}
@@ -177,6 +180,7 @@ def make(
             ema=None if decay is None else lambda step: decay(step, run.steps, context),
             ema_target=None if ema_target is None else _free(ema_target, unet),
             changed=changed,
+            note=chosen.text(share) + how,
         ),
         accelerator,
     )
@@ -216,25 +220,34 @@ def make(
         shutil.rmtree(path)
 
 
-def _pace(settings: Train, share: int, attempt: Callable[[Pace], None] | None, scratch: Path, accelerator: Any) -> Pace:
-    """How the step uses this card; measured once for a training, so that what is resumed goes on in the same way."""
+def _pace(
+    settings: Train, share: int, attempt: Callable[[Pace], None] | None, scratch: Path, accelerator: Any
+) -> tuple[Pace, str]:
+    """How the step uses this card; measured once for a training, so that what is resumed goes on in the same way.
+
+    And, for the log, what the measuring took.
+    """
     from accelerate.utils import broadcast_object_list
 
     again, rows = settings.gradient_checkpointing, settings.micro_batch
-    if attempt is None:
-        return pace.choose(share, again, rows, None)
+    if attempt is None or "auto" not in (again, rows):
+        return pace.choose(share, again, rows, None), ""
     kept = scratch / "pace.json"
     card = [torch.cuda.get_device_name(), torch.cuda.get_device_properties(0).total_memory]
     about = {"rows": share, "gradient_checkpointing": again, "micro_batch": rows, "card": card}
     found = read_json(kept) if kept.is_file() else {}
+    how, begun, before = ", as measured when it began", time.perf_counter(), compiled.seconds()
     if found.get("about") != about:
         found = {"about": about, "pace": pace.choose(share, again, rows, partial(pace.measured, attempt))}
+        compiling = compiled.seconds() - before
+        how = f", measured in {time.perf_counter() - begun:.3g} s"
+        how += f", {compiling:.3g} s of it to compile" if compiling else ""
     # One for all: the first process's.
     (found,) = broadcast_object_list([found])
     if accelerator.is_main_process:
         scratch.mkdir(parents=True, exist_ok=True)
         write_json(kept, found)
-    return Pace(*found["pace"])
+    return Pace(*found["pace"]), how
 
 
 def _forwards(

@@ -89,7 +89,9 @@ Row = dict[str, Any]
 class _Double(Teacher):
     """A teacher in float64, where the contract has float32, so that rounding does not hide an order."""
 
-    def predict(self, x: Tensor, t: Tensor, cond: Conditioning | None, guidance: float = 1.0) -> Prediction:
+    def predict(
+        self, x: Tensor, t: Tensor, cond: Conditioning | None, guidance: float = 1.0, told: Tensor | None = None
+    ) -> Prediction:
         eps = self.noise(x, t, cond)
         return Prediction(self.process.clean(x, eps, t), eps)
 

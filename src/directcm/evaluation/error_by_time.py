@@ -81,7 +81,7 @@ def make(
                 three = [codec.decode(z).cpu() for z in three]
             errors["pixel"].append(split(*three))
             progress.update(len(some))
-    # All start times of a point lie side by side, from pure noise on.
+    # All start times of a point lie side by side, from the largest on.
     times = ends["time"][: settings.times].tolist()
     rows, points = [], []
     for space, parts in errors.items():

@@ -175,7 +175,7 @@ def _write(
             check_finite(latent, f"sample: row {row}")
         return {**made, "rows": torch.tensor(rows)}
 
-    done = work(scratch, key, blocks, block, lambda rows: progress.update(len(rows) * per_row))
+    done = work(scratch, key, blocks, block, lambda rows: progress.skip(len(rows) * per_row))
     forwards = done.pop("forwards").sum(0).tolist()
     with new_artifact(out, "samples", settings=settings, inputs=inputs) as art:
         save_tensors(art / "latents.safetensors", done)

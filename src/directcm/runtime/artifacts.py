@@ -17,6 +17,7 @@ import platform
 import re
 import secrets
 import shutil
+import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -326,11 +327,14 @@ def _seal(
     more: Mapping[str, Any] | None = None,
 ) -> None:
     """Write the checksums of files of a folder, provenance (`more`: of its own), and last the manifest, which makes it an artefact."""
+    from directcm.runtime.progress import counted
+
     files = [(name, folder / name) for name in names]
     rows = [{"path": name, "size": path.stat().st_size, "sha256": sha256(path)} for name, path in files]
     write_csv(folder / CHECKSUMS, rows, ["path", "size", "sha256"])
     seconds = round(time.time() - _STARTED, 3)
-    write_json(folder / PROVENANCE, {**provenance(), "seconds": seconds, **(more or {})})
+    made = {"seconds": seconds, **({"counted": work} if (work := counted()) else {})}
+    write_json(folder / PROVENANCE, {**provenance(), **made, **(more or {})})
     write_json(
         folder / MANIFEST,
         {
@@ -417,6 +421,16 @@ def _alive(temporary: Path) -> bool:
     return True
 
 
+def _gpu() -> dict[str, Any]:
+    """The GPU of this process, its memory and the most that tensors took of it, GiB; nothing where none was used."""
+    torch = sys.modules.get("torch")
+    if torch is None or not torch.cuda.is_initialized():
+        return {}
+    about = torch.cuda.get_device_properties(torch.cuda.current_device())
+    gib = {"gpu_gib": about.total_memory, "gpu_peak_gib": torch.cuda.max_memory_allocated()}
+    return {"gpu": about.name, **{name: round(found / 2**30, 2) for name, found in gib.items()}}
+
+
 def provenance() -> dict[str, Any]:
     """Commit, versions and machine of this process: facts that do not belong in a manifest."""
     import resource
@@ -449,6 +463,7 @@ def provenance() -> dict[str, Any]:
         **({"continued": list(CONTINUED)} if CONTINUED else {}),
         # Kilobytes on Linux.
         "max_rss_mb": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024, 1),
+        **_gpu(),
         "python": platform.python_version(),
         "versions": {
             name: version(name)

@@ -25,6 +25,15 @@ def enabled() -> bool:
     return _backend is not None
 
 
+def seconds() -> float:
+    """Seconds that this process has spent compiling so far, forward and backward passes together."""
+    if _backend is None:
+        return 0.0
+    from torch._dynamo.utils import calculate_time_spent
+
+    return calculate_time_spent()["total_wall_time"]
+
+
 def blocks(network: Any) -> None:
     """Have the blocks that the network's class names as repeated compiled when they are first called, if that is enabled."""
     if _backend is None or not getattr(network, "_repeated_blocks", None):

@@ -10,6 +10,8 @@ import json
 import math
 import shutil
 import signal
+import statistics
+import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -21,7 +23,7 @@ import torch
 from torch import Tensor, nn
 
 from directcm.errors import UserError
-from directcm.runtime import stop
+from directcm.runtime import compiled, stop
 from directcm.runtime.artifacts import (
     PROVENANCE,
     Artifact,
@@ -71,6 +73,7 @@ class Job:
     `ema`: decay of an EMA of the weights, a number or a function of the step. `ema_target`: tensors by the weights' names
     ("module.weight") that hold this EMA during training, for a loss that reads it. `ema_eval`: decay of a second EMA, which
     replaces the weights in snapshots and at the end. `changed` is called after each step, when weights and EMAs have changed.
+    `note`: how a step uses its device, for the log.
     """
 
     name: str
@@ -91,6 +94,7 @@ class Job:
     key: Mapping[str, Any] = field(default_factory=dict)
     tensorboard: Path | None = None
     snapshots: Sequence[int] = ()
+    note: str = ""
 
 
 class Fitted(NamedTuple):
@@ -262,6 +266,38 @@ def _towards(ema: Mapping[str, Tensor], parameters: Sequence[Tensor], keep: floa
     torch._foreach_lerp_(list(ema.values()), [p.detach() for p in parameters], 1 - keep)
 
 
+class _FirstSteps:
+    """One line in the log: what the first step of this process took, how much of it to compile, and what the next ones take."""
+
+    # Steps after the first that tell what a step takes.
+    NEXT = 4
+
+    def __init__(self, job: Job, quiet: bool) -> None:
+        self.job, self.before, self.said = job, compiled.seconds(), quiet
+        self.compiling = 0.0
+        self.seconds: list[float] = []
+
+    def took(self, seconds: float, last: bool) -> None:
+        """A step took so long; `last`: of this process."""
+        if self.said:
+            return
+        self.seconds.append(seconds)
+        if len(self.seconds) == 1:
+            self.compiling = compiled.seconds() - self.before
+        if not last and len(self.seconds) <= self.NEXT:
+            return
+        self.said = True
+        first, *later = self.seconds
+        words = [f"{self.job.name}: the first step took {first:.3g} s"]
+        if self.compiling:
+            words.append(f", {self.compiling:.3g} s of it to compile")
+        if later:
+            words.append(f", the next {statistics.median(later):.3g} s")
+        if self.job.note:
+            words.append(f"; {self.job.note}")
+        print("".join(words), file=sys.stderr, flush=True)
+
+
 def fit(job: Job, accelerator: Any) -> Fitted:
     """Train a job; see Fitted.
 
@@ -304,9 +340,11 @@ def fit(job: Job, accelerator: Any) -> Fitted:
 
         writer = SummaryWriter(str(job.tensorboard), purge_step=len(curve))
 
+    first_steps = _FirstSteps(job, quiet=not accelerator.is_main_process)
     started = time.perf_counter()
     with stop.deferred():
         for step in range(len(curve), job.steps):
+            begun = time.perf_counter()
             lr = job.lr(step)
             for group in optimizer.param_groups:
                 group["lr"] = lr
@@ -344,6 +382,8 @@ def fit(job: Job, accelerator: Any) -> Fitted:
                 for tag in CURVE[1:]:
                     writer.add_scalar(tag, curve[-1][tag], step)
             done = step + 1
+            # The host has waited for the step's loss: its time is the device's.
+            first_steps.took(time.perf_counter() - begun, last=stopping or done == job.steps)
             spent = state.seconds + time.perf_counter() - started
             if done in job.snapshots and accelerator.is_main_process:
                 with new_artifact(_place(job, "snapshot", done), "snapshot", settings=job.key) as art:

@@ -19,6 +19,11 @@ class Pace(NamedTuple):
     gradient_checkpointing: bool
     micro_batch: int
 
+    def text(self, rows: int) -> str:
+        """In words, for a process's `rows` of a batch."""
+        again = "computed again in the backward pass" if self.gradient_checkpointing else "kept"
+        return f"activations {again}, {self.micro_batch} of {rows} rows at a time"
+
 
 def checkpoint(network: Any, again: bool) -> None:
     """Compute activations again in the backward pass, or keep them."""

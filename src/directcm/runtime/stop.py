@@ -15,6 +15,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from types import FrameType
 
 SIGNALS = (signal.SIGTERM, signal.SIGUSR1)
@@ -24,6 +25,8 @@ STATUS = 75
 PATIENCE = 120.0
 # The number of the SLURM job that was submitted for this verb.
 OWN_JOB = "DIRECTCM_SLURM_JOB"
+# The folder in which its verbs note what they have finished (directcm.runtime.finished).
+NOTES = "DIRECTCM_FINISHED"
 
 
 class Stopped(BaseException):
@@ -78,10 +81,22 @@ def asked() -> int | None:
     return _asked
 
 
-def mark_own_job() -> None:
-    """Say to the verbs below that the SLURM job this process runs in, if it does, was submitted for them."""
-    if (job := os.environ.get("SLURM_JOB_ID")) is not None:
+def check() -> None:
+    """Raise Stopped where a signal's was lost: libraries catch everything in places, while they are imported for instance."""
+    if _asked is not None and not _deferring:
+        raise Stopped(_asked)
+
+
+def mark_own_job(notes: Path) -> None:
+    """Say to the verbs below that the SLURM job this process runs in, if it does, was submitted for them.
+
+    They note what they have finished below the folder `notes` (directcm.runtime.finished).
+    """
+    job = os.environ.get("SLURM_JOB_ID")
+    # Snakemake starts itself twice in a job, and the second does not see the job's name, which is that of the whole run.
+    if job is not None and os.environ.get(OWN_JOB) != job:
         os.environ[OWN_JOB] = job
+        os.environ[NOTES] = str(notes / os.environ.get("SLURM_JOB_NAME", job))
 
 
 def requeue() -> bool:

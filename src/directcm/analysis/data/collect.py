@@ -1,4 +1,4 @@
-"""The verb `collect`: every metric, student, error and comparison of a run in four tidy tables.
+"""The verb `collect`: every metric, student, error and comparison of a run in tidy tables, with errors along directions and correlations.
 
 Each table has one line per value, numbers at ten significant digits, and an empty field where something is not defined.
 What is tabulated side by side must be comparable, so this is where other noise and other sizes are refused.
@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -16,7 +17,7 @@ from directcm.analysis.data import tidy
 from directcm.analysis.data.compare import metrics_of
 from directcm.config import RUN_AXES, Axes, Ode, Run, spell
 from directcm.config.registry import START_POINTS, methods
-from directcm.config.specs import METHODS, METRICS, REFERENCES
+from directcm.config.specs import BASELINES, METHODS, METRICS, REFERENCES
 from directcm.errors import UserError
 from directcm.runtime.artifacts import (
     COLLECTION,
@@ -94,30 +95,71 @@ def _set_of(name: str, where: Path) -> tuple[int, int]:
 
 
 def _evaluated(path: Path) -> list[tuple[Artifact, tuple[int, int] | None]]:
-    """The metrics artefacts behind a path, each with its set: those of a student's collection, or the teacher's own."""
+    """The metrics artefacts behind a path, each with its set: those of a student's collection, or the teacher's or the baselines' own."""
     folder = path.parent if path.name == MANIFEST else path
     manifest = read_json(folder / MANIFEST)
     if isinstance(manifest, dict) and manifest.get("kind") == COLLECTION:
-        return [(part, _set_of(name, folder)) for name, part in open_collection(path, "metrics").items()]
+        parts = open_collection(path, "metrics")
+        if parts.keys() <= BASELINES.keys():
+            return [(part, None) for part in parts.values()]
+        return [(part, _set_of(name, folder)) for name, part in parts.items()]
     return [(open_artifact(path, "metrics"), None)]
 
 
+@dataclass(frozen=True)
+class Evaluated:
+    """A metrics artefact: its values of the columns that say which set it is, and its entries."""
+
+    artifact: Artifact
+    own: Mapping[str, Any]
+    items: Sequence[Mapping[str, Any]]
+
+
 def metrics_table(paths: Sequence[str | Path]) -> pd.DataFrame:
-    """metrics.csv from metrics artefacts: students' collections, and the teacher's and its floor's own folders.
+    """metrics.csv of `read_sets`."""
+    return _metrics(read_sets(paths))
+
+
+def _metrics(sets: Sequence[Evaluated]) -> pd.DataFrame:
+    out: list[dict[str, Any]] = []
+    for one in sets:
+        for item in one.items:
+            flags = ";".join(dict.fromkeys(str(flag).replace(";", ",") for flag in item.get("flags") or ()))
+            values = {name: item.get(name) for name in ("metric", "reference", "value", "low", "high", *SIZES)}
+            out.append({**one.own, "flags": flags, **values})
+    return _table(out, tidy.METRIC_COLUMNS, "value")
+
+
+def set_table(sets: Sequence[Evaluated], name: str) -> pd.DataFrame:
+    """directions.csv or correlations.csv, from the table of this name that an evaluation wrote beside its metrics, where it did."""
+    columns, value = tidy.TABLES[name], tidy.FIRST_VALUE[name]
+    own = [column for column in columns if column not in tidy.METRIC_COLUMNS or column in ("metric", "n")]
+    out: list[dict[str, Any]] = []
+    for one in sets:
+        if not one.artifact.files(name):
+            continue
+        where = one.artifact.file(name)
+        table = tidy.frame(where, own, texts=("metric",))
+        out += [{**one.own, **line} for line in table[own].to_dict("records")]
+    return _table(out, columns, value)
+
+
+def read_sets(paths: Sequence[str | Path]) -> list[Evaluated]:
+    """Metrics artefacts: students' collections, the teacher's and its floor's own folders, and the baselines' collections.
 
     Raises UserError where a set is given twice, where teacher and students were not evaluated on one noise (nor the floors
     on one of their own), and where n, n_reference or dim of one metric against one reference differ.
     """
     # The teacher has no training.
     unset = {"method": "", "adapter": "", "loss": ""}
-    out: list[dict[str, Any]] = []
+    out: list[Evaluated] = []
     given: dict[Any, Path] = {}
     noises: dict[bool, tuple[str, Path]] = {}
     sizes: dict[tuple[str, str], tuple[tuple[Any, ...], Path]] = {}
     for artifact, part in (item for path in paths for item in _evaluated(Path(path))):
         path, content = artifact.folder / "metrics.json", metrics_of(artifact)
         row, steps = content["row"], content["steps"]
-        teacher = row in (tidy.TEACHER, tidy.FLOOR)
+        teacher = row in tidy.UNTRAINED
         run = _run_of(Ode if teacher else Run, content, path)
         if isinstance(run, Run) and METHODS.get(run.method) != row:
             raise UserError(f"{path}: row is {row!r} but method {run.method!r}; evaluate again")
@@ -146,12 +188,9 @@ def metrics_table(paths: Sequence[str | Path]) -> pd.DataFrame:
                     f"{path}: {what[0]} against {what[1]} has (n, n_reference, dim) = {size}, but {first_size} in {where}: "
                     f"not comparable; evaluate both alike"
                 )
-            flags = ";".join(dict.fromkeys(str(flag).replace(";", ",") for flag in item.get("flags") or ()))
-            own = {**unset, **run.axes(), "row": row, "step": step, "sampling_steps": steps, "flags": flags}
-            out.append(
-                {**own, **{name: item.get(name) for name in ("metric", "reference", "value", "low", "high", *SIZES)}}
-            )
-    return _table(out, tidy.METRIC_COLUMNS, "value")
+        own = {**unset, **run.axes(), "row": row, "step": step, "sampling_steps": steps}
+        out.append(Evaluated(artifact, own, content["metrics"]))
+    return out
 
 
 # ----------------------------------------------------------------- students
@@ -308,18 +347,20 @@ def collect(
     comparisons: Sequence[str | Path],
     out: str | Path,
 ) -> dict[str, int]:
-    """Write metrics.csv, students.csv, errors.csv and comparisons.csv into the folder `out`; returns their numbers of lines.
+    """Write the tidy tables (tidy.TABLES) into the folder `out`; returns their numbers of lines.
 
-    `metrics`: students' collections and the teacher's and its floor's metrics artefacts; `students`, `targets`, `errors`:
+    `metrics`: students' and baselines' collections and the teacher's and its floor's metrics artefacts; `students`, `targets`, `errors`:
     artefacts of these kinds; each as folder or manifest.json, in any order. `comparisons`: CSV files of tidy.COMPARISON_COLUMNS.
     A table with no line has its heading alone. Nothing is written where something cannot be compared (UserError).
     """
-    measured = metrics_table(metrics)
+    sets = read_sets(metrics)
+    measured = _metrics(sets)
     tables = {
         "metrics.csv": measured,
         "students.csv": students_table(students, targets, measured),
         "errors.csv": errors_table(errors),
         "comparisons.csv": comparisons_table(comparisons),
+        **{name: set_table(sets, name) for name in tidy.FIRST_VALUE},
     }
     for name, table in tables.items():
         tidy.save(Path(out) / name, table)

@@ -1,5 +1,6 @@
 """The verb `compare`: differences within one setting: pairs of methods, later against earlier in training, more sampling steps
 against the fewest; and between it and a setting that differs in one axis: one method with another solver, or another loss.
+Finished students are compared with the baselines of their ODE too, in ODE error.
 
 One setting is all axes but method and seed. Seeds are matched by number, prompts by row: what two students share (start
 points, their order, the noise and prompt they are judged on) cancels in the difference. A seed that only one side has is
@@ -14,14 +15,15 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from threading import Lock
 from typing import TYPE_CHECKING, Any
 
 from threadpoolctl import threadpool_limits
 
 from directcm.analysis.data.tidy import COMPARISON_COLUMNS, ROWS, frame, save
-from directcm.config import ODE_AXES, Run, Setting, Statistics, spell
+from directcm.config import ODE_AXES, Ode, Run, Setting, Statistics, spell
 from directcm.config.registry import FIRST
-from directcm.config.specs import METHODS, METRICS
+from directcm.config.specs import BASELINES, METHODS, METRICS
 from directcm.errors import UserError
 from directcm.runtime.artifacts import Artifact, open_artifact, open_collection
 
@@ -29,13 +31,13 @@ if TYPE_CHECKING:
     import numpy as np
     import pandas as pd
 
-METHOD, ALONG, SAMPLING = "method", "along", "sampling"
+METHOD, ALONG, SAMPLING, BASELINE = "method", "along", "sampling", "baseline"
 PAIRS = (FIRST,)
 SET = ("row", "step", "sampling_steps")
 # (method, axis, value): the setting's students of a method against those whose setting has another value of one axis.
 Across = tuple[str, str, str]
-BOOTSTRAP, PERMUTATION, SEEDS = "bootstrap", "permutation", "seeds"
-# What a metric is in `inference`; a distance that is neither (FD∞, precision …) is judged by seeds alone.
+BOOTSTRAP, PERMUTATION, HALVES, UNTESTED = "bootstrap", "permutation", "halves", "none"
+# What a metric is in `inference`; what is neither per sample nor one of these has a variance from halves, or no p.
 DISTANCES = {m.name: m.test for m in METRICS.values() if m.test}
 
 
@@ -285,7 +287,7 @@ def _common(pairing: _Pairing) -> list[tuple[str, str]]:
         (metric, reference)
         for metric, spec in METRICS.items()
         for reference in spec.references
-        if not (apart and reference in ("teacher", "other_noise"))
+        if not (apart and reference in ("teacher", "other_noise")) and not spec.part_of
         if any((metric, reference) in item.values for item in both)
     ]
     for key in keys:
@@ -311,6 +313,21 @@ def _wanted(pairing: _Pairing, key: tuple[str, str], claimed: Sequence[tuple[str
     return claimed is None or ours or key in claimed
 
 
+class _Once:
+    """What several metrics of a pairing share is made by the first that asks, while the others wait."""
+
+    def __init__(self) -> None:
+        self._lock, self._locks, self._made = Lock(), {}, {}  # type: ignore[var-annotated]
+
+    def __call__(self, key: Any, make: Callable[[], Any]) -> Any:
+        with self._lock:
+            own = self._locks.setdefault(key, Lock())
+        with own:
+            if key not in self._made:
+                self._made[key] = make()
+            return self._made[key]
+
+
 def _agree(found: np.ndarray, stated: np.ndarray, scale: np.ndarray, item: Evaluation, metric: str) -> None:
     """Raise a UserError where a difference computed here is not that of the metrics: these are not their features."""
     for place in (abs(found - stated) > 1e-5 * scale + 1e-9).nonzero()[0][:1]:
@@ -320,8 +337,61 @@ def _agree(found: np.ndarray, stated: np.ndarray, scale: np.ndarray, item: Evalu
         )
 
 
+@dataclass(frozen=True)
+class _Prompts:
+    """What prompts alone say of a difference, given these students: which test, its p, and the variance that all seeds share.
+
+    `per_seed` (S,): the differences from the features or per_sample.csv themselves, where they were computed.
+    """
+
+    test: str
+    p: float | None = None
+    shared: float | None = None
+    per_seed: np.ndarray | None = None
+
+
+def _over_prompts(
+    pairing: _Pairing, key: tuple[str, str], inputs: _Inputs, statistics: Statistics, seed: int, once: _Once,
+    difference: float, n: int,
+) -> _Prompts:  # fmt: skip
+    from directcm.statistics import inference, neighbours
+    from directcm.statistics.frechet import SUBSETS, infinite_sizes
+
+    (metric, reference), spec = key, METRICS[key[0]]
+    if spec.per_sample:
+        rows = pairing.a[0].per_sample.index
+        a, b = (_per_sample(group, metric, rows) for group in (pairing.a, pairing.b))
+        if len(rows) != n:
+            raise UserError(
+                f"{pairing.a[0].path}: {metric} has n = {n}, but per_sample.csv {len(rows)} rows; evaluate again"
+            )
+        mean = inference.paired_bootstrap(a, b, statistics.bootstrap, seed, statistics.level)
+        return _Prompts(BOOTSTRAP, mean.p, mean.shared, mean.per_seed)
+    kind = DISTANCES.get(metric, spec.function)
+    if kind not in (*DISTANCES.values(), "frechet_infinite", "manifold"):
+        return _Prompts(UNTESTED)
+    assert spec.extractor is not None
+    (x, y), against = inputs.stacked((pairing.a, pairing.b), spec.extractor, reference, n)
+    place = (id(pairing), spec.extractor, reference, n)
+    if kind == "manifold":
+        parts = once(("manifold", *place), lambda: neighbours.manifold_difference_halves(x, y, against, seed))
+        if parts is None:
+            return _Prompts(UNTESTED)
+        halves, spread = parts[spec.part], parts[spec.part].count
+        return _Prompts(HALVES, inference.halves_p(difference, spread.whole, n, halves.pairs), spread.shared)
+    if kind in ("frechet", "frechet_infinite"):
+        halves = once(("frechet", *place), lambda: inference.frechet_difference_halves(x, y, against, seed))
+        if kind == "frechet_infinite":
+            spread = halves.extrapolated(infinite_sizes(*against.shape), SUBSETS)
+            return _Prompts(HALVES, inference.halves_p(difference, spread.whole, n, halves.pairs), spread.shared)
+        own = inference.frechet_difference_test(x, y, against, statistics.permutations, seed, halves=halves)
+    else:
+        own = inference.kernel_difference_test(x, y, against, kind, statistics.permutations, seed)
+    return _Prompts(PERMUTATION, own.p, own.shared, own.per_seed)
+
+
 def _row(
-    pairing: _Pairing, key: tuple[str, str], inputs: _Inputs, statistics: Statistics, seed: int
+    pairing: _Pairing, key: tuple[str, str], inputs: _Inputs, statistics: Statistics, seed: int, once: _Once
 ) -> dict[str, Any] | None:
     """One line of the table; None where a value is not defined (FD∞ at a small n)."""
     import numpy as np
@@ -335,38 +405,76 @@ def _row(
     values_a, values_b = (np.array([e["value"] for e in entries], float) for entries in (entries_a, entries_b))
     per_seed, scale = values_a - values_b, abs(values_a) + abs(values_b)
     n = int(entries_a[0]["n"])
-    test, p_prompts, variance = SEEDS, None, None
-    if METRICS[metric].per_sample:
-        rows = pairing.a[0].per_sample.index
-        a, b = (_per_sample(group, metric, rows) for group in (pairing.a, pairing.b))
-        if len(rows) != n:
-            raise UserError(
-                f"{pairing.a[0].path}: {metric} has n = {n}, but per_sample.csv {len(rows)} rows; evaluate again"
-            )
-        result = inference.paired_bootstrap(a, b, statistics.bootstrap, seed, statistics.level)
-        _agree(result.per_seed, per_seed, scale, pairing.a[0], metric)
-        test, p_prompts, variance = BOOTSTRAP, result.p, result.variance
-    elif metric in DISTANCES:
-        extractor = METRICS[metric].extractor
-        assert extractor is not None
-        (x, y), against = inputs.stacked((pairing.a, pairing.b), extractor, reference, n)
-        if DISTANCES[metric] == "frechet":
-            own = inference.frechet_difference_test(x, y, against, statistics.permutations, seed)
-        else:
-            own = inference.kernel_difference_test(x, y, against, DISTANCES[metric], statistics.permutations, seed)
-        _agree(own.per_seed, per_seed, scale, pairing.a[0], metric)
-        test, p_prompts, variance = PERMUTATION, own.p, own.variance
-    whole = inference.crossed(per_seed, variance, n, statistics.level)
+    difference = math.fsum(per_seed) / len(per_seed)
+    alone = _over_prompts(pairing, key, inputs, statistics, seed, once, difference, n)
+    if alone.per_seed is not None:
+        _agree(alone.per_seed, per_seed, scale, pairing.a[0], metric)
+    whole = inference.crossed(per_seed, alone.shared, n, statistics.level)
     first, second = pairing.a[0], pairing.b[0]
     return {
         "what": pairing.what, "a": METHODS[first.run.method], "b": METHODS[second.run.method], **first.run.setting.spelled,
         "a_step": first.step, "b_step": second.step, "sampling_steps": first.sampling_steps, "metric": metric,
         "reference": reference, "mean_a": math.fsum(values_a) / len(values_a), "mean_b": math.fsum(values_b) / len(values_b),
         **{name: getattr(whole, name) for name in ("difference", "low", "high", "se_seeds", "se_prompts", "df", "p")},
-        "level": statistics.level, "test": test, "p_prompts": p_prompts, "n": n, "n_seeds": len(per_seed),
+        "level": statistics.level, "test": alone.test, "p_prompts": alone.p, "n": n, "n_seeds": len(per_seed),
         "dim": entries_a[0].get("dim"),
         "seeds_agree": int((np.sign(per_seed) == np.sign(whole.difference)).sum()) if whole.difference else 0,
     }  # fmt: skip
+
+
+def _against_baselines(
+    items: Sequence[Evaluation],
+    baselines: Mapping[str, Artifact],
+    setting: Setting,
+    statistics: Statistics,
+    seed: int,
+    beyond: int,
+) -> list[dict[str, Any]]:
+    """ODE errors of finished students against those of the baselines, by method, number of sampling steps and baseline.
+
+    A baseline has no seeds: the difference varies over the students' and over prompts.
+    """
+    import numpy as np
+
+    from directcm.statistics import inference
+
+    key = ("ode_error", "teacher")
+    errors: dict[str, pd.Series] = {}
+    for artifact in baselines.values():
+        path, content = artifact.folder / "metrics.json", metrics_of(artifact, "fingerprints")
+        if Ode.of(content["run"], f"{path}: its run", "make it again") != setting.ode:
+            raise UserError(f"{path}: is not of the setting's ODE, {setting.ode.words}; pass its own baselines")
+        if any(item.fingerprints.get("noise") != content["fingerprints"].get("noise") for item in items):
+            raise UserError(f"{path}: evaluated on other noise than {items[0].path}; evaluate both on the same noise")
+        table = frame(artifact.file("per_sample.csv"), ("row", key[0]), texts=())
+        errors[content["row"]] = table.set_index("row")[key[0]].sort_index()
+    sets = _sets(items)
+    finished = sets[sets["finished"] & (sets["sampling_steps"] > beyond)].sort_values("seed")
+    rows = []
+    for (label, step, steps), group in finished.groupby([*SET]):
+        own = [item for item in group["item"] if key in item.values]
+        if not own:
+            continue
+        index = own[0].per_sample.index
+        a = _per_sample(own, key[0], index)
+        for name in (one for one in BASELINES.values() if one in errors):
+            if not errors[name].index.equals(index):
+                raise UserError(f"{own[0].path}: its rows are not those of “{name}”; evaluate both on all rows")
+            b = np.broadcast_to(errors[name].to_numpy(), a.shape)
+            result = inference.paired_bootstrap(a, b, statistics.bootstrap, seed, statistics.level)
+            whole = inference.crossed(result.per_seed, result.variance, len(index), statistics.level)
+            rows.append(
+                {
+                    "what": BASELINE, "a": label, "b": name, **setting.spelled, "a_step": step, "b_step": None,
+                    "sampling_steps": steps, "metric": key[0], "reference": key[1], "mean_a": float(a.mean()),
+                    "mean_b": float(b.mean()),
+                    **{k: getattr(whole, k) for k in ("difference", "low", "high", "se_seeds", "se_prompts", "df", "p")},
+                    "level": statistics.level, "test": BOOTSTRAP, "p_prompts": result.p, "n": len(index),
+                    "n_seeds": len(own), "dim": own[0].values[key].get("dim"),
+                    "seeds_agree": int((np.sign(result.per_seed) == np.sign(whole.difference)).sum()),
+                }
+            )  # fmt: skip
+    return rows
 
 
 def compare(
@@ -388,6 +496,7 @@ def compare(
     other_noise: Mapping[str, str | Path] | None = None,
     threads: int = 1,
     progress: Callable[[int, int], None] | None = None,
+    baselines: Mapping[str, Artifact] | None = None,
 ) -> list[dict[str, Any]]:
     """Write one setting's lines of comparisons.csv (COMPARISON_COLUMNS), and return them; a header alone where nothing can be compared.
 
@@ -395,7 +504,8 @@ def compare(
     steps: there `sampling_steps` is the larger number, and b the fewest that were evaluated. `claimed` are the (metric,
     reference) of what is neither the paper's pair nor along a training; None: all of them. `beyond`: lines of more sampling
     steps than this alone. `threads` changes no byte. `others` are settings that differ in one axis, of which finished
-    students are compared with this setting's: there `what` is `across(axis, value)`, and the axes are a's.
+    students are compared with this setting's: there `what` is `across(axis, value)`, and the axes are a's. `baselines` are those of the
+    setting's ODE, by name: there `what` is "baseline", and b the baseline's row.
 
     `metrics` are the collections metrics/students/<run> of the setting's runs and of the others', all
     methods and seeds; `features` by extractor the collections features/<extractor>/students/<run> of the same runs, `teacher`, `data`
@@ -433,13 +543,15 @@ def compare(
     )
     pairings = [one for one in _pairings(items, pairs, stepwise, along, beside) if one.a[0].sampling_steps > beyond]
     jobs = [(one, key) for one in pairings for key in _common(one) if _wanted(one, key, claimed)]
-    rows = []
+    rows: list[dict[str, Any]] = []
+    once = _Once()
     # Linear algebra on small matrices: as many tests at once as there are threads, each on one of them.
     with threadpool_limits(1), ThreadPoolExecutor(threads) as pool:
-        made = pool.map(lambda job: _row(job[0], job[1], inputs, statistics, seed), jobs)
+        made = pool.map(lambda job: _row(job[0], job[1], inputs, statistics, seed, once), jobs)
         for done, row in enumerate(made, 1):
             rows += [row] if row is not None else []
             if progress is not None:
                 progress(done, len(jobs))
+    rows += _against_baselines(items, baselines or {}, setting, statistics, seed, beyond)
     save(out_csv, rows, COMPARISON_COLUMNS)
     return rows

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from directcm.config import ODE_AXES, RUN_AXES, SETTING_AXES, Setting, spell
 from directcm.config.registry import FIRST
-from directcm.config.specs import METHODS, METRICS
+from directcm.config.specs import BASELINES, METHODS, METRICS
 from directcm.errors import UserError
 from directcm.runtime.artifacts import read_csv, write_csv
 
@@ -25,7 +25,11 @@ TEACHER = "Teacher"
 FLOOR = "Teacher, other noise"
 STUDENTS = tuple(METHODS.values())
 PAIR = tuple(METHODS[name] for name in FIRST)
-ROWS = (TEACHER, FLOOR, *STUDENTS)
+# The ODE error of these is what a student has to beat.
+TO_BEAT = tuple(BASELINES.values())
+# Rows of an ODE alone: no training stands behind them.
+UNTRAINED = (TEACHER, FLOOR, *TO_BEAT)
+ROWS = (*UNTRAINED, *STUDENTS)
 ALPHA = 0.05
 # What the training path may differ in: a longer run of the same setting draws its further start points from a larger pool.
 BUDGET_AXES = ("steps", "pool")
@@ -33,6 +37,7 @@ BUDGET_AXES = ("steps", "pool")
 DISTANCES = tuple(m.name for m in METRICS.values() if m.test == "frechet" and m.headline)
 ALIGNMENTS = tuple(m.name for m in METRICS.values() if m.takes == ("image", "text"))
 AGAINST = {"teacher": "to teacher", "other_noise": "to teacher, other noise", "data": "to data"}
+ARROWS = {"lower": "↓", "higher": "↑"}
 METRIC_COLUMNS = [
     "row", "method", *SETTING_AXES, "seed", "step", "sampling_steps", "metric", "reference", "value", "low", "high", "n",
     "n_reference", "dim", "flags",
@@ -49,12 +54,21 @@ COMPARISON_COLUMNS = [
     "difference", "low", "high", "level", "se_seeds", "se_prompts", "df", "p", "test", "p_prompts", "n", "n_seeds", "dim",
     "seeds_agree",
 ]  # fmt: skip
+SET_COLUMNS = ["row", "method", *SETTING_AXES, "seed", "step", "sampling_steps"]
+# Bands of principal directions of the teacher's samples, by rank: variances and the ODE error in them, which add up over bands.
+DIRECTION_COLUMNS = [*SET_COLUMNS, "first", "last", "reference_variance", "variance", "error"]
+# Rank correlation of the ODE error of single samples with another metric of theirs.
+CORRELATION_COLUMNS = [*SET_COLUMNS, "metric", "rho", "n"]
 TABLES = {
     "metrics.csv": METRIC_COLUMNS,
     "students.csv": STUDENT_COLUMNS,
     "errors.csv": ERROR_COLUMNS,
     "comparisons.csv": COMPARISON_COLUMNS,
+    "directions.csv": DIRECTION_COLUMNS,
+    "correlations.csv": CORRELATION_COLUMNS,
 }
+# Of those that every evaluation writes for itself, the first column that is a value.
+FIRST_VALUE = {"directions.csv": "reference_variance", "correlations.csv": "rho"}
 # The columns of tidy tables that are text; all others are numbers.
 TEXTS = (
     "row", "method", "what", "a", "b", "solver", "adapter", "loss", "space", "metric", "reference", "test", "flags",
@@ -64,7 +78,7 @@ SPELLED = (*RUN_AXES, "time")
 WHOLE = (
     "step", "a_step", "b_step", "sampling_steps", "n", "n_reference", "n_seeds", "dim", "seeds_agree", "trainable_parameters",
     "pairs", "distinct_pairs", "student_forwards", "student_backwards", "teacher_forwards", "target_forwards",
-    "n_settings", "settings_agree", "test",
+    "n_settings", "settings_agree", "test", "first", "last",
 )  # fmt: skip
 
 Row = Mapping[str, str]
@@ -137,6 +151,15 @@ def value(text: str | None) -> float:
     except ValueError:
         return math.nan
     return number if math.isfinite(number) else math.nan
+
+
+def significant(row: Mapping[str, Any], alpha: float) -> bool:
+    """Whether a line of comparisons.csv is significant at alpha: the rule of bold type, markers, hatching and, before Holm, of claims.
+
+    p over seeds and prompts together is at most alpha, and p over prompts alone, where there is one, too.
+    """
+    p, alone = (math.nan if row[name] in ("", None) else float(row[name]) for name in ("p", "p_prompts"))
+    return p <= alpha and not alone > alpha
 
 
 def matches(row: Row, setting: Setting, free: Collection[str] = (), names: Sequence[str] = SETTING_AXES) -> bool:
@@ -228,7 +251,7 @@ def title(metric: str, reference: str, space: str = "latent") -> str:
     """
     spec = METRICS[metric]
     unit = f" ({spec.unit.format(space=space)})" if spec.unit else ""
-    return f"{name_of(metric, reference)}{unit} {'↓' if spec.better == 'lower' else '↑'}"
+    return f"{name_of(metric, reference)}{unit} {ARROWS.get(spec.better, '')}".rstrip()
 
 
 def constants(

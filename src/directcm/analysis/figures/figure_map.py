@@ -66,13 +66,13 @@ class Map:
 
 
 def inverted(ode: tidy.Row | None, distance: tidy.Row | None, alpha: float = tidy.ALPHA) -> bool:
-    """The paper's inversion: Direct CM has the lower ODE error and CM the lower FD, both with p < `alpha` (unadjusted).
+    """The paper's inversion: Direct CM has the lower ODE error and CM the lower FD, both significant (`tidy.significant`, unadjusted).
 
     Rows are CM − Direct CM, so their differences are > 0 and < 0.
     """
     if ode is None or distance is None:
         return False
-    sure = tidy.value(ode["p"]) < alpha and tidy.value(distance["p"]) < alpha
+    sure = tidy.significant(ode, alpha) and tidy.significant(distance, alpha)
     return sure and tidy.value(ode["difference"]) > 0 and tidy.value(distance["difference"]) < 0
 
 
@@ -81,7 +81,7 @@ def draw(comparisons_csv: str | Path, main: Setting, *files: str | Path, alpha: 
     """Heat maps of CM − Direct CM: FD to teacher above, ODE error below; training step × adapter, and over ω at the right.
 
     Cells are settings that differ from the setting `main` in adapter, and along `tidy.path`, or in w alone; > 0 means
-    that Direct CM is better. Hatched: p ≥ `alpha` (unadjusted) or not tested. Bold outline: the paper's inversion.
+    that Direct CM is better. Hatched: not significant at `alpha` (`tidy.significant`, unadjusted) or not tested. Bold outline: the paper's inversion.
     `files`: PDF, PNG and CSV to write. Raises UserError where neither adapter nor training step nor ω takes two values.
     """
     free = (*tidy.BUDGET_AXES, "adapter", "w")
@@ -167,7 +167,7 @@ def draw(comparisons_csv: str | Path, main: Setting, *files: str | Path, alpha: 
     entries = [
         Patch(facecolor=palette(0.8), label="> 0: Direct CM better"),
         Patch(facecolor=palette(0.2), label="< 0: CM better"),
-        Patch(facecolor="white", edgecolor=HATCH, hatch="/////", linewidth=0.3, label=f"p ≥ {alpha:g}, unadjusted"),
+        Patch(facecolor="white", edgecolor=HATCH, hatch="/////", linewidth=0.3, label=f"p > {alpha:g}, unadjusted"),
     ]
     if len(metrics) == 2:
         absent = "" if any(line["inversion"] for line in chart.lines) else ": no such cell"
@@ -203,7 +203,7 @@ def _table(
     return {
         key: Cell(
             row,
-            tidy.value(row["p"]) < alpha,
+            tidy.significant(row, alpha),
             inverted(found.get(("ode_error", *key[1:])), found.get((distance, *key[1:])), alpha),
         )
         for key, row in found.items()

@@ -42,7 +42,7 @@ def draw(
     """One panel per headline metric: the difference CM − Direct CM with its interval, main setting first.
 
     Rows of the figure are settings that differ from the setting `main` in one of `axes` alone, finished students;
-    open where p ≥ `alpha` (unadjusted). `files`: PDF, PNG and CSV to write. `space`: what ODE errors are in, latent or pixel.
+    open where not significant at `alpha` (`tidy.significant`, unadjusted). `files`: PDF, PNG and CSV to write. `space`: what ODE errors are in, latent or pixel.
     Raises UserError where no such setting was compared.
     """
     rows = tidy.finished(tidy.read(comparisons_csv, (*tidy.COMPARISON_COLUMNS, "level", "n")), "a_step")
@@ -68,7 +68,7 @@ def draw(
             middle, low, high = (tidy.value(line[k]) for k in ("difference", "low", "high"))
             if math.isfinite(low) and math.isfinite(high):
                 panel.plot([low, high], [y, y], color=style.INK, linewidth=1.1, solid_capstyle="butt", zorder=3)
-            full = tidy.value(line["p"]) < alpha
+            full = tidy.significant(line, alpha)
             panel.plot(
                 middle, y, marker="s", markersize=4.2, markerfacecolor=style.INK if full else "white",
                 markeredgecolor=style.INK, markeredgewidth=0.9, zorder=4,
@@ -90,7 +90,7 @@ def draw(
     chart.legend(
         [
             style.handle(style.Look(style.INK, "s", "-"), f"difference ({percent}{seeds})"),
-            style.mark_handle(f"not significant (p ≥ {alpha:g})", "s"),
+            style.mark_handle(f"not significant (p > {alpha:g})", "s"),
         ]
     )
     chart.save(COLUMNS, *files)

@@ -41,7 +41,7 @@ def draw(
 ) -> None:
     """Draw finished students that differ from the setting `main` in `axis` ("N" or "w") alone.
 
-    Markers are open where CM − Direct CM has p ≥ `alpha` (comparisons.csv, unadjusted) or was not tested. The teacher and
+    Markers are open where CM − Direct CM is not significant at `alpha` (`tidy.significant`, unadjusted) or was not tested. The teacher and
     its floor are drawn as they are at each value. `files`: PDF, PNG and CSV to write. `paper` names the metrics that are on the
     paper's scale. `space`: what ODE errors are in, latent or pixel. Raises UserError for fewer than two values of the axis.
     """
@@ -71,7 +71,7 @@ def draw(
             group = tidy.points(of(students, metric, reference, name), axis)
             every[name].append(group)
             found = {p.x: tests.get((metric, reference, p.x), {}) for p in group}
-            filled = [tidy.value(test.get("p")) < alpha for test in found.values()]
+            filled = [bool(test) and tidy.significant(test, alpha) for test in found.values()]
             style.series(axes, group, style.LOOKS[name], filled=filled, order=order)
             for line in tidy.drawn(group, "x", **here, row=name):
                 test = {} if "seed" in line else found[float(line["x"])]
@@ -96,7 +96,7 @@ def draw(
     entries = [style.method_handle(n, f"{n} ({tidy.seeds(every[n])})") for n in names]
     entries += style.reference_handles(chart.shown, marker=True)
     if len(names) == 2:
-        entries.append(style.mark_handle(f"difference not significant (p ≥ {alpha:g})"))
+        entries.append(style.mark_handle(f"difference not significant (p > {alpha:g})"))
     style.legend(chart.figure, entries)
     for axes in chart.grid:
         style.values_axis(axes, values, log=axis == "N")

@@ -104,6 +104,15 @@ def _by_step(records: Iterable[Record]) -> dict[str, list[Record]]:
     return found
 
 
+def _seconds(records: Iterable[Record]) -> list[float | None]:
+    """Seconds of each job by the clocks of what it made: artefacts of one job, such as the features by several extractors, share a log."""
+    jobs: dict[Any, list[float]] = {}
+    for record in records:
+        job = jobs.setdefault(record.provenance.get("log") or record.folder, [])
+        job += [float(taken)] if (taken := record.provenance.get("seconds")) is not None else []
+    return [max(taken, default=None) for taken in jobs.values()]
+
+
 def step_of_benchmark(path: str | Path) -> str:
     """benchmarks/train/cm_seed0.tsv → train, benchmarks/data.tsv → data: the rule that Snakemake measured."""
     parts = Path(path).parts
@@ -146,16 +155,14 @@ def costs(records: Sequence[Record], benchmarks: Iterable[str | Path]) -> list[C
     out = []
     for step in dict.fromkeys((*made, *measured)):
         own, jobs = made.get(step, []), measured.get(step, [])
-        seconds = [job["seconds"] for job in jobs] if jobs else [r.provenance.get("seconds") for r in own]
+        seconds = [job["seconds"] for job in jobs] if jobs else _seconds(own)
         # What a job knew of itself: of a fork (directcm.runtime.warm) the benchmark saw only who waited for it. So a figure, which
         # may have been drawn in one and records no memory of its own, has none.
         peaks = [r.provenance.get("max_rss_mb") for r in own]
         peaks += [] if step.startswith("figure") else [job["max_rss_mb"] for job in jobs]
         counts = [r.manifest.get("counts") or {} for r in own]
         forwards = [_known(sum, (count.get(name) for count in counts)) for name in COLUMNS[-2:]]
-        out.append(
-            Cost(step, len(jobs) or len(own), _known(_total, seconds, float), _known(max, peaks, float), *forwards)
-        )
+        out.append(Cost(step, len(seconds), _known(_total, seconds, float), _known(max, peaks, float), *forwards))
     return out
 
 
@@ -271,7 +278,7 @@ def _groups(records: Sequence[Record]) -> list[dict[str, Any]]:
         parts = [r.parts for r in own if r.parts is not None]
         kinds = " and ".join(dict.fromkeys(plain(r.kind) for r in own))
         sizes = [size for r in own if r.parts is None and isinstance(size := r.manifest.get("bytes"), int)]
-        seconds = _known(_total, (r.provenance.get("seconds") for r in own), float)
+        seconds = _known(_total, _seconds(own), float)
         said = [
             f"{len(own):,} folder{'s' * (len(own) != 1)} of {kinds}",
             f"{len(parts):,} of them collections of {sum(parts):,} sets in all" if parts else "",

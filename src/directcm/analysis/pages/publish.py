@@ -19,7 +19,16 @@ from typing import Any, NamedTuple
 
 from directcm.analysis.data import tidy
 from directcm.analysis.data.selection import main_runs, main_setting, sampling_numbers, steps_label
-from directcm.analysis.tables import claims, table1, table4, table_comparison, table_further
+from directcm.analysis.tables import (
+    claims,
+    table1,
+    table4,
+    table_baselines,
+    table_comparison,
+    table_further,
+    table_parts,
+    table_within,
+)
 from directcm.analysis.tables.claim import METHOD, about, read_claims
 from directcm.analysis.tables.text import fixed, listed
 from directcm.analysis.tables.verdict import FAILS, HOLDS, NOT_RUN, Verdict, judge
@@ -32,7 +41,8 @@ from directcm.runtime.artifacts import PROVENANCE, read_csv, read_json, write_by
 DOCUMENTS = ("README.md", "docs/results.md")
 DATA = Path("docs/data")
 SCOPES = ("main", "paper")
-# Of the whole grid's, two thirds of the lines are of metrics that no published table shows: they are left out.
+# Of the whole grid's, two thirds of the lines are of metrics that no published table shows: they are left out, and so is what each
+# evaluation writes for itself.
 BY_METRIC = ("metrics.csv", "comparisons.csv")
 PUBLISHED, ABOUT, TIMES = "published", "run.json", "times.csv"
 DEFAULT = "embedded"
@@ -110,6 +120,8 @@ def take(results: Path, root: Path) -> list[Path]:
     for scope in scopes:
         source, folder = results / "collected" / scope, root / DATA / results.name / scope
         for name, columns in tidy.TABLES.items():
+            if name in tidy.FIRST_VALUE and (scope != "main" or not (source / name).is_file()):
+                continue
             if scope == "main" or name not in BY_METRIC:
                 write_bytes(folder / name, (source / name).read_bytes())
             else:
@@ -135,10 +147,13 @@ def matching(folder: Path, config: Config, headline: bool = False) -> None:
     wanted = {name for name in config.metric_names() if METRICS[name].headline or not headline}
     wanted |= {*config.further_names()} if folder.name != "main" else set()
     found = {row["metric"] for row in read_csv(metrics)}
+    # Parts come with what they are parts of: older runs have none.
+    parts = {name for name in wanted | found if name in METRICS and METRICS[name].part_of}
+    wanted, found = wanted - parts, found - parts
     if found != wanted:
         more, lacking = sorted(found - wanted), sorted(wanted - found)
-        parts = [f"lacks {', '.join(lacking)}"] * bool(lacking) + [f"has {', '.join(more)} besides"] * bool(more)
-        raise UserError(f"{metrics}: {' and '.join(parts)}, against the configuration's metrics; make the run again")
+        said = [f"lacks {', '.join(lacking)}"] * bool(lacking) + [f"has {', '.join(more)} besides"] * bool(more)
+        raise UserError(f"{metrics}: {' and '.join(said)}, against the configuration's metrics; make the run again")
     table1.rows(metrics, folder / "comparisons.csv", config)
 
 
@@ -226,7 +241,7 @@ class Tables:
 def _table1_text(rows: Sequence[Row]) -> str:
     cells = {(row["row"], row["metric"], row["reference"]): row for row in rows}
     steps = {row["row"]: int(row["steps"]) for row in reversed(rows)}
-    columns = list(dict.fromkeys(row["row"] for row in rows))
+    columns = list(dict.fromkeys(row["row"] for row in rows if row["row"] not in tidy.TO_BEAT))
     lines = list(dict.fromkeys((row["metric"], row["reference"]) for row in rows))
     lines.sort(key=lambda line: (list(METRICS).index(line[0]), METRICS[line[0]].references.index(line[1])))
     head = ["metric", *(f"{c} ({'the floor' if c == tidy.FLOOR else steps_label(steps[c])})" for c in columns)]
@@ -242,7 +257,57 @@ def _table1_text(rows: Sequence[Row]) -> str:
         scale = "" if all(METRICS[metric].same_scale_as_paper for metric, _ in lines) else ", **another scale**"
         head.append(f"the paper's {' / '.join(c for c in columns if c in tidy.PAIR)}{scale}")
         body = [[*line, paper] for line, paper in zip(body, papers, strict=True)]
-    return markdown(head, body)
+    text = markdown(head, body)
+    # Baselines have an ODE error and nothing else: a table of their own, below.
+    if without := [row for row in rows if row["row"] in tidy.TO_BEAT]:
+        values = [shown(row["mean"], row["sd"], METRICS[row["metric"]].decimals) for row in without]
+        text += "\n" + markdown(
+            ["without training", *(row["row"].lower() for row in without)],
+            [[line_name(without[0]["metric"], without[0]["reference"]), *values]],
+        )
+    return text
+
+
+def _baselines_text(rows: Sequence[Row]) -> str:
+    decimals, body = METRICS["ode_error"].decimals, []
+    for row in rows:
+        difference, low, high = (fixed(value_of(row[name]), decimals, True) for name in ("difference", "low", "high"))
+        who = f"{row['row']} ({steps_label(int(row['steps']))})"
+        errors = [fixed(value_of(row[name]), decimals) for name in ("student", "without_training")]
+        body.append([who, row["baseline"].lower(), *errors, difference, f"[{low}, {high}]", row["verdict"]])
+    interval = f"{100 * value_of(rows[0]['level']):g} % interval"
+    return markdown(["method", "baseline", "its ODE error", "the baseline's", "difference", interval, "verdict"], body)
+
+
+def _parts_text(rows: Sequence[Row]) -> str:
+    """Models down, the parts across: of distances those to the teacher's samples."""
+    keys = dict.fromkeys(row["metric"] for row in rows if row["reference"] == "teacher")
+    names = table_parts.order([name for name in METRICS if name in keys])
+    cells = {(row["row"], row["metric"]): row for row in rows if row["reference"] == "teacher"}
+    body = []
+    for who in dict.fromkeys(row["row"] for row in rows if row["reference"] == "teacher"):
+        own = [cells.get((who, name)) for name in names]
+        body.append(
+            [
+                who,
+                *(
+                    shown(r["mean"], r["sd"], METRICS[n].decimals) if r else "–"
+                    for n, r in zip(names, own, strict=True)
+                ),
+            ]
+        )
+    return markdown(["", *(METRICS[name].title for name in names)], body)
+
+
+def _within_text(rows: Sequence[Row]) -> str:
+    body = []
+    for row in rows:
+        spec = METRICS[row["metric"]]
+        spread = value_of(row["sd"])
+        rho = fixed(value_of(row["rho"]), 3, True) + ("" if math.isnan(spread) else f" ± {fixed(spread, 3)}")
+        difference = fixed(value_of(row["difference"]), spec.decimals + 1, True)
+        body.append([spec.title, row["row"], rho, row["within"], difference, row["between"]])
+    return markdown(["metric", "method", "ρ with the ODE error", "within", f"{CM} − {DIRECT}", "between"], body)
 
 
 def _comparison_text(rows: Sequence[Row]) -> str:
@@ -274,7 +339,7 @@ def _verdicts(tables: Tables) -> list[dict[str, Any]]:
         out.append(
             {
                 "source": verdict.claim.source, "says": words.says, "verdict": words.verdict,
-                "effect": "; ".join([*words.effects, *([words.place] if words.place else [])]), "p": verdict.p_holm,
+                "effect": "; ".join([*words.effects, *([words.place] if words.place else [])]), "p_adjusted": verdict.p_adjusted,
             }
         )  # fmt: skip
     return out
@@ -282,22 +347,24 @@ def _verdicts(tables: Tables) -> list[dict[str, Any]]:
 
 def _verdicts_text(rows: Sequence[Row]) -> str:
     run = [row for row in rows if row["verdict"] != NOT_RUN]
-    body = [[row["says"], row["source"], f"**{row['verdict']}**", row["effect"], _p(row["p"])] for row in run]
-    text = markdown(["claim", "source", "verdict", "what decides it", "p (Holm)"], body)
+    # What was published before claims had families was adjusted by Holm's method alone.
+    p, title = ("p_adjusted", "adjusted p") if "p_adjusted" in rows[0] else ("p", "p (Holm)")
+    body = [[row["says"], row["source"], f"**{row['verdict']}**", row["effect"], _p(row[p])] for row in run]
+    text = markdown(["claim", "source", "verdict", "what decides it", title], body)
     if absent := len(rows) - len(run):
         text += f"\n{absent} further claim{'s were' if absent > 1 else ' was'} not run: the grid has not what they compare.\n"
     return text
 
 
 def _reading(tables: Tables) -> str:
-    """The claims about the main comparison in one sentence: who is ahead in what, by Holm's adjusted p."""
+    """The claims about the main comparison in one sentence: who is ahead in what, by the adjusted p."""
     ahead: dict[str, list[str]] = {DIRECT: [], CM: [], "": []}
     for verdict in _judged(tables):
         line = verdict.decisive
         claim = verdict.claim
         if claim.what != METHOD or claim.pair != tidy.PAIR or line is None or verdict.settings > 1:
             continue
-        if claim.over or len(claim.tests) > 1:
+        if claim.over or len(claim.tests) > 1 or line.margin is not None or claim.at:
             continue
         who = {HOLDS: line.row["a"], FAILS: line.row["b"]}.get(verdict.verdict, "")
         name = line_name(line.metric, line.row["reference"])[:-2].replace("to teacher samples", "to the teacher")
@@ -468,6 +535,9 @@ BLOCKS = {
     "comparison": Block(
         lambda t: table_comparison.rows(t.file("metrics"), t.file("comparisons"), t.config), _comparison_text
     ),
+    "baselines": Block(lambda t: table_baselines.rows(t.file("comparisons"), t.config), _baselines_text),
+    "parts": Block(lambda t: table_parts.rows(t.file("metrics"), t.file("comparisons"), t.config), _parts_text),
+    "within": Block(lambda t: table_within.rows(t.file("comparisons"), t.file("correlations"), t.config), _within_text),
     "verdicts": Block(_verdicts, _verdicts_text),
     "map": Block(_map, _map_text),
     "sweeps": Block(_sweeps, _sweeps_text),

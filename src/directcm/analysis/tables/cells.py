@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from directcm.analysis.data import tidy
 from directcm.analysis.data.selection import main_setting, select_axis, select_runs, steps_label
+from directcm.analysis.data.tidy import significant
 from directcm.analysis.tables.text import defined
 from directcm.config import ODE_AXES, RUN_AXES, SETTING_AXES, Config, Run
 from directcm.config.registry import FIRST
@@ -30,6 +31,8 @@ COLUMNS = ["row", "steps", "metric", "reference", "mean", "sd", "n_seeds", "n_sa
 
 # A finished student or snapshot in a number of sampling steps.
 SET = (*RUN_AXES, "step", "sampling_steps")
+# What a student's error is against a baseline's: significantly below it, significantly above it, or neither.
+VERDICTS = BEATEN, AHEAD, LEVEL = ("beaten", "ahead", "no difference shown")
 Key = tuple[str, str]  # metric, reference
 Place = tuple[Any, ...]  # values of columns that say where a number belongs
 
@@ -56,6 +59,7 @@ class Value:
     flags: tuple[str, ...]
     place: Place
     best: bool = False
+    to_beat: tuple[tuple[str, str], ...] = ()  # baseline, and one of VERDICTS on it
 
 
 @dataclass
@@ -80,6 +84,8 @@ class Line:
         """What stands under the row's name."""
         if self.row in (tidy.TEACHER, tidy.FLOOR):
             return f"{self.steps} solver steps"
+        if self.row in tidy.TO_BEAT:
+            return f"baseline, {steps_label(self.steps)}" if self.steps else "baseline, no network"
         cost = "" if self.cost is None else f", {self.cost:,.0f} evaluations"
         return f"{steps_label(self.steps)}, {self.seeds} seed{'s' * (self.seeds != 1)}{cost}"
 
@@ -90,8 +96,8 @@ def headline(config: Config) -> list[str]:
 
 
 def others(config: Config) -> list[str]:
-    """The metrics that stand in none of them."""
-    return [m for m in config.metric_names() if not METRICS[m].headline]
+    """The metrics that stand in none of them, nor in the table of parts."""
+    return [m for m in config.metric_names() if not METRICS[m].headline and not METRICS[m].part_of]
 
 
 def config_methods(config: Config) -> list[str]:
@@ -121,11 +127,6 @@ def _places(step: str) -> list[str]:
 # ----------------------------------------------------------------- what is significant
 
 
-def significant(comparison: Mapping[str, Any], alpha: float) -> bool:
-    """Whether a comparison's p is below alpha over seeds and prompts, and, where there is one, over prompts alone too."""
-    return comparison["p"] < alpha and not comparison["p_prompts"] >= alpha
-
-
 def winner(comparison: Mapping[str, Any]) -> str | None:
     """ "CM" or "Direct CM", whichever the difference CM − Direct CM favours in the metric's own direction."""
     difference, better = comparison["difference"], METRICS[comparison["metric"]].better
@@ -138,6 +139,16 @@ def tests_of(comparisons: pd.DataFrame) -> dict[Place, dict[str, Any]]:
     """Comparisons of CM and Direct CM at the same step of training, by place."""
     found = comparisons.query("what == 'method' and a == @A and b == @B and a_step == b_step")
     return dict(zip(tidy.keys_of(found, _places("a_step")), found.to_dict("records"), strict=True))
+
+
+def against_baselines(comparisons: pd.DataFrame, alpha: float) -> dict[Place, tuple[tuple[str, str], ...]]:
+    """Every baseline that a student's ODE error was compared with, and the verdict, by row and place."""
+    found = comparisons.query("what == 'baseline'")
+    out: dict[Place, dict[str, str]] = {}
+    for place, line in zip(tidy.keys_of(found, ["a", *_places("a_step")]), found.to_dict("records"), strict=True):
+        clear = significant(line, alpha)
+        out.setdefault(place, {})[line["b"]] = (BEATEN if line["difference"] < 0 else AHEAD) if clear else LEVEL
+    return {place: tuple((name, own[name]) for name in tidy.TO_BEAT if name in own) for place, own in out.items()}
 
 
 # ----------------------------------------------------------------- lines
@@ -224,7 +235,7 @@ def require(rows: pd.DataFrame, sets: Mapping[Place, Run], path: str | Path) -> 
     """UserError where a finished student among these sets, its teacher or its floor has no line in metrics.csv."""
     have, teachers = set(tidy.keys_of(rows, SET)), set(tidy.keys_of(rows, ("row", *ODE_AXES)))
     # Of errors sample by sample alone neither has a line: the teacher has none to itself, another noise no counterpart.
-    needed = (tidy.TEACHER, tidy.FLOOR) if rows["metric"].ne("ode_error").any() else ()
+    needed = () if all(METRICS[metric].same_noise for metric in set(rows["metric"])) else (tidy.TEACHER, tidy.FLOOR)
     for place, run in sets.items():
         step, k = place[-2:]
         if step == run.steps and place not in have:
@@ -259,8 +270,15 @@ def select(
     chosen = rows.loc[[*teachers.index, *students.index]]
     require(chosen, sets, metrics)
     lines = lines_of(chosen.assign(group=group), groups)
-    tests = tests_of(tidy.frame(comparisons, tidy.COMPARISON_COLUMNS, empty=True))
+    compared = tidy.frame(comparisons, tidy.COMPARISON_COLUMNS, empty=True)
+    tests = tests_of(compared)
     fill(lines, names, tests, config.statistics.alpha, metrics)
+    # A baseline has what can be said of final latents: where a table shows none of that, it has no line.
+    lines = [line for line in lines if line.values or line.row not in tidy.TO_BEAT]
+    to_beat = against_baselines(compared, config.statistics.alpha)
+    for line in lines:
+        for key, own in line.values.items():
+            line.values[key] = replace(own, to_beat=to_beat.get((line.row, *own.place), ()))
     if not any(line.values for line in lines):
         raise UserError(f"metrics: none of {', '.join(names)} has been evaluated; check the key metrics")
     tested = students[students["metric"].isin(names)]

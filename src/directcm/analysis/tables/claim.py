@@ -1,10 +1,13 @@
 """Claims as data: what workflow/claims.yaml says, and what a grid has to compare for them.
 
-A claim is one or more tests that must all succeed, in every or in some of a set of settings.
+A claim is one or more tests that must all succeed. It is about one setting, about a contrast over an axis (its mean, a trend), or about every
+or some of a set of settings.
 """
 
 from __future__ import annotations
 
+import math
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,15 +17,26 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from directcm.analysis.data.compare import ALONG, METHOD, Across, across
 from directcm.analysis.data.compare import SAMPLING as MORE
+from directcm.analysis.data.contrasts import FROM, MEAN, OVER, SAMPLING, STEP, TIME, Contrast, plan
 from directcm.analysis.page import plain
-from directcm.config import ODE_AXES, SETTING_AXES, Config, Run, read_yaml, spell
+from directcm.config import ODE_AXES, SETTING_AXES, Config, Run, Setting, read_yaml, spell
 from directcm.config.specs import DISTANCES, METHODS, METRICS, SOLVERS
 from directcm.errors import UserError
 
 CM, DIRECT = METHODS["cm"], METHODS["direct_cm"]
 NAMES = {label: name for name, label in METHODS.items()}
-STEP, SAMPLING = "step", "sampling_steps"
 AXES = (*SETTING_AXES, STEP, SAMPLING)
+# `what` of a line of comparisons.csv whose units are teachers, each with a student or more of either method, in place of seeds.
+TEACHERS = "teachers"
+PRIMARY = "primary"
+# References that each student has of its own ODE.
+OF_THE_TEACHER = ("teacher", "other_noise")
+
+
+# Any values of a setting, to check others beside.
+_ANY = Setting(
+    solver="ddim", N=1, w=1, adapter="full", loss="mse", lr=1e-4, batch_size=1, pool=1, steps=1
+).axes()  # fmt: skip
 
 
 def _known(kind: str, value: Any, names: Iterable[str], where: str = "") -> None:
@@ -35,11 +49,37 @@ class _Block(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
 
-class Test(_Block):
-    """One test: a metric against a reference, and either the better method, or a method whose metric falls or rises, or a method
-    and an axis whose better value is better than another, all else equal.
+class Trend(_Block):
+    """Over which axis something changes: the slope over its logarithm (per doubling) or itself, or of two values the second less the first.
 
-    `than` may be left out where the better one is CM or Direct CM: it is the other.
+    `lead`: of two methods, whether the lead of the better one grows or shrinks.
+    """
+
+    axis: str
+    scale: Literal["log", "linear"] | None = None
+    values: list[str | int | float] | None = Field(None, min_length=2, max_length=2)
+    lead: Literal["grows", "shrinks"] | None = None
+
+    @model_validator(mode="after")
+    def _check(self) -> Trend:
+        _known("axis", self.axis, OVER)
+        if (self.scale is None) == (self.values is None):
+            raise ValueError("a trend has either scale, log or linear, or two values")
+        if self.scale is not None and self.axis in ("solver", "loss"):
+            raise ValueError(f"{self.axis} is no number and has no scale; give two of its values")
+        if self.values is not None and self.axis not in SETTING_AXES:
+            raise ValueError(f"{self.axis} has a scale, log or linear, and no values")
+        if self.values is not None and spell(self.values[0]) == spell(self.values[1]):
+            raise ValueError("values are two of the axis")
+        return self
+
+
+class Test(_Block):
+    """One test: a metric against a reference, and either the better method, or two that are equal within a margin, or a method whose metric
+    falls or rises, or a method and an axis whose better value is better than another, all else equal.
+
+    `than` may be left out where the better one is CM or Direct CM: it is the other. `mean`: averaged over the values of an axis. `trend`: it
+    is about how it changes over one. `margin`: in the metric's unit, or "5 %" of the second method's mean.
     """
 
     __test__ = False  # not pytest's
@@ -48,10 +88,14 @@ class Test(_Block):
     reference: Literal["teacher", "other_noise", "data", "prompt", "none"]
     better: str | int | float | None = None
     than: str | int | float | None = None
+    equal: list[str] | None = Field(None, min_length=2, max_length=2)
+    margin: str | int | float | None = None
     method: str | None = None
     axis: str | None = None
     direction: Literal["falls", "rises"] | None = None
     along: Literal["training", "sampling_steps"] = "training"
+    mean: str | None = None
+    trend: Trend | None = None
 
     @field_validator("metric", mode="before")
     @classmethod
@@ -65,18 +109,75 @@ class Test(_Block):
             if self.reference not in METRICS[name].references:
                 allowed = ", ".join(METRICS[name].references)
                 raise ValueError(f"{name} has no reference {self.reference!r}; it has {allowed}")
+        self._check_margin()
+        self._check_contrast()
         if self.axis is not None:
             return self._check_axis(self.axis)
-        if (self.better is None) == (self.method is None) or (self.method is None) != (self.direction is None):
-            raise ValueError("a test has either better, or method and direction, or method, axis, better and than")
-        for label in (self.better, self.than, self.method):
+        kinds = (self.better is not None, self.method is not None, self.equal is not None)
+        if sum(kinds) != 1 or (self.method is None) != (self.direction is None):
+            raise ValueError(
+                "a test has either better, or equal and margin, or method and direction, or method, axis, better and than"
+            )
+        for label in (self.better, self.than, self.method, *(self.equal or ())):
             if label is not None:
                 _known("method", label, METHODS.values())
         if self.better is not None and self.than is None and self.better not in (CM, DIRECT):
             raise ValueError(f"better: {self.better} needs than, the method that it is compared with")
         if self.than is not None and (self.better is None or self.than == self.better):
             raise ValueError("than goes with better, and is another method")
+        if self.equal is not None and self.equal[0] == self.equal[1]:
+            raise ValueError("equal: names one method twice")
         return self
+
+    def _check_margin(self) -> None:
+        if (self.equal is None) != (self.margin is None):
+            raise ValueError("equal and margin go together: no difference is shown without a margin")
+        if self.margin is None:
+            return
+        if self.share is None and len(self.metric) > 1:
+            raise ValueError('a margin in a metric\'s unit is of one metric; give "5 %" or the like for several')
+        if self.share is not None:
+            unbounded = [name for name in self.metric if METRICS[name].bounds[0] != 0]
+            if unbounded:
+                raise ValueError(f"margin: {unbounded[0]} has no zero to be a share of; give it in the metric's unit")
+            if self.trend is not None:
+                raise ValueError("margin: of a trend it is in the metric's unit")
+
+    @property
+    def share(self) -> float | None:
+        """The margin as a share of the second method's mean; None where it is in the metric's unit. ValueError unless it is above 0."""
+        found = re.fullmatch(r"(\d+(?:\.\d+)?) ?%", self.margin) if isinstance(self.margin, str) else None
+        number = float(found[1]) / 100 if found else self.margin
+        if isinstance(number, bool | str | None) or not 0 < number < math.inf:
+            raise ValueError(
+                f'margin: {plain(str(self.margin))[:40]!r} is neither a number above 0 nor "5 %" or the like'
+            )
+        return float(number) if found else None
+
+    def _check_contrast(self) -> None:
+        """That `mean` and `trend` stand with what can be averaged or has a slope, and that the metric has values by prompt."""
+        if self.mean is None and self.trend is None:
+            return
+        if self.mean is not None:
+            _known("axis", self.mean, OVER)
+        if (self.mean is not None and self.trend is not None) or self.axis is not None or self.along != "training":
+            raise ValueError("a test has one of mean, trend, axis and along")
+        if self.mean is not None and self.method is not None:
+            raise ValueError("mean goes with better or equal: of one method it is compared with nothing")
+        if self.trend is not None and (self.trend.lead is None) == (self.better is not None):
+            raise ValueError("trend.lead, grows or shrinks, goes with better; of one method direction says it")
+        over = self.mean if self.trend is None else self.trend.axis
+        if over == TIME and (self.metric != ["ode_error"] or self.reference != "teacher"):
+            raise ValueError(f"over {TIME} there is ode_error against the teacher alone")
+        for name in self.metric:
+            if not METRICS[name].per_sample and METRICS[name].test != "frechet":
+                raise ValueError(
+                    f"{name}: mean and trend are of metrics with a value for each prompt, and of Fréchet distances"
+                )
+        if self.method is not None and over in ODE_AXES and self.reference in OF_THE_TEACHER:
+            raise ValueError(
+                f"values of {over} are ODEs of their own, and each student is measured against its own: choose another reference"
+            )
 
     def _check_axis(self, axis: str) -> Test:
         _known("axis", axis, SETTING_AXES)
@@ -88,18 +189,31 @@ class Test(_Block):
             _known(axis, value, values[axis])
         if spell(self.better) == spell(self.than):
             raise ValueError("better and than are two values of the axis")
-        if axis in ODE_AXES and self.reference == "teacher":
+        if axis in ODE_AXES and self.reference in OF_THE_TEACHER:
             raise ValueError(
                 f"two values of {axis} are two ODEs, and each student is measured against its own: choose another reference"
             )
         return self
 
     @property
+    def over(self) -> tuple[str, str, tuple[str, ...]] | None:
+        """Of a contrast: how it is taken, its axis, and two values of it; None where it is none."""
+        if self.mean is not None:
+            return MEAN, self.mean, ()
+        if self.trend is None:
+            return None
+        values = tuple(spell(value) for value in self.trend.values or ())
+        return self.trend.scale or FROM, self.trend.axis, values
+
+    @property
     def what(self) -> str:
         """Which lines of comparisons.csv it reads."""
+        if self.over is not None:
+            how, axis, values = self.over
+            return "~".join([how, axis, *values])
         if self.axis is not None:
             return across(self.axis, self.than)
-        if self.better is not None:
+        if self.method is None:
             return METHOD
         return ALONG if self.along == "training" else MORE
 
@@ -109,7 +223,8 @@ class Test(_Block):
         if self.method is not None:
             return self.method, self.method
         other = self.than or (DIRECT if self.better == CM else CM)
-        first, second = (label for label in METHODS.values() if label in (self.better, other))
+        both = self.equal or (self.better, other)
+        first, second = (label for label in METHODS.values() if label in both)
         return first, second
 
     @property
@@ -118,10 +233,19 @@ class Test(_Block):
         return self.axis is None and self.better is not None and self.better != self.pair[0]
 
     def sign(self, metric: str) -> int:
-        """The sign that the claim gives to its difference: `better` − the other, later − earlier, more steps − fewest."""
+        """The sign that the claim gives to its difference: `better` − the other, later − earlier, more steps − fewest; 0 for equal."""
+        if self.equal is not None:
+            return 0
         if self.direction is not None:
             return -1 if self.direction == "falls" else 1
-        return -1 if METRICS[metric].better == "lower" else 1
+        shrinks = self.trend is not None and self.trend.lead == "shrinks"
+        return -1 if (METRICS[metric].better == "lower") != shrinks else 1
+
+    def within(self, mean_b: float) -> float | None:
+        """The margin in the metric's unit, where the second method's mean is this."""
+        if self.margin is None:
+            return None
+        return float(self.margin) if self.share is None else self.share * abs(mean_b)
 
 
 class Claim(_Block):
@@ -132,6 +256,9 @@ class Claim(_Block):
     source: Literal["paper", "ours", "others"]
     where: str = ""
     tests: list[Test] = Field(min_length=1, max_length=4)
+    family: Literal["primary", "secondary"] = "secondary"
+    unit: Literal["seed", "teacher"] = "seed"
+    at: dict[str, str | int | float] = {}
     over: list[str] = []
     also: list[str] = []
     quantifier: Literal["every", "some"] = "every"
@@ -150,8 +277,25 @@ class Claim(_Block):
             _known("axis", axis, AXES, "over and also: ")
         if len(set(axes)) != len(axes):
             raise ValueError("over and also name an axis twice")
+        for axis in self.at:
+            _known("axis", axis, (*SETTING_AXES, SAMPLING), "at: ")
+        if again := [axis for axis in (*axes, *(axis for _, axis, _ in self.contrasted)) if axis in self.at]:
+            raise ValueError(f"at: {again[0]} is varied; a claim fixes it or varies it")
+        try:
+            Setting.of({**_ANY, **self.at}, "at")
+        except UserError as error:
+            raise ValueError(str(error)) from None
+        steps = self.at.get(SAMPLING, 1)
+        if not isinstance(steps, int) or steps < 1:
+            raise ValueError(f"at: {SAMPLING} is a whole number above 0")
+        if self.contrasted and axes:
+            raise ValueError("over and also: a mean or a trend says over which axis it is; leave them out")
+        if self.unit == "teacher" and (self.contrasted or self.tests[0].what != METHOD or axes or self.at):
+            raise ValueError("unit: teachers are compared in the main setting, by better or equal, alone")
         if len({test.what for test in self.tests}) > 1:
-            raise ValueError("tests are of one kind: all with better, or all with method and direction along the same")
+            raise ValueError(
+                "tests are of one kind: all with better, or all with method and direction along the same, or over one axis alike"
+            )
         if len({test.pair for test in self.tests}) > 1:
             raise ValueError("tests are of one pair of methods, or along training and sampling steps of one method")
         if len({(test.axis, test.better) for test in self.tests if test.axis}) > 1:
@@ -165,7 +309,12 @@ class Claim(_Block):
     @property
     def what(self) -> str:
         """Which lines of comparisons.csv it reads."""
-        return self.tests[0].what
+        return TEACHERS if self.unit == "teacher" else self.tests[0].what
+
+    @property
+    def contrasted(self) -> list[tuple[str, str, tuple[str, ...]]]:
+        """How, over which axis and between which values its tests are contrasts; none where they are none."""
+        return [test.over for test in self.tests if test.over is not None]
 
     @property
     def pair(self) -> tuple[str, str]:
@@ -194,7 +343,14 @@ def about(claims: Sequence[Claim], config: Config) -> list[Claim]:
     """The claims that a grid is about: of the other papers' those alone whose methods, and values of an axis, it has."""
     there = {METHODS[run.method] for run in config.runs()}
     chosen = [claim for claim in claims if claim.source != "others" or set(claim.pair) <= there]
-    return [claim for claim in chosen if claim.source != "others" or claim.axis is None or twins(claim, config)]
+    return [claim for claim in chosen if claim.source != "others" or _there(claim, config)]
+
+
+def _there(claim: Claim, config: Config) -> bool:
+    """Whether a grid has the values of an axis that a claim compares, or goes over."""
+    if claim.contrasted:
+        return all(plan(contrast, config) is not None for contrast in contrasts_of(claim, config))
+    return claim.axis is None or bool(twins(claim, config))
 
 
 @dataclass(frozen=True)
@@ -226,10 +382,31 @@ def compared(claims: Sequence[Claim], config: Config) -> Compared:
         return tuple(dict.fromkeys(NAMES[claim.pair[0]] for claim in own if claim.what == what))
 
     pairs = [":".join(NAMES[label] for label in claim.pair) for claim in own if claim.what == METHOD]
-    others = [claim for claim in own if claim.what != ALONG and (claim.what, claim.pair) != (METHOD, (CM, DIRECT))]
+    others = [claim for claim in own if claim.what in (METHOD, MORE) or claim.axis is not None]
+    others = [claim for claim in others if (claim.what, claim.pair) != (METHOD, (CM, DIRECT))]
     tests = [(evaluated(test, config), test.reference) for claim in others for test in claim.tests]
     claimed = [f"{metric}:{reference}" for metric, reference in tests if metric is not None]
     return Compared(tuple(dict.fromkeys(pairs)), methods(ALONG), methods(MORE), tuple(dict.fromkeys(claimed)))
+
+
+def contrasts_of(claim: Claim, config: Config) -> list[Contrast]:
+    """What a claim's tests need of `contrasts`, whether or not the grid has it; nothing of a metric that is not evaluated."""
+    first, second = (NAMES[label] for label in claim.pair)
+    at = tuple((axis, spell(value)) for axis, value in claim.at.items())
+    out = []
+    for test in claim.tests:
+        metric = evaluated(test, config)
+        if test.over is not None and metric is not None:
+            how, axis, values = test.over
+            alone = None if first == second else second
+            out.append(Contrast(first, alone, how, axis, values, metric, test.reference, at))
+    return out
+
+
+def contrasted(claims: Sequence[Claim], config: Config) -> list[Contrast]:
+    """The contrasts that a grid's claims are about and its runs allow, each once."""
+    found = dict.fromkeys(c for claim in about(claims, config) for c in contrasts_of(claim, config))
+    return [contrast for contrast in found if plan(contrast, config) is not None]
 
 
 def twins(claim: Claim, config: Config) -> list[tuple[Run, Run]]:

@@ -8,15 +8,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from directcm.analysis.data.contrasts import FROM, LINEAR, LOG, MEAN
 from directcm.analysis.data.selection import describe, main_setting, sampling_numbers
 from directcm.analysis.data.tidy import save
 from directcm.analysis.page import plain, write_page
-from directcm.analysis.tables.claim import ALONG, MORE, SAMPLING, STEP
+from directcm.analysis.tables.claim import ALONG, MORE, PRIMARY, SAMPLING, STEP, TEACHERS, TIME
 from directcm.analysis.tables.sheet import write_tex
 from directcm.analysis.tables.verdict import (
     FAILS,
     HOLDS,
     NOT_RUN,
+    POWER,
     UNDECIDED,
     UNTESTABLE,
     Line,
@@ -29,12 +31,13 @@ from directcm.analysis.tables.verdict import (
 from directcm.config import SETTING_AXES, Config
 from directcm.config.specs import METRICS
 from directcm.runtime.artifacts import read_csv, write_json
+from directcm.statistics.families import TRUNCATION
 
 SYMBOLS = {HOLDS: "✓", FAILS: "✗", UNDECIDED: "?", UNTESTABLE: "–", NOT_RUN: "○"}
 GROUPS = {"paper": "The paper's claims", "ours": "Our own", "others": "Claims of other papers"}
 COLUMNS = [
-    "id", "source", "where", "says", "verdict", "reason", "quantifier", "p_for", "p_against", "p", "p_holm", "alpha",
-    "n_settings", "settings_agree", "test", "metric", "stands_in_for", "reference", "claimed_sign", "what", "a", "b",
+    "id", "source", "where", "says", "family", "verdict", "reason", "unit", "quantifier", "p_for", "p_against", "p",
+    "p_adjusted", "alpha", "detectable", "detectable_alpha", "n_settings", "settings_agree", "test", "metric", "stands_in_for", "reference", "claimed_sign", "margin", "what", "a", "b",
     *SETTING_AXES, "a_step", "b_step", "sampling_steps", "mean_a", "mean_b", "difference", "low", "high", "level",
     "relative_percent", "n", "n_seeds", "p_crossed", "p_cautious", "p_prompts", "p_test_for", "p_test_against", "decisive",
 ]  # fmt: skip
@@ -56,17 +59,48 @@ def _p(value: float | None) -> str:
     return "< 0.001" if value < 0.001 else f"{value:.3f}" if value < 0.1 else f"{value:.2f}"
 
 
+NAMED = {
+    "adapter": "rank",
+    "lr": "learning rate",
+    "pool": "start points",
+    SAMPLING: "sampling steps",
+    STEP: "training steps",
+    TIME: "start time",
+}
+
+
+def _over(row: Mapping[str, Any]) -> str:
+    """What a contrast is taken over: "per doubling of N", "mean over solver"; "" of a line that is none."""
+    what: list[str] = [*str(row["what"]).split("~"), ""]
+    how, axis, values = what[0], what[1], what[2:]
+    if how == MEAN:
+        return f"mean over {NAMED.get(axis, axis) if axis != 'adapter' else axis}"
+    if how == FROM:
+        return f"{shown(axis, values[1])} less {shown(axis, values[0])}"
+    name = NAMED.get(axis, axis)
+    return {
+        LOG: f"per doubling of {name}",
+        LINEAR: "from the data to the largest time" if axis == TIME else f"per unit of {name}",
+    }.get(how, "")
+
+
 def _place(verdict: Verdict, line: Line, config: Config) -> str:
     """Which setting a line is of, in the axes that its claim varies."""
     claim, main = verdict.claim, main_setting(config)
     parts = []
-    for axis in (*claim.over, *claim.also):
+    for axis in (*claim.over, *claim.also, *claim.at):
         if axis in SETTING_AXES and (axis in claim.over or line.row[axis] != getattr(main, axis)):
             parts.append(worded(axis, line.row[axis]))
         elif axis == SAMPLING:
             parts.append(worded(axis, line.row["sampling_steps"]))
         elif axis == STEP and claim.what != ALONG:
             parts.append(worded(axis, line.row["a_step"]))
+    if claim.contrasted:
+        # Around another setting, where the main one's axis is not swept; the axis itself has no value there.
+        own = [axis for axis in SETTING_AXES if axis not in (*claim.at, claim.contrasted[0][1])]
+        parts += [worded(axis, line.row[axis]) for axis in own if line.row[axis] != getattr(main, axis)]
+        if claim.contrasted[0][1] == STEP:
+            parts.append(f"step {line.row['b_step']:.0f} to {line.row['a_step']:.0f}")
     if claim.what == ALONG:
         parts.append(f"step {line.row['b_step']:.0f} to {line.row['a_step']:.0f}")
     if claim.axis is not None:
@@ -89,12 +123,14 @@ class Words:
     effects: tuple[str, ...]
     place: str
     sizes: str
+    power: str
+    family: str
     p: str
 
     @property
     def basis(self) -> tuple[str, ...]:
         """What the verdict rests on, line by line."""
-        return tuple(text for text in (*self.effects, self.place, self.sizes) if text)
+        return tuple(text for text in (*self.effects, self.place, self.sizes, self.power) if text)
 
 
 _KINDS = {
@@ -105,14 +141,14 @@ _KINDS = {
 def _sides(row: Mapping[str, str]) -> tuple[str, str]:
     """What a line's a and b are called: two methods, two values of an axis, or two ends of one method."""
     axis, _, other = row["what"].partition("~")
-    if other:
+    if other and axis in SETTING_AXES:
         return shown(axis, row[axis]), shown(axis, other)
     names = {ALONG: ("later", "earlier"), MORE: ("more steps", "fewest")}
     return names.get(row["what"], (row["a"], row["b"]))
 
 
 def _effect(line: Line) -> str:
-    """Both values of a test, their difference with its interval and what it is of, and the difference in per cent."""
+    """Both values of a test, their difference with its interval and what it is of, and the difference in per cent, or its margin."""
     v, metric = line.row, line.metric
     first, second = _sides(line.row)
     side = {"teacher": " to the teacher", "other_noise": " to the teacher under another noise", "data": " to the data"}
@@ -121,10 +157,26 @@ def _effect(line: Line) -> str:
     if not (math.isnan(v["low"]) or math.isnan(v["high"])):
         interval = f" [{_digits(v['low'], metric, True)}, {_digits(v['high'], metric, True)}]"
     relative = "" if math.isnan(line.relative) else f" ({line.relative:+.0f} %)".replace("-", "−")
-    return (
-        f"{METRICS[metric].title}{against}: {first} {_digits(v['mean_a'], metric)}, {second} {_digits(v['mean_b'], metric)}; "
-        f"{first} − {second}: {_digits(v['difference'], metric, True)}{interval}{relative}"
-    )
+    over = _over(v)
+    trend = bool(over) and not v["what"].startswith(MEAN)
+    a, b = (_digits(v[name], metric, trend) for name in ("mean_a", "mean_b"))
+    title = f"{METRICS[metric].title}{against}{', ' + over if over else ''}"
+    within = "" if line.margin is None else f"; margin ±{_digits(line.margin, metric)}"
+    if over and first == second:
+        return f"{title}: {first} {_digits(v['difference'], metric, True)}{interval}{within}"
+    return f"{title}: {first} {a}, {second} {b}; {first} − {second}: {_digits(v['difference'], metric, True)}{interval}{relative}{within}"
+
+
+def _power(verdict: Verdict) -> str:
+    """What an undecided claim's seeds and prompts would have shown."""
+    line = verdict.decisive
+    if verdict.level == 0:
+        return "nothing of α is left for it: no primary claim is decided"
+    if verdict.detectable is None or line is None or verdict.level is None:
+        return ""
+    smallest = f"{_digits(verdict.detectable, line.metric)} {METRICS[line.metric].title}"
+    what = "a true difference" if line.margin is None else "equality within a margin"
+    return f"shown with {100 * POWER:g} % power at α = {verdict.level:.2g}: {what} of {smallest} or more"
 
 
 def _replaced(verdicts: Sequence[Verdict]) -> dict[str, str]:
@@ -153,12 +205,14 @@ def words(verdict: Verdict, config: Config) -> Words:
             place = f"{kind} of {verdict.settings} settings: {place}; sign as claimed in {verdict.agree}"
         seeds = [int(x.row["n_seeds"]) for x in verdict.lines]
         count = f"{min(seeds)}" if min(seeds) == max(seeds) else f"{min(seeds)} to {max(seeds)}"
-        sizes = f"{int(min(x.row['n'] for x in verdict.lines)):,} prompts, {count} seed{'s' * (max(seeds) > 1)}"
-        if min(seeds) == 1:
+        points = "start points" if line.row["what"].endswith(f"~{TIME}") else "prompts"
+        unit = "teacher" if claim.what == TEACHERS else "seed"
+        sizes = f"{int(min(x.row['n'] for x in verdict.lines)):,} {points}, {count} {unit}{'s' * (max(seeds) > 1)}"
+        if min(seeds) == 1 and unit == "seed":
             sizes += ": nothing about other seeds"
     return Words(
         verdict.verdict, SYMBOLS[verdict.verdict], text, claim.says, claim.where, "; ".join(named), tuple(effects), place, sizes,
-        _p(verdict.p_holm),
+        _power(verdict), claim.family, _p(verdict.p_adjusted),
     )  # fmt: skip
 
 
@@ -173,8 +227,7 @@ def scale(config: Config) -> str:
 
 def _counts(verdicts: Sequence[Verdict]) -> str:
     found = {name: sum(v.verdict == name for v in verdicts) for name in SYMBOLS}
-    plural = {HOLDS: "hold here", FAILS: "do not hold here", UNTESTABLE: "cannot be tested at this scale"}
-    parts = [f"{n} {plural.get(name, name) if n > 1 else name}" for name, n in found.items() if n]
+    parts = [f"{n} {name}" for name, n in found.items() if n]
     return f"{len(verdicts)} claim{'s' * (len(verdicts) != 1)}: " + ", ".join(parts)
 
 
@@ -189,28 +242,46 @@ def stand_ins(verdicts: Sequence[Verdict]) -> list[str]:
 def notes(verdicts: Sequence[Verdict], config: Config) -> list[str]:
     """What a reader must know to read the verdicts, as plain text."""
     alpha, level = config.statistics.alpha, 100 * config.statistics.level
-    tested = sum(v.p is not None for v in verdicts)
+    families = {
+        own: [v for v in verdicts if v.p is not None and (v.claim.family == PRIMARY) == own] for own in (True, False)
+    }
+    decided = sum(v.verdict in (HOLDS, FAILS) for v in families[True])
+    share = sum(v.level or 0.0 for v in families[False])
     out = [
         (
-            f"A claim holds here, or does not, where its p, adjusted by Holm's method over the {tested} claims tested, is at "
-            f"most {alpha:g}: the chance of any wrong verdict among them is at most {100 * alpha:g} %. Undecided says that these "
-            "seeds and prompts do not settle it; it is no sign of equality."
+            f"A claim is shown here, or refuted, where its adjusted p is at most {alpha:g}: the chance of any wrong verdict among all of "
+            f"them is at most {100 * alpha:g} %. Undecided says that these seeds and prompts do not settle it; it is no sign of equality, "
+            "which is shown against a margin alone."
+        ),
+        (
+            f"The {len(families[True])} primary claims tested are adjusted by truncated Holm (share {TRUNCATION:g}), the "
+            f"{len(families[False])} secondary ones by Holm at what is left of α: multistage gatekeeping (Dmitrienko, Tamhane and Wiens "
+            f"2008, Biometrical Journal 50). All of it where every primary claim is decided, else {1 - TRUNCATION:g} times the share of "
+            f"them that is. Here {decided} are: the secondary claims are tested at {share:.2g} together."
         ),
         (
             "p is the largest of those over training seeds and prompts together (Satterthwaite's, and the Behrens–Fisher one, which "
             "holds at small levels too) and over prompts given these trained students (paired bootstrap, or permutation for "
-            "distances between sets). A claim must survive other seeds and other prompts."
+            "distances between sets). A claim must survive other seeds and other prompts. That two are equal within a margin is shown by "
+            "two one-sided tests (Schuirmann 1987), and refuted where the difference is significantly beyond it."
         ),
         (
-            "A claim about every setting holds where it holds in each, and does not where it is contradicted in one; a claim "
-            "about some setting the other way round. Claims with several tests need all of them. Numbers are those of the "
-            "setting that decides."
+            "A trend is the slope of each seed's values, or differences, over the axis, and a mean over an axis is taken seed by seed "
+            "too: one number a seed, of the seeds that all values of the axis have. Its variance over prompts is that of the same contrast "
+            "prompt by prompt, of distances to first order (Rippl, Munk and Sturm 2016). Claims with several tests need all of "
+            "them; a claim about every setting holds in each, one about some setting after Bonferroni's correction. Numbers are those of "
+            "the test that decides."
         ),
         (
             f"In brackets: {level:g} % interval of this one difference over seeds and prompts, not adjusted for the number of "
             "claims. In per cent: of the second value's size. Differences are what the claim names as better − the other, later − "
             "earlier in training, or more sampling steps − the fewest: where less of a metric is better, one below 0 speaks for a "
-            "method that is claimed to be better, and where more is, one above 0."
+            "method that is claimed to be better, and where more is, one above 0. That a lead grows is a slope of that same sign."
+        ),
+        (
+            f"Power, where a claim stays undecided: the smallest true difference that as many seeds and prompts show in {100 * POWER:g} % of "
+            "cases, at the part of α that the claim has whatever the others say, and with the spread that was found, which a few "
+            "seeds tell only roughly."
         ),
     ]  # fmt: skip
     out += stand_ins(verdicts)
@@ -238,15 +309,23 @@ def in_groups(verdicts: Sequence[Verdict], config: Config) -> list[dict[str, Any
 def _rows(verdict: Verdict, alpha: float) -> list[dict[str, Any]]:
     """A claim's lines of claims.csv: one per test and setting, or one alone where it was not tested."""
     claim = verdict.claim
-    whole = {name: getattr(claim, name) for name in ("id", "source", "where", "says", "quantifier")}
-    whole |= {name: getattr(verdict, name) for name in ("verdict", "reason", "p_for", "p_against", "p", "p_holm")}
-    whole |= {"alpha": alpha, "n_settings": verdict.settings, "settings_agree": verdict.agree}
+    whole = {name: getattr(claim, name) for name in ("id", "source", "where", "says", "family", "unit", "quantifier")}
+    whole |= {
+        name: getattr(verdict, name)
+        for name in ("verdict", "reason", "p_for", "p_against", "p", "p_adjusted", "detectable")
+    }
+    whole |= {
+        "alpha": alpha,
+        "detectable_alpha": None if verdict.detectable is None else verdict.level,
+        "n_settings": verdict.settings,
+        "settings_agree": verdict.agree,
+    }
     if not verdict.lines:
         return [whole | {"n_settings": None, "settings_agree": None}]
     return [
         {
             **line.row, **whole, "test": line.test, "stands_in_for": stand_in_for(line.metric, claim.tests[line.test - 1].metric),
-            "claimed_sign": "+" if line.sign > 0 else "-", "relative_percent": line.relative, "p_crossed": line.row["p"],
+            "claimed_sign": "=" if line.sign == 0 else "+" if line.sign > 0 else "-", "margin": line.margin, "relative_percent": line.relative, "p_crossed": line.row["p"],
             "p_cautious": line.p_cautious, "p_test_for": line.p_for, "p_test_against": line.p_against,
             "decisive": "yes" if line is verdict.decisive else "no",
         }
@@ -262,13 +341,14 @@ def claims(
     out_tex: str | Path,
     out_html: str | Path,
     out_json: str | Path,
+    teachers_csv: str | Path | None = None,
 ) -> list[Verdict]:
     """Write the verdicts: every number as CSV (COLUMNS), LaTeX, a page, and {id: verdict} as JSON. Errors: `verdicts_of`."""
-    verdicts = verdicts_of(claims_yaml, comparisons_csv, config)
+    verdicts = verdicts_of(claims_yaml, comparisons_csv, config, teachers_csv)
     groups, sentence, remarks = in_groups(verdicts, config), scale(config), notes(verdicts, config)
     save(out_csv, [row for v in verdicts for row in _rows(v, config.statistics.alpha)], COLUMNS)
     write_tex(out_tex, "tables/claims.tex", groups=groups, scale=sentence, notes=remarks)
-    title = "The claims, and what holds here"
+    title = "The claims, and what is shown here"
     write_page(out_html, "tables/claims.html", title=title, scale=sentence, groups=groups, notes=remarks)
     write_json(out_json, {v.claim.id: v.verdict for v in verdicts})
     return verdicts
@@ -288,7 +368,10 @@ def text(claims_csv: str | Path) -> str:
             numbers = (float(row[name]) for name in ("difference", "low", "high"))
             a, low, high = (f"{x:+.{spec.decimals}f}" for x in numbers if math.isfinite(x))
             first, second = _sides(row)
-            count = f"{row['n_seeds']} seed{'s' * (row['n_seeds'] != '1')}"
-            effect = f"  ({spec.title}, {first} − {second}: {a} [{low}, {high}], {count})"
+            over = f", {found}" if (found := _over(row)) else ""
+            sides = f"{first} − {second}" if first != second else first
+            unit = "teacher" if row["what"] == TEACHERS else "seed"
+            count = f"{row['n_seeds']} {unit}{'s' * (row['n_seeds'] != '1')}"
+            effect = f"  ({spec.title}{over}, {sides}: {a} [{low}, {high}], {count})"
         lines.append(f"{row['verdict']:<30}  {row['says']}{effect}")
     return "\n".join(lines)

@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from directcm.analysis.data.selection import describe
-from directcm.analysis.data.tidy import FLOOR
+from directcm.analysis.data.tidy import FLOOR, TO_BEAT
 from directcm.analysis.page import plain
-from directcm.analysis.tables.cells import COLUMNS, A, B, Key, Line, Value, csv_rows, same_scale, select
+from directcm.analysis.tables.cells import BEATEN, COLUMNS, A, B, Key, Line, Value, csv_rows, same_scale, select
 from directcm.analysis.tables.sheet import Cell, Head, Row, Sheet, Tex
 from directcm.analysis.tables.sheet import write as write_sheets
 from directcm.analysis.tables.text import REFERENCE, UNDER, fixed, listed
@@ -52,13 +52,17 @@ def paper_tex(own: Value, comparable: bool) -> str:
 
 
 class Form(NamedTuple):
-    """How much a table says: what its references are called, and what stands of the paper's number, comparable with ours or not."""
+    """How much a table says: what its references are called, what stands of the paper's number, comparable with ours or not, and
+    whether an error says how many baselines it beats.
+    """
 
     against: dict[str, str]
     paper: Callable[[Value, bool], str]
+    beats: bool = True
 
 
-PAGE, TEX = Form(REFERENCE, paper_full), Form(UNDER, paper_tex)
+# In LaTeX what stands under the values is a line of the paper's numbers.
+PAGE, TEX = Form(REFERENCE, paper_full), Form(UNDER, paper_tex, beats=False)
 # Fields of a Sheet, from a table's lines.
 Shape = Callable[[Sequence[Line], Config, Form], dict[str, Any]]
 
@@ -74,6 +78,8 @@ def _cells(values: Iterable[Value | None], config: Config, form: Form) -> list[C
             continue
         decimals = METRICS[own.metric].decimals
         note = "" if own.paper is None else form.paper(own, same_scale(own.metric, config))
+        if own.to_beat and form.beats:
+            note = f"beats {sum(verdict == BEATEN for _, verdict in own.to_beat)} of {len(own.to_beat)} baselines"
         out.append(Cell(fixed(own.mean, decimals), own.best, "" if own.sd is None else fixed(own.sd, decimals), note))
     return out
 
@@ -86,7 +92,8 @@ def columns_of(lines: Sequence[Line]) -> list[Key]:
 
 
 def metric_head(metric: str, **more: Any) -> Head:
-    return Head(METRICS[metric].title, METRICS[metric].better, **more)
+    spec = METRICS[metric]
+    return Head(spec.title, "" if spec.better == "neither" else spec.better, **more)
 
 
 def models_down(lines: Sequence[Line], config: Config, form: Form) -> dict[str, Any]:
@@ -169,6 +176,7 @@ def notes(lines: Sequence[Line], config: Config, tested: int) -> list[str]:
         f"“{FLOOR}” is the teacher itself on a second draw of noise for the same prompts. Its distance to the teacher's samples "
         "is the floor: how far apart two equal models are at this n. Its distance to the data is that of the teacher once more.",
     ]
+    out += baselines(lines, config.statistics.alpha)
     sizes: dict[str, list[str]] = {}
     for metric in dict.fromkeys(metric for metric, _ in columns):
         own = {v.reference: v for v in values if v.metric == metric and v.dim is not None}
@@ -197,6 +205,37 @@ def notes(lines: Sequence[Line], config: Config, tested: int) -> list[str]:
             f"–: not defined. The teacher is its own reference, so it has no distance to its own samples{other}."
         )
     return [*out, *cautions(values), _bold(students, config.statistics.alpha, tested)]
+
+
+WHAT = {
+    "Conditional mean": "the mean of the teacher's samples under the row's prompt or label",
+    "Affine map of the noise": "that mean and one factor on the noise",
+    "Untrained start": "the student's network before training",
+    "One guided step": "the clean sample that the guided teacher sees in pure noise",
+}
+
+
+def baselines(lines: Sequence[Line], alpha: float) -> list[str]:
+    """What the baselines are, and which of them each student's ODE error is below; nothing where the table has none."""
+    shown = [name for name in TO_BEAT if any(line.row == name for line in lines)]
+    if not shown:
+        return []
+    out = [
+        f"Baselines, of which nothing is decoded: {'; '.join(f'“{name}” is {WHAT[name]}' for name in shown)}. Those without a network "
+        f"are fitted on the samples of “{FLOOR}”, never on the noise that they are judged on."
+    ]
+    said = [(line, own.to_beat) for line in lines for own in line.values.values() if own.to_beat]
+    if said:
+        each = "; ".join(f"{line.row} ({line.detail}) {_beats(found)}" for line, found in said)
+        out.append(f"ODE error against the baselines, at p < {alpha:g} as for bold: {each}.")
+    return out
+
+
+def _beats(found: Sequence[tuple[str, str]]) -> str:
+    """ "is below A and B, above C, not told from D"."""
+    words = {"beaten": "below", "ahead": "above", "no difference shown": "not told from"}
+    named = {word: [name for name, verdict in found if verdict == kind] for kind, word in words.items()}
+    return "is " + ", ".join(f"{word} {listed([n.lower() for n in names])}" for word, names in named.items() if names)
 
 
 def _seeds(students: Sequence[Line]) -> str:
@@ -253,14 +292,14 @@ def _bold(students: Sequence[Line], alpha: float, tested: int) -> str:
     if not tested:
         return UNTESTED
     rule = (
-        f"p < {alpha:g} both over seeds and prompts together (crossed design, Satterthwaite's degrees of freedom) and, where it "
-        "can be had, for these trained students alone (paired bootstrap over prompts; for distances, permutation of the method "
-        "label within seed and prompt)"
+        f"p ≤ {alpha:g} both over seeds and prompts together (crossed design, Behrens–Fisher) and for these trained students "
+        "alone (paired bootstrap over prompts; for distances, permutation of the method label for whole prompts, in all seeds "
+        "together; for FD∞, precision and the like, their variance over halves of the prompts)"
     )
     start = f"No value is bold, because no difference between CM and Direct CM is significant: {rule}."
     if any(v.best for line in students for v in line.values.values()):
         start = f"Bold: the better of CM and Direct CM where they differ significantly, {rule}."
-    end = " These p-values are not adjusted for the number of values in the table; the claims page adjusts its own (Holm)."
+    end = " These p-values are not adjusted for the number of values in the table; the claims page adjusts its own."
     if any(line.seeds == 1 for line in students):
         end += " With one training seed a test says nothing about other seeds."
     return start + end

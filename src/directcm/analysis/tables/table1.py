@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from directcm.analysis.data.selection import sampling_numbers
-from directcm.analysis.data.tidy import rounded
+from directcm.analysis.data.tidy import TO_BEAT, rounded
 from directcm.analysis.tables import grid
-from directcm.analysis.tables.cells import Value, csv_rows, headline, select
+from directcm.analysis.tables.cells import Line, Value, csv_rows, headline, select
 from directcm.analysis.tables.sheet import Sheet
-from directcm.analysis.tables.text import REFERENCE, UNDER
+from directcm.analysis.tables.text import REFERENCE, UNDER, fixed
 from directcm.config import Config
 from directcm.config.specs import METRICS
 from directcm.runtime.artifacts import read_csv, write_json
@@ -64,7 +65,9 @@ def brief(metrics: str | Path, comparisons: str | Path, config: Config) -> Sheet
     """
     if not headline(config):
         return None
-    lines, tested = select(metrics, comparisons, config, **_selection(config))
+    whole, tested = select(metrics, comparisons, config, **_selection(config))
+    # Baselines have one of the metrics: a note says of them what a column each would.
+    lines = [line for line in whole if line.row not in TO_BEAT]
     values = [own for line in lines for own in line.values.values()]
     down = len(lines) > ABREAST
     shape: grid.Shape = grid.models_down if down else grid.metrics_down
@@ -78,10 +81,21 @@ def brief(metrics: str | Path, comparisons: str | Path, config: Config) -> Sheet
         "↓ lower is better, ↑ higher is better. Students: mean ± sd over training seeds. "
         f"{grid.samples(values)} samples each. {bold}",
         *["Under a metric: what it compares the samples with."] * down,
+        *_baselines(whole, config.statistics.alpha),
         *grid.stand_ins(values),
         *grid.cautions(values),
     ]
     return Sheet(name="table1", title="Table 1", caption="", settings="", notes=notes, **fields)
+
+
+def _baselines(lines: Sequence[Line], alpha: float) -> list[str]:
+    """The ODE errors of the baselines, and who is below them."""
+    key = ("ode_error", "teacher")
+    found = {line.row: line.values[key].mean for line in lines if line.row in TO_BEAT and key in line.values}
+    if not found:
+        return []
+    each = ", ".join(f"{name.lower()} {fixed(mean, METRICS[key[0]].decimals)}" for name, mean in found.items())
+    return [f"ODE error without training: {each}.", *grid.baselines(lines, alpha)[1:]]
 
 
 def text(table_csv: str | Path) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from directcm.analysis.data.selection import sampling_numbers
+from directcm.analysis.data.tidy import TO_BEAT
 from directcm.analysis.tables import grid
 from directcm.analysis.tables.cells import Value, headline
 from directcm.config import Config
@@ -32,8 +33,11 @@ def write(metrics: str | Path, comparisons: str | Path, config: Config, out: Pat
 
     titles = {k: f"{k} sampling step{'s' * (k != 1)}" for k in numbers}
     selection = {
-        "numbers": numbers, "names": headline(config), "groups": ["The teacher", *titles.values()],
-        "group": lambda rows: rows["sampling_steps"].map(titles).where(rows["step"].notna(), "The teacher"),
+        "numbers": numbers, "names": headline(config), "groups": ["The teacher", "Without training", *titles.values()],
+        "group": lambda rows: (
+            rows["sampling_steps"].map(titles).where(rows["step"].notna(), "The teacher")
+            .mask(rows["row"].isin(TO_BEAT), "Without training")
+        ),
     }  # fmt: skip
     return grid.make(
         metrics, comparisons, config, out, selection, title="Table 3. Sampling steps of the students",

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from directcm.analysis.data.selection import main_setting, sampling_numbers, select_axis
-from directcm.analysis.data.tidy import METRIC_COLUMNS, STUDENT_COLUMNS, frame
+from directcm.analysis.data.tidy import METRIC_COLUMNS, STUDENT_COLUMNS, TO_BEAT, frame
 from directcm.analysis.tables import cells, grid
 from directcm.analysis.tables.text import listed
 from directcm.config import Config, Setting
@@ -29,7 +29,7 @@ EXHIBITS = {
     }
 }
 
-UPDATES, COMPUTE = "At equal student updates", "At equal compute"
+BEFORE, UPDATES, COMPUTE = "Without training", "At equal student updates", "At equal compute"
 # How far from the common budget a training may end and still be called equal.
 WITHIN = 0.1
 VALUES = [name for name in cells.COLUMNS if name != "paper"]
@@ -76,6 +76,8 @@ def _lines(metrics: str | Path, config: Config, students: str | Path) -> tuple[l
     cost = {UPDATES: own, COMPUTE: compute["cost"]}
     for line in lines:
         line.cost = cost[line.group][line.rows["method"].iloc[0]]
+    baselines = rows[rows["row"].isin(TO_BEAT)]
+    lines = cells.lines_of(baselines.assign(group=BEFORE), [BEFORE]) + lines
     cells.fill(lines, cells.headline(config), {}, config.statistics.alpha, metrics)
     absent = [METHODS[name] for name in own if name not in compute.index]
     notes = [
@@ -86,6 +88,7 @@ def _lines(metrics: str | Path, config: Config, students: str | Path) -> tuple[l
         "Nothing is bold: more than two methods are compared, and the tests of some pairs stand in the claims.",
         "Methods that ask no teacher learn from the data, without guidance; the others learn the guided teacher.",
     ]
+    notes += grid.baselines(lines, config.statistics.alpha)
     if absent:
         notes.insert(2, f"No training of {listed(absent)} cost as much; a line of students with other steps would.")
     return lines, notes

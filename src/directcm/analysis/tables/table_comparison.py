@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from directcm.analysis.data.selection import describe, main_runs, main_setting, sampling_numbers, select_axis
-from directcm.analysis.data.tidy import COMPARISON_COLUMNS, FLOOR, METRIC_COLUMNS, frame, number, save
+from directcm.analysis.data.tidy import COMPARISON_COLUMNS, FLOOR, METRIC_COLUMNS, frame, number, save, significant
 from directcm.analysis.page import plain
-from directcm.analysis.tables.cells import A, B, significant, tests_of, winner
+from directcm.analysis.tables.cells import A, B, tests_of, winner
 from directcm.analysis.tables.sheet import Cell, Head, Row, Sheet, Tex
 from directcm.analysis.tables.sheet import write as write_sheets
 from directcm.analysis.tables.text import REFERENCE, UNDER, fixed, listed, shown_p
@@ -29,7 +29,8 @@ COLUMNS = [
 ]  # fmt: skip
 TESTS = {
     "bootstrap": "paired bootstrap over prompts",
-    "permutation": "permutation of the method label within seed and prompt",
+    "permutation": "permutation of the method label for whole prompts, in all seeds together",
+    "halves": "variance over halves of the prompts",
 }
 READING = "Reading"
 
@@ -45,9 +46,9 @@ def reading(comparison: Mapping[str, Any], alpha: float) -> str:
     scope = " between these two students; nothing about other seeds" if comparison["n_seeds"] == 1 else ""
     if significant(comparison, alpha):
         return f"{who} is better{scope}"
-    if p < alpha:
+    if p <= alpha:
         return f"undecided: over seeds and prompts {who} is better, over prompts alone no difference is shown{scope}"
-    if comparison["p_prompts"] < alpha:
+    if comparison["p_prompts"] <= alpha:
         return f"no difference shown over seeds and prompts; {who} is better for these trained students alone{scope}"
     return f"no difference shown{scope}"
 
@@ -137,19 +138,21 @@ def _notes(found: Sequence[Mapping[str, Any]], config: Config) -> list[str]:
     out = [
         "Difference: CM minus Direct CM of the mean over training seeds; the two share start points, their order and the starting weights, and "
         "are paired by seed and by prompt. Number of pairs of seeds: " + " or ".join(map(str, seeds)) + ".",
-        "Interval and p: seeds × prompts, crossed. Both other seeds and other prompts are allowed for (Clark 1973), with "
-        "Satterthwaite's degrees of freedom. “Seeds agree” counts the seeds whose own difference has the sign of the mean one.",
+        "Interval and p: seeds × prompts, crossed. Both other seeds and other prompts are allowed for (Clark 1973), each with its own "
+        "degrees of freedom (Behrens–Fisher). “Seeds agree” counts the seeds whose own difference has the sign of the mean one.",
     ]
     used = [words for test, words in TESTS.items() if any(row["test"] == test for row in found)]
     if used:
         out.append(
             f"p, prompts: for these trained students alone, {' or '.join(used)}. It says nothing about other seeds."
         )
+    if any(row["test"] == "none" for row in found):
+        out.append("No p: nothing says how the metric varies over prompts, so that it has neither interval nor test.")
     if seeds[0] == 1:
         out.append("With one seed the interval, too, is for these two students: it says nothing about other seeds.")
     out += [
-        f"Bold: p < {config.statistics.alpha:g} in both columns; the better mean is bold then. The p-values are not adjusted for "
-        "the number of metrics; the claims page adjusts its own (Holm).",
+        f"Bold: p ≤ {config.statistics.alpha:g} in both columns; the better mean is bold then. It is the rule of the claims, too. The p-values are not adjusted for "
+        "the number of metrics; the claims page adjusts its own.",
         "Floor: what the teacher itself scores against its own samples, from a second draw of noise. By this metric and at this n, a "
         "student at the floor cannot be told from the teacher.",
     ]

@@ -20,6 +20,12 @@ Table = Annotated[Path, o.Option(metavar="CSV", filled="input.NAME")]
 Claims = Annotated[Path, o.Option("claims.yaml", filled="input.NAME")]
 
 
+def _baselines(path: str) -> dict[str, o.Artifact]:
+    from directcm.runtime.artifacts import open_collection
+
+    return open_collection(path, "metrics")
+
+
 def compare(
     *,
     settings: Annotated[config.Statistics, o.block("statistics")],
@@ -43,6 +49,10 @@ def compare(
     teacher: Annotated[Sequence[o.Extracted], "the teacher's features"] = (),
     data: Annotated[Sequence[o.Extracted], "the data's features"] = (),
     other_noise: Annotated[Sequence[o.Extracted], "features of the teacher's samples of another noise"] = (),
+    baselines: Annotated[
+        dict[str, o.Artifact] | None,
+        o.Option("the baselines of the setting's ODE", read=str, opened=lambda path: _baselines(path)),
+    ] = None,
     job: o.Seeded,
 ) -> None:
     """Compare students: methods, later with earlier, more steps with few, two values of an axis."""
@@ -69,7 +79,25 @@ def compare(
         other_noise=dict(other_noise),
         threads=threads,
         progress=o.counted("compare", "test"),
+        baselines=baselines,
     )
+
+
+def contrasts(
+    *,
+    settings: Settings,
+    contrasts: Annotated[Sequence[o.Contrasts], "what is compared over which axis, mean, log, linear or from"] = (),
+    space: Annotated[Literal["latent", "pixel"], "what errors by start time are in"] = "latent",
+    metrics: Annotated[Sequence[str], o.Option("collections of metrics of the students", filled="input.NAME")] = (),
+    features: Annotated[Sequence[o.Extracted], "features of students, teacher and data"] = (),
+    errors: Annotated[Sequence[str], o.Option("errors of the students by start time", filled="input.NAME")] = (),
+    job: o.Seeded,
+) -> None:
+    """Compare over an axis: trends of a difference between methods, and its mean."""
+    from directcm.analysis.data.contrasts import contrasts as write
+
+    progress = o.counted("contrasts", "contrast")
+    write(contrasts, settings, metrics, features, errors, job.seed, job.out, space=space, progress=progress)
 
 
 def collect(*, settings: Settings, results: o.Results, scope: o.Scope, job: o.Job) -> None:
@@ -89,6 +117,7 @@ def table(
     metrics: Annotated[Path | None, o.tidy("metrics")] = None,
     comparisons: Annotated[Path | None, o.tidy("comparisons")] = None,
     students_table: Annotated[Path | None, o.tidy("students")] = None,
+    correlations: Annotated[Path | None, o.tidy("correlations")] = None,
     searches: Annotated[Sequence[o.Artifact], o.artefact("search", "the searches of sampling times")] = (),
     job: o.Job,
 ) -> None:
@@ -98,12 +127,18 @@ def table(
 
 
 def claims(
-    *, claims: Claims, settings: Settings, comparisons: Annotated[Path, o.tidy("comparisons")], job: o.Job
+    *,
+    claims: Claims,
+    settings: Settings,
+    comparisons: Annotated[Path, o.tidy("comparisons")],
+    teachers: Annotated[Table | None, "comparisons.csv over teachers, with a column teacher_seed"] = None,
+    job: o.Job,
 ) -> None:
     """Turn claims into verdicts: CSV, LaTeX, HTML and JSON."""
     from directcm.analysis.tables.claims import claims as write
 
-    write(claims, comparisons, settings, job.out, *(job.out.with_suffix(end) for end in (".tex", ".html", ".json")))
+    tex, page, words = (job.out.with_suffix(end) for end in (".tex", ".html", ".json"))
+    write(claims, comparisons, settings, job.out, tex, page, words, teachers)
 
 
 def figure(
@@ -121,6 +156,7 @@ def figure(
     metrics: Annotated[Path | None, o.tidy("metrics")] = None,
     comparisons: Annotated[Path | None, o.tidy("comparisons")] = None,
     errors: Annotated[Path | None, o.tidy("errors")] = None,
+    directions: Annotated[Path | None, o.tidy("directions")] = None,
     students_table: Annotated[Path | None, o.tidy("students")] = None,
     axis: Annotated[Literal["N", "w"] | None, "what is swept"] = None,
     setting: Annotated[o.Json | None, "the main setting: all axes but method and seed"] = None,

@@ -23,6 +23,7 @@ def targets(
     start_points: Annotated[
         str, o.Option("where start points come from", choices=registry.START_POINTS, was="--coupling")
     ] = registry.START_POINTS[0],
+    first_step: Annotated[bool, "stop after one step, which is all that a CM reads"] = False,
     shard: o.Index,
     precision: o.Precision = "no",
     teacher: o.Teacher,
@@ -33,7 +34,7 @@ def targets(
     from directcm.distill import targets
 
     what = (settings, ode.value, shard, teacher, latents)
-    targets.make(*what, job.seed, job.device, precision, job.scratch, job.out, start_points)
+    targets.make(*what, job.seed, job.device, precision, job.scratch, job.out, start_points, first_step)
 
 
 def endpoints(

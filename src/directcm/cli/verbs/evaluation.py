@@ -132,25 +132,57 @@ def extractor(
 
 def features(
     *,
-    name: Annotated[str, o.Option(choices=tuple(EXTRACTORS))],
-    extractor: o.Extractor | None = None,
+    name: Annotated[Sequence[str], o.Option("one or several", choices=tuple(EXTRACTORS), least=1)],
+    extractor: Annotated[Sequence[o.Extractor], "those of them that are trained here"] = (),
     samples: Annotated[Sequence[o.Samples], "the samples' shards; without them the data reference"] = (),
     collection: Annotated[Collection | None, "instead of --samples: a student's collection of samples"] = None,
     data: o.Data,
     noise: o.Noise,
     batch_size: o.Natural = 64,
-    threads: o.Threads = 1,
-    job: o.Job,
+    threads: Annotated[o.Threads, "CPU threads, which decode images while a GPU computes"] = 1,
+    job: o.Jobs,
 ) -> None:
-    """Extract features of samples, or of the data reference."""
-    from directcm.evaluation.metrics import features
-    from directcm.evaluation.metrics.extractors import build_extractor
+    """Extract features of samples, or of the data reference, by several extractors in one pass over the images."""
+    import torch
 
-    built = build_extractor(name, extractor, device=job.device)
+    from directcm.evaluation.metrics import features
+    from directcm.evaluation.metrics.extractors import build_extractors
+
+    if len(job.out) != len(name):
+        raise UserError(
+            f"--out names {len(job.out)} folders for {len(name)} extractors ({', '.join(name)}); "
+            "give one for each of --name, in that order"
+        )
+    torch.set_num_threads(threads)
+    built = build_extractors(name, extractor, device=job.device)
     if collection is not None:
         features.features_collection(built, collection, data, noise, batch_size, job.out)
     else:
         features.features(built, samples or None, data, noise, batch_size, job.out)
+
+
+def baselines(
+    *,
+    settings: Annotated[config.Evaluation, o.block("evaluation")],
+    statistics: Annotated[config.Statistics, "the block statistics of the configuration"],
+    metrics: Annotated[Sequence[o.Metric], o.Option("of final latents alone", least=1, metavar="METRIC")],
+    ode: o.Ode,
+    data: o.Data,
+    teacher: o.Teacher,
+    latents: o.Latents,
+    noise: o.Noise,
+    floor_noise: Annotated[o.Noise, "the noise that is fitted on; --noise is held out"],
+    reference: Annotated[Sequence[o.Samples], o.Option("the teacher's samples of --noise", least=1)],
+    floor: Annotated[Sequence[o.Samples], o.Option("the teacher's samples of --floor-noise", least=1)],
+    job: o.Torch,
+) -> None:
+    """Measure what a student has to beat: conditional mean, affine map, untrained start, one guided step."""
+    from directcm.evaluation import baselines
+
+    baselines.make(
+        settings, statistics, metrics, ode.value, data, teacher, latents, noise, floor_noise, reference, floor, job.seed,
+        job.device, job.out,
+    )  # fmt: skip
 
 
 ROWS = ("Teacher", "Teacher, other noise", *METHODS.values())

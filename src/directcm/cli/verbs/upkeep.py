@@ -83,7 +83,9 @@ def plan(
     *,
     configfile: Files = CONFIGURATION,
     results: Folder = None,
-    rates: Annotated[Path, "measured rates"] = Path("benchmarks/rates.csv"),
+    rates: Annotated[
+        Sequence[Path], "measured rates, later ones win; those of the repository and of rehearsals here"
+    ] = (Path("benchmarks/rates.csv"), Path("rehearsals/rates.csv")),
 ) -> None:
     """Print what a configuration costs, and what of it is done."""
     from directcm.cli import plan
@@ -91,6 +93,18 @@ def plan(
 
     config = load_config(*configfile)
     print(plan.plan(config, o.runs_of(config, scope), results or Path("results") / config.preset, rates, scope))
+
+
+def rehearse(
+    *flags_of_snakemake: Annotated[str, o.Option("such as --cores 2, or --profile slurm", metavar="-- FLAG …")],
+    size: Annotated[Literal["small", "full"], "of stand-ins: SDXL's own sizes, or what a laptop runs"] = "small",
+    configfile: Files = CONFIGURATION,
+    own: Annotated[bool, "with the preset's own teacher, data and weights, which are in place"] = False,
+) -> None:
+    """Run a preset's pipeline with small counts and stand-ins, and print what it costs."""
+    from directcm.cli import rehearse
+
+    print(rehearse.rehearse(configfile, size, own, _after_dashes(flags_of_snakemake)))
 
 
 def record(results: Preset, /) -> None:

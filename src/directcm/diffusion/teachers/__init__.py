@@ -97,22 +97,34 @@ class Teacher(ABC):
         """Rows through the network for one row's prediction: 1 at w = 1 and w = 0, else 2."""
         return 1 if w in (0.0, 1.0) else 2
 
-    def predict(self, x: Tensor, t: Tensor, cond: Conditioning | None, guidance: float = 1.0) -> Prediction:
+    def noise_told(self, x: Tensor, t: Tensor, cond: Conditioning | None, told: Tensor) -> Tensor:
+        """`noise` of a network that is told `told` (B,) in place of its time input at t; without a network, `noise`."""
+        return self.noise(x, t, cond)
+
+    def predict(
+        self, x: Tensor, t: Tensor, cond: Conditioning | None, guidance: float = 1.0, told: Tensor | None = None
+    ) -> Prediction:
         """x̂₀ and ε̂ at x (B, …), times t (B,), guidance w: ε̂ = ε_∅ + w(ε_c − ε_∅) (Imagen form) in one batched forward.
 
-        w = 1 skips the unconditional half, w = 0 the conditional one.
+        w = 1 skips the unconditional half, w = 0 the conditional one. `told`: see `noise_told`.
         """
+
+        def noise(x: Tensor, t: Tensor, cond: Conditioning | None) -> Tensor:
+            if told is None:
+                return self.noise(x, t, cond).float()
+            return self.noise_told(x, t, cond, told.repeat(len(x) // len(told))).float()
+
         self.rows_evaluated += len(x) * self.rows_per_prediction(guidance)
         if guidance == 1.0:
-            eps = self.noise(x, t, cond).float()
+            eps = noise(x, t, cond)
         elif guidance == 0.0:
-            eps = self.noise(x, t, self.unconditional(cond)).float()
+            eps = noise(x, t, self.unconditional(cond))
         else:
             none = self.unconditional(cond)
             both = None
             if cond is not None and none is not None:
                 both = Conditioning({k: torch.cat([none.tensors[k], cond.tensors[k]]) for k in cond.tensors})
-            without, with_ = self.noise(torch.cat([x, x]), torch.cat([t, t]), both).float().chunk(2)
+            without, with_ = noise(torch.cat([x, x]), torch.cat([t, t]), both).chunk(2)
             eps = without + guidance * (with_ - without)
         return Prediction(self.process.clean(x, eps, t), eps)
 

@@ -38,13 +38,16 @@ class LatentDiffusion(UnetTeacher):
         self.pixels, self.prediction_type = pixels, prediction_type
 
     def noise(self, x: Tensor, t: Tensor, cond: Conditioning | None) -> Tensor:
+        return self.noise_told(x, t, cond, self.process.network_time(t))
+
+    def noise_told(self, x: Tensor, t: Tensor, cond: Conditioning | None, told: Tensor) -> Tensor:
         assert cond is not None
         kind = self.network.dtype
         side = float(self.pixels)
         ids = torch.tensor([side, side, 0.0, 0.0, side, side], device=x.device, dtype=kind)
         out = self.network(
             x.to(kind),
-            self.process.network_time(t).to(torch.float32),
+            told.to(torch.float32),
             encoder_hidden_states=cond.tensors["prompt_embeds"].to(kind),
             added_cond_kwargs={"text_embeds": cond.tensors["pooled"].to(kind), "time_ids": ids.expand(len(x), -1)},
         ).sample.float()

@@ -53,11 +53,14 @@ class PixelDiffusion(UnetTeacher):
     """
 
     def noise(self, x: Tensor, t: Tensor, cond: Conditioning | None) -> Tensor:
+        return self.noise_told(x, t, cond, self.process.network_time(t))
+
+    def noise_told(self, x: Tensor, t: Tensor, cond: Conditioning | None, told: Tensor) -> Tensor:
         none = self.network.config.num_class_embeds - 1
         label = torch.full((len(x),), NO_CLASS, device=x.device) if cond is None else cond.tensors["label"]
         out = self.network(
             (expand(self.process.input_scale(t), x) * x).to(self.network.dtype),
-            self.process.network_time(t).to(torch.float32),
+            told.to(torch.float32),
             class_labels=torch.where(label == NO_CLASS, none, label),
         ).sample.float()
         a, b = self.process.output_scales(t)

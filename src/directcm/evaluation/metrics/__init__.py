@@ -7,9 +7,11 @@ its function:
                        "takes": ("image", "reference.image"), "function": "frechet_distance"}}
 
 `takes` names the arguments: arrays of the extractor (n, …), such as "image", and of the samples their final "latents", evaluation
-"rows", PIL "images" and "labels"; "reference.NAME" is the reference's; "data" is the data artefact, "seed" the run's. Features of
-the samples and of a reference come with equally many rows. The function returns a number, or a result with the metric's `part`, `dim`
-and `flags`; where it is `per_sample`, numbers (n,) or `Scores`; None where it is not defined. Metrics of one function and one
+"rows", PIL "images", "labels" and "groups", the labels as numbers (n,), one of all rows where the data have none; "reference.NAME" is
+the reference's, "reference.directions" the principal directions of its latents; "data" is the data artefact, "seed" the run's. Features
+of the samples and of a reference come with equally many rows. The function returns a number, or a result with the metric's `part`, `dim`
+and `flags`, and perhaps `tables`, name → lines, that are written as NAME.csv beside the metrics; where it is `per_sample`, numbers (n,)
+or `Scores`, or a result whose `part` they are; None, also as a `part` of these, where it is not defined. Metrics of one function and one
 extractor share its result.
 """
 

@@ -4,6 +4,9 @@ Distances to the teacher use all rows, distances to data the first min(n, n_data
 distance at another n is another number. Means of per-sample values carry a bootstrap interval; distances carry none,
 because a plain bootstrap of them is invalid. A metric that n does not allow (FD∞) has no entry. What a metric is stands in its
 own module (directcm.evaluation.metrics).
+
+Beside the metrics: every per-sample value (per_sample.csv), the tables of metrics that have some, and how far samples with a larger ODE
+error are worse or better in other metrics of single samples (correlations.csv).
 """
 
 from __future__ import annotations
@@ -12,7 +15,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache, cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -28,8 +31,10 @@ from directcm.evaluation.metrics.samples import (
     read_prompts,
     read_samples,
 )
-from directcm.runtime.artifacts import Artifact, new_artifact, new_collection, write_csv, write_json
+from directcm.runtime.artifacts import Artifact, Writer, new_artifact, new_collection, write_csv, write_json
+from directcm.statistics.baselines import indexed
 from directcm.statistics.bootstrap import mean_interval
+from directcm.statistics.error_parts import Directions, principal, rank_correlation
 
 TEACHER = "Teacher"
 FLOOR = "Teacher, other noise"
@@ -47,7 +52,7 @@ def _complete(shards: Sequence[Artifact], noise: Artifact, n: int) -> SampleSet:
     return joined
 
 
-class _Features:
+class Features:
     """Checked features of one extractor over `owners`: the shards of a sample set, or the data; row by row."""
 
     def __init__(
@@ -115,7 +120,7 @@ class Comparison:
     other: Sequence[Artifact] = ()
     other_features: Mapping[str, Artifact] | None = None
     other_noise: Artifact | None = None
-    _read: dict[tuple[str, str], _Features] = field(init=False, default_factory=dict)
+    _read: dict[tuple[str, str], Features] = field(init=False, default_factory=dict)
 
     def __post_init__(self) -> None:
         if self.row == TEACHER and self.reference:
@@ -164,24 +169,35 @@ class Comparison:
         """Final latents of the reference, in the order of its rows."""
         return self.theirs.latents() if self.theirs else None
 
+    @cached_property
+    def directions(self) -> Directions:
+        """The principal directions of the reference's final latents."""
+        assert self.latents is not None
+        return principal(self.latents)
+
+    @cached_property
+    def groups(self) -> np.ndarray:
+        """The label of each row as a number (n,); one of all rows where there are none."""
+        return indexed([prompt.label for prompt in self.prompts])
+
     @property
     def _noise(self) -> Artifact:
         return self.reference_noise or self.noise
 
-    def features(self, side: str, extractor: str) -> _Features:
+    def features(self, side: str, extractor: str) -> Features:
         """The checked features of a side, "data", "teacher" or "other_noise"."""
         if (side, extractor) not in self._read:
             if side == "data":
-                found = _Features(self.data_features, extractor, "the data", [self.data], self._noise)
+                found = Features(self.data_features, extractor, "the data", [self.data], self._noise)
             elif side == "other_noise":
                 assert self.other and self.other_noise
                 rows = _complete(self.other, self.other_noise, len(self.prompts)).rows
                 whose = ("the teacher's samples of another noise", self.other, self.other_noise, rows)
-                found = _Features(self.other_features, extractor, *whose)
+                found = Features(self.other_features, extractor, *whose)
             else:
                 assert self.reference and self.theirs
                 whose = ("the teacher's reference", self.reference, self._noise, self.theirs.rows)
-                found = _Features(self.reference_features, extractor, *whose)
+                found = Features(self.reference_features, extractor, *whose)
             self._read[side, extractor] = found
         return self._read[side, extractor]
 
@@ -219,8 +235,10 @@ def evaluate(
     `samples` are the set's shards, which together hold every row of the noise; `features` are by extractor name. `steps` is the
     set's number of sampling steps, `step` the optimiser step of its student (None for the teacher).
     """
-    mine, theirs = _complete(samples, compared.noise, len(compared.prompts)), compared.theirs
-    if {s.fingerprint for s in samples} & {s.fingerprint for s in compared.reference or ()}:
+    mine = _complete(samples, compared.noise, len(compared.prompts))
+    if compared.theirs is not None and {s.fingerprint for s in samples} & {
+        s.fingerprint for s in compared.reference or ()
+    }:
         raise UserError(f"{samples[0].folder}: is both the set and its reference")
     if compared.row == FLOOR and _origin(samples) != _origin(compared.reference or ()):
         raise UserError(
@@ -231,25 +249,79 @@ def evaluate(
             f"{compared.other[0].folder}: is not of the teacher and the ODE of {(compared.reference or samples)[0].folder}; "
             "a distance to another noise is to the same teacher"
         )
+    used = {**compared.inputs(), **numbered("samples", samples)}
+
+    @cache
+    def features_of(extractor: str) -> Features:
+        return Features(features, extractor, "the samples", samples, compared.noise, mine.rows)
+
+    found = measured(compared, mine, features_of, used)
+    settings = compared.settings() | {"steps": steps, "step": step}
+    with new_artifact(out, "metrics", settings=settings, inputs=used) as art:
+        return found.write(art, mine.rows, settings, used)
+
+
+class Set(Protocol):
+    """A sample set, held or made: rows (m,) ascending, and what the metrics read of it."""
+
+    @property
+    def rows(self) -> np.ndarray: ...
+
+    def latents(self) -> np.ndarray: ...
+
+    def image(self, index: int) -> tuple[Artifact, str]: ...
+
+
+@dataclass(frozen=True)
+class Measured:
+    """The metrics of one sample set: entries of metrics.json, per-sample columns, checks, and further tables by name."""
+
+    entries: list[dict[str, Any]]
+    columns: dict[str, np.ndarray]
+    checks: dict[str, Any]
+    tables: dict[str, list[dict[str, Any]]]
+
+    def write(
+        self, art: Writer, rows: np.ndarray, settings: Mapping[str, Any], used: Mapping[str, Artifact], **more: Any
+    ) -> dict[str, Any]:
+        """Write metrics.json, whose content is returned, per_sample.csv and the tables; `more` stands in metrics.json too."""
+        content = {
+            **{name: settings[name] for name in ("row", "steps", "step", "run")},
+            "metrics": self.entries,
+            "checks": self.checks,
+            **more,
+            "fingerprints": {key: item.fingerprint for key, item in used.items()},
+        }
+        write_json(art / "metrics.json", content)
+        lines = [{"row": int(r), **{k: float(v[i]) for k, v in self.columns.items()}} for i, r in enumerate(rows)]
+        write_csv(art / "per_sample.csv", lines, ["row", *self.columns])
+        for name, table in self.tables.items():
+            write_csv(art / f"{name}.csv", table, list(table[0]))
+        art.counts = {"rows": int(rows.size), "metrics": len(self.entries)}
+        return content
+
+
+def measured(
+    compared: Comparison, mine: Set, features_of: Callable[[str], Features], used: dict[str, Artifact]
+) -> Measured:
+    """The metrics of a sample set; the features that they are computed on are added to `used`."""
+    theirs = compared.theirs
     entries: list[dict[str, Any]] = []
     columns: dict[str, np.ndarray] = {}
     checks: dict[str, Any] = {}
-    used = {**compared.inputs(), **numbered("samples", samples)}
+    tables: dict[str, list[dict[str, Any]]] = {}
     results: dict[tuple[str | None, ...], Any] = {}
-
-    @cache
-    def features_of(extractor: str) -> _Features:
-        return _Features(features, extractor, "the samples", samples, compared.noise, mine.rows)
-
     given: dict[str, Callable[[], Any]] = {
         "latents": mine.latents,
         "rows": lambda: mine.rows,
         "images": lambda: [open_image(*mine.image(i)) for i in range(mine.rows.size)],
         "labels": lambda: [compared.prompts[int(row)].label for row in mine.rows],
+        "groups": lambda: compared.groups[mine.rows],
         "data": lambda: compared.data,
         "seed": lambda: compared.seed,
         "reference.latents": lambda: compared.latents,
         "reference.rows": lambda: None if theirs is None else theirs.rows,
+        "reference.directions": lambda: compared.directions,
     }
 
     def computed(spec: Metric, against: str) -> tuple[Any, dict[str, int | None]]:
@@ -284,6 +356,8 @@ def evaluate(
         if key not in results:
             results[key] = computed(spec, side)
         result, about = results[key]
+        if spec.per_sample and not isinstance(result, Scores | np.ndarray):
+            result = getattr(result, spec.part, None)
         if result is None:
             return
         entry = {"metric": spec.name, "reference": against, "low": None, "high": None, "flags": [], **about}
@@ -305,25 +379,24 @@ def evaluate(
         else:
             entry |= {"value": getattr(result, spec.part), "dim": result.dim, "flags": list(result.flags)}
             checks.update({f"{spec.name}_{key}": value for key, value in getattr(result, "checks", {}).items()})
+            tables.update(getattr(result, "tables", {}))
         entries.append(entry)
 
     for spec in (METRICS[name] for name in compared.metrics):
         for against in spec.references:
             if against != "teacher" or not (theirs is None or (spec.same_noise and compared.row == FLOOR)):
                 measure(spec, against)
-    settings = compared.settings() | {"steps": steps, "step": step}
-    content = {
-        **{name: settings[name] for name in ("row", "steps", "step", "run")},
-        "metrics": entries,
-        "checks": checks,
-        "fingerprints": {key: item.fingerprint for key, item in used.items()},
-    }
-    with new_artifact(out, "metrics", settings=settings, inputs=used) as art:
-        write_json(art / "metrics.json", content)
-        rows = [{"row": int(r), **{k: float(v[i]) for k, v in columns.items()}} for i, r in enumerate(mine.rows)]
-        write_csv(art / "per_sample.csv", rows, ["row", *columns])
-        art.counts = {"rows": int(mine.rows.size), "metrics": len(entries)}
-    return content
+    if related := correlations(columns):
+        tables["correlations"] = related
+    return Measured(entries, columns, checks, tables)
+
+
+def correlations(columns: Mapping[str, np.ndarray], of: str = "ode_error") -> list[dict[str, Any]]:
+    """Spearman's ρ between the ODE errors of single samples and every other column: metric, rho, n; a line where both vary."""
+    if of not in columns:
+        return []
+    found = {name: rank_correlation(columns[of], own) for name, own in columns.items() if name != of}
+    return [{"metric": name, "rho": rho, "n": columns[of].size} for name, rho in found.items() if rho is not None]
 
 
 def evaluate_collection(

@@ -25,7 +25,7 @@ from torch import Tensor, nn
 from directcm.config import specs
 from directcm.errors import UserError
 from directcm.runtime.artifacts import Artifact, sha256
-from directcm.runtime.weights import WEIGHTS, weights_file
+from directcm.runtime.weights import expected, weights_file
 
 # What each gives, the files of published weights that it needs or that it is trained here, and its class. Others have modules of their own.
 EXTRACTORS = {
@@ -67,6 +67,9 @@ class FeatureExtractor(ABC):
     version: str = "1"
     # Where it was trained here; published ones have none.
     folder: Artifact | None = None
+    # The extractor whose network one of this class can take (`network`) where both are asked for, and the one that it took it of.
+    network_of: str = ""
+    shares: FeatureExtractor | None = None
 
     def __init__(self, device: Device = "cpu") -> None:
         self.device = torch.device(device)
@@ -103,18 +106,23 @@ class FeatureExtractor(ABC):
         """The arrays of n ≥ 1 images and n texts: those it has of image (n, D), text (n, D), score (n,)."""
         return self.of_prepared([*map(self.prepare, images)], texts)
 
-    def of_prepared(self, prepared: Sequence[Tensor], texts: Sequence[str]) -> dict[str, np.ndarray]:
-        """`extract` of images that went through `prepare`."""
-        if len(prepared) != len(texts) or not prepared:
+    def batch(self, prepared: Sequence[Tensor]) -> Tensor:
+        """Images that went through `prepare`, as one tensor on the device."""
+        return torch.stack([*prepared]).to(self.device)
+
+    def of_prepared(self, prepared: Sequence[Tensor] | Tensor, texts: Sequence[str]) -> dict[str, np.ndarray]:
+        """`extract` of images that went through `prepare`, or of a `batch` of them."""
+        if len(prepared) != len(texts) or not len(prepared):
             raise ValueError(f"{len(prepared)} images and {len(texts)} texts, expected equal numbers, at least one")
+        images = prepared if isinstance(prepared, Tensor) else self.batch(prepared)
         # TF32 convolutions would make features depend on the generation of the GPU.
         with torch.inference_mode(), torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
-            arrays = self._extract(torch.stack([*prepared]).to(self.device), list(texts))
+            arrays = self._extract(images, list(texts))
         return {key: arrays[key].float().cpu().numpy() for key in specs.EXTRACTORS[self.name].arrays}
 
     def _weights(self, name: str) -> Path:
         path = weights_file(name)
-        self._checksums[name] = WEIGHTS[name].sha256
+        self._checksums[name] = expected(name)
         return path
 
     def _state(self, name: str, given: State | None) -> State:
@@ -222,6 +230,16 @@ class DinoSize:
     pretrained_grid: int = 37
     size: int = 224
 
+    @classmethod
+    def of(cls, hub: State) -> DinoSize:
+        """That of a hub's state dict, whose heads are 64 wide as in every DINOv2; of another's the ViT-L/14's."""
+        patch, positions = hub.get("patch_embed.proj.weight"), hub.get("pos_embed")
+        if patch is None or positions is None:
+            return cls()
+        blocks = {key.split(".")[1] for key in hub if key.startswith("blocks.")}
+        grid = round((positions.shape[1] - 1) ** 0.5)
+        return cls(patch.shape[0], len(blocks), max(1, patch.shape[0] // 64), patch.shape[-1], grid)
+
 
 def interpolate_positions(positions: Tensor, grid: int, offset: float = 0.1) -> Tensor:
     """Position embeddings (1, 1 + g², D) of a g × g grid → (1, 1 + grid², D), as DINOv2's hub code does.
@@ -289,8 +307,8 @@ class Dinov2(FeatureExtractor):
         super().__init__(device)
         from transformers import Dinov2Config, Dinov2Model
 
-        self.size = size or DinoSize()
         hub = self._state(self.weights, state)
+        self.size = size or DinoSize.of(hub)
         config = Dinov2Config(
             hidden_size=self.size.hidden,
             num_hidden_layers=self.size.layers,
@@ -354,6 +372,13 @@ class ClipVitL14(FeatureExtractor):
         self.mean, self.std = OPENAI_DATASET_MEAN, OPENAI_DATASET_STD
         self.transform = image_transform(self.side, is_train=False, mean=self.mean, std=self.std)
         self.tokenizer = SimpleTokenizer(context_length=self.model.context_length)
+        self._last: tuple[Tensor, Tensor] | None = None
+
+    def embedding(self, images: Tensor) -> Tensor:
+        """The image embeddings of a batch. Who shares the network and asks for the same batch next gets these."""
+        if self._last is None or self._last[0] is not images:
+            self._last = (images, self.model.encode_image(images))
+        return self._last[1]
 
     def preprocessing(self) -> dict[str, Any]:
         return {
@@ -370,7 +395,7 @@ class ClipVitL14(FeatureExtractor):
 
     def _extract(self, images: Tensor, texts: Sequence[str]) -> dict[str, Tensor]:
         return {
-            "image": self.model.encode_image(images),
+            "image": self.embedding(images),
             "text": self.model.encode_text(self.tokenizer(list(texts)).to(self.device)),
         }
 
@@ -392,16 +417,29 @@ class AestheticLaion(ClipVitL14):
 
     name = "aesthetic_laion"
     head_weights = "sac+logos+ava1-l14-linearMSE.pth"
+    network_of = "clip_vitl14"
+    shares: ClipVitL14 | None = None
 
-    def __init__(self, device: Device = "cpu", *, state: State | None = None, head_state: State | None = None) -> None:
-        super().__init__(device, state=state)
+    def __init__(
+        self,
+        device: Device = "cpu",
+        *,
+        state: State | None = None,
+        head_state: State | None = None,
+        network: ClipVitL14 | None = None,
+    ) -> None:
+        """`network`: a CLIP ViT-L/14 that is loaded already, whose embeddings are scored; it is not loaded again then."""
+        if network is None:
+            super().__init__(device, state=state)
+        else:
+            vars(self).update(vars(network), _checksums={**network._checksums}, shares=network)
         from directcm.evaluation.metrics.quality import head_from_state
 
         head = head_from_state(self._state(self.head_weights, head_state), self.head_weights)
         self.head = head.float().to(self.device)
 
     def _extract(self, images: Tensor, texts: Sequence[str]) -> dict[str, Tensor]:
-        return {"score": self.head(self.model.encode_image(images))}
+        return {"score": self.head((self.shares or self).embedding(images))}
 
 
 class ClipTinyExtractor(FeatureExtractor):
@@ -436,8 +474,17 @@ class ClipTinyExtractor(FeatureExtractor):
         return {"image": embedding, "text": text, "score": self.head(embedding)}
 
 
-def build_extractor(name: str, folder: Artifact | None = None, *, device: Device = "cpu") -> FeatureExtractor:
-    """The extractor of a name: a trained one from its artefact `folder`, any other from published weights or none."""
+def build_extractor(
+    name: str,
+    folder: Artifact | None = None,
+    *,
+    device: Device = "cpu",
+    loaded: Mapping[str, FeatureExtractor] | None = None,
+) -> FeatureExtractor:
+    """The extractor of a name: a trained one from its artefact `folder`, any other from published weights or none.
+
+    `loaded`: extractors by name, one of which may have the network that this one needs, on the same device.
+    """
     if name not in specs.EXTRACTORS:
         raise UserError(f"extractor: unknown name {name!r}; there are {', '.join(specs.EXTRACTORS)}")
     spec = specs.EXTRACTORS[name]
@@ -450,4 +497,28 @@ def build_extractor(name: str, folder: Artifact | None = None, *, device: Device
         return made_by(folder, device)
     if folder is not None:
         raise UserError(f"{name}: is not trained here, so it takes nothing from the folder {folder.folder}")
-    return made_by(device)
+    network = (loaded or {}).get(made_by.network_of)
+    return made_by(device) if network is None else made_by(device, network=network)
+
+
+def build_extractors(
+    names: Sequence[str], folders: Sequence[Artifact] = (), *, device: Device = "cpu"
+) -> list[FeatureExtractor]:
+    """The extractors of several names, in that order; two that need one network share it.
+
+    `folders`: the artefacts of those that are trained here. A name given twice, or a folder of none of them, is a UserError.
+    """
+    if len({*names}) != len(names):
+        raise UserError(f"extractor: {' '.join(names)} has one twice")
+    trained: dict[str, Artifact] = {}
+    for folder in folders:
+        name = str(folder.settings.get("name"))
+        if name not in names or name in trained:
+            why = "was given twice" if name in trained else f"is not among {', '.join(names)}"
+            raise UserError(f"extractor: {folder.folder} is a {name}, which {why}")
+        trained[name] = folder
+    built: dict[str, FeatureExtractor] = {}
+    # In the registry's order: the one that shares a network comes after the one that has it.
+    for name in sorted(names, key=[*specs.EXTRACTORS, *names].index):
+        built[name] = build_extractor(name, trained.get(name), device=device, loaded=built)
+    return [built[name] for name in names]

@@ -1,9 +1,11 @@
-"""The verb `features`: run an extractor over a sample set, over all sets of a run, or over the real images."""
+"""The verb `features`: run extractors over a sample set, over all sets of a run, or over the real images, in one pass over the images."""
 
 from __future__ import annotations
 
 import itertools
+import time
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +15,7 @@ from directcm.errors import UserError
 from directcm.evaluation.common import numbered
 from directcm.evaluation.metrics.extractors import FeatureExtractor
 from directcm.evaluation.metrics.samples import open_image, read_prompts, read_samples
-from directcm.runtime.artifacts import Artifact, new_artifact, new_collection, save_tensors, write_csv
+from directcm.runtime.artifacts import MANIFEST, Artifact, new_artifact, new_collection, save_tensors, write_csv
 from directcm.runtime.blocks import batches
 from directcm.runtime.progress import Progress
 from directcm.runtime.threads import ahead
@@ -49,68 +51,108 @@ def _images(
     return rows, files, [prompts[int(row)].text for row in rows], {"noise": noise, **inputs}
 
 
+@dataclass
+class _Found:
+    """What one extractor has found of a set so far: its arrays, batch by batch, and the seconds that it took for them."""
+
+    extractor: FeatureExtractor
+    arrays: list[dict[str, np.ndarray]] = field(default_factory=list)
+    seconds: float = 0.0
+
+
 def features(
-    extractor: FeatureExtractor,
+    extractors: Sequence[FeatureExtractor],
     samples: Sequence[Artifact] | None,
     data: Artifact,
     noise: Artifact,
     batch_size: int,
-    out: str | Path,
+    outs: Sequence[str | Path],
     progress: Progress | None = None,
 ) -> None:
-    """Write the features artefact of a sample set (its shards), or of the data reference where `samples` is None.
+    """Write the features artefacts of a sample set (its shards), or of the data reference where `samples` is None, to `outs`.
 
-    Images are read, checked and fed a batch at a time. The caption of a row is its prompt. Features that are NaN or infinite are a
-    UserError that names the row.
+    There is one artefact for each extractor, in their order, and none before all are computed. Images are read, checked and decoded
+    once, and fed a batch at a time to one extractor after the other. The caption of a row is its prompt. Features that are NaN or
+    infinite are a UserError that names the row. `forward_seconds` of an artefact's provenance are those of its extractor alone (where two
+    share a network those of the network are the first one's), `waiting_seconds` those in which all waited for images.
     """
     rows, files, texts, inputs = _images(samples, data, noise)
-    progress = progress or Progress(f"features: {extractor.name}", rows.size, "image")
-    found: list[dict[str, np.ndarray]] = []
-    # Decoded and resized by threads while the extractor works.
-    images = ahead(lambda file: extractor.prepare(open_image(*file)), files, torch.get_num_threads())
+    progress = progress or Progress("features", rows.size, "image")
+    found = [_Found(extractor) for extractor in extractors]
+    # Those that share a network take the same prepared images.
+    sources = [*dict.fromkeys(extractor.shares or extractor for extractor in extractors)]
+    waited = 0.0
+
+    def prepare(file: tuple[Artifact, str]) -> list[torch.Tensor]:
+        image = open_image(*file)
+        return [source.prepare(image) for source in sources]
+
+    # Decoded and resized by threads while the extractors work.
+    images = ahead(prepare, files, torch.get_num_threads(), least=batch_size)
     for some in batches(range(rows.size), batch_size):
-        found.append(extractor.of_prepared([*itertools.islice(images, len(some))], texts[some.start : some.stop]))
-        for key, array in found[-1].items():
-            finite = np.isfinite(array.reshape(len(some), -1)).all(axis=1)
-            if not finite.all():
-                bad = some[int(np.argmin(finite))]
-                artifact, name = files[bad]
-                raise UserError(
-                    f"{extractor.name}: {key} of row {rows[bad]} ({artifact.folder / name}) is NaN or infinite; "
-                    "make that image again"
-                )
+        begun = time.perf_counter()
+        prepared = zip(*itertools.islice(images, len(some)), strict=True)
+        batch = {source: source.batch(part) for source, part in zip(sources, prepared, strict=True)}
+        waited += time.perf_counter() - begun
+        for one in found:
+            begun = time.perf_counter()
+            extractor = one.extractor
+            arrays = extractor.of_prepared(batch[extractor.shares or extractor], texts[some.start : some.stop])
+            one.seconds += time.perf_counter() - begun
+            one.arrays.append(arrays)
+            for key, array in arrays.items():
+                finite = np.isfinite(array.reshape(len(some), -1)).all(axis=1)
+                if not finite.all():
+                    bad = some[int(np.argmin(finite))]
+                    artifact, name = files[bad]
+                    raise UserError(
+                        f"{extractor.name}: {key} of row {rows[bad]} ({artifact.folder / name}) is NaN or infinite; "
+                        "make that image again"
+                    )
         progress.update(len(some))
-    settings = _about(extractor) | {"of": "data" if samples is None else "samples"}
-    with new_artifact(out, "features", settings=settings, inputs=inputs | _trained(extractor)) as art:
-        arrays = {key: torch.from_numpy(np.concatenate([batch[key] for batch in found])) for key in found[0]}
-        save_tensors(art / "features.safetensors", arrays)
-        write_csv(art / "rows.csv", [{"row": int(row)} for row in rows], ["row"])
-        art.counts = {"rows": int(rows.size)}
-        art.provenance = {"device": str(extractor.device), "batch_size": batch_size, "threads": torch.get_num_threads()}
+    of = "data" if samples is None else "samples"
+    for one, out in zip(found, outs, strict=True):
+        settings = _about(one.extractor) | {"of": of}
+        with new_artifact(out, "features", settings=settings, inputs=inputs | _trained(one.extractor)) as art:
+            arrays = {key: np.concatenate([batch[key] for batch in one.arrays]) for key in one.arrays[0]}
+            save_tensors(art / "features.safetensors", {key: torch.from_numpy(array) for key, array in arrays.items()})
+            write_csv(art / "rows.csv", [{"row": int(row)} for row in rows], ["row"])
+            art.counts = {"rows": int(rows.size)}
+            art.provenance = {
+                "device": str(one.extractor.device),
+                "batch_size": batch_size,
+                "threads": torch.get_num_threads(),
+                "forward_seconds": round(one.seconds, 3),
+                "waiting_seconds": round(waited, 3),
+            }
 
 
 def features_collection(
-    extractor: FeatureExtractor,
+    extractors: Sequence[FeatureExtractor],
     samples: Mapping[str, Artifact],
     data: Artifact,
     noise: Artifact,
     batch_size: int,
-    out: str | Path,
+    outs: Sequence[str | Path],
 ) -> None:
-    """Write the features of a run's sample sets (by name, each one samples artefact) as a collection of that order.
+    """Write the features of a run's sample sets (by name, each one samples artefact) as a collection of that order for each extractor.
 
-    out/<name> is what `features` would write of that set. What else lies in a sub-folder of `out` is removed. No set at all is a
-    UserError.
+    out/<name> is what `features` would write of that set. What else lies in a sub-folder of an `out` is removed. No set at all is a
+    UserError. Interrupted, it leaves no collection but those that are whole.
     """
     if not samples:
         raise UserError("features: the collection of samples is empty; run the sample step again")
     prompts = len(read_prompts(noise))
     total = sum(read_samples([part], noise, prompts).rows.size for part in samples.values())
-    progress = Progress(f"features: {extractor.name}", total, "image")
+    progress = Progress("features", total, "image")
+    # A collection that is there is of parts that are now made anew.
+    for out in outs:
+        (Path(out) / MANIFEST).unlink(missing_ok=True)
     for name, part in samples.items():
-        features(extractor, [part], data, noise, batch_size, Path(out) / name, progress)
-    inputs = {"noise": noise} | _trained(extractor)
-    new_collection(Path(out), "features", list(samples), settings=_about(extractor), inputs=inputs)
+        features(extractors, [part], data, noise, batch_size, [Path(out) / name for out in outs], progress)
+    for extractor, out in zip(extractors, outs, strict=True):
+        inputs = {"noise": noise} | _trained(extractor)
+        new_collection(Path(out), "features", list(samples), settings=_about(extractor), inputs=inputs)
 
 
 def _about(extractor: FeatureExtractor) -> dict[str, str]:

@@ -16,14 +16,10 @@ METRICS = {
 }  # fmt: skip
 
 
-def ode_error(
-    student: np.ndarray, student_rows: np.ndarray, teacher: np.ndarray, teacher_rows: np.ndarray
-) -> np.ndarray:
-    """Mean squared difference of the final latents, per sample, float64 (n,), in the order of `student_rows`.
+def matched(student: np.ndarray, student_rows: np.ndarray, teacher: np.ndarray, teacher_rows: np.ndarray) -> np.ndarray:
+    """The teacher's latents (n, c, h, w) in the order of `student_rows` (n,), matched by row number, whatever their order.
 
-    Latents (n, c, h, w) and their evaluation rows (n,), of both sides; the teacher's are matched by row number,
-    whatever their order. The error of the set is the mean. Rows that are not the same set, or that repeat, unequal
-    shapes and latents that are not finite are a UserError.
+    Rows that are not the same set, or that repeat, and unequal shapes are a UserError.
     """
     student_rows, teacher_rows = np.asarray(student_rows), np.asarray(teacher_rows)
     for name, latents, rows in (("student", student, student_rows), ("teacher", teacher, teacher_rows)):
@@ -44,8 +40,19 @@ def ode_error(
         )
     if student_rows.size == 0:
         raise UserError("ode_error: there are no samples")
-    matched = teacher[order[np.searchsorted(teacher_rows[order], student_rows)]]
-    difference = student.astype(np.float64) - matched.astype(np.float64)
+    found = order[np.searchsorted(teacher_rows[order], student_rows)]
+    return teacher if np.array_equal(found, np.arange(found.size)) else teacher[found]
+
+
+def ode_error(
+    student: np.ndarray, student_rows: np.ndarray, teacher: np.ndarray, teacher_rows: np.ndarray
+) -> np.ndarray:
+    """Mean squared difference of the final latents, per sample, float64 (n,), in the order of `student_rows`.
+
+    The error of the set is the mean. What `matched` refuses, and latents that are not finite, are a UserError.
+    """
+    other = matched(student, student_rows, teacher, teacher_rows)
+    difference = student.astype(np.float64) - other.astype(np.float64)
     error = (difference.reshape(difference.shape[0], -1) ** 2).mean(axis=1)
     finite = np.isfinite(error)
     if not finite.all():
