@@ -19,7 +19,7 @@ rule targets:
         settings=literal(settings(CONFIG.targets)),
         precision=CONFIG.evaluation.precision,
         start_points=lambda wildcards: wildcards.coupling.removeprefix(",coupling~") or START_POINTS[0],
-        seed=SEED,
+        seed=drawn_seed,
         scratch=f"{OUT}/scratch/targets/{ODE}{{coupling}}/shard~{{shard}}",
     message:
         "targets: {params.start_points}, {wildcards.solver}, N = {wildcards.N}, w = {wildcards.w}, shard {wildcards.shard}"
@@ -57,7 +57,7 @@ rule endpoints:
 
 rule trajectories:
     input:
-        **MODEL,
+        **DEFAULT_MODEL,
     output:
         f"{OUT}/trajectories/manifest.json",
     log:

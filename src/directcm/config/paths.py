@@ -7,10 +7,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 
-from directcm.config import Config, Ode, Run, Setting
+from directcm.config import TEACHER_SEED, Config, Ode, Run, Setting
 from directcm.config.exhibits import exhibits
 from directcm.config.registry import FIRST, methods
-from directcm.config.specs import EXTRACTORS
+from directcm.config.specs import EXTRACTORS, TEACHERS
 
 
 def unique(items: Iterable[str]) -> list[str]:
@@ -18,9 +18,31 @@ def unique(items: Iterable[str]) -> list[str]:
     return list(dict.fromkeys(items))
 
 
-def refined(config: Config, w: float) -> Ode:
-    """The refined ODE under a guidance."""
-    return Ode(solver=config.errors.refined.solver, N=config.errors.refined.N, w=w)
+def refined(config: Config, ode: Ode) -> Ode:
+    """The refined ODE of the same teacher under the same guidance."""
+    return ode.at(solver=config.errors.refined.solver, N=config.errors.refined.N)
+
+
+def pinned(config: Config) -> bool:
+    """Whether the teacher exists already: another `teacher_seed` draws the start points again, and no other teacher."""
+    return TEACHERS[config.teacher.kind].pinned
+
+
+def taught(config: Config, ode: Ode) -> Ode:
+    """An ODE as the teacher's own artefacts spell it: of a teacher that exists already there is one, whatever the start points."""
+    return ode.at(teacher_seed=0) if pinned(config) else ode
+
+
+def redrawn(config: Config, runs: Iterable[Run]) -> list[str]:
+    """The folders of these runs' teachers and their like, of those that are drawn again: "teacher_seed~1/" …"""
+    return [folder for folder in unique(taught(config, run.ode).redrawn for run in runs) if folder]
+
+
+def split(folder: str) -> tuple[str, str, str]:
+    """(teacher's folder, kind, rest) of an artefact: teacher_seed~1/latents → teacher_seed~1/, latents, ""; targets/x → "", targets, x."""
+    own = "/".join(folder.split("/")[1:]) if folder.startswith(f"{TEACHER_SEED}~") else folder
+    kind, _, rest = own.partition("/")
+    return folder.removesuffix(own), kind, rest
 
 
 def count(total: int, shard: int) -> int:
@@ -67,13 +89,13 @@ def pool_of(run: Run, rows: Mapping[str, int]) -> str:
 
 def pools(config: Config, runs: Sequence[Run]) -> dict[str, int]:
     """Name of each pool of solved targets that these runs of the grid are trained with → how many shards its largest takes."""
-    rows = rows_solved(config.runs())
+    rows = rows_solved(config.grid())
     return _largest((pool_of(run, rows), count(run.pool, config.targets.shard)) for run in runs)
 
 
 def odes(config: Config, runs: Sequence[Run]) -> list[str]:
     """Keys of all ODEs that are sampled: the `ode` block's first, and those of the runs."""
-    return unique(ode.key for ode in (config.ode, *(run.ode for run in runs)))
+    return unique([config.ode.key, *(taught(config, run.ode).key for run in runs)])
 
 
 def default_scope(config: Config) -> str:
@@ -81,9 +103,12 @@ def default_scope(config: Config) -> str:
     return "main" if {run.method for run in config.runs()} <= set(FIRST) else "paper"
 
 
-def teachers(config: Config) -> tuple[str, ...]:
-    """Whose samples are evaluated beside the students': the teacher's, and those of another noise where some metric reads them."""
-    return ("teacher", "floor") if config.floor_metrics() else ("teacher",)
+def teachers(config: Config, runs: Sequence[Run]) -> dict[str, list[str]]:
+    """Whose samples are evaluated beside the students', and of which ODEs: the teacher's, and those of another noise where some
+    metric reads them, of the default teacher."""
+    found = odes(config, runs)
+    plain = [ode for ode in found if not ode.startswith(f"{TEACHER_SEED}~")]
+    return {"teacher": found, **({"floor": plain} if config.floor_metrics() else {})}
 
 
 Sets = list[tuple[int, int]]
@@ -97,7 +122,7 @@ def sets(config: Config) -> dict[Run, tuple[Sets, Sets]]:
     The latter lie in a collection of their own, so that the main comparison, which is about the former, makes no others. Where
     the runs of one setting have not the same fewest steps, all of their sets lie in one.
     """
-    found = {run: config.sets(run) for run in config.runs()}
+    found = {run: config.sets(run) for run in config.grid()}
     fewest: dict[Setting, set[int]] = {}
     for run, named in found.items():
         fewest.setdefault(run.setting, set()).add(min(k for _, k in named))
@@ -117,18 +142,27 @@ def in_more_steps(config: Config, runs: Sequence[Run], scope: str) -> list[Run]:
     return [run for run in runs if found[run][1]]
 
 
+def both(config: Config, ode: Ode) -> tuple[Ode, Ode]:
+    """The ODEs that errors by start time are against: the student's own, and the refined one."""
+    own = taught(config, ode)
+    return own, refined(config, own)
+
+
 def with_errors(config: Config, runs: Sequence[Run], scope: str) -> list[Run]:
     """The runs of a scope whose error by start time is measured: none in the main comparison."""
     return [run for run in runs if scope != "main" and config.measures_errors(run)]
 
 
 def measured(config: Config, runs: Sequence[Run], scope: str = "paper") -> dict[str, list[str]]:
-    """What the tidy tables are collected from, below the results folder, by the argument of `collect` that it is."""
+    """What the tidy tables are collected from, below the results folder, by the argument of `collect` that it is.
+
+    Students of other teachers are compared over teachers, in one table of all.
+    """
     names = [run.key for run in runs]
     more = in_more_steps(config, runs, scope)
     return {
         "metrics": [
-            *(f"metrics/{who}/{ode}" for who in teachers(config) for ode in odes(config, runs)),
+            *(f"metrics/{who}/{ode}" for who, found in teachers(config, runs).items() for ode in found),
             *(f"metrics/students/{name}" for name in names),
             *(f"metrics/students/{MORE}{run.key}" for run in more),
         ],
@@ -136,8 +170,14 @@ def measured(config: Config, runs: Sequence[Run], scope: str = "paper") -> dict[
         "targets": [f"targets/{pool}/shard~{i}" for pool, shards in pools(config, runs).items() for i in range(shards)],
         "errors": [f"errors/{run.key}" for run in with_errors(config, runs, scope)],
         "comparisons": [
-            *(f"comparisons/{setting}.csv" for setting in unique(run.setting.key for run in runs)),
-            *(f"comparisons/{MORE}{setting}.csv" for setting in unique(run.setting.key for run in more)),
+            *(
+                f"comparisons/{setting}.csv"
+                for setting in unique(run.setting.key for run in runs if not run.teacher_seed)
+            ),
+            *(
+                f"comparisons/{MORE}{setting}.csv"
+                for setting in unique(run.setting.key for run in more if not run.teacher_seed)
+            ),
         ],
     }
 
@@ -148,19 +188,21 @@ def artefacts(config: Config, runs: Sequence[Run], scope: str = "paper") -> list
     tables = measured(config, runs, scope)
     more = [f"{MORE}{run.key}" for run in in_more_steps(config, runs, scope)]
     wanted = with_errors(config, runs, scope)
-    error_odes = unique(ode.key for run in wanted for ode in (run.ode, refined(config, run.w)))
+    error_odes = unique(ode.key for run in wanted for ode in both(config, run.ode))
+    whose = teachers(config, runs)
     names = [run.key for run in runs]
-    found = searched(config, runs)
+    sought = searched(config, runs)
     return [
         *("data", "teacher", "latents", "noise"),
+        *(f"{folder}{name}" for folder in redrawn(config, runs) for name in ("teacher", "latents", "noise")),
         *(["floor_noise"] if config.floor_metrics() else []),
         "trajectories",
-        *(["search_noise"] if found else []),
+        *(["search_noise"] if sought else []),
         *(f"extractors/{name}" for name in trained_extractors(config)),
         *(
             f"{draw}/{ode}/shard~{i}"
-            for ode in odes(config, runs)
-            for draw in (("reference", "floor") if config.floor_metrics() else ("reference",))
+            for ode in whose["teacher"]
+            for draw in (("reference", "floor") if ode in whose.get("floor", ()) else ("reference",))
             for i in range(config.evaluation.jobs)
         ),
         *tables["targets"],
@@ -169,12 +211,12 @@ def artefacts(config: Config, runs: Sequence[Run], scope: str = "paper") -> list
         *tables["errors"],
         *(f"samples/{name}" for name in [*names, *more]),
         *(f"features/{e}/data" for e in extractors),
-        *(f"features/{e}/{who}/{ode}" for e in extractors for who in teachers(config) for ode in odes(config, runs)),
+        *(f"features/{e}/{who}/{ode}" for e in extractors for who, found in whose.items() for ode in found),
         *(f"features/{e}/students/{name}" for e in extractors for name in [*names, *more]),
         *tables["metrics"],
         *edits(config, runs),
         *(["convergence"] if config.convergence else []),
-        *(f"search/{name}" for name in found),
+        *(f"search/{name}" for name in sought),
     ]
 
 
@@ -210,6 +252,12 @@ _STEPS = {
 }
 
 
+def _benchmark(folder: str) -> str:
+    """The name of the benchmark file of the job that makes a folder."""
+    whose, kind, rest = split(folder)
+    return whose + "/".join(filter(None, (_STEPS.get(kind, kind), rest)))
+
+
 # Rules of the analysis that run once for each scope, figures, tables and the pages on costs and provenance apart.
 OF_A_SCOPE = ("collect", "cards", "claims", "opening", "gallery")
 
@@ -221,8 +269,8 @@ def benchmarks(config: Config, runs: Sequence[Run], scope: str) -> list[str]:
     are made last, are not.
     """
     made = [*artefacts(config, runs, scope), *measured(config, runs, scope)["comparisons"]]
-    parts = [folder.removesuffix(".csv").partition("/") for folder in made]
-    names = [f"{_STEPS.get(kind, kind)}{slash}{rest}" for kind, slash, rest in parts]
+    names = [_benchmark(folder.removesuffix(".csv")) for folder in made]
     names += [f"{step}/{scope}" for step in OF_A_SCOPE]
+    names += ["collect/teachers"] if any(run.teacher_seed for run in runs) else []
     names += [one.job for exhibit in exhibits() for one in exhibit.each]
     return [f"{name}.tsv" for name in names]
