@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from directcm.config import ODE_AXES, RUN_AXES, SETTING_AXES, TEACHER_SEED, Setting, spell
+from directcm.config import ODE_AXES, RUN_AXES, SETTING_AXES, Setting, spell
 from directcm.config.registry import FIRST
 from directcm.config.specs import METHODS, METRICS
 from directcm.errors import UserError
@@ -60,7 +60,7 @@ TEXTS = (
     "row", "method", "what", "a", "b", "solver", "adapter", "loss", "space", "metric", "reference", "test", "flags",
 )  # fmt: skip
 # Of the numbers, those that are spelled as in paths, and those that count something.
-SPELLED = (*RUN_AXES, TEACHER_SEED, "time")
+SPELLED = (*RUN_AXES, "time")
 WHOLE = (
     "step", "a_step", "b_step", "sampling_steps", "n", "n_reference", "n_seeds", "dim", "seeds_agree", "trainable_parameters",
     "pairs", "distinct_pairs", "student_forwards", "student_backwards", "teacher_forwards", "target_forwards",

@@ -85,10 +85,9 @@ def collect(
 
     wanted = paths.measured(settings, o.tabled(settings, scope), scope)
     found = {name: [results / path for path in given] for name, given in wanted.items()}
-    if scope == "teachers":
-        # Each teacher's differences take the place of tests within one setting.
-        found["comparisons"] = None
-    collect.collect(**found, out=job.out)
+    comparisons = found.pop("comparisons")
+    # Over teachers the differences within each of them take the place of tests within one setting.
+    collect.collect(**found, comparisons=None if scope == "teachers" else comparisons, out=job.out)
 
 
 def table(
