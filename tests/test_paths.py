@@ -45,6 +45,7 @@ DEFAULT = "solver~ddim,N~50,w~3"
 def test_the_embedded_default() -> None:
     config = Config()
     runs = config.runs()
+    assert len(config.grid()) == len(runs) + 8
     assert config.ode.key == DEFAULT
     odes = paths.odes(config, runs)
     assert odes == [
@@ -83,6 +84,82 @@ def test_the_embedded_default() -> None:
     assert [f for f in folders if f.startswith("endpoints/")] == [
         f"endpoints/{ode}/shard~0" for ode in (DEFAULT, refined, *odes[1:4])
     ]
+
+
+def of_seed(folder: str) -> str:
+    """The teacher's folder that a path has in it, or "" of the default teacher."""
+    return next((f"{part}/" for part in folder.split("/") if part.startswith("teacher_seed~")), "")
+
+
+def test_other_teachers_are_added_to_it() -> None:
+    """What the default teacher's students need is the same with and without other teachers, in the same places and order."""
+    config = Config()
+    alone = parse(Config, {"students": [line.model_dump() for line in config.students[:-1]]})
+    whole = paths.artefacts(config, config.grid())
+    assert (
+        [f for f in whole if not of_seed(f)]
+        == paths.artefacts(alone, alone.grid())
+        == paths.artefacts(config, config.runs())
+    )
+    assert paths.benchmarks(alone, alone.grid(), "paper") == [
+        f for f in paths.benchmarks(config, config.grid(), "paper") if not of_seed(f) and f != "collect/teachers.tsv"
+    ]
+    assert paths.measured(config, config.runs()) == paths.measured(alone, alone.runs())
+    # A teacher and its like; its samples under the evaluation's noise, but no floor; the pool of two students; no comparison of its own.
+    ode, cm, direct = DEFAULT, *(run.key for run in config.grid()[-8:] if run.teacher_seed == 3)
+    third = [f for f in whole if of_seed(f) == "teacher_seed~3/"]
+    assert third == [
+        *(f"teacher_seed~3/{name}" for name in ("teacher", "latents", "noise")),
+        *(f"reference/teacher_seed~3/{ode}/shard~{i}" for i in range(4)),
+        *(f"targets/teacher_seed~3/{ode}/shard~{i}" for i in range(2)),
+        *(f"students/{key}" for key in (cm, direct)),
+        *(f"samples/{key}" for key in (cm, direct)),
+        f"features/clip_tiny/teacher/teacher_seed~3/{ode}",
+        *(f"features/clip_tiny/students/{key}" for key in (cm, direct)),
+        f"metrics/teacher/teacher_seed~3/{ode}",
+        *(f"metrics/students/{key}" for key in (cm, direct)),
+    ]
+    assert not any(map(of_seed, paths.measured(config, config.grid())["comparisons"]))
+    assert paths.split("teacher_seed~3/latents") == ("teacher_seed~3/", "latents", "")
+    assert paths.split(third[3]) == ("", "reference", f"teacher_seed~3/{ode}/shard~0")
+    files = paths.benchmarks(config, config.grid(), "paper")
+    assert {"teacher_seed~3/encode.tsv", "teacher_seed~3/teacher.tsv", f"train/{cm}.tsv"} <= set(files)
+    assert len(files) == len(set(files))
+
+
+def test_of_a_teacher_that_exists_the_pool_alone_is_drawn_again() -> None:
+    teacher = {"kind": "diffusers", "diffusers": {"path": "somewhere"}}
+    config = parse(Config, {"teacher": teacher, "students": [{"errors": True}, {"teacher_seed": [1], "errors": True}]})
+    again = [f for f in paths.artefacts(config, config.grid()) if of_seed(f)]
+    assert kinds(again) == {
+        "targets": 2,
+        **dict.fromkeys(("students", "samples", "errors", "metrics"), 2),
+        "features": 2,
+    }
+    assert not any("/teacher/" in f for f in again)
+
+
+def test_students_over_teachers_are_those_that_several_have() -> None:
+    lines = [
+        {"seed": [0, 1, 2]},
+        {"N": [10]},
+        {"teacher_seed": [0, 2], "seed": [1]},
+        {"teacher_seed": [5], "method": ["cm"]},
+    ]
+    config = parse(Config, {"students": lines})
+    found = [(run.method, run.N, run.seed, run.teacher_seed) for run in config.over_teachers()]
+    assert found == [
+        ("cm", 50, 0, 0), ("cm", 50, 1, 0), ("direct_cm", 50, 1, 0),
+        ("cm", 50, 1, 2), ("direct_cm", 50, 1, 2), ("cm", 50, 0, 5),
+    ]  # fmt: skip
+    assert len(config.runs()) == 8 and all(run.teacher_seed == 0 for run in config.runs())
+    # A line's sampling steps, snapshots and errors are for its own teachers.
+    own = parse(
+        Config, {"students": [{"sampling_steps": [1, 4], "snapshots": [62]}, {"teacher_seed": [1], "errors": True}]}
+    )
+    first, other = own.grid()[0], own.grid()[2]
+    assert (own.sets(first), own.measures_errors(first)) == ([(250, 1), (250, 4), (62, 1)], False)
+    assert (own.sets(other), own.measures_errors(other)) == ([(250, 1)], True)
 
 
 def test_the_main_comparison_is_a_part_of_it() -> None:
@@ -198,10 +275,11 @@ def test_benchmarks_are_named_after_their_rules(preset: str) -> None:
     text = "\n".join(path.read_text(encoding="utf-8") for path in rules)
     named = {f for f in text.split('"') if f.startswith("{OUT}/benchmarks/")}
     for kind in kinds(files):
-        # {draw} is reference or floor, {noise} is noise or floor_noise, {_exhibit.job} a figure or table.
+        # {redrawn} is a teacher's folder or nothing, {draw} is reference or floor, {noise} is noise or floor_noise, {_exhibit.job} a figure or table.
         spelled = {
             **dict.fromkeys(("reference", "floor"), "{{draw}}"),
-            **dict.fromkeys(("noise", "floor_noise", "search_noise"), "{{noise}}"),
+            **dict.fromkeys(("noise", "floor_noise", "search_noise"), "{{redrawn}}{{noise}}"),
+            **{step: f"{{{{redrawn}}}}{step}" for step in ("teacher", "encode")},
             **{one.job: "{_exhibit.job}" for exhibit in exhibits() for one in exhibit.each},
         }.get(kind, kind)
         assert any(

@@ -5,7 +5,7 @@ rule compare:
     input:
         metrics=lambda wildcards: students_of(wildcards, "metrics"),
         features=lambda wildcards: [path for name in NEEDED for path in students_of(wildcards, f"features/{name}")],
-        teacher=features_of(f"teacher/{ODE}"),
+        teacher=features_of(f"teacher/{TAUGHT}"),
         data=features_of("data"),
         baselines=made(f"metrics/baselines/{ODE}") if CONFIG.baseline_metrics() else [],
     output:
@@ -101,6 +101,8 @@ rule collect:
         f"{OUT}/logs/collect/{{scope}}.log",
     benchmark:
         f"{OUT}/benchmarks/collect/{{scope}}.tsv"
+    wildcard_constraints:
+        scope="|".join(TABLES_OF),
     localrule: True
     conda:
         "../../envs/directcm.yaml"
@@ -121,7 +123,7 @@ rule cards:
         data=f"{OUT}/data/manifest.json",
         teacher=f"{OUT}/teacher/manifest.json",
         students=lambda wildcards: of_scope(wildcards.scope, "students"),
-        metrics=lambda wildcards: made(*(f"metrics/students/{run.key}" for run in SCOPES[wildcards.scope])),
+        metrics=lambda wildcards: made(*(f"metrics/students/{run.key}" for run in TABLES_OF[wildcards.scope])),
     output:
         f"{OUT}/cards/{{scope}}.csv",
     log:

@@ -177,8 +177,8 @@ rule evaluate:
         samples=f"{OUT}/samples/{{more}}{RUN}/manifest.json",
         features=features_of(f"students/{{more}}{RUN}"),
         data_features=features_of("data"),
-        reference=draw_of(ODE),
-        reference_features=features_of(f"teacher/{ODE}"),
+        reference=draw_of(TAUGHT),
+        reference_features=features_of(f"teacher/{TAUGHT}"),
     output:
         f"{OUT}/metrics/students/{{more}}{RUN}/manifest.json",
     log:
@@ -242,8 +242,8 @@ rule error_by_time:
     input:
         **MODEL,
         student=f"{OUT}/students/{RUN}/manifest.json",
-        endpoints=lambda wildcards: endpoints_of(spelled_by(wildcards, Ode)),
-        refined=lambda wildcards: endpoints_of(paths.refined(CONFIG, float(wildcards.w))),
+        endpoints=lambda wildcards: endpoints_of(paths.both(CONFIG, spelled_by(wildcards, Ode))[0]),
+        refined=lambda wildcards: endpoints_of(paths.both(CONFIG, spelled_by(wildcards, Ode))[1]),
     output:
         f"{OUT}/errors/{RUN}/manifest.json",
     log:
