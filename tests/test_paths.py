@@ -293,7 +293,7 @@ def test_targets_are_for_methods_that_want_them() -> None:
     config = parse(Config, {"students": [{"method": ["cm"], "N": [10]}, {"method": ["direct_cm"], "N": [20]}]})
     runs = config.runs()
     # CM alone reads first steps, and no more is solved for it.
-    pools = ["solver~ddim,N~10,w~3,first", "solver~ddim,N~20,w~3"]
+    pools = ["solver~ddim,N~10,w~3+first", "solver~ddim,N~20,w~3"]
     assert paths.pools(config, runs) == {pools[0]: 1, pools[1]: 2}
     assert [paths.pool_of(run, paths.rows_solved(runs)) for run in runs] == pools
     assert paths.odes(config, runs) == [f"solver~ddim,N~{n},w~3" for n in (50, 10, 20)]
@@ -324,18 +324,18 @@ def test_a_solve_of_one_step_is_shared_where_it_is_no_more_than_what_is_asked_fo
         return parse(Config, {"train": size | {"pool": pool}, "targets": {"shard": 1000}, "students": lines})
 
     ode = "solver~ddim,N~10,w~3"
-    for pool, seeds, wanted in ((8000, 2, {f"{ode},first": 1}), (8001, 2, {}), (4000, 1, {f"{ode},first": 1})):
+    for pool, seeds, wanted in ((8000, 2, {f"{ode}+first": 1}), (8001, 2, {}), (4000, 1, {f"{ode}+first": 1})):
         config = content(pool, seeds)
         assert paths.pools(config, config.runs()) == wanted
         asked = {job.folder: job.forwards for job in plan.jobs(config, config.runs()) if job.forwards}
-        cm, shard = sum(n for f, n in asked.items() if f.startswith("students")), f"targets/{ode},first/shard~0"
+        cm, shard = sum(n for f, n in asked.items() if f.startswith("students")), f"targets/{ode}+first/shard~0"
         # Two rows a step under guidance: of each start point once, or of each pair that is drawn.
         assert (cm, asked.get(shard)) == ((0, pool * 2) if wanted else (seeds * 4000 * 2, None))
     # Direct CM's own is too short for it by one: both are solved.
     config = content(4000, 3, "direct_cm")
-    assert paths.pools(config, config.runs()) == {ode: 4, f"{ode},first": 1}
+    assert paths.pools(config, config.runs()) == {ode: 4, f"{ode}+first": 1}
     latents = {job.folder: job.latents for job in plan.jobs(config, config.runs()) if job.kind == "targets"}
-    assert latents[f"targets/{ode},first/shard~0"] == 4000 and latents[f"targets/{ode}/shard~3"] == 2000
+    assert latents[f"targets/{ode}+first/shard~0"] == 4000 and latents[f"targets/{ode}/shard~3"] == 2000
 
 
 def test_cm_reads_stored_steps_where_its_whole_pool_is_solved() -> None:
@@ -409,10 +409,28 @@ def test_each_coupling_has_its_own_pool_of_targets() -> None:
     config = parse(Config, content)
     ode = "solver~heun,N~16,w~2"
     assert paths.pools(config, config.runs()) == {
-        ode: 2, f"{ode},coupling~prior": 2, f"{ode},coupling~trajectory": 2,
+        ode: 2, f"{ode}+coupling~prior": 2, f"{ode}+coupling~trajectory": 2,
     }  # fmt: skip
     found = {job.folder: job.forwards for job in plan.jobs(config, config.runs()) if job.kind == "targets"}
     # Heun under guidance: four rows a step; 8.5 steps on average, 16 from pure noise, one for each point of a trajectory.
     assert found[f"targets/{ode}/shard~0"] == 1000 * 8.5 * 4
-    assert found[f"targets/{ode},coupling~prior/shard~1"] == 1000 * 16 * 4
-    assert found[f"targets/{ode},coupling~trajectory/shard~1"] == 1000 * 4
+    assert found[f"targets/{ode}+coupling~prior/shard~1"] == 1000 * 16 * 4
+    assert found[f"targets/{ode}+coupling~trajectory/shard~1"] == 1000 * 4
+
+
+def test_pools_names_can_be_handed_to_a_clusters_job() -> None:
+    """Snakemake says which job a cluster's one is as RULE:NAME=VALUE,…, so that no wildcard's value may hold a comma."""
+    from snakemake.target_jobs import parse_target_jobs_cli_args
+
+    lines = [{"method": ["cm", "straight", "cmt"], "seed": [0]}, {"method": ["cm"], "N": [10], "seed": [0]}]
+    config = parse(
+        Config, {"process": {"kind": "karras"}, "teacher": {"kind": "edm"}, "ode": {"N": 18}, "students": lines}
+    )
+    names = paths.pools(config, config.runs())
+    rest = [
+        name.removeprefix(next(run.ode.key for run in config.runs() if name.startswith(run.ode.key))) for name in names
+    ]
+    assert {"+coupling~prior", "+coupling~trajectory"} <= set(rest)
+    for part in rest:
+        (job,) = parse_target_jobs_cli_args([f"targets:N=18,coupling={part},shard=0"])
+        assert job.wildcards_dict["coupling"] == part

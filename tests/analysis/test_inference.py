@@ -530,7 +530,7 @@ def test_holm_properties(p):
 def test_halves_of_few_rows_in_many_dimensions() -> None:
     """In the rows' own span FD is what it is in all of the dimensions."""
     draw = np.random.default_rng(3)
-    sets, reference = draw.normal(size=(2, 8, 60)) + [[[0.5]], [[1.0]]], draw.normal(size=(8, 60))
+    sets, reference = np.array([0.5, 1.0])[:, None, None] + draw.normal(size=(2, 8, 60)), draw.normal(size=(8, 60))
     kept = paired_halves(8, 6, 0)
     found = inference._frechet_halves([*sets], reference, kept)
     for k, rows in enumerate(kept):

@@ -7,6 +7,7 @@ import inspect
 import itertools
 import json
 import os
+import re
 import sys
 from pathlib import Path
 
@@ -157,7 +158,7 @@ wildcard_constraints:
     # Below what is evaluated of a run: sets in more sampling steps than the fewest.
     more=f"|{paths.MORE}",
     # Part of a pool's name; of noised images, the default, solved to the end there is none.
-    coupling=f"|{paths.FIRST_STEP}|,coupling~({'|'.join(START_POINTS[1:])})",
+    coupling=rf"|{re.escape(paths.FIRST_STEP)}|\+coupling~({'|'.join(START_POINTS[1:])})",
 
 
 @functools.cache

@@ -161,7 +161,7 @@ def jobs(config: Config, runs: Sequence[Run], scope: str = "paper") -> list[Job]
 def _solving(job: Job, rest: str, config: Config, rows: Mapping[str, int]) -> None:
     """The work of a shard of the ODE's solutions; `rest`: its folder below the kind's. `rows`: of each pool (`paths.rows_solved`)."""
     name, shard = rest.split("/shard~")
-    solved, _, start_points = name.partition(",coupling~")
+    solved, _, start_points = name.partition("+coupling~")
     ode = Ode.parse(solved.removesuffix(paths.FIRST_STEP))
     match job.kind:
         case "targets":

@@ -60,11 +60,11 @@ def solved(run: Run) -> str:
     start_points = methods()[run.method].targets
     if not start_points:
         return ""
-    return run.ode.key + ("" if start_points == "forward" else f",coupling~{start_points}")
+    return run.ode.key + ("" if start_points == "forward" else f"+coupling~{start_points}")
 
 
 # Of a pool of which each start point's first step alone is solved, after the ODE's key.
-FIRST_STEP = ",first"
+FIRST_STEP = "+first"
 
 
 def _largest(pools: Iterable[tuple[str, int]]) -> dict[str, int]:
