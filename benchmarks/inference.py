@@ -167,13 +167,15 @@ def table(lines: Sequence[dict[str, str]]) -> str:
     for kind, title in KINDS.items():
         for design in DESIGNS:
             own = {line["world"]: line for line in lines if (line["kind"], line["design"]) == (kind, design)}
-            nulls = [own[world] for world in NULLS]
+            nulls = [own[world] for world in NULLS if world in own]
+            if not nulls:
+                continue
             size, covered = (np.mean([float(line[name]) for line in nulls]) for name in ("size", "coverage"))
-            each = ", ".join(f"{float(line['size']):.3f}" for line in nulls)
-            apart = own["apart"]
+            each = ", ".join(f"{float(own[w]['size']):.3f}" if w in own else "–" for w in NULLS)
+            apart = own.get("apart")
+            last = f"{float(apart['coverage']):.3f} | {float(apart['size']):.2f}" if apart else "– | –"
             out.append(
-                f"| {title} | {design} | {sum(int(line['runs']) for line in nulls):,} | {size:.3f} | {each} | {covered:.3f} "
-                f"| {float(apart['coverage']):.3f} | {float(apart['size']):.2f} |"
+                f"| {title} | {design} | {sum(int(line['runs']) for line in nulls):,} | {size:.3f} | {each} | {covered:.3f} | {last} |"
             )
     return "\n".join(out)
 

@@ -164,7 +164,7 @@ MUTATIONS = (
         "return teacher.process.diffuse(p.x0, p.eps, s)",
         "return expand(teacher.process.alpha(s), x) * p.x0 + expand(teacher.process.sigma(t), x) * p.eps"),
     Mutation("heun-time", "solvers", "Heun's second slope at the first time",
-        "teacher.predict(guess, end, cond, w).eps, end)",
+        "teacher.predict(guess, end, cond, w, **told).eps, end)",
         "teacher.predict(guess, t, cond, w).eps, t)"),
     Mutation("karras-grid", "processes", "Karras's grid without the outer power ρ",
         "(first + i / intervals * (last - first)) ** self.rho for i",

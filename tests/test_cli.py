@@ -18,7 +18,7 @@ import pytest
 
 import directcm
 from directcm import cli
-from directcm.cli import declare
+from directcm.cli import declare, options
 from directcm.cli.rules import command
 from directcm.cli.verbs import distill
 from directcm.config import Config, Ode
@@ -302,6 +302,13 @@ def test_a_rule_s_command_is_what_its_verb_declares() -> None:
     for wrong in ({"given": "colour"}, {"given": "colour?"}, {"wildcards": "colour"}, {"colour": "red"}):
         with pytest.raises(ValueError, match="directcm edit has no flag for colour"):
             command("edit", **wrong)
+
+
+def test_a_teachers_seed_draws_another_seed_and_0_none() -> None:
+    found = [options.redrawn(24, teacher_seed) for teacher_seed in range(50)]
+    assert found[0] == 24 and len(set(found)) == 50 and {options.redrawn(25, t) for t in range(50)}.isdisjoint(found)
+    # Of the key ("24", "teacher_seed", "1"), Philox's first draw below 2^31: a number that no later version may change.
+    assert found[1:3] == [958_467_603, 2_024_744_214]
 
 
 def test_an_artefact_goes_into_its_folder_by_its_manifests_name_too() -> None:

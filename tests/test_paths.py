@@ -46,6 +46,7 @@ DEFAULT = "solver~ddim,N~50,w~3"
 def test_the_embedded_default() -> None:
     config = Config()
     runs = config.runs()
+    assert len(config.grid()) == len(runs) + 8
     assert config.ode.key == DEFAULT
     odes = paths.odes(config, runs)
     assert odes == [
@@ -64,8 +65,8 @@ def test_the_embedded_default() -> None:
         "students": 116,
         "targets": 8 * 2 + 4,
         "errors": 28,
-        # One table of contrasts.
-        "comparisons": 14 + 1 + 1,
+        # One table of contrasts, one of further metrics.
+        "comparisons": 14 + 1 + 1 + 1,
     }
     assert found["metrics"][0] == f"metrics/teacher/{DEFAULT}" and f"metrics/floor/{odes[-1]}" in found["metrics"]
     assert found["targets"][:4] == [f"targets/{DEFAULT}/shard~{i}" for i in range(4)]
@@ -86,6 +87,82 @@ def test_the_embedded_default() -> None:
     assert [f for f in folders if f.startswith("endpoints/")] == [
         f"endpoints/{ode}/shard~0" for ode in (DEFAULT, refined, *odes[1:4])
     ]
+
+
+def of_seed(folder: str) -> str:
+    """The teacher's folder that a path has in it, or "" of the default teacher."""
+    return next((f"{part}/" for part in folder.split("/") if part.startswith("teacher_seed~")), "")
+
+
+def test_other_teachers_are_added_to_it() -> None:
+    """What the default teacher's students need is the same with and without other teachers, in the same places and order."""
+    config = Config()
+    alone = parse(Config, {"students": [line.model_dump() for line in config.students[:-1]]})
+    whole = paths.artefacts(config, config.grid())
+    assert (
+        [f for f in whole if not of_seed(f)]
+        == paths.artefacts(alone, alone.grid())
+        == paths.artefacts(config, config.runs())
+    )
+    assert paths.benchmarks(alone, alone.grid(), "paper") == [
+        f for f in paths.benchmarks(config, config.grid(), "paper") if not of_seed(f) and f != "collect/teachers.tsv"
+    ]
+    assert paths.measured(config, config.runs()) == paths.measured(alone, alone.runs())
+    # A teacher and its like; its samples under the evaluation's noise, but no floor; the pool of two students; no comparison of its own.
+    ode, cm, direct = DEFAULT, *(run.key for run in config.grid()[-8:] if run.teacher_seed == 3)
+    third = [f for f in whole if of_seed(f) == "teacher_seed~3/"]
+    assert third == [
+        *(f"teacher_seed~3/{name}" for name in ("teacher", "latents", "noise")),
+        *(f"reference/teacher_seed~3/{ode}/shard~{i}" for i in range(4)),
+        *(f"targets/teacher_seed~3/{ode}/shard~{i}" for i in range(2)),
+        *(f"students/{key}" for key in (cm, direct)),
+        *(f"samples/{key}" for key in (cm, direct)),
+        f"features/clip_tiny/teacher/teacher_seed~3/{ode}",
+        *(f"features/clip_tiny/students/{key}" for key in (cm, direct)),
+        f"metrics/teacher/teacher_seed~3/{ode}",
+        *(f"metrics/students/{key}" for key in (cm, direct)),
+    ]
+    assert not any(map(of_seed, paths.measured(config, config.grid())["comparisons"]))
+    assert paths.split("teacher_seed~3/latents") == ("teacher_seed~3/", "latents", "")
+    assert paths.split(third[3]) == ("", "reference", f"teacher_seed~3/{ode}/shard~0")
+    files = paths.benchmarks(config, config.grid(), "paper")
+    assert {"teacher_seed~3/encode.tsv", "teacher_seed~3/teacher.tsv", f"train/{cm}.tsv"} <= set(files)
+    assert len(files) == len(set(files))
+
+
+def test_of_a_teacher_that_exists_the_pool_alone_is_drawn_again() -> None:
+    teacher = {"kind": "diffusers", "diffusers": {"path": "somewhere"}}
+    config = parse(Config, {"teacher": teacher, "students": [{"errors": True}, {"teacher_seed": [1], "errors": True}]})
+    again = [f for f in paths.artefacts(config, config.grid()) if of_seed(f)]
+    assert kinds(again) == {
+        "targets": 2,
+        **dict.fromkeys(("students", "samples", "errors", "metrics"), 2),
+        "features": 2,
+    }
+    assert not any("/teacher/" in f for f in again)
+
+
+def test_students_over_teachers_are_those_that_several_have() -> None:
+    lines = [
+        {"seed": [0, 1, 2]},
+        {"N": [10]},
+        {"teacher_seed": [0, 2], "seed": [1]},
+        {"teacher_seed": [5], "method": ["cm"]},
+    ]
+    config = parse(Config, {"students": lines})
+    found = [(run.method, run.N, run.seed, run.teacher_seed) for run in config.over_teachers()]
+    assert found == [
+        ("cm", 50, 0, 0), ("cm", 50, 1, 0), ("direct_cm", 50, 1, 0),
+        ("cm", 50, 1, 2), ("direct_cm", 50, 1, 2), ("cm", 50, 0, 5),
+    ]  # fmt: skip
+    assert len(config.runs()) == 8 and all(run.teacher_seed == 0 for run in config.runs())
+    # A line's sampling steps, snapshots and errors are for its own teachers.
+    own = parse(
+        Config, {"students": [{"sampling_steps": [1, 4], "snapshots": [62]}, {"teacher_seed": [1], "errors": True}]}
+    )
+    first, other = own.grid()[0], own.grid()[2]
+    assert (own.sets(first), own.measures_errors(first)) == ([(250, 1), (250, 4), (62, 1)], False)
+    assert (own.sets(other), own.measures_errors(other)) == ([(250, 1)], True)
 
 
 def test_the_main_comparison_is_a_part_of_it() -> None:
@@ -139,14 +216,25 @@ def test_further_metrics_are_of_the_main_comparison_and_of_the_whole_grids_scope
     both = parse(Config, {"metrics": [*config.metrics, "fd_lite0"]})
     assert paths.passes(both) == {"features": ["clip_tiny", "efficientnet_lite0"], "features_further": ["pixels16"]}
     assert paths.passes(without) == {"features": ["clip_tiny"]}
-    # Where nothing else reads the floor, they alone do, and of their own ODE.
-    alone = parse(Config, {"metrics": ["ode_error"]})
+    # Where `metrics` needs neither extractor nor floor, they alone do, and of their own ODE.
+    alone = parse(Config, {"metrics": ["ode_bias"]})
+    assert paths.passes(alone) == {"features": ["clip_tiny", "efficientnet_lite0", "pixels16"]}
     found = paths.artefacts(alone, alone.runs())
     floors = {f.split("/")[1] for f in found if f.startswith("floor/")}
     assert floors == {DEFAULT} and "floor_noise" in found and "extractors/clip_tiny" in found
-    assert paths.passes(alone) == {"features": ["clip_tiny", "efficientnet_lite0", "pixels16"]}
     some = paths.artefacts(alone, main_runs(alone), "main")
     assert not {"floor_noise", "extractors/clip_tiny"} & {*some}
+    # Samples of another noise are drawn of another teacher where its students are measured against them, and else not.
+    lines = {"students": [{"N": [50]}, {"teacher_seed": [1], "N": [50]}]}
+    own, floor_noise = f"teacher_seed~1/{DEFAULT}", "teacher_seed~1/floor_noise"
+    for given, there in ({}, False), ({"metrics": [*config.metrics, "fd_other_tiny"]}, True):
+        one = parse(Config, {**lines, **given})
+        found = {*paths.artefacts(one, one.grid())}
+        assert f"reference/{own}/shard~0" in found and f"floor/{DEFAULT}/shard~0" in found
+        assert {f"floor/{own}/shard~0" in found, floor_noise in found, f"features/clip_tiny/floor/{own}" in found} == {
+            there
+        }
+        assert f"metrics/floor/{own}" not in found and paths.further(one, one.grid(), "paper") == one.main()
     # A trained extractor that is not there takes its metrics along, and labels do.
     bare = parse(Config, {"metrics": ["ode_error"], "extractors": {"clip_tiny": None}})
     assert "fd_other_tiny" not in bare.further_names() and "fd_lite0" in bare.further_names()
@@ -168,7 +256,7 @@ def test_the_smoke_preset() -> None:
         "students": 16,
         "targets": 3 + 3 * 2,
         "errors": 6,
-        "comparisons": 7 + 1 + 1,
+        "comparisons": 7 + 1 + 1 + 1,
     }
     # The pool of 96 takes three shards of 32 of the one ODE that it is trained on.
     assert paths.pools(config, runs) == {
@@ -253,10 +341,11 @@ def test_benchmarks_are_named_after_their_rules(preset: str) -> None:
     text = "\n".join(path.read_text(encoding="utf-8") for path in rules)
     named = {f for f in text.split('"') if f.startswith("{OUT}/benchmarks/")}
     for kind in kinds(files):
-        # {draw} is reference or floor, {noise} is noise or floor_noise, {_exhibit.job} a figure or table.
+        # {redrawn} is a teacher's folder or nothing, {draw} is reference or floor, {noise} is noise or floor_noise, {_exhibit.job} a figure or table.
         spelled = {
             **dict.fromkeys(("reference", "floor"), "{{draw}}"),
-            **dict.fromkeys(("noise", "floor_noise", "search_noise"), "{{noise}}"),
+            **dict.fromkeys(("noise", "floor_noise", "search_noise"), "{{redrawn}}{{noise}}"),
+            **{step: f"{{{{redrawn}}}}{step}" for step in ("teacher", "encode")},
             **{one.job: "{_exhibit.job}" for exhibit in exhibits() for one in exhibit.each},
         }.get(kind, kind)
         assert any(
@@ -270,7 +359,7 @@ def test_targets_are_for_methods_that_want_them() -> None:
     config = parse(Config, {"students": [{"method": ["cm"], "N": [10]}, {"method": ["direct_cm"], "N": [20]}]})
     runs = config.runs()
     # CM alone reads first steps, and no more is solved for it.
-    pools = ["solver~ddim,N~10,w~3,first", "solver~ddim,N~20,w~3"]
+    pools = ["solver~ddim,N~10,w~3+first", "solver~ddim,N~20,w~3"]
     assert paths.pools(config, runs) == {pools[0]: 1, pools[1]: 2}
     assert [paths.pool_of(run, paths.rows_solved(runs)) for run in runs] == pools
     assert paths.odes(config, runs) == [f"solver~ddim,N~{n},w~3" for n in (50, 10, 20)]
@@ -301,18 +390,18 @@ def test_a_solve_of_one_step_is_shared_where_it_is_no_more_than_what_is_asked_fo
         return parse(Config, {"train": size | {"pool": pool}, "targets": {"shard": 1000}, "students": lines})
 
     ode = "solver~ddim,N~10,w~3"
-    for pool, seeds, wanted in ((8000, 2, {f"{ode},first": 1}), (8001, 2, {}), (4000, 1, {f"{ode},first": 1})):
+    for pool, seeds, wanted in ((8000, 2, {f"{ode}+first": 1}), (8001, 2, {}), (4000, 1, {f"{ode}+first": 1})):
         config = content(pool, seeds)
         assert paths.pools(config, config.runs()) == wanted
         asked = {job.folder: job.forwards for job in plan.jobs(config, config.runs()) if job.forwards}
-        cm, shard = sum(n for f, n in asked.items() if f.startswith("students")), f"targets/{ode},first/shard~0"
+        cm, shard = sum(n for f, n in asked.items() if f.startswith("students")), f"targets/{ode}+first/shard~0"
         # Two rows a step under guidance: of each start point once, or of each pair that is drawn.
         assert (cm, asked.get(shard)) == ((0, pool * 2) if wanted else (seeds * 4000 * 2, None))
     # Direct CM's own is too short for it by one: both are solved.
     config = content(4000, 3, "direct_cm")
-    assert paths.pools(config, config.runs()) == {ode: 4, f"{ode},first": 1}
+    assert paths.pools(config, config.runs()) == {ode: 4, f"{ode}+first": 1}
     latents = {job.folder: job.latents for job in plan.jobs(config, config.runs()) if job.kind == "targets"}
-    assert latents[f"targets/{ode},first/shard~0"] == 4000 and latents[f"targets/{ode}/shard~3"] == 2000
+    assert latents[f"targets/{ode}+first/shard~0"] == 4000 and latents[f"targets/{ode}/shard~3"] == 2000
 
 
 def test_cm_reads_stored_steps_where_its_whole_pool_is_solved() -> None:
@@ -386,10 +475,28 @@ def test_each_coupling_has_its_own_pool_of_targets() -> None:
     config = parse(Config, content)
     ode = "solver~heun,N~16,w~2"
     assert paths.pools(config, config.runs()) == {
-        ode: 2, f"{ode},coupling~prior": 2, f"{ode},coupling~trajectory": 2,
+        ode: 2, f"{ode}+coupling~prior": 2, f"{ode}+coupling~trajectory": 2,
     }  # fmt: skip
     found = {job.folder: job.forwards for job in plan.jobs(config, config.runs()) if job.kind == "targets"}
     # Heun under guidance: four rows a step; 8.5 steps on average, 16 from pure noise, one for each point of a trajectory.
     assert found[f"targets/{ode}/shard~0"] == 1000 * 8.5 * 4
-    assert found[f"targets/{ode},coupling~prior/shard~1"] == 1000 * 16 * 4
-    assert found[f"targets/{ode},coupling~trajectory/shard~1"] == 1000 * 4
+    assert found[f"targets/{ode}+coupling~prior/shard~1"] == 1000 * 16 * 4
+    assert found[f"targets/{ode}+coupling~trajectory/shard~1"] == 1000 * 4
+
+
+def test_pools_names_can_be_handed_to_a_clusters_job() -> None:
+    """Snakemake says which job a cluster's one is as RULE:NAME=VALUE,…, so that no wildcard's value may hold a comma."""
+    from snakemake.target_jobs import parse_target_jobs_cli_args
+
+    lines = [{"method": ["cm", "straight", "cmt"], "seed": [0]}, {"method": ["cm"], "N": [10], "seed": [0]}]
+    config = parse(
+        Config, {"process": {"kind": "karras"}, "teacher": {"kind": "edm"}, "ode": {"N": 18}, "students": lines}
+    )
+    names = paths.pools(config, config.runs())
+    rest = [
+        name.removeprefix(next(run.ode.key for run in config.runs() if name.startswith(run.ode.key))) for name in names
+    ]
+    assert {"+coupling~prior", "+coupling~trajectory"} <= set(rest)
+    for part in rest:
+        (job,) = parse_target_jobs_cli_args([f"targets:N=18,coupling={part},shard=0"])
+        assert job.wildcards_dict["coupling"] == part

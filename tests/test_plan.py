@@ -67,8 +67,25 @@ def test_every_artefact_is_planned_once() -> None:
     from directcm.config import paths
 
     config = Config()
-    for runs in (main_runs(config), config.runs()):
+    for runs in (main_runs(config), config.runs(), config.grid()):
         assert [job.folder for job in plan.jobs(config, runs)] == paths.artefacts(config, runs)
+
+
+def test_another_teacher_costs_what_the_first_does() -> None:
+    lines = [{"seed": [0]}, {"teacher_seed": [1, 2]}]
+    config = parse(Config, {"students": lines})
+    jobs = plan.jobs(config, config.grid())
+    some = {kind: [job for job in jobs if job.kind == kind] for kind in ("teacher", "reference", "targets", "floor")}
+    assert {kind: len(found) for kind, found in some.items()} == {
+        "teacher": 3,
+        "reference": 12,
+        "targets": 6,
+        "floor": 4,
+    }
+    # 1,024 samples × 50 steps × 2, and 4,000 start points × (50 + 1)/2 steps × 2, a teacher.
+    assert sum(job.forwards for job in some["reference"]) == 3 * 102_400
+    assert sum(job.forwards for job in some["targets"]) == 3 * 204_000
+    assert not any(job.kind.startswith("teacher_seed") for job in jobs)
 
 
 def test_hours() -> None:

@@ -158,6 +158,18 @@ def test_a_search_is_versioned_where_it_is_asked_for() -> None:
     assert not {name for name in outputs(found) if "search" in name}
 
 
+def test_each_other_teacher_is_versioned_in_a_folder_of_its_own(tmp_path: Path) -> None:
+    overlay = tmp_path / "mine.yaml"
+    overlay.write_text("preset: mine\nstudents: [{seed: [0]}, {teacher_seed: [1, 2]}]\n")
+    config = load_config(ROOT / "config.yaml", overlay)
+    base = read_yaml(ROOT / "dvc.yaml")
+    whole, main = (
+        outputs(record.stages(base, config, runs, overlay, scope))
+        for scope, runs in (("paper", config.grid()), ("main", main_runs(config)))
+    )
+    assert whole - main == {"results/mine/teacher_seed~1", "results/mine/teacher_seed~2"} and main < whole
+
+
 def test_the_preset_of_sdxl() -> None:
     _, found = derived("paper", "paper", ("targets", "samples"))
     own = {name.removeprefix("results/paper/") for name in outputs(found)}

@@ -9,7 +9,19 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from directcm.config import ODE_AXES, RUN_AXES, SETTING_AXES, Config, Ode, Run, Setting, number, parse, spell
+from directcm.config import (
+    ODE_AXES,
+    RUN_AXES,
+    SETTING_AXES,
+    TEACHER_SEED,
+    Config,
+    Ode,
+    Run,
+    Setting,
+    number,
+    parse,
+    spell,
+)
 from directcm.config.base import Loss, Solver
 from directcm.config.specs import METHODS
 from directcm.errors import UserError
@@ -28,7 +40,8 @@ VALUES = {
     "steps": WHOLE,
     "seed": st.integers(0, 2**63),
 }
-RUNS = st.fixed_dictionaries(VALUES).map(lambda values: Run(**values))
+TEACHER_SEEDS = {TEACHER_SEED: st.just(0) | st.integers(1, 2**31)}
+RUNS = st.fixed_dictionaries(VALUES | TEACHER_SEEDS).map(lambda values: Run(**values))
 RUN = Config().runs()[0]
 KEY = "method~cm,solver~ddim,N~50,w~3,adapter~lora4,loss~mse,lr~0.0001,batch_size~16,pool~4000,steps~250,seed~0"
 
@@ -45,6 +58,7 @@ def test_what_is_spelled_is_read_back(run: Run) -> None:
         again = kind.parse(one.key)
         assert again == one and hash(again) == hash(one) and again.axes() == one.axes()
         # A path's part: no exponent, nothing that a folder's name cannot hold.
+        assert one.key.startswith(f"teacher_seed~{run.teacher_seed}/") is ("/" in one.key) is (run.teacher_seed > 0)
         numbers = [text for name, text in one.spelled.items() if isinstance(one.axes()[name], int | float)]
         assert all(set(text) <= set("0123456789.") for text in numbers)
         # A manifest, which may hold more, and a row of a table.
@@ -60,11 +74,24 @@ def test_equal_where_all_values_are(one: Run, other: Run) -> None:
 
 
 def test_kinds_are_not_equal_and_values_stay() -> None:
-    assert RUN.setting != RUN and RUN.ode != RUN.setting and RUN.ode == Ode() == Config().ode
+    assert RUN.setting != RUN and RUN.ode != RUN.setting and RUN.ode == Ode() and RUN.ode.key == Config().ode.key
     with pytest.raises(ValueError, match="frozen"):
         RUN.seed = 1
     assert RUN.at(w="5", seed=2).key == KEY.replace("w~3", "w~5").replace("seed~0", "seed~2")
     assert RUN.at(w=5).but("w") == RUN.but("w") != RUN.at(w=5).but("N") and len(RUN.but("w", "N")) == 9
+
+
+def test_the_teachers_seed_is_spelled_where_it_is_not_0() -> None:
+    """Of the default teacher neither key nor manifest names it: what is there stays where it is, and as it is."""
+    again = RUN.at(teacher_seed=7)
+    assert TEACHER_SEED not in RUN.axes() and TEACHER_SEED not in RUN.spelled and RUN.redrawn == ""
+    assert again.axes() == {**RUN.axes(), TEACHER_SEED: 7} and again.words == f"{RUN.words}, teacher_seed = 7"
+    assert again.key == f"teacher_seed~7/{KEY}" and again.ode.key == f"teacher_seed~7/{RUN.ode.key}"
+    assert again.setting.key == f"teacher_seed~7/{RUN.setting.key}" and again.setting != RUN.setting
+    assert again.at(teacher_seed=0) == RUN and again.but(TEACHER_SEED) == RUN.but(TEACHER_SEED) == tuple(
+        RUN.axes().values()
+    )
+    assert TEACHER_SEED not in {*RUN_AXES, *SETTING_AXES, *ODE_AXES}
 
 
 @pytest.mark.parametrize(
@@ -72,6 +99,11 @@ def test_kinds_are_not_equal_and_values_stay() -> None:
     [
         "",
         "cm",
+        f"teacher_seed~0/{KEY}",
+        f"teacher_seed~01/{KEY}",
+        f"teacher_seed~-1/{KEY}",
+        f"{KEY}/teacher_seed~1",
+        f"teacher_seed~1,{KEY}",
         KEY + ",more~1",
         KEY.removesuffix(",seed~0"),
         KEY.replace("w~3", "w~3.0"),

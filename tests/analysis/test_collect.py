@@ -9,7 +9,13 @@ import shutil
 import pytest
 
 from directcm.analysis.data import collect
-from directcm.analysis.data.collect import comparisons_table, errors_table, metrics_table, students_table
+from directcm.analysis.data.collect import (
+    comparisons_table,
+    errors_table,
+    metrics_table,
+    over_teachers,
+    students_table,
+)
 from directcm.analysis.data.tidy import COMPARISON_COLUMNS, TABLES, rounded, save
 from directcm.errors import UserError
 from directcm.runtime.artifacts import MANIFEST, read_csv, write_csv
@@ -255,3 +261,73 @@ def test_numbers_have_ten_significant_digits():
     assert rounded(123456789012.0) == 123456789000.0
     assert rounded(float("nan")) is None
     assert json.dumps(rounded(2e-20)) == "2e-20"
+
+
+# ----------------------------------------------------------------- several teachers
+
+
+def several(make, run, **more):
+    """Metrics of CM and Direct CM under three teachers, of the default one with two seeds, by hand."""
+    values = {
+        # teacher's seed, seed: CM's ODE error and FD, Direct CM's
+        (0, 0): ((1.0, 4.0), (0.75, 5.0)), (0, 1): ((9.0, 9.0), (1.0, 1.0)),
+        (1, 0): ((1.5, 3.0), (1.0, 5.0)), (4, 0): ((2.0, 2.0), (2.125, 5.0)),
+    }  # fmt: skip
+    paths = []
+    for (teacher_seed, seed), both in values.items():
+        for method, (ode, fd) in zip(("cm", "direct_cm"), both, strict=True):
+            axes = {**run, "method": method, "seed": seed, **({"teacher_seed": teacher_seed} if teacher_seed else {})}
+            paths.append(make.student_metrics(axes, {(250, 1): {("ode_error", "teacher"): ode, FD: fd}}, **more))
+    for teacher_seed in (0, 1, 4):
+        ode = {**ODE, **({"teacher_seed": teacher_seed} if teacher_seed else {})}
+        paths.append(make.metrics("Teacher", ode, {("fd_tiny", "data"): 1.0}, steps=50).folder)
+    return paths
+
+
+def test_each_teacher_has_a_difference_of_its_own(make, run, tmp_path):
+    paths = several(make, run)
+    counts = collect.collect(paths[::-1], [], [], [], None, tmp_path / "out")
+    assert counts == {**dict.fromkeys(TABLES, 0), "metrics.csv": 19, "comparisons.csv": 6}
+    metrics, found = (read_csv(tmp_path / "out" / f"{name}.csv") for name in ("metrics", "comparisons"))
+    assert list(metrics[0]) == ["teacher_seed", *TABLES["metrics.csv"]]
+    assert list(found[0]) == ["teacher_seed", *COMPARISON_COLUMNS]
+    assert [r["teacher_seed"] for r in metrics if r["row"] == "Teacher"] == ["0", "1", "4"]
+    # Seed 0, which all teachers have; the second seed of the default teacher is not among it.
+    names = ("teacher_seed", "metric", "mean_a", "mean_b", "difference", "n_seeds")
+    assert sorted(tuple(r[n] for n in names) for r in found) == [
+        ("0", "fd_tiny", "4.0", "5.0", "-1.0", "1"), ("0", "ode_error", "1.0", "0.75", "0.25", "1"),
+        ("1", "fd_tiny", "3.0", "5.0", "-2.0", "1"), ("1", "ode_error", "1.5", "1.0", "0.5", "1"),
+        ("4", "fd_tiny", "2.0", "5.0", "-3.0", "1"), ("4", "ode_error", "2.0", "2.125", "-0.125", "1"),
+    ]  # fmt: skip
+    assert {(r["what"], r["a"], r["b"], r["a_step"], r["b_step"], r["n"], r["p"], r["low"]) for r in found} == {
+        ("method", "CM", "Direct CM", "250", "250", "8", "", "")
+    }
+    assert {(r["metric"], r["dim"]) for r in found} == {("fd_tiny", "64"), ("ode_error", "")}
+
+
+def test_a_difference_needs_several_teachers_with_one_seed_of_both_methods(make, run):
+    assert over_teachers(metrics_table(several(make, run)[:4])).empty
+    alone = [make.student_metrics({**run, "teacher_seed": 1, "seed": 3}, {(250, 1): {FD: 1.0}})]
+    assert over_teachers(metrics_table([*several(make, run)[:4], *alone])).empty
+    # Where a value is not defined neither is the difference.
+    pair = [{**run, "method": m, "teacher_seed": t} for m in ("cm", "direct_cm") for t in (1, 2)]
+    undefined = {("cm", 1): None}
+    paths = [
+        make.student_metrics(r, {(250, 1): {FD: undefined.get((r["method"], r["teacher_seed"]), 2.0)}}) for r in pair
+    ]
+    assert over_teachers(metrics_table(paths))["difference"].isna().tolist() == [True, False]
+
+
+def test_students_and_errors_of_several_teachers_are_told_apart(make, run):
+    """Costs of each teacher's student by its own targets, and steps by its own sets."""
+    again = {**run, "method": "direct_cm", "teacher_seed": 2}
+    shards = [make.targets(ODE, 100, 5000), make.targets({**ODE, "teacher_seed": 2}, 100, 7000)]
+    first = make.student({**run, "method": "direct_cm"}, targets=shards[:1])
+    # Which targets the other was trained on its manifest does not say: those of its teacher's ODE.
+    other = make.student(again, snapshots=[62])
+    evaluated = metrics_table([make.student_metrics(again, {(250, 1): {FD: 1.0}, (62, 1): {FD: 2.0}})])
+    rows = saved(make, students_table([other, first], [s.folder for s in shards], evaluated))
+    assert [(r["teacher_seed"], r["step"], r["target_forwards"]) for r in rows] == [
+        ("0", "250", str(4000 * 50)), ("2", "62", str(992 * 70)), ("2", "250", str(4000 * 70)),
+    ]  # fmt: skip
+    assert list(rows[0]) == ["teacher_seed", *TABLES["students.csv"]]

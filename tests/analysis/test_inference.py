@@ -525,3 +525,16 @@ def test_holm_properties(p):
     assert all(q <= min(1.0, len(p) * own) + 1e-12 for q, own in zip(adjusted, p, strict=True))
     order = sorted(range(len(p)), key=lambda i: p[i])
     assert [adjusted[i] for i in order] == sorted(adjusted)
+
+
+def test_halves_of_few_rows_in_many_dimensions() -> None:
+    """In the rows' own span FD is what it is in all of the dimensions."""
+    draw = np.random.default_rng(3)
+    sets, reference = np.array([0.5, 1.0])[:, None, None] + draw.normal(size=(2, 8, 60)), draw.normal(size=(8, 60))
+    kept = paired_halves(8, 6, 0)
+    found = inference._frechet_halves([*sets], reference, kept)
+    for k, rows in enumerate(kept):
+        half = reference[rows]
+        trace = float(np.trace(np.cov(half.T)))
+        expected = [frechet_distance(one[rows], half).value - trace for one in sets]
+        np.testing.assert_allclose(found[:, k], expected, rtol=1e-6)

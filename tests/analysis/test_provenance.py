@@ -37,6 +37,8 @@ def artifact(root, name, kind, counts=None, provenance=None, settings=None, inpu
 
 
 def test_step_of_benchmark():
+    assert step_of_benchmark("results/x/benchmarks/teacher_seed~1/teacher.tsv") == "teacher"
+    assert step_of_benchmark("results/x/benchmarks/train/teacher_seed~1/method~cm,seed~0.tsv") == "train"
     assert step_of_benchmark("results/x/benchmarks/train/cm.tsv") == "train"
     assert step_of_benchmark("results/x/benchmarks/data.tsv") == "data"
     assert step_of_benchmark("elsewhere/noise.tsv") == "noise"

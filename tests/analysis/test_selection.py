@@ -35,7 +35,7 @@ def test_default_grid_holds_the_main_comparison(config):
     main = main_setting(config)
     assert (
         main.axes() == {n: getattr(config.ode if n in ODE_AXES else config.train, n) for n in SETTING_AXES}
-        and main.ode == config.ode
+        and main.ode.key == config.ode.key
     )
     assert f"{main.steps} steps of {main.batch_size} from {main.pool:,} start points" in describe(config)
 

@@ -5,9 +5,9 @@ rule compare:
     input:
         metrics=lambda wildcards: students_of(wildcards, "metrics"),
         features=lambda wildcards: [path for name in NEEDED for path in students_of(wildcards, f"features/{name}")],
-        teacher=features_of(f"teacher/{ODE}"),
+        teacher=features_of(f"teacher/{TAUGHT}"),
         data=features_of("data"),
-        other_noise=features_of(f"floor/{ODE}", paths.from_other_noise(CONFIG.metric_names())),
+        other_noise=features_of(f"floor/{TAUGHT}", paths.from_other_noise(CONFIG.metric_names())),
         baselines=made(f"metrics/baselines/{ODE}") if CONFIG.baseline_metrics() else [],
     output:
         f"{OUT}/comparisons/{{more}}{SETTING}.csv",
@@ -53,9 +53,9 @@ use rule compare as compare_further with:
         features=lambda wildcards: made(
             *(f"features/{name}/students/{key}" for name in FURTHER_NEEDED for key in further_of(wildcards))
         ),
-        teacher=features_of(f"teacher/{ODE}", FURTHER_NEEDED),
+        teacher=features_of(f"teacher/{TAUGHT}", FURTHER_NEEDED),
         data=features_of("data", FURTHER_NEEDED),
-        other_noise=features_of(f"floor/{ODE}", paths.from_other_noise(FURTHER)),
+        other_noise=features_of(f"floor/{TAUGHT}", paths.from_other_noise(FURTHER)),
     output:
         f"{OUT}/comparisons/{paths.FURTHER}{SETTING}.csv",
     log:
@@ -144,6 +144,8 @@ rule collect:
         f"{OUT}/logs/collect/{{scope}}.log",
     benchmark:
         f"{OUT}/benchmarks/collect/{{scope}}.tsv"
+    wildcard_constraints:
+        scope="|".join(TABLES_OF),
     localrule: True
     conda:
         "../../envs/directcm.yaml"
@@ -164,7 +166,7 @@ rule cards:
         data=f"{OUT}/data/manifest.json",
         teacher=f"{OUT}/teacher/manifest.json",
         students=lambda wildcards: of_scope(wildcards.scope, "students"),
-        metrics=lambda wildcards: made(*(f"metrics/students/{run.key}" for run in SCOPES[wildcards.scope])),
+        metrics=lambda wildcards: made(*(f"metrics/students/{run.key}" for run in TABLES_OF[wildcards.scope])),
     output:
         f"{OUT}/cards/{{scope}}.csv",
     log:

@@ -7,6 +7,7 @@ import inspect
 import itertools
 import json
 import os
+import re
 import sys
 from pathlib import Path
 
@@ -22,7 +23,7 @@ from directcm.analysis.data.contrasts import TIME, plan
 from directcm.analysis.data.selection import base_setting, main_runs, main_setting
 from directcm.analysis.tables.cells import same_scale
 from directcm.cli.rules import command
-from directcm.config import RUN_AXES, Config, Ode, Run, Setting, number
+from directcm.config import RUN_AXES, TEACHER_SEED, Config, Ode, Run, Setting, number
 from directcm.config import parse as validated
 from directcm.errors import UserError
 from directcm.config.exhibits import exhibits
@@ -110,18 +111,30 @@ OUT = f"results/{CONFIG.preset}"
 
 def spelled_by(wildcards, kind=Run):
     """The run, setting or ODE whose axes the wildcards spell."""
-    return kind.of(dict(wildcards.items()), "wildcards")
+    return kind.of({**dict(wildcards.items()), TEACHER_SEED: teacher_seed(wildcards)}, "wildcards")
 
 
-ALL_RUNS = CONFIG.runs()
+def teacher_seed(wildcards):
+    """The seed of the teacher that {redrawn} spells; 0 where it is empty."""
+    return int(wildcards.redrawn.strip("/").rpartition("~")[2] or 0)
+
+
+# Students of every teacher, and those of the default one, which tables and figures are about.
+ALL_RUNS, TABLED = CONFIG.grid(), CONFIG.runs()
 # Start points whose ODE is solved, by the pool's name.
 ROWS_SOLVED = paths.rows_solved(ALL_RUNS)
 # What is evaluated of a run: in the fewest sampling steps, and in more.
 SETS = paths.sets(CONFIG)
 # What is made: the main comparison for `snakemake`, everything for `snakemake paper`.
 SCOPES = {"main": MAIN_RUNS, "paper": ALL_RUNS}
-# Their wildcards carry the whole identity of a run, its ODE and its setting.
+# What tidy tables are of: of each scope the default teacher's students, and students over teachers.
+TABLES_OF = {"main": MAIN_RUNS, "paper": TABLED, "teachers": CONFIG.over_teachers()}
+# Their wildcards carry the whole identity of a run, its ODE and its setting. {redrawn} stands first in each: the folder of a
+# teacher that was drawn again, and nothing for the default one.
 RUN, ODE, SETTING = Run.pattern(), Ode.pattern(), Setting.pattern()
+# What a teacher and its own artefacts lie below: one that exists already is not drawn again.
+REDRAWN = "" if paths.pinned(CONFIG) else "{redrawn}"
+TAUGHT = ODE.replace("{redrawn}", REDRAWN)
 
 
 wildcard_constraints:
@@ -136,6 +149,7 @@ wildcard_constraints:
     pool="[0-9]+",
     steps="[0-9]+",
     seed="[0-9]+",
+    redrawn="|teacher_seed~[1-9][0-9]*/",
     shard="[0-9]+",
     draw="reference|floor",
     extractor="|".join(EXTRACTORS),
@@ -144,7 +158,7 @@ wildcard_constraints:
     # Below what is evaluated of a run: sets in more sampling steps than the fewest.
     more=f"|{paths.MORE}",
     # Part of a pool's name; of noised images, the default, solved to the end there is none.
-    coupling=f"|{paths.FIRST_STEP}|,coupling~({'|'.join(START_POINTS[1:])})",
+    coupling=rf"|{re.escape(paths.FIRST_STEP)}|\+coupling~({'|'.join(START_POINTS[1:])})",
 
 
 @functools.cache
@@ -204,7 +218,9 @@ def shards(folder, count):
 
 
 # What most jobs compute with.
-MODEL = {name: f"{OUT}/{name}/manifest.json" for name in ("teacher", "latents")}
+MODEL = {name: f"{OUT}/{REDRAWN}{name}/manifest.json" for name in ("teacher", "latents")}
+# And those that are about the default teacher alone.
+DEFAULT_MODEL = {name: f"{OUT}/{name}/manifest.json" for name in MODEL}
 NEEDED = CONFIG.extractor_names()
 # What the scope "paper" measures besides, of the main comparison, and with which extractors.
 FURTHER = CONFIG.further_names()
@@ -220,6 +236,13 @@ def pinned():
         return ""
     found = importlib.import_module(f"directcm.diffusion.teachers.{kind}")
     return found.content(getattr(CONFIG.teacher, kind), Path(OUT, "teacher"))
+
+
+@known
+def drawn_seed(wildcards):
+    """--seed of what is drawn again for each teacher, with the flag for its own; the default one's command has no such flag."""
+    own = teacher_seed(wildcards)
+    return f"{SEED} --teacher-seed {own}" if own else SEED
 
 
 @known
@@ -259,8 +282,9 @@ def draw_of(ode, draw="reference"):
     return shards(f"{draw}/{ode}", CONFIG.evaluation.jobs)
 
 
-def noise_of(draw):
-    return f"{OUT}/{'floor_noise' if draw == 'floor' else 'noise'}/manifest.json"
+def noise_of(draw, redrawn=""):
+    """The evaluation's noise, or another draw of it; every teacher's is the same, and has its own latents' size."""
+    return f"{OUT}/{redrawn}{'floor_noise' if draw == 'floor' else 'noise'}/manifest.json"
 
 
 EVALUATION = settings(CONFIG.evaluation, "samples", "steps", "shards")
@@ -284,7 +308,7 @@ def sought():
 def sought_in(wildcards):
     """The features that the search compares with."""
     data = CONFIG.search.reference == "data"
-    who = "data" if data else f"teacher/{spelled_by(wildcards, Ode).key}"
+    who = "data" if data else f"teacher/{paths.taught(CONFIG, spelled_by(wildcards, Ode)).key}"
     return made(f"features/{sought().extractor}/{who}")
 
 
@@ -298,13 +322,13 @@ def features_of(what, names=NEEDED):
     return made(*(f"features/{name}/{what}" for name in names))
 
 
-def another_noise(metrics):
+def another_noise(metrics, ode=ODE):
     """An evaluation's inputs: the teacher's samples of the floor's noise and their features, where metrics are measured against them."""
     names = paths.from_other_noise(metrics)
     return {
         "other_noise": [noise_of("floor")] if names else [],
-        "other": draw_of(ODE, "floor") if names else [],
-        "other_features": features_of(f"floor/{ODE}", names),
+        "other": draw_of(ode, "floor") if names else [],
+        "other_features": features_of(f"floor/{ode}", names),
     }
 
 

@@ -29,13 +29,13 @@ rule data:
 rule noise:
     input:
         data=f"{OUT}/data/manifest.json",
-        latents=f"{OUT}/latents/manifest.json",
+        latents=f"{OUT}/{{redrawn}}latents/manifest.json",
     output:
-        f"{OUT}/{{noise}}/manifest.json",
+        f"{OUT}/{{redrawn}}{{noise}}/manifest.json",
     log:
-        f"{OUT}/logs/{{noise}}.log",
+        f"{OUT}/logs/{{redrawn}}{{noise}}.log",
     benchmark:
-        f"{OUT}/benchmarks/{{noise}}.tsv"
+        f"{OUT}/benchmarks/{{redrawn}}{{noise}}.tsv"
     wildcard_constraints:
         noise="noise|floor_noise|search_noise",
     conda:

@@ -28,7 +28,7 @@ rule edit:
     input:
         **MODEL,
         student=f"{OUT}/students/{RUN}/manifest.json",
-        reference=f"{OUT}/edits/teacher/{ODE}/manifest.json",
+        reference=f"{OUT}/edits/teacher/{TAUGHT}/manifest.json",
     output:
         f"{OUT}/edits/students/{RUN}/manifest.json",
     log:

@@ -249,14 +249,14 @@ rule evaluate_floor:
 
 rule evaluate:
     input:
-        **another_noise(CONFIG.metric_names()),
+        **another_noise(CONFIG.metric_names(), TAUGHT),
         data=f"{OUT}/data/manifest.json",
         noise=f"{OUT}/noise/manifest.json",
         samples=f"{OUT}/samples/{{more}}{RUN}/manifest.json",
         features=features_of(f"students/{{more}}{RUN}"),
         data_features=features_of("data"),
-        reference=draw_of(ODE),
-        reference_features=features_of(f"teacher/{ODE}"),
+        reference=draw_of(TAUGHT),
+        reference_features=features_of(f"teacher/{TAUGHT}"),
     output:
         f"{OUT}/metrics/students/{{more}}{RUN}/manifest.json",
     log:
@@ -340,14 +340,14 @@ use rule evaluate_floor as evaluate_floor_further with:
 
 use rule evaluate as evaluate_further with:
     input:
-        **another_noise(FURTHER),
+        **another_noise(FURTHER, TAUGHT),
         data=f"{OUT}/data/manifest.json",
         noise=f"{OUT}/noise/manifest.json",
         samples=f"{OUT}/samples/{RUN}/manifest.json",
         features=features_of(f"students/{RUN}", FURTHER_NEEDED),
         data_features=features_of("data", FURTHER_NEEDED),
-        reference=draw_of(ODE),
-        reference_features=features_of(f"teacher/{ODE}", FURTHER_NEEDED),
+        reference=draw_of(TAUGHT),
+        reference_features=features_of(f"teacher/{TAUGHT}", FURTHER_NEEDED),
     output:
         f"{OUT}/metrics/{paths.FURTHER}students/{RUN}/manifest.json",
     log:
@@ -400,8 +400,8 @@ rule error_by_time:
     input:
         **MODEL,
         student=f"{OUT}/students/{RUN}/manifest.json",
-        endpoints=lambda wildcards: endpoints_of(spelled_by(wildcards, Ode)),
-        refined=lambda wildcards: endpoints_of(paths.refined(CONFIG, float(wildcards.w))),
+        endpoints=lambda wildcards: endpoints_of(paths.both(CONFIG, spelled_by(wildcards, Ode))[0]),
+        refined=lambda wildcards: endpoints_of(paths.both(CONFIG, spelled_by(wildcards, Ode))[1]),
     output:
         f"{OUT}/errors/{RUN}/manifest.json",
     log:

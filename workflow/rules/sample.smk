@@ -1,7 +1,7 @@
 rule reference:
     input:
         **MODEL,
-        noise=lambda wildcards: noise_of(wildcards.draw),
+        noise=lambda wildcards: noise_of(wildcards.draw, REDRAWN.format_map(wildcards)),
     output:
         f"{OUT}/{{draw}}/{ODE}/shard~{{shard}}/manifest.json",
     log:
@@ -30,7 +30,7 @@ rule reference:
 rule sample:
     input:
         **MODEL,
-        noise=f"{OUT}/noise/manifest.json",
+        noise=f"{OUT}/{REDRAWN}noise/manifest.json",
         student=f"{OUT}/students/{RUN}/manifest.json",
     output:
         f"{OUT}/samples/{{more}}{RUN}/manifest.json",
@@ -60,8 +60,8 @@ rule sample:
 rule search:
     input:
         **MODEL,
-        noise=f"{OUT}/noise/manifest.json",
-        search_noise=f"{OUT}/search_noise/manifest.json",
+        noise=f"{OUT}/{REDRAWN}noise/manifest.json",
+        search_noise=f"{OUT}/{REDRAWN}search_noise/manifest.json",
         student=f"{OUT}/students/{RUN}/manifest.json",
         reference=sought_in,
         extractor=lambda wildcards: trained(sought().extractor),

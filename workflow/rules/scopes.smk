@@ -24,6 +24,7 @@ def line_of(run):
 READ = {
     "main": read_by_tables({"students": [line_of(run) for run in MAIN_RUNS]}, "further_metrics"),
     "paper": read_by_tables({}),
+    "teachers": read_by_tables({}),
 }
 TABLES = f"{OUT}/tables"
 FIGURES = f"{OUT}/figures"
@@ -90,7 +91,10 @@ def beside_of(wildcards):
 
 def of_scope(scope, *kinds):
     """What a scope's tidy tables are collected from."""
-    found = paths.measured(CONFIG, SCOPES[scope], scope)
+    found = paths.measured(CONFIG, TABLES_OF[scope], scope)
+    if scope == "teachers":
+        # Differences within each teacher are taken of the metrics.
+        found["comparisons"] = []
     return [
         f"{OUT}/{path}" if path.endswith(".csv") else f"{OUT}/{path}/manifest.json"
         for kind in kinds
@@ -146,6 +150,7 @@ INPUTS = {
     "students": {"students": made(*(f"students/{run.key}" for run in MAIN_RUNS))},
     "searches": {"searches": made(*(f"search/{run}" for run in paths.searched(CONFIG, MAIN_RUNS)))},
     "table": {"table": f"{TABLES}/table1.csv"},
+    "teachers": {"teachers": f"{OUT}/collected/teachers/comparisons.csv"},
 }
 # … of which these are tidy tables, by the file …
 TIDY = {name: name for name in ("metrics", "comparisons", "errors", "directions", "correlations")}

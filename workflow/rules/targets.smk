@@ -22,9 +22,9 @@ rule targets:
         start_points=lambda wildcards: (
             f"{START_POINTS[0]} --first-step"
             if wildcards.coupling == paths.FIRST_STEP
-            else wildcards.coupling.removeprefix(",coupling~") or START_POINTS[0]
+            else wildcards.coupling.removeprefix("+coupling~") or START_POINTS[0]
         ),
-        seed=SEED,
+        seed=drawn_seed,
         scratch=f"{OUT}/scratch/targets/{ODE}{{coupling}}/shard~{{shard}}",
     message:
         "targets: {params.start_points}, {wildcards.solver}, N = {wildcards.N}, w = {wildcards.w}, shard {wildcards.shard}"
@@ -62,7 +62,7 @@ rule endpoints:
 
 rule trajectories:
     input:
-        **MODEL,
+        **DEFAULT_MODEL,
     output:
         f"{OUT}/trajectories/manifest.json",
     log:

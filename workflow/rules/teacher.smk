@@ -2,11 +2,11 @@ rule teacher:
     input:
         data=f"{OUT}/data/manifest.json",
     output:
-        f"{OUT}/teacher/manifest.json",
+        f"{OUT}/{{redrawn}}teacher/manifest.json",
     log:
-        f"{OUT}/logs/teacher.log",
+        f"{OUT}/logs/{{redrawn}}teacher.log",
     benchmark:
-        f"{OUT}/benchmarks/teacher.tsv"
+        f"{OUT}/benchmarks/{{redrawn}}teacher.tsv"
     conda:
         "../../envs/directcm.yaml"
     threads: 2
@@ -21,8 +21,8 @@ rule teacher:
         settings=literal(settings(getattr(CONFIG.teacher, CONFIG.teacher.kind))),
         process=literal(settings(CONFIG.process)),
         content=known(lambda wildcards: pinned()),
-        seed=SEED,
-        scratch=f"{OUT}/scratch/teacher",
+        seed=drawn_seed,
+        scratch=f"{OUT}/scratch/{{redrawn}}teacher",
     message:
         "teacher: {params.kind}"
     shell:
@@ -32,13 +32,13 @@ rule teacher:
 rule encode:
     input:
         data=f"{OUT}/data/manifest.json",
-        teacher=f"{OUT}/teacher/manifest.json",
+        teacher=f"{OUT}/{{redrawn}}teacher/manifest.json",
     output:
-        f"{OUT}/latents/manifest.json",
+        f"{OUT}/{{redrawn}}latents/manifest.json",
     log:
-        f"{OUT}/logs/encode.log",
+        f"{OUT}/logs/{{redrawn}}encode.log",
     benchmark:
-        f"{OUT}/benchmarks/encode.tsv"
+        f"{OUT}/benchmarks/{{redrawn}}encode.tsv"
     conda:
         "../../envs/directcm.yaml"
     threads: CONFIG.image_threads
@@ -48,8 +48,8 @@ rule encode:
         code=code("distill.encode", LOADER),
         settings=literal(settings(CONFIG.encode)),
         precision=CONFIG.evaluation.precision,
-        seed=SEED,
-        scratch=f"{OUT}/scratch/encode",
+        seed=drawn_seed,
+        scratch=f"{OUT}/scratch/{{redrawn}}encode",
     message:
         "encode: latents of the images, embeddings of the captions"
     shell:

@@ -29,7 +29,7 @@ rule train:
         # Axes of the grid that are settings of training too travel as wildcards.
         settings=settings(CONFIG.train, *RUN_AXES),
         snapshots=known(lambda wildcards: CONFIG.snapshots(spelled_by(wildcards))),
-        seed=SEED,
+        seed=drawn_seed,
         targets=if_any("targets"),
         hparams=hparams_of,
         scratch=f"{OUT}/scratch/students/{RUN}",

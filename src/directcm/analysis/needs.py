@@ -41,10 +41,22 @@ def facts(config: Config) -> dict[str, bool]:
         "edits": bool(config.edited()),
         "search": config.search is not None,
         "convergence": config.convergence is not None,
+        # The paper's two methods under several teachers, in the main setting.
+        "several_teachers": several_teachers(config),
         # More than one value, all else as in the main setting.
         **{f"several_{axis}": len(swept(config, axis)) > 1 for axis in ("N", "w", "solver", "sampling_steps")},
         **{f"paired_{axis}": paired(axis) > 1 for axis in ("loss", "lr")},
     }
+
+
+def several_teachers(config: Config) -> bool:
+    """Whether both of the paper's methods have students of one seed, in the main setting, under more than one teacher."""
+    main = main_runs(config)[0].setting
+    by_seed: dict[int, dict[str, set[int]]] = {}
+    for run in config.over_teachers():
+        if run.setting.at(teacher_seed=0) == main:
+            by_seed.setdefault(run.seed, {}).setdefault(run.method, set()).add(run.teacher_seed)
+    return any(len(set.intersection(*(found.get(m, set()) for m in FIRST))) > 1 for found in by_seed.values())
 
 
 def available(config: Config) -> list[Exhibit]:

@@ -85,10 +85,22 @@ def tidy(name: str) -> Option:
 
 
 def runs_of(grid: config.Config, scope: str) -> list[config.Run]:
-    """The runs of the main comparison, or of the whole grid."""
+    """The runs that are made: those of the main comparison, or the whole grid."""
+    return grid.grid() if scope == "paper" else tabled(grid, scope)
+
+
+def tabled(grid: config.Config, scope: str) -> list[config.Run]:
+    """The runs of tidy tables: of the main comparison, of the default teacher's grid ("paper"), or those over teachers."""
     from directcm.analysis.data.selection import main_runs
 
-    return main_runs(grid) if scope == "main" else grid.runs()
+    return {"main": main_runs, "paper": config.Config.runs, "teachers": config.Config.over_teachers}[scope](grid)
+
+
+def redrawn(seed: int, teacher_seed: int) -> int:
+    """The seed of what a teacher is trained with, and of its start points: the run's own, or another for each `teacher_seed`."""
+    from directcm.runtime import rng
+
+    return int(rng.generator(seed, "teacher_seed", teacher_seed).integers(2**31)) if teacher_seed else seed
 
 
 def counted(name: str, unit: str) -> Callable[[int, int], None]:
@@ -149,6 +161,7 @@ Metric = Annotated[str, Option(choices=tuple(METRICS))]
 Threads = Annotated[Natural, Option("CPU threads", filled="threads")]
 Precision = Literal["no", "fp16", "bf16"]
 Switch = Literal["auto", "on", "off"]
+TeacherSeed = Annotated[Index, "0: what --seed draws; each other draws the teacher and its start points again"]
 Scope = Annotated[Literal["main", "paper"], "the main comparison, or the whole grid"]
 Results = Annotated[Path, "the results folder of the configuration's preset"]
 Data = Annotated[Artifact, artefact("data")]

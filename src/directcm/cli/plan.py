@@ -15,7 +15,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from directcm.config import Config, Ode, Run, paths
+from directcm.config import Config, Ode, OdeBlock, Run, paths
 from directcm.config.data import embedded_images
 from directcm.config.registry import methods
 from directcm.config.specs import DATA_SETS
@@ -97,7 +97,7 @@ def teacher_name(config: Config) -> str:
     return f"{config.teacher.kind}, {config.data.resolution} px"
 
 
-def rows_per_step(ode: Ode) -> int:
+def rows_per_step(ode: OdeBlock) -> int:
     """Rows through the teacher for one step of one start point."""
     return make_solver(ode.solver).evaluations_per_step * (1 if ode.w in (0.0, 1.0) else 2)
 
@@ -105,11 +105,11 @@ def rows_per_step(ode: Ode) -> int:
 def jobs(config: Config, runs: Sequence[Run], scope: str = "paper") -> list[Job]:
     """Every artefact of these runs with its work, in the order they are made."""
     by_key = {run.key: run for run in runs}
-    rows, sets = paths.rows_solved(config.runs()), paths.sets(config)
+    rows, sets = paths.rows_solved(config.grid()), paths.sets(config)
     samples, search = config.evaluation.samples, config.search
     out = []
     for folder in paths.artefacts(config, runs, scope):
-        kind, _, rest = folder.partition("/")
+        _, kind, rest = paths.split(folder)
         job = Job(kind, folder)
         match kind:
             case "reference" | "floor" | "targets" | "endpoints":
@@ -161,7 +161,7 @@ def jobs(config: Config, runs: Sequence[Run], scope: str = "paper") -> list[Job]
 def _solving(job: Job, rest: str, config: Config, rows: Mapping[str, int]) -> None:
     """The work of a shard of the ODE's solutions; `rest`: its folder below the kind's. `rows`: of each pool (`paths.rows_solved`)."""
     name, shard = rest.split("/shard~")
-    solved, _, start_points = name.partition(",coupling~")
+    solved, _, start_points = name.partition("+coupling~")
     ode = Ode.parse(solved.removesuffix(paths.FIRST_STEP))
     match job.kind:
         case "targets":

@@ -33,7 +33,7 @@ def check(config: Config, results: Path | None = None) -> None:
         teacher = importlib.import_module(f"directcm.diffusion.teachers.{config.teacher.kind}")
         teacher.locate(getattr(config.teacher, config.teacher.kind), config.data.resolution)
     needed = [EXTRACTORS[name].weights for name in config.all_extractors()]
-    needed += [d.weights for d in DISTANCES.values() if any(run.loss == d.name for run in config.runs())]
+    needed += [d.weights for d in DISTANCES.values() if any(run.loss == d.name for run in config.grid())]
     for file in dict.fromkeys(name for files in needed for name in files):
         from directcm.runtime.weights import weights_file
 

@@ -24,7 +24,7 @@ import numpy as np
 from directcm.analysis.data.selection import main_runs
 from directcm.analysis.pages.provenance import Cost, Record, costs, read_record
 from directcm.cli import plan
-from directcm.config import Config, Ode, Run, load_config, paths
+from directcm.config import Config, Ode, OdeBlock, Run, load_config, paths
 from directcm.config.registry import methods
 from directcm.config.specs import DATA_SETS, DISTANCES, EXTRACTORS, TEACHERS
 from directcm.errors import UserError
@@ -267,7 +267,7 @@ def rates_of(config: Config, runs: Sequence[Run], records: Mapping[str, Record])
     return found.rates
 
 
-def _ode(record: Record, config: Config) -> Ode:
+def _ode(record: Record, config: Config) -> OdeBlock:
     """The ODE that an artefact solved, of its settings."""
     settings = record.manifest["settings"]
     return Ode.of(settings.get("ode") or settings, str(record.folder)) if "solver" in str(settings) else config.ode

@@ -30,7 +30,19 @@ from directcm.config.reading import (
     schema,
     settings_argument,
 )
-from directcm.config.runs import ODE_AXES, RUN_AXES, SETTING_AXES, Axes, Ode, Run, Setting, number, spell
+from directcm.config.runs import (
+    ODE_AXES,
+    RUN_AXES,
+    SETTING_AXES,
+    TEACHER_SEED,
+    Axes,
+    Ode,
+    OdeBlock,
+    Run,
+    Setting,
+    number,
+    spell,
+)
 from directcm.config.students import StudentAxes, Targets, Train
 from directcm.config.teacher import (
     Diffusers,

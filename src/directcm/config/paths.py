@@ -7,10 +7,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 
-from directcm.config import Config, Ode, Run, Setting
+from directcm.config import TEACHER_SEED, Config, Ode, Run, Setting
 from directcm.config.exhibits import exhibits
 from directcm.config.registry import FIRST, methods
-from directcm.config.specs import EXTRACTORS, METRICS
+from directcm.config.specs import EXTRACTORS, METRICS, TEACHERS
 
 
 def unique(items: Iterable[str]) -> list[str]:
@@ -18,9 +18,31 @@ def unique(items: Iterable[str]) -> list[str]:
     return list(dict.fromkeys(items))
 
 
-def refined(config: Config, w: float) -> Ode:
-    """The refined ODE under a guidance."""
-    return Ode(solver=config.errors.refined.solver, N=config.errors.refined.N, w=w)
+def refined(config: Config, ode: Ode) -> Ode:
+    """The refined ODE of the same teacher under the same guidance."""
+    return ode.at(solver=config.errors.refined.solver, N=config.errors.refined.N)
+
+
+def pinned(config: Config) -> bool:
+    """Whether the teacher exists already: another `teacher_seed` draws the start points again, and no other teacher."""
+    return TEACHERS[config.teacher.kind].pinned
+
+
+def taught(config: Config, ode: Ode) -> Ode:
+    """An ODE as the teacher's own artefacts spell it: of a teacher that exists already there is one, whatever the start points."""
+    return ode.at(teacher_seed=0) if pinned(config) else ode
+
+
+def redrawn(config: Config, runs: Iterable[Run]) -> list[str]:
+    """The folders of these runs' teachers and their like, of those that are drawn again: "teacher_seed~1/" …"""
+    return [folder for folder in unique(taught(config, run.ode).redrawn for run in runs) if folder]
+
+
+def split(folder: str) -> tuple[str, str, str]:
+    """(teacher's folder, kind, rest) of an artefact: teacher_seed~1/latents → teacher_seed~1/, latents, ""; targets/x → "", targets, x."""
+    own = "/".join(folder.split("/")[1:]) if folder.startswith(f"{TEACHER_SEED}~") else folder
+    kind, _, rest = own.partition("/")
+    return folder.removesuffix(own), kind, rest
 
 
 def count(total: int, shard: int) -> int:
@@ -39,11 +61,11 @@ def solved(run: Run) -> str:
     start_points = methods()[run.method].targets
     if not start_points:
         return ""
-    return run.ode.key + ("" if start_points == "forward" else f",coupling~{start_points}")
+    return run.ode.key + ("" if start_points == "forward" else f"+coupling~{start_points}")
 
 
 # Of a pool of which each start point's first step alone is solved, after the ODE's key.
-FIRST_STEP = ",first"
+FIRST_STEP = "+first"
 
 
 def _largest(pools: Iterable[tuple[str, int]]) -> dict[str, int]:
@@ -90,13 +112,18 @@ def jobs_of(pool: str, rows: int, config: Config) -> int:
 
 def pools(config: Config, runs: Sequence[Run]) -> dict[str, int]:
     """Name of each pool of solved targets that these runs of the grid are trained with → how many shards its largest takes."""
-    rows = rows_solved(config.runs())
+    rows = rows_solved(config.grid())
     return _largest((name, jobs_of(name, run.pool, config)) for run in runs for name in [pool_of(run, rows)])
 
 
 def odes(config: Config, runs: Sequence[Run]) -> list[str]:
     """Keys of all ODEs that are sampled: the `ode` block's first, and those of the runs."""
-    return unique(ode.key for ode in (config.ode, *(run.ode for run in runs)))
+    return unique([config.ode.key, *(taught(config, run.ode).key for run in runs)])
+
+
+def plain(keys: Iterable[str]) -> list[str]:
+    """Those of some ODEs' keys that are the default teacher's, of which alone floor and baselines are made."""
+    return [key for key in keys if not key.startswith(f"{TEACHER_SEED}~")]
 
 
 def default_scope(config: Config) -> str:
@@ -104,12 +131,11 @@ def default_scope(config: Config) -> str:
     return "main" if {run.method for run in config.runs()} <= set(FIRST) else "paper"
 
 
-def teachers(config: Config, names: Sequence[str] | None = None) -> tuple[str, ...]:
-    """Whose samples are evaluated beside the students': the teacher's, and those of another noise where some metric reads them.
-
-    `names`: the metrics, where they are not all of `metrics`.
-    """
-    return ("teacher", "floor") if config.floor_metrics(names) else ("teacher",)
+def teachers(config: Config, runs: Sequence[Run]) -> dict[str, list[str]]:
+    """Whose samples are evaluated beside the students', and of which ODEs: the teacher's, and those of another noise where some
+    metric reads them, of the default teacher."""
+    found = odes(config, runs)
+    return {"teacher": found, **({"floor": plain(found)} if config.floor_metrics() else {})}
 
 
 # Where the metrics lie that the scope "paper" has besides (`further_metrics`), below what they are.
@@ -122,6 +148,12 @@ def further(config: Config, runs: Sequence[Run], scope: str) -> list[Run]:
         return []
     main = set(config.main())
     return [run for run in runs if run in main]
+
+
+def further_teachers(config: Config, runs: Sequence[Run]) -> dict[str, list[str]]:
+    """The same as `teachers` of further metrics, for the runs that have some (`further`)."""
+    found = unique(run.ode.key for run in runs)
+    return {"teacher": found, **({"floor": found} if config.floor_metrics(config.further_names()) else {})}
 
 
 # The two passes over images that make features, as paths of logs and benchmark files have them.
@@ -151,10 +183,14 @@ def from_other_noise(names: Iterable[str]) -> list[str]:
 
 
 def drawn(config: Config, runs: Sequence[Run], scope: str) -> list[str]:
-    """Keys of the ODEs of which metrics or baselines need the teacher's samples of the floor's noise."""
-    own = odes(config, runs) if config.floor_metrics() or config.baseline_metrics() else []
-    besides = further(config, runs, scope) if config.floor_metrics(config.further_names()) else []
-    return unique([*own, *(run.ode.key for run in besides)])
+    """Keys of the ODEs of which metrics or baselines need the teacher's samples of the floor's noise.
+
+    Of other teachers than the default one only where students are measured against them (the reference other_noise).
+    """
+    found = odes(config, runs)
+    if not from_other_noise(config.metric_names()):
+        found = plain(found) if config.floor_metrics() or config.baseline_metrics() else []
+    return unique([*found, *further_teachers(config, further(config, runs, scope)).get("floor", [])])
 
 
 Sets = list[tuple[int, int]]
@@ -168,7 +204,7 @@ def sets(config: Config) -> dict[Run, tuple[Sets, Sets]]:
     The latter lie in a collection of their own, so that the main comparison, which is about the former, makes no others. Where
     the runs of one setting have not the same fewest steps, all of their sets lie in one.
     """
-    found = {run: config.sets(run) for run in config.runs()}
+    found = {run: config.sets(run) for run in config.grid()}
     fewest: dict[Setting, set[int]] = {}
     for run, named in found.items():
         fewest.setdefault(run.setting, set()).add(min(k for _, k in named))
@@ -188,26 +224,35 @@ def in_more_steps(config: Config, runs: Sequence[Run], scope: str) -> list[Run]:
     return [run for run in runs if found[run][1]]
 
 
+def both(config: Config, ode: Ode) -> tuple[Ode, Ode]:
+    """The ODEs that errors by start time are against: the student's own, and the refined one."""
+    own = taught(config, ode)
+    return own, refined(config, own)
+
+
 def with_errors(config: Config, runs: Sequence[Run], scope: str) -> list[Run]:
     """The runs of a scope whose error by start time is measured: none in the main comparison."""
     return [run for run in runs if scope != "main" and config.measures_errors(run)]
 
 
 def measured(config: Config, runs: Sequence[Run], scope: str = "paper") -> dict[str, list[str]]:
-    """What the tidy tables are collected from, below the results folder, by the argument of `collect` that it is."""
+    """What the tidy tables are collected from, below the results folder, by the argument of `collect` that it is.
+
+    Students of other teachers are compared over teachers, in one table of all.
+    """
     names = [run.key for run in runs]
     more = in_more_steps(config, runs, scope)
     besides = further(config, runs, scope)
     return {
         "metrics": [
-            *(f"metrics/{who}/{ode}" for who in teachers(config) for ode in odes(config, runs)),
-            *(f"metrics/baselines/{ode}" for ode in odes(config, runs) if config.baseline_metrics()),
+            *(f"metrics/{who}/{ode}" for who, found in teachers(config, runs).items() for ode in found),
+            *(f"metrics/baselines/{ode}" for ode in plain(odes(config, runs)) if config.baseline_metrics()),
             *(f"metrics/students/{name}" for name in names),
             *(f"metrics/students/{MORE}{run.key}" for run in more),
             *(
                 f"metrics/{FURTHER}{who}/{ode}"
-                for who in teachers(config, config.further_names())
-                for ode in unique(run.ode.key for run in besides)
+                for who, found in further_teachers(config, besides).items()
+                for ode in found
             ),
             *(f"metrics/{FURTHER}students/{run.key}" for run in besides),
         ],
@@ -215,8 +260,14 @@ def measured(config: Config, runs: Sequence[Run], scope: str = "paper") -> dict[
         "targets": [f"targets/{pool}/shard~{i}" for pool, shards in pools(config, runs).items() for i in range(shards)],
         "errors": [f"errors/{run.key}" for run in with_errors(config, runs, scope)],
         "comparisons": [
-            *(f"comparisons/{setting}.csv" for setting in unique(run.setting.key for run in runs)),
-            *(f"comparisons/{MORE}{setting}.csv" for setting in unique(run.setting.key for run in more)),
+            *(
+                f"comparisons/{setting}.csv"
+                for setting in unique(run.setting.key for run in runs if not run.teacher_seed)
+            ),
+            *(
+                f"comparisons/{MORE}{setting}.csv"
+                for setting in unique(run.setting.key for run in more if not run.teacher_seed)
+            ),
             *(f"comparisons/{FURTHER}{setting}.csv" for setting in unique(run.setting.key for run in besides)),
             # The main comparison varies nothing that a contrast could go over.
             *(["contrasts/paper.csv"] if scope == "paper" else []),
@@ -233,14 +284,19 @@ def artefacts(config: Config, runs: Sequence[Run], scope: str = "paper") -> list
     tables = measured(config, runs, scope)
     more = [f"{MORE}{run.key}" for run in in_more_steps(config, runs, scope)]
     wanted = with_errors(config, runs, scope)
-    error_odes = unique(ode.key for run in wanted for ode in (run.ode, refined(config, run.w)))
+    error_odes = unique(ode.key for run in wanted for ode in both(config, run.ode))
+    whose, another = teachers(config, runs), bool(from_other_noise(config.metric_names()))
+    if another:
+        whose["floor"] = odes(config, runs)
     names = [run.key for run in runs]
-    found = searched(config, runs)
+    sought = searched(config, runs)
     return [
         *("data", "teacher", "latents", "noise"),
+        *(f"{folder}{name}" for folder in redrawn(config, runs) for name in ("teacher", "latents", "noise")),
         *(["floor_noise"] if floors else []),
+        *(f"{folder}floor_noise" for folder in redrawn(config, runs) if another),
         "trajectories",
-        *(["search_noise"] if found else []),
+        *(["search_noise"] if sought else []),
         *(f"extractors/{name}" for name in trained_extractors(config, scope)),
         *(
             f"{draw}/{ode}/shard~{i}"
@@ -256,19 +312,14 @@ def artefacts(config: Config, runs: Sequence[Run], scope: str = "paper") -> list
         *unique(
             [
                 *(f"features/{e}/data" for e in extractors),
-                *(
-                    f"features/{e}/{who}/{ode}"
-                    for e in extractors
-                    for who in teachers(config)
-                    for ode in odes(config, runs)
-                ),
+                *(f"features/{e}/{who}/{ode}" for e in extractors for who, found in whose.items() for ode in found),
                 *(f"features/{e}/students/{name}" for e in extractors for name in [*names, *more]),
                 *(f"features/{e}/data" for e in beyond),
                 *(
                     f"features/{e}/{who}/{ode}"
                     for e in beyond
-                    for who in teachers(config, config.further_names())
-                    for ode in unique(run.ode.key for run in besides)
+                    for who, found in further_teachers(config, besides).items()
+                    for ode in found
                 ),
                 *(f"features/{e}/students/{run.key}" for e in beyond for run in besides),
             ]
@@ -276,7 +327,7 @@ def artefacts(config: Config, runs: Sequence[Run], scope: str = "paper") -> list
         *tables["metrics"],
         *edits(config, runs),
         *(["convergence"] if config.convergence else []),
-        *(f"search/{name}" for name in found),
+        *(f"search/{name}" for name in sought),
     ]
 
 
@@ -312,6 +363,16 @@ _STEPS = {
 }
 
 
+def _benchmark(folder: str, passed: Mapping[str, str]) -> str:
+    """The name of the benchmark file of the job that makes a folder; `passed`: the pass that each extractor is of."""
+    whose, kind, rest = split(folder)
+    step = _STEPS.get(kind, kind)
+    if kind == "features":
+        extractor, _, rest = rest.partition("/")
+        step = passed[extractor]
+    return whose + "/".join(filter(None, (step, rest)))
+
+
 # Rules of the analysis that run once for each scope, figures, tables and the pages on costs and provenance apart.
 OF_A_SCOPE = ("collect", "cards", "claims", "opening", "gallery")
 
@@ -323,15 +384,10 @@ def benchmarks(config: Config, runs: Sequence[Run], scope: str) -> list[str]:
     are made last, are not.
     """
     made = [*artefacts(config, runs, scope), *measured(config, runs, scope)["comparisons"]]
-    parts = [folder.removesuffix(".csv").partition("/") for folder in made]
     # Features of one set by the extractors of one pass are one job.
     step = {extractor: name for name, names in passes(config).items() for extractor in names}
-    names = unique(
-        f"{step[rest.partition('/')[0]]}/{rest.partition('/')[2]}"
-        if kind == "features"
-        else f"{_STEPS.get(kind, kind)}{slash}{rest}"
-        for kind, slash, rest in parts
-    )
+    names = unique(_benchmark(folder.removesuffix(".csv"), step) for folder in made)
     names += [f"{step}/{scope}" for step in OF_A_SCOPE]
+    names += ["collect/teachers"] if any(run.teacher_seed for run in runs) else []
     names += [one.job for exhibit in exhibits() for one in exhibit.each]
     return [f"{name}.tsv" for name in names]

@@ -5,6 +5,7 @@ Manifests hold the values (`axes`), paths and CSV rows their spelling (`key`, `s
 
 from __future__ import annotations
 
+import re
 from collections.abc import Hashable, Mapping
 from contextlib import suppress
 from decimal import Decimal
@@ -44,14 +45,31 @@ def _read(value: object) -> object:
     return value
 
 
+# The axis that is spelled, and stands in manifests, only where it is not 0: what was made before it existed stays as it is.
+TEACHER_SEED = "teacher_seed"
+
+
 class Axes(BaseModel):
     """Values by the names of their axes; equal where all of them are."""
 
     model_config = ConfigDict(frozen=True)
 
+    @classmethod
+    def names(cls) -> tuple[str, ...]:
+        """The axes that every key spells: all but the teacher's seed."""
+        return tuple(name for name in cls.model_fields if name != TEACHER_SEED)
+
     def axes(self) -> dict[str, str | int | float]:
         """The values, as manifests hold them."""
-        return {name: getattr(self, name) for name in type(self).model_fields}
+        teacher_seed = getattr(self, TEACHER_SEED, 0)
+        own = {name: getattr(self, name) for name in self.names()}
+        return own | ({TEACHER_SEED: teacher_seed} if teacher_seed else {})
+
+    @property
+    def redrawn(self) -> str:
+        """Of a teacher that was drawn again the folder "teacher_seed~1/", which its keys begin with; "" of the default one."""
+        teacher_seed = getattr(self, TEACHER_SEED, 0)
+        return f"{TEACHER_SEED}~{teacher_seed}/" if teacher_seed else ""
 
     @cached_property
     def spelled(self) -> Mapping[str, str]:
@@ -61,12 +79,12 @@ class Axes(BaseModel):
     @cached_property
     def key(self) -> str:
         """The part of a path: name~value,name~value … as Snakemake's Paramspace spells it; numbers without exponents."""
-        return ",".join(f"{name}~{text}" for name, text in self.spelled.items())
+        return self.redrawn + ",".join(f"{name}~{self.spelled[name]}" for name in self.names())
 
     @classmethod
     def pattern(cls) -> str:
-        """All keys of its kind, as rules spell them: a wildcard for each value."""
-        return ",".join(f"{name}~{{{name}}}" for name in cls.model_fields)
+        """All keys of its kind, as rules spell them: a wildcard for each value, and {redrawn} before them."""
+        return "{redrawn}" + ",".join(f"{name}~{{{name}}}" for name in cls.names())
 
     @cached_property
     def words(self) -> str:
@@ -77,11 +95,11 @@ class Axes(BaseModel):
     def parse(cls, key: str) -> Self:
         """What a key spells; a UserError that names it where it spells none of these, or not as `key` does."""
         try:
-            found = cls.of(dict(part.split("~", 1) for part in key.split(",")), "")
+            found = cls.of(dict(part.split("~", 1) for part in re.split("[/,]", key)), "")
         except (ValueError, UserError):
             found = None
         if found is None or found.key != key:
-            raise UserError(f"{key!r} is no {cls.__name__.lower()}, which is spelled {'~…,'.join(cls.model_fields)}~…")
+            raise UserError(f"{key!r} is no {cls.__name__.lower()}, which is spelled {'~…,'.join(cls.names())}~…")
         return found
 
     @classmethod
@@ -89,11 +107,11 @@ class Axes(BaseModel):
         """From a mapping that has these axes, as values or as text, and perhaps more; a UserError says of what, and what is wrong."""
         after = f"; {remedy}" if remedy else ""
         if not isinstance(found, Mapping):
-            raise UserError(f"{where} is {found!r:.40}, expected {', '.join(cls.model_fields)} and their values{after}")
-        if missing := [name for name in cls.model_fields if name not in found]:
+            raise UserError(f"{where} is {found!r:.40}, expected {', '.join(cls.names())} and their values{after}")
+        if missing := [name for name in cls.names() if name not in found]:
             raise UserError(f"{where} lacks {', '.join(missing)}{after}")
         try:
-            return cls.model_validate({name: _read(found[name]) for name in cls.model_fields})
+            return cls.model_validate({name: _read(found[name]) for name in cls.model_fields if name in found})
         except ValidationError as error:
             raise UserError(f"{describe(error, where)}{after}") from None
 
@@ -106,12 +124,18 @@ class Axes(BaseModel):
         return tuple(value for name, value in self.axes().items() if name not in names)
 
 
-class Ode(Block, Axes):
+class OdeBlock(Block, Axes):
     """How the teacher's probability-flow ODE is solved unless a line of `students` says otherwise."""
 
     solver: Solver = Field("ddim", description=ONE_SOLVER)
     N: Positive = Field(50, description="intervals from pure noise to data; on vp it divides process.timesteps")
     w: Guidance = Field(3.0, description="guidance scale, Imagen form: 1 is unguided")
+
+
+class Ode(OdeBlock):
+    """A teacher's ODE and how it is solved."""
+
+    teacher_seed: Count = 0
 
 
 class Setting(Axes):
@@ -126,11 +150,12 @@ class Setting(Axes):
     batch_size: Positive
     pool: Positive
     steps: Positive
+    teacher_seed: Count = 0
 
     @cached_property
     def ode(self) -> Ode:
         """What the teacher solves in it, and its students' sampling times lie on."""
-        return Ode.model_construct(solver=self.solver, N=self.N, w=self.w)
+        return Ode.model_construct(**{name: getattr(self, name) for name in Ode.model_fields})
 
 
 class _OfMethod(Axes):
@@ -150,4 +175,5 @@ class Run(Setting, _OfMethod):
         return Setting(**{name: getattr(self, name) for name in Setting.model_fields})
 
 
-ODE_AXES, SETTING_AXES, RUN_AXES = (tuple(kind.model_fields) for kind in (Ode, Setting, Run))
+# Without the teacher's seed: tables and figures are about one teacher.
+ODE_AXES, SETTING_AXES, RUN_AXES = (kind.names() for kind in (Ode, Setting, Run))

@@ -18,6 +18,7 @@ from directcm.config.base import (
     Precision,
     Rate,
     Solver,
+    newer,
 )
 from directcm.config.specs import METHODS
 
@@ -80,6 +81,11 @@ class StudentAxes(Block):
     pool: list[Positive] | None = Field(None, min_length=1)
     steps: list[Positive] | None = Field(None, min_length=1)
     seed: list[Count] = Field([0], min_length=1, description="training seeds")
+    teacher_seed: list[Count] = newer(
+        [0],
+        min_length=1,
+        description="0: the teacher of tables and figures; each other draws VAE, teacher and start points again (of a teacher that exists already the start points alone), for the table over teachers",
+    )
     snapshots: list[Positive] = Field(
         [],
         description="optimiser steps after which the student is kept and evaluated too; those beyond steps are left out",
@@ -104,4 +110,6 @@ def paper_grid() -> list[StudentAxes]:
         StudentAxes(adapter=["lora64", "full"], pool=[8000], steps=[500], seed=three, snapshots=along),
         StudentAxes(lr=[1e-3], seed=three),
         StudentAxes(loss=["pseudo_huber"], seed=three),
+        # The teacher is random too: with the first line's seed 0, five teachers with one student each.
+        StudentAxes(teacher_seed=[1, 2, 3, 4]),
     ]

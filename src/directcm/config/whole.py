@@ -25,13 +25,15 @@ from directcm.config.evaluation import (
     Statistics,
 )
 from directcm.config.registry import methods, require
-from directcm.config.runs import ODE_AXES, RUN_AXES, SETTING_AXES, Ode, Run, Setting
+from directcm.config.runs import ODE_AXES, RUN_AXES, SETTING_AXES, TEACHER_SEED, OdeBlock, Run, Setting
 from directcm.config.specs import DATA_SETS, DISTANCES, EXTRACTORS, METRICS, TEACHERS, Metric
 from directcm.config.students import StudentAxes, Targets, Train, paper_grid
 from directcm.config.teacher import Encode, Process, Teacher
 
 # Of one plan: students, and jobs of one ODE.
 MOST_JOBS, MOST_SHARDS = 20_000, 2_000
+# What a line of `students` lists values of.
+LISTED = (*RUN_AXES, TEACHER_SEED)
 
 
 def once(key: str, numbers: Sequence[int]) -> None:
@@ -70,7 +72,7 @@ class Config(Block):
     process: Process = Process()
     teacher: Teacher = Teacher()
     encode: Encode = Encode()
-    ode: Ode = Ode()
+    ode: OdeBlock = OdeBlock()
     targets: Targets = Targets()
     train: Train = Train()
     methods: dict[str, dict[str, Annotated[float, Field(strict=True)]]] = newer(
@@ -111,6 +113,10 @@ class Config(Block):
     def _check(self) -> Config:
         """What the blocks ask of each other. Each message names the keys, and what would be right."""
         self._check_size()
+        require(
+            bool(self.runs()),
+            "students: no line has teacher_seed 0, the teacher of tables and figures; add a line with it",
+        )
         self._check_grid()
         self._check_metrics()
         self._check_data()
@@ -137,7 +143,7 @@ class Config(Block):
             whole = sized.shard % sized.block == 0
             require(whole, f"{key}.block = {sized.block} does not divide {key}.shard = {sized.shard}")
         self._check_intervals("errors.refined.N", refined)
-        for run in self.runs():
+        for run in self.grid():
             fits = run.batch_size <= run.pool
             require(fits, f"students: batch_size = {run.batch_size} is larger than pool = {run.pool}")
             for _, steps in self.sets(run):
@@ -181,7 +187,7 @@ class Config(Block):
 
     def _check_size(self) -> None:
         """Whether the plan is one that can be made: thousands of jobs take Snakemake minutes, millions for ever."""
-        students = sum(math.prod(len(self._values(axes, name)) for name in RUN_AXES) for axes in self.students)
+        students = sum(math.prod(len(self._values(axes, name)) for name in LISTED) for axes in self.students)
         require(
             students <= MOST_JOBS,
             f"students: {students:,} students, more than the {MOST_JOBS:,} of one plan; shorten the lists",
@@ -220,7 +226,7 @@ class Config(Block):
             f"process.kind is {self.process.kind}, but teacher.kind {kind.name} needs {' or '.join(kind.processes)}",
         )
         others = ", ".join(d.name for d in DISTANCES.values() if not d.images)
-        for loss in {run.loss for run in self.runs()}:
+        for loss in {run.loss for run in self.grid()}:
             require(
                 not (kind.latent and DISTANCES[loss].images),
                 f"loss {loss} compares images, but what teacher.kind {kind.name} diffuses are latents; use {others}, "
@@ -247,7 +253,7 @@ class Config(Block):
             # Some of these would fail, or mean nothing, after the teacher has been trained.
             wrong = methods()[name].refused(given)
             require(wrong is None, f"distill.methods.{name}: {wrong}")
-        for run in self.runs():
+        for run in self.grid():
             method = methods()[run.method]
             needed, given_kind = " or ".join(method.processes), self.process.kind
             require(
@@ -311,13 +317,23 @@ class Config(Block):
 
     @cached_property
     def _grid(self) -> tuple[Run, ...]:
-        products = (itertools.product(*(self._values(axes, name) for name in RUN_AXES)) for axes in self.students)
+        products = (itertools.product(*(self._values(axes, name) for name in LISTED)) for axes in self.students)
         values = itertools.chain.from_iterable(products)
-        return tuple(dict.fromkeys(Run(**dict(zip(RUN_AXES, one, strict=True))) for one in values))
+        return tuple(dict.fromkeys(Run(**dict(zip(LISTED, one, strict=True))) for one in values))
+
+    def grid(self) -> list[Run]:
+        """The grid of students, of every teacher, without repetitions, in the order of `students`."""
+        return list(self._grid)
 
     def runs(self) -> list[Run]:
-        """The grid of students, without repetitions, in the order of `students`."""
-        return list(self._grid)
+        """Those of the default teacher, which tables, figures and claims are about."""
+        return [run for run in self._grid if not run.teacher_seed]
+
+    def over_teachers(self) -> list[Run]:
+        """Those of other teachers, and before them the default teacher's with the same axes but for the teacher's seed."""
+        others = [run for run in self._grid if run.teacher_seed]
+        alike = {run.at(teacher_seed=0) for run in others}
+        return [*(run for run in self.runs() if run in alike), *others]
 
     def searched(self) -> list[Run]:
         """The runs whose sampling times are searched: of the main setting, the first of each method; none without `search`.
@@ -341,7 +357,7 @@ class Config(Block):
 
     def _lines(self, run: Run) -> list[StudentAxes]:
         return [
-            axes for axes in self.students if all(value in self._values(axes, n) for n, value in run.axes().items())
+            axes for axes in self.students if all(getattr(run, name) in self._values(axes, name) for name in LISTED)
         ]
 
     def snapshots(self, run: Run) -> list[int]:

@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from directcm.config import Errors, Ode
+from directcm.config import TEACHER_SEED, Errors, Ode
 from directcm.diffusion.teachers import load, load_codec
 from directcm.distill import students
 from directcm.distill.encode import Latents
@@ -55,7 +55,9 @@ def make(
         want = {"times": settings.times, "points": settings.points, "seed": seed, "w": run.w}
         if {k: shard.settings[k] for k in want} != want:
             raise UserError(f"{shard.folder}: solved from other start points or under another guidance; run it again")
-    if Ode.of(endpoints[0].settings, f"{endpoints[0].folder}: its settings") != run.ode:
+    # Whether it is this student's teacher, and which, its fingerprint has said.
+    ode = Ode.of(endpoints[0].settings, f"{endpoints[0].folder}: its settings")
+    if ode.but(TEACHER_SEED) != run.ode.but(TEACHER_SEED):
         raise UserError(f"{endpoints[0].folder}: not this student's ODE ({run.solver}, N = {run.N})")
     check_teacher(student, teacher)
     total = settings.times * settings.points

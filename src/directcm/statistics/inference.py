@@ -373,6 +373,12 @@ def _frechet_halves(sets: Sequence[np.ndarray], reference: np.ndarray, kept: np.
     size = int(kept[0].sum())
     centre = reference.mean(axis=0)
     weights = kept.astype(np.float64)
+    # Of few rows in many dimensions: nothing of them lies outside their span, and FD is the same in its coordinates.
+    stacked = np.concatenate([*sets, reference]) - centre
+    if len(stacked) < centre.size:
+        stacked = linalg.qr(stacked.T, mode="r", check_finite=False)[0][: len(stacked)].T
+        *sets, reference = np.split(stacked, len(sets) + 1)
+        centre = np.zeros(stacked.shape[1])
 
     def moments(rows: np.ndarray) -> Iterator[tuple[slice, np.ndarray, np.ndarray]]:
         means = weights @ rows / size

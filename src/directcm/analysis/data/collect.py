@@ -1,11 +1,12 @@
 """The verb `collect`: every metric, student, error and comparison of a run in tidy tables, with errors along directions and correlations.
 
-Each table has one line per value, numbers at ten significant digits, and an empty field where something is not defined.
+Tables of several teachers begin with the column `teacher_seed`; tables of the default teacher alone have none. Each table has one line per value, numbers at ten significant digits, and an empty field where something is not defined.
 What is tabulated side by side must be comparable, so this is where other noise and other sizes are refused.
 """
 
 from __future__ import annotations
 
+import itertools
 import math
 import re
 from collections.abc import Mapping, Sequence
@@ -15,7 +16,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from directcm.analysis.data import tidy
 from directcm.analysis.data.compare import metrics_of
-from directcm.config import RUN_AXES, Axes, Ode, Run, spell
+from directcm.config import RUN_AXES, SETTING_AXES, TEACHER_SEED, Axes, Ode, Run, spell
 from directcm.config.registry import START_POINTS, methods
 from directcm.config.specs import BASELINES, METHODS, METRICS, REFERENCES
 from directcm.errors import UserError
@@ -55,11 +56,18 @@ def _ordered(column: pd.Series) -> pd.Series:
 
 
 def _table(lines: Sequence[Mapping[str, Any]] | pd.DataFrame, columns: Sequence[str], value: str) -> pd.DataFrame:
-    """A tidy table of these lines, sorted by its columns before the first value."""
+    """A tidy table of these lines, sorted by its columns before the first value.
+
+    The teacher's seed is the first column where some line has one; lines without are of the default teacher.
+    """
     import pandas as pd
 
+    table = pd.DataFrame(lines)
+    if TEACHER_SEED in table:
+        table[TEACHER_SEED] = table[TEACHER_SEED].fillna(0).astype(int)
+        columns = [TEACHER_SEED, *columns]
     keys = list(columns[: columns.index(value)])
-    return pd.DataFrame(lines, columns=columns).sort_values(keys, key=_ordered, kind="stable", ignore_index=True)
+    return table.reindex(columns=columns).sort_values(keys, key=_ordered, kind="stable", ignore_index=True)
 
 
 def _joined(tables: Sequence[pd.DataFrame], columns: Sequence[str]) -> pd.DataFrame:
@@ -238,6 +246,13 @@ def _solving(shards: Mapping[Artifact, Ode], student: Artifact, run: Run) -> tup
     return sum(_count(shard, "teacher_forwards") for shard in found) / solved, seconds
 
 
+def _sets_of(evaluated: pd.DataFrame) -> list[tuple[Any, ...]]:
+    """(axes of the run …, its teacher's seed, optimiser step) of each line of metrics.csv that is a student's."""
+    students = evaluated.dropna(subset="step")
+    teacher_seed = students.get(TEACHER_SEED, 0)
+    return tidy.keys_of(students.assign(**{TEACHER_SEED: teacher_seed}), (*RUN_AXES, TEACHER_SEED, "step"))
+
+
 def students_table(
     students: Sequence[str | Path], targets: Sequence[str | Path] = (), evaluated: pd.DataFrame | None = None
 ) -> pd.DataFrame:
@@ -253,9 +268,7 @@ def students_table(
         for shard in (open_artifact(path, "targets") for path in targets)
     }
     steps_of: dict[tuple[Any, ...], set[int]] = {}
-    for *axes, step in (
-        tidy.keys_of(evaluated.dropna(subset="step"), (*RUN_AXES, "step")) if evaluated is not None else ()
-    ):
+    for *axes, step in _sets_of(evaluated) if evaluated is not None else ():
         steps_of.setdefault(tuple(axes), set()).add(int(step))
     out: list[dict[str, Any]] = []
     given: dict[Run, Path] = {}
@@ -271,7 +284,8 @@ def students_table(
         clocks = clocks if isinstance(clocks, dict) else {}
         declared = methods()[run.method]
         forwards, seconds = _solving(shards, student, run) if declared.targets else (0.0, 0.0)
-        steps = {*steps_of.get(tuple(run.axes().values()), ()), *(student.settings.get("snapshots") or ()), run.steps}
+        place = tuple(getattr(run, name) for name in (*RUN_AXES, TEACHER_SEED))
+        steps = {*steps_of.get(place, ()), *(student.settings.get("snapshots") or ()), run.steps}
         for step in sorted(steps):
             pairs = drawn * step // run.steps
             distinct = min(pairs, run.pool) if declared.pool else pairs
@@ -336,6 +350,38 @@ def comparisons_table(paths: Sequence[str | Path]) -> pd.DataFrame:
     return _table(whole, tidy.COMPARISON_COLUMNS, "mean_a")
 
 
+def over_teachers(measured: pd.DataFrame) -> pd.DataFrame:
+    """comparisons.csv of several teachers, from their metrics.csv: two methods' difference a − b within each teacher.
+
+    A line for each teacher, setting, pair of methods, optimiser step, number of sampling steps, metric and reference that several
+    teachers have. Means are over the training seeds that all of these have of both methods (`n_seeds`). A student is measured
+    against its own teacher, or against the data. What is random is the teacher, so that no line has a test of its own.
+    """
+    import pandas as pd
+
+    key = [*SETTING_AXES, "step", "sampling_steps", "metric", "reference"]
+    students = measured.dropna(subset="step")
+    if TEACHER_SEED not in students:
+        students = students.assign(**{TEACHER_SEED: 0})
+    out = []
+    present = [name for name in METHODS if name in {*students["method"]}]
+    by_method = {name: students[students["method"] == name] for name in present}
+    for a, b in itertools.combinations(present, 2):
+        both = by_method[a].merge(by_method[b], on=[*key, "seed", TEACHER_SEED], suffixes=("_a", "_b"))
+        teachers, with_seed = (both.groupby(by)[TEACHER_SEED].transform("nunique") for by in (key, [*key, "seed"]))
+        for place, rows in both[(teachers > 1) & (with_seed == teachers)].groupby([TEACHER_SEED, *key]):
+            own = dict(zip([TEACHER_SEED, *key], place, strict=True))
+            mean_a, mean_b = rows["value_a"].mean(skipna=False), rows["value_b"].mean(skipna=False)
+            first, step = rows.iloc[0], own.pop("step")
+            out.append(
+                {
+                    **own, "what": "method", "a": METHODS[a], "b": METHODS[b], "a_step": step, "b_step": step, "mean_a": mean_a,
+                    "mean_b": mean_b, "difference": mean_a - mean_b, "n": first["n_a"], "n_seeds": len(rows), "dim": first["dim_a"],
+                }
+            )  # fmt: skip
+    return _table(out or pd.DataFrame(columns=[TEACHER_SEED]), tidy.COMPARISON_COLUMNS, "mean_a")
+
+
 # ----------------------------------------------------------------- the verb
 
 
@@ -344,13 +390,14 @@ def collect(
     students: Sequence[str | Path],
     targets: Sequence[str | Path],
     errors: Sequence[str | Path],
-    comparisons: Sequence[str | Path],
+    comparisons: Sequence[str | Path] | None,
     out: str | Path,
 ) -> dict[str, int]:
     """Write the tidy tables (tidy.TABLES) into the folder `out`; returns their numbers of lines.
 
     `metrics`: students' and baselines' collections and the teacher's and its floor's metrics artefacts; `students`, `targets`, `errors`:
-    artefacts of these kinds; each as folder or manifest.json, in any order. `comparisons`: CSV files of tidy.COMPARISON_COLUMNS.
+    artefacts of these kinds; each as folder or manifest.json, in any order. `comparisons`: CSV files of tidy.COMPARISON_COLUMNS;
+    None: of students of several teachers, the differences within each (`over_teachers`).
     A table with no line has its heading alone. Nothing is written where something cannot be compared (UserError).
     """
     sets = read_sets(metrics)
@@ -359,7 +406,7 @@ def collect(
         "metrics.csv": measured,
         "students.csv": students_table(students, targets, measured),
         "errors.csv": errors_table(errors),
-        "comparisons.csv": comparisons_table(comparisons),
+        "comparisons.csv": over_teachers(measured) if comparisons is None else comparisons_table(comparisons),
         **{name: set_table(sets, name) for name in tidy.FIRST_VALUE},
     }
     for name, table in tables.items():

@@ -158,7 +158,7 @@ def significant(row: Mapping[str, Any], alpha: float) -> bool:
 
     p over seeds and prompts together is at most alpha, and p over prompts alone, where there is one, too.
     """
-    p, alone = (math.nan if row[name] in ("", None) else float(row[name]) for name in ("p", "p_prompts"))
+    p, alone = (math.nan if row.get(name) in ("", None) else float(row[name]) for name in ("p", "p_prompts"))
     return p <= alpha and not alone > alpha
 
 

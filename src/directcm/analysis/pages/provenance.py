@@ -12,6 +12,7 @@ from typing import Any
 
 from directcm.analysis.page import plain, write_page
 from directcm.config import Config
+from directcm.config.paths import split
 from directcm.errors import UserError
 from directcm.runtime.artifacts import COLLECTION, MANIFEST, PROVENANCE, read_json, write_csv
 from directcm.runtime.unchanged import adoptions, because
@@ -114,10 +115,11 @@ def _seconds(records: Iterable[Record]) -> list[float | None]:
 
 
 def step_of_benchmark(path: str | Path) -> str:
-    """benchmarks/train/cm_seed0.tsv → train, benchmarks/data.tsv → data: the rule that Snakemake measured."""
+    """benchmarks/train/cm_seed0.tsv → train, benchmarks/data.tsv and benchmarks/teacher_seed~1/data.tsv → data: the rule that
+    Snakemake measured."""
     parts = Path(path).parts
     if "benchmarks" in parts[:-1]:
-        return Path(parts[-parts[::-1].index("benchmarks")]).stem
+        return Path(split("/".join(parts[-parts[::-1].index("benchmarks") :]))[1]).stem
     return Path(path).stem
 
 

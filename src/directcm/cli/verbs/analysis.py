@@ -100,13 +100,24 @@ def contrasts(
     write(contrasts, settings, metrics, features, errors, job.seed, job.out, space=space, progress=progress)
 
 
-def collect(*, settings: Settings, results: o.Results, scope: o.Scope, job: o.Job) -> None:
+def collect(
+    *,
+    settings: Settings,
+    results: o.Results,
+    scope: Annotated[
+        Literal["main", "paper", "teachers"], "the main comparison, the whole grid, or its students over teachers"
+    ],
+    job: o.Job,
+) -> None:
     """Put all numbers of a scope into tidy tables."""
     from directcm.analysis.data import collect
     from directcm.config import paths
 
-    wanted = paths.measured(settings, o.runs_of(settings, scope), scope)
-    collect.collect(**{name: [results / path for path in found] for name, found in wanted.items()}, out=job.out)
+    wanted = paths.measured(settings, o.tabled(settings, scope), scope)
+    found = {name: [results / path for path in given] for name, given in wanted.items()}
+    comparisons = found.pop("comparisons")
+    # Over teachers the differences within each of them take the place of tests within one setting.
+    collect.collect(**found, comparisons=None if scope == "teachers" else comparisons, out=job.out)
 
 
 def table(
@@ -118,6 +129,7 @@ def table(
     comparisons: Annotated[Path | None, o.tidy("comparisons")] = None,
     students_table: Annotated[Path | None, o.tidy("students")] = None,
     correlations: Annotated[Path | None, o.tidy("correlations")] = None,
+    teachers: Annotated[Table | None, "comparisons.csv over teachers"] = None,
     searches: Annotated[Sequence[o.Artifact], o.artefact("search", "the searches of sampling times")] = (),
     job: o.Job,
 ) -> None:
@@ -258,4 +270,4 @@ def cards(*, settings: Settings, results: o.Results, scope: o.Scope, job: o.Job)
     """Write each student's model card, and the list of them."""
     from directcm.analysis.pages import cards
 
-    cards.cards(results, o.runs_of(settings, scope), job.out)
+    cards.cards(results, o.tabled(settings, scope), job.out)

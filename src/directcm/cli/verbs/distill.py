@@ -28,13 +28,15 @@ def targets(
     precision: o.Precision = "no",
     teacher: o.Teacher,
     latents: o.Latents,
+    teacher_seed: o.TeacherSeed = 0,
     job: o.Long,
 ) -> None:
     """Solve the ODE from a shard of the start points."""
     from directcm.distill import targets
 
-    what = (settings, ode.value, shard, teacher, latents)
-    targets.make(*what, job.seed, job.device, precision, job.scratch, job.out, start_points, first_step)
+    what = (settings, ode.value.at(teacher_seed=teacher_seed), shard, teacher, latents)
+    seed = o.redrawn(job.seed, teacher_seed)
+    targets.make(*what, seed, job.device, precision, job.scratch, job.out, start_points, first_step)
 
 
 def endpoints(
@@ -100,12 +102,15 @@ def train(
     ] = None,
     teacher: o.Teacher,
     latents: o.Latents,
+    teacher_seed: o.TeacherSeed = 0,
     job: o.Long,
 ) -> None:
     """Distil the teacher into a student."""
     from directcm.distill import training
 
     sizes = {"lr": lr, "batch_size": batch_size, "pool": pool, "steps": steps, "seed": training_seed}
-    run = config.Run.of({"method": method, **ode.value.axes(), "adapter": adapter, "loss": loss, **sizes}, "train")
+    axes = {"method": method, **ode.value.axes(), "adapter": adapter, "loss": loss, **sizes}
+    run = config.Run.of({**axes, "teacher_seed": teacher_seed}, "train")
     what = (run, settings, snapshots, teacher, latents, targets)
-    training.make(*what, job.seed, job.scratch, tensorboard, job.out, _hparams(hparams, method))
+    seed = o.redrawn(job.seed, teacher_seed)
+    training.make(*what, seed, job.scratch, tensorboard, job.out, _hparams(hparams, method))

@@ -29,12 +29,14 @@ def teacher(
     settings: Annotated[str, o.Option(o.block("teacher.<kind>"), metavar="JSON", filled=o.QUOTED)],
     process: Annotated[config.Process, "the block process of the configuration"],
     data: o.Data,
+    teacher_seed: o.TeacherSeed = 0,
     job: o.Long,
 ) -> None:
     """Train a small teacher, record an existing one, or make the exact one."""
     block: Any = config.Teacher.model_fields[kind].annotation
     module = importlib.import_module(f"directcm.diffusion.teachers.{kind}")
-    module.make(config.settings_argument(block, settings), process, data, job.seed, job.scratch, job.out)
+    seed = o.redrawn(job.seed, teacher_seed)
+    module.make(config.settings_argument(block, settings), process, data, seed, job.scratch, job.out)
 
 
 def encode(
@@ -43,12 +45,14 @@ def encode(
     precision: o.Precision = "no",
     teacher: o.Teacher,
     data: o.Data,
+    teacher_seed: o.TeacherSeed = 0,
     job: o.Long,
 ) -> None:
     """Encode images and captions once."""
     from directcm.distill import encode
 
-    encode.make(settings, teacher, data, job.seed, job.device, precision, job.scratch, job.out)
+    seed = o.redrawn(job.seed, teacher_seed)
+    encode.make(settings, teacher, data, seed, job.device, precision, job.scratch, job.out)
 
 
 def noise(
