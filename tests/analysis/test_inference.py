@@ -442,7 +442,7 @@ def test_power_and_sign(kind):
 @pytest.mark.parametrize("kind", ["frechet", "kid", "cmmd"])
 def test_the_variance_from_halves_is_that_of_repetitions(kind, near):
     """Mean variance against the variance over fresh prompts: off the reference, where a distance is linear in the sample, within a fifth;
-    near it, where it is quadratic, up to two fifths more, and halves without their complements give three times as much."""
+    near it, where it is quadratic, up to three fifths more, and halves without their complements give three times as much."""
     results = []
     for i in range(400):
         g = generator(i, "variance simulation", int(near))
@@ -452,7 +452,7 @@ def test_the_variance_from_halves_is_that_of_repetitions(kind, near):
         )
         results.append(run_test(kind, a, b, reference[0], 1, i, pairs=40, refine=1))
     truth = np.var([r.difference for r in results], ddof=1)
-    assert 1 / 1.2 < np.mean([r.variance for r in results]) / truth < (1.4 if near else 1.2)
+    assert 1 / 1.2 < np.mean([r.variance for r in results]) / truth < (1.6 if near else 1.2)
     alone = np.mean([r.halves.values[0].var(ddof=1) for r in results]) / truth
     assert 2.4 < alone < 3.6 if near else alone < 1.5
 

@@ -93,7 +93,7 @@ class Halves:
         """Of a linear or quadratic statistic.
 
         Never less than half of the quadratic part alone: where that is all, odd² − even² of one sample is the smaller the smaller T
-        is, down to 0. The floor makes the variance 15 % too large there in the mean, and the tests keep their size.
+        is, down to 0. The floor makes the variance 15 to 40 % too large there in the mean, and the tests keep their size.
         """
         return self._spread(lambda odd, even: max(odd - even, self._kept**2 * even / 2))
 
