@@ -462,7 +462,7 @@ def _against_baselines(
                 raise UserError(f"{own[0].path}: its rows are not those of “{name}”; evaluate both on all rows")
             b = np.broadcast_to(errors[name].to_numpy(), a.shape)
             result = inference.paired_bootstrap(a, b, statistics.bootstrap, seed, statistics.level)
-            whole = inference.crossed(result.per_seed, result.variance, len(index), statistics.level)
+            whole = inference.crossed(result.per_seed, result.shared, len(index), statistics.level)
             rows.append(
                 {
                     "what": BASELINE, "a": label, "b": name, **setting.spelled, "a_step": step, "b_step": None,
