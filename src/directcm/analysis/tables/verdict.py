@@ -25,7 +25,6 @@ from typing import TYPE_CHECKING, Any
 from directcm.analysis.data.contrasts import FROM, LINEAR, LOG, TIME, Plan, plan
 from directcm.analysis.data.selection import base_setting, main_setting, sampling_numbers, select_axis
 from directcm.analysis.data.tidy import COMPARISON_COLUMNS, frame, keys_of
-from directcm.analysis.needs import several_teachers
 from directcm.analysis.tables.claim import (
     ALONG,
     METHOD,
@@ -266,7 +265,8 @@ def _missing(claim: Claim, rows: pd.DataFrame, config: Config) -> str:
     if claim.unit == "teacher":
         if len(rows):
             return ""
-        if several_teachers(config):
+        alike = [run for run in config.over_teachers() if run.setting.at(teacher_seed=0) == _base(claim, config)]
+        if {METHODS[run.method] for run in alike if run.teacher_seed} >= {*claim.pair}:
             return "the students of other teachers are not in this run; make paper runs the whole grid"
         return "this run compares one teacher's students alone; teacher_seed in students adds others"
     expected = _expected(claim, config)
