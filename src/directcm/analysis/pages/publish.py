@@ -130,12 +130,12 @@ def take(results: Path, root: Path) -> list[Path]:
                 kept = {m for m, spec in METRICS.items() if spec.headline} | {*config.further_names()}
                 write_csv(folder / name, [r for r in read_csv(source / name) if r["metric"] in kept], columns)
         if scope == "paper":
-            theirs, kept = results / "collected/teachers/comparisons.csv", folder / f"{TEACHERS}.csv"
+            theirs, copy = results / "collected/teachers/comparisons.csv", folder / f"{TEACHERS}.csv"
             if theirs.is_file():
-                write_bytes(kept, theirs.read_bytes())
+                write_bytes(copy, theirs.read_bytes())
             else:
                 # Another run's would be judged with this one's.
-                kept.unlink(missing_ok=True)
+                copy.unlink(missing_ok=True)
         write_json(folder / ABOUT, {**made, "configuration": relevant(config)})
     for name in FIGURES:
         picture = results / "figures" / f"{name}.png"
