@@ -108,7 +108,7 @@ def test_other_teachers_are_added_to_it() -> None:
         f for f in paths.benchmarks(config, config.grid(), "paper") if not of_seed(f) and f != "collect/teachers.tsv"
     ]
     assert paths.measured(config, config.runs()) == paths.measured(alone, alone.runs())
-    # A teacher and its like; its samples under the evaluation's noise, but no floor; the pool of two students; no comparison of its own.
+    # A teacher and its like; its samples under the evaluation's noise, but no floor; the pool of two students; what compares these two is for the table over teachers.
     ode, cm, direct = DEFAULT, *(run.key for run in config.grid()[-8:] if run.teacher_seed == 3)
     third = [f for f in whole if of_seed(f) == "teacher_seed~3/"]
     assert third == [
@@ -123,10 +123,19 @@ def test_other_teachers_are_added_to_it() -> None:
         *(f"metrics/students/{key}" for key in (cm, direct)),
     ]
     assert not any(map(of_seed, paths.measured(config, config.grid())["comparisons"]))
+    setting = config.grid()[-1].setting.at(teacher_seed=0).key
+    seeds = ("", *(f"teacher_seed~{t}/" for t in (1, 2, 3, 4)))
+    # The default teacher's students are sampled in more steps, too.
+    assert paths.measured(config, config.over_teachers(), "teachers")["comparisons"] == [
+        *(f"comparisons/{seed}{setting}.csv" for seed in seeds), f"comparisons/more_steps/{setting}.csv",
+    ]  # fmt: skip
     assert paths.split("teacher_seed~3/latents") == ("teacher_seed~3/", "latents", "")
     assert paths.split(third[3]) == ("", "reference", f"teacher_seed~3/{ode}/shard~0")
     files = paths.benchmarks(config, config.grid(), "paper")
     assert {"teacher_seed~3/encode.tsv", "teacher_seed~3/teacher.tsv", f"train/{cm}.tsv"} <= set(files)
+    assert [f for f in files if f.startswith("compare/teacher_seed")] == [
+        f"compare/{s}{setting}.tsv" for s in seeds[1:]
+    ]
     assert len(files) == len(set(files))
 
 

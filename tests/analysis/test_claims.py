@@ -696,7 +696,11 @@ def test_teachers_as_units(desk):
     config = grid()
     rows = table(config, lambda row: {"difference": 0.2})
     items = [claim("seeds"), claim("teachers", unit="teacher")]
-    assert desk.judge(items, rows, config)["teachers"].verdict == NOT_RUN
+    # A grid of one teacher, and one of several whose main comparison alone is there.
+    teachers = [*GRID, {"teacher_seed": [1, 2]}]
+    for known, said in ((config, "teacher_seed in students adds others"), (grid(students=teachers), "make paper")):
+        found = desk.judge(items, rows, known)["teachers"]
+        assert found.verdict == NOT_RUN and said in found.reason
     (own,) = [
         row for row in rows if row["what"] == "method" and row["metric"] == "fd_tiny" and row["reference"] == "teacher"
         and row["sampling_steps"] == 1 and all(row[k] == v for k, v in {**STAR, "lr": 1e-4, "loss": "mse", "solver": "ddim"}.items())

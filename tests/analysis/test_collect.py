@@ -284,20 +284,56 @@ def several(make, run, **more):
     return paths
 
 
-def test_each_teacher_has_a_difference_of_its_own(make, run, tmp_path):
-    paths = several(make, run)
-    counts = collect.collect(paths[::-1], [], [], [], None, tmp_path / "out")
+def own_comparisons(folder, run):
+    """Each teacher's own: with its standard error over prompts, of the last teacher none of FD; and lines of other steps."""
+    out = []
+    for place, (teacher_seed, errors) in enumerate({0: (0.5, 0.25), 1: (1.0, 2.0), 4: (3.0, None)}.items()):
+        axes = {name: value for name, value in run.items() if name not in ("method", "seed")}
+        base = {
+            **axes,
+            "what": "method",
+            "a": "CM",
+            "b": "Direct CM",
+            "a_step": 250,
+            "b_step": 250,
+            "sampling_steps": 1,
+        }
+        lines = [
+            {**base, "metric": name, "reference": "teacher", "difference": 7, "se_prompts": error}
+            for name, error in zip(("ode_error", "fd_tiny"), errors, strict=True)
+        ]
+        lines += [
+            {**lines[0], **other, "se_prompts": 99}
+            for other in ({"b_step": 62, "what": "along"}, {"sampling_steps": 4})
+        ]
+        if place == 1:
+            # Whichever of the two is first.
+            lines = [{**line, "a": "Direct CM", "b": "CM"} for line in lines]
+        columns = [*(["teacher_seed"] if teacher_seed else []), *COMPARISON_COLUMNS]
+        out.append(folder / f"own{teacher_seed}.csv")
+        write_csv(
+            out[-1], [{c: {**line, "teacher_seed": teacher_seed}.get(c) for c in columns} for line in lines], columns
+        )
+    return out
+
+
+def test_each_teacher_has_a_difference_of_its_own(make, run, tmp_path, one_line):
+    paths, compared = several(make, run), own_comparisons(tmp_path, run)
+    with pytest.raises(UserError, match=r"own1.csv: compares what .*own1.csv compares") as error:
+        comparisons_table([*compared, compared[1]])
+    one_line(error)
+    counts = collect.collect(paths[::-1], [], [], [], compared[::-1], tmp_path / "out", several=True)
     assert counts == {**dict.fromkeys(TABLES, 0), "metrics.csv": 19, "comparisons.csv": 6}
     metrics, found = (read_csv(tmp_path / "out" / f"{name}.csv") for name in ("metrics", "comparisons"))
     assert list(metrics[0]) == ["teacher_seed", *TABLES["metrics.csv"]]
     assert list(found[0]) == ["teacher_seed", *COMPARISON_COLUMNS]
     assert [r["teacher_seed"] for r in metrics if r["row"] == "Teacher"] == ["0", "1", "4"]
     # Seed 0, which all teachers have; the second seed of the default teacher is not among it.
-    names = ("teacher_seed", "metric", "mean_a", "mean_b", "difference", "n_seeds")
+    names = ("teacher_seed", "metric", "mean_a", "mean_b", "difference", "n_seeds", "se_prompts")
     assert sorted(tuple(r[n] for n in names) for r in found) == [
-        ("0", "fd_tiny", "4.0", "5.0", "-1.0", "1"), ("0", "ode_error", "1.0", "0.75", "0.25", "1"),
-        ("1", "fd_tiny", "3.0", "5.0", "-2.0", "1"), ("1", "ode_error", "1.5", "1.0", "0.5", "1"),
-        ("4", "fd_tiny", "2.0", "5.0", "-3.0", "1"), ("4", "ode_error", "2.0", "2.125", "-0.125", "1"),
+        ("0", "fd_tiny", "4.0", "5.0", "-1.0", "1", "0.25"), ("0", "ode_error", "1.0", "0.75", "0.25", "1", "0.5"),
+        ("1", "fd_tiny", "3.0", "5.0", "-2.0", "1", "2.0"), ("1", "ode_error", "1.5", "1.0", "0.5", "1", "1.0"),
+        ("4", "fd_tiny", "2.0", "5.0", "-3.0", "1", ""), ("4", "ode_error", "2.0", "2.125", "-0.125", "1", "3.0"),
     ]  # fmt: skip
     assert {(r["what"], r["a"], r["b"], r["a_step"], r["b_step"], r["n"], r["p"], r["low"]) for r in found} == {
         ("method", "CM", "Direct CM", "250", "250", "8", "", "")
@@ -306,16 +342,18 @@ def test_each_teacher_has_a_difference_of_its_own(make, run, tmp_path):
 
 
 def test_a_difference_needs_several_teachers_with_one_seed_of_both_methods(make, run):
-    assert over_teachers(metrics_table(several(make, run)[:4])).empty
+    none = comparisons_table([])
+    assert over_teachers(metrics_table(several(make, run)[:4]), none).empty
     alone = [make.student_metrics({**run, "teacher_seed": 1, "seed": 3}, {(250, 1): {FD: 1.0}})]
-    assert over_teachers(metrics_table([*several(make, run)[:4], *alone])).empty
+    assert over_teachers(metrics_table([*several(make, run)[:4], *alone]), none).empty
     # Where a value is not defined neither is the difference.
     pair = [{**run, "method": m, "teacher_seed": t} for m in ("cm", "direct_cm") for t in (1, 2)]
     undefined = {("cm", 1): None}
     paths = [
         make.student_metrics(r, {(250, 1): {FD: undefined.get((r["method"], r["teacher_seed"]), 2.0)}}) for r in pair
     ]
-    assert over_teachers(metrics_table(paths))["difference"].isna().tolist() == [True, False]
+    found = over_teachers(metrics_table(paths), none)
+    assert found["difference"].isna().tolist() == [True, False] and found["se_prompts"].isna().all()
 
 
 def test_students_and_errors_of_several_teachers_are_told_apart(make, run):

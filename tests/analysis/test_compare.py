@@ -615,7 +615,7 @@ def test_students_are_compared_with_baselines(whole):
     errors = np.array([whole.ode_error("cm", seed, 250, 1) for seed in (0, 1, 2)])
     hard = 0.3 * np.abs(whole.prompt[:, 0])
     boot = paired_bootstrap(errors, np.broadcast_to(2.0 + hard, errors.shape), 200, 24)
-    expected = crossed(boot.per_seed, boot.variance, N, 0.95)
+    expected = crossed(boot.per_seed, boot.shared, N, 0.95)
     far, near = rows[:2]
     assert (far["difference"], far["p"], far["low"], far["p_prompts"]) == pytest.approx(
         (expected.difference, expected.p, expected.low, boot.p)

@@ -172,6 +172,13 @@ def values(world: Swept, method: str, metric: str) -> np.ndarray:
     return np.array(out)
 
 
+def shared_error(parts: np.ndarray) -> float:
+    """√ of the mean covariance of two seeds' parts by prompt (S, n), over n: what seeds share; the rest is among them already."""
+    seeds, n = parts.shape
+    covariances = np.cov(parts)[~np.eye(seeds, dtype=bool)]
+    return math.sqrt(max(0.0, covariances.mean()) / n)
+
+
 def test_a_slope_of_a_mean_by_prompt(swept: Swept) -> None:
     (row,) = swept.take("cm:direct_cm:log~N:ode_error:teacher")
     a, b = (values(swept, method, "ode_error") for method in FIRST)
@@ -180,8 +187,8 @@ def test_a_slope_of_a_mean_by_prompt(swept: Swept) -> None:
     assert row["difference"] == pytest.approx(np.mean(slopes)) and row["difference"] == pytest.approx(0.11, abs=0.02)
     assert row["mean_a"] - row["mean_b"] == pytest.approx(row["difference"])
     assert row["se_seeds"] == pytest.approx(np.std(slopes, ddof=1) / math.sqrt(3))
-    by_prompt = [stats.linregress(x, line).slope for line in (a - b).mean(axis=0).T]
-    assert row["se_prompts"] == pytest.approx(np.std(by_prompt, ddof=1) / math.sqrt(len(by_prompt)))
+    by_prompt = np.array([[stats.linregress(x, line).slope for line in own.T] for own in a - b])
+    assert row["se_prompts"] == pytest.approx(shared_error(by_prompt))
     whole = crossed(np.array(slopes), row["se_prompts"] ** 2, 24, 0.95)
     assert (row["low"], row["high"], row["p"], row["df"]) == pytest.approx((whole.low, whole.high, whole.p, whole.df))
     weights = slope_weights(list(x))
@@ -199,12 +206,12 @@ def test_a_slope_of_a_distance(swept: Swept) -> None:
     assert row["se_seeds"] == pytest.approx(slopes.std(ddof=1) / math.sqrt(3), rel=1e-4)
     # Over prompts: the slope of each prompt's part.
     against, weights = swept.teacher.arrays("features.safetensors")["image"], slope_weights(list(x))
-    parts = np.zeros(24)
+    parts = np.zeros((len(SEEDS), 24))
     for j, swept.now in enumerate(VALUES):
         for sign, method in ((1, "cm"), (-1, "direct_cm")):
             images = [swept.image(method, seed, 250, 1).astype(np.float32) for seed in SEEDS]
-            parts += sign * weights[j] * np.mean([frechet_influence(image, against) for image in images], axis=0)
-    assert row["se_prompts"] == pytest.approx(parts.std(ddof=1) / math.sqrt(24), rel=1e-5)
+            parts += sign * weights[j] * np.array([frechet_influence(image, against) for image in images])
+    assert row["se_prompts"] == pytest.approx(shared_error(parts), rel=1e-5)
     assert (row["test"], row["p_prompts"]) == ("influence", None)
 
 

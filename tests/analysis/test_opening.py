@@ -36,7 +36,9 @@ EVERY = {
 }
 
 
-def page(make, config, tmp_path, captions=("a digit", "another"), side=16, claims_yaml=SHIPPED, columns=12):
+def page(
+    make, config, tmp_path, captions=("a digit", "another"), side=16, claims_yaml=SHIPPED, columns=12, teachers=None
+):
     """(the page, its path) of a made-up run; Figure 2 is drawn as `directcm figure samples` draws it."""
     from directcm.analysis.figures import figure_samples
 
@@ -46,7 +48,8 @@ def page(make, config, tmp_path, captions=("a digit", "another"), side=16, claim
     samples = {name: [make.samples(f"s{i}", rows, side)] for i, name in enumerate(models)}
     figure_samples.draw(make.noise(list(captions)), samples, columns, *outputs(tmp_path, "samples"))
     out = tmp_path / "opening.html"
-    opening.opening(metrics, comparisons, claims_yaml, comparisons, tmp_path / "samples.csv", samples, config, out)
+    drawn = tmp_path / "samples.csv"
+    opening.opening(metrics, comparisons, claims_yaml, comparisons, drawn, samples, config, out, teachers)
     return out.read_text(encoding="utf-8"), out
 
 
@@ -103,6 +106,24 @@ def test_verdicts_are_those_of_the_claims(make, configure, tmp_path):
         assert f"<bdi>{words.says}</bdi></th><td>" in own and f"<strong>{words.text}</strong>" in own
     # The paper's stand beside the table and the figure.
     assert section(html, "verdicts").count("<bdi>") == 15 and "FD-tiny for FID" in section(html, "verdicts")
+
+
+def test_verdicts_over_teachers_are_from_their_table(make, configure, tmp_path):
+    config = configure(students=[*SMALL, {"teacher_seed": [1, 2]}])
+    comparisons, teachers = make.tidy(config)[1], tmp_path / "teachers.csv"
+    lines = [{"teacher_seed": t, **line} for line in read_csv(comparisons) for t in range(3)]
+    write_csv(teachers, lines, list(lines[0]))
+    found = {}
+    for given in (None, teachers):
+        html, _ = page(make, config, tmp_path, teachers=given)
+        (own,) = (
+            v for v in claims.verdicts_of(SHIPPED, comparisons, config, given) if v.claim.id == "ode-error-teachers"
+        )
+        words = claims.words(own, config)
+        said = unescape(html).partition(f"<bdi>{words.says}</bdi>")[2].partition("</tr>")[0]
+        assert f"<strong>{words.text}</strong>" in said and (f"adjusted p {words.p}<" in said) is bool(words.p)
+        found[given] = own.verdict
+    assert found[None] == claims.NOT_RUN != found[teachers]
 
 
 def test_many_methods_stand_below_one_another(make, configure, tmp_path):

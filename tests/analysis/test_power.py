@@ -74,6 +74,18 @@ def test_without_a_spread_there_is_none():
     assert detectable(0.0, 0.0, 3, 10, 0.05) is None
 
 
+@pytest.mark.parametrize(("n", "alpha"), [(8, 0.001), (24, 1e-4), (1024, 0.001)])
+def test_one_seed_far_out(n, alpha):
+    """Where SciPy's nct.cdf of the far tail is NaN, as at n = 8, alpha = 0.001 and effects of 6.3 standard errors."""
+    found = [power(shift, None, 1.0, 1, n, alpha) for shift in np.linspace(0, 20, 401)]
+    assert np.isfinite(found).all() and (np.diff(found) > -1e-9).all()
+    assert (found[0], found[-1]) == (pytest.approx(alpha), pytest.approx(1, abs=0.01))
+    smallest = detectable(None, 1.0, 1, n, alpha)
+    g = np.random.default_rng(1)
+    t = (smallest + g.standard_normal(200_000)) / np.sqrt(g.chisquare(n - 1, 200_000) / (n - 1))
+    assert np.mean(2 * stats.t.sf(abs(t), n - 1) <= alpha) == pytest.approx(0.8, abs=0.01)
+
+
 def test_no_effect_is_found_at_the_tests_size():
     """At an effect of 0: never above alpha (Behrens–Fisher), and exactly alpha where one source is all."""
     assert power(0.0, 0.2, None, 3, 1024, 0.05) == pytest.approx(0.05, abs=1e-3)

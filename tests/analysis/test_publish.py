@@ -12,9 +12,11 @@ from typing import Any
 import pytest
 
 from directcm import cli
-from directcm.analysis.data.tidy import ERROR_COLUMNS, STUDENT_COLUMNS
+from directcm.analysis.data.selection import main_setting
+from directcm.analysis.data.tidy import COMPARISON_COLUMNS, ERROR_COLUMNS, STUDENT_COLUMNS
 from directcm.analysis.pages import publish as module
 from directcm.analysis.pages.publish import MARK, configuration, filled, markdown, matching, publish, relevant, shown
+from directcm.analysis.tables.claim import read_claims
 from directcm.config import Config, load_config, parse
 from directcm.config.specs import METRICS
 from directcm.errors import UserError
@@ -169,6 +171,40 @@ def test_a_runs_tables_are_copied_and_written(root: Path) -> None:
     # Nothing is left to do, and nothing but docs/data is read.
     shutil.rmtree(root / "results")
     assert publish(root) == []
+
+
+def test_the_table_over_teachers_is_copied_and_judged(root: Path) -> None:
+    """CM − Direct CM of three teachers in the main setting: 0.1, 0.2 and 0.3 in ODE error."""
+    results, kept = root / "results/embedded", root / "docs/data/embedded/paper/teachers.csv"
+    claim = next(c for c in read_claims(root / "workflow/claims.yaml") if c.id == "ode-error-teachers")
+
+    def row() -> list[list[str]]:
+        text = (root / "docs/results.md").read_text()
+        return [line for line in lines_of_block(text, "verdicts:embedded/paper") if line[0] == claim.says]
+
+    publish(root, results)
+    assert not kept.exists() and row() == []
+    main = main_setting(load_config(root / "config.yaml"))
+    lines = [
+        {**main.spelled, "teacher_seed": t, "what": "method", "a": "CM", "b": "Direct CM", "a_step": main.steps, "b_step": main.steps,
+         "sampling_steps": 1, "metric": "ode_error", "reference": "teacher", "mean_a": 1 + 0.1 * (t + 1), "mean_b": 1,
+         "difference": 0.1 * (t + 1), "se_prompts": 0.01, "n": 1024, "n_seeds": 1}
+        for t in range(3)
+    ]  # fmt: skip
+    columns = ["teacher_seed", *COMPARISON_COLUMNS]
+    table = results / "collected/teachers/comparisons.csv"
+    table.parent.mkdir()
+    write_csv(table, [{c: line.get(c) for c in columns} for line in lines], columns)
+    publish(root, results)
+    assert kept.read_bytes() == table.read_bytes()
+    assert not (root / "docs/data/embedded/main/teachers.csv").exists()
+    # As the claim has it: Direct CM − CM.
+    ((*_, effect, _),) = row()
+    assert "Direct CM − CM: −0.200" in effect
+    # A run without it is not judged by another run's.
+    table.unlink()
+    publish(root, results)
+    assert not kept.exists() and row() == []
 
 
 def test_the_numbers_of_each_table(root: Path) -> None:

@@ -50,7 +50,8 @@ def test_a_known_slope_is_found_with_its_interval():
     held = []
     for _ in range(400):
         gaps = 1 + 0.5 * x + 0.05 * g.normal(size=(5, 4))
-        found = crossed(gaps @ slope_weights(x), None, 1, 0.95)
+        # No noise over prompts.
+        found = crossed(gaps @ slope_weights(x), 0.0, 2, 0.95)
         held.append(found.low < 0.5 < found.high)
         reference = stats.ttest_1samp([np.polyfit(x, row, 1)[0] for row in gaps], 0.48)
         p = 2 * stats.t.sf(abs(found.difference - 0.48) / found.se_seeds, found.df)
@@ -130,16 +131,16 @@ def test_influence_where_rows_are_fewer_than_features(one_line):
 def test_two_one_sided_tests_by_hand():
     """Five seeds, D = 0.1, se = 0.05, margin 0.25: t₄ = 3 at the near bound and 7 at the far one."""
     se = 0.05
-    p_for, p_against = equivalent(0.1, 0.25, se, None, 4, 5, 100)
+    p_for, p_against = equivalent(0.1, 0.25, se, None, 5, 100)
     assert p_for == pytest.approx(stats.t.sf(3, 4), rel=1e-9)
     # D > 0.25 has p = P(t₄ > −3); twice that is 1.
     assert p_against == 1
-    assert equivalent(-0.1, 0.25, se, None, 4, 5, 100) == pytest.approx((p_for, 1))
+    assert equivalent(-0.1, 0.25, se, None, 5, 100) == pytest.approx((p_for, 1))
     # Outside by 3 standard errors: the other way round.
-    p_for, p_against = equivalent(0.4, 0.25, se, None, 4, 5, 100)
+    p_for, p_against = equivalent(0.4, 0.25, se, None, 5, 100)
     assert (p_for, p_against) == pytest.approx((stats.t.cdf(3, 4), 2 * stats.t.sf(3, 4)))
     # On the bound it is a coin.
-    assert equivalent(0.25, 0.25, se, None, 4, 5, 100)[0] == pytest.approx(0.5)
+    assert equivalent(0.25, 0.25, se, None, 5, 100)[0] == pytest.approx(0.5)
 
 
 def test_two_one_sided_tests_are_scipy_s():
@@ -147,18 +148,22 @@ def test_two_one_sided_tests_are_scipy_s():
     d = g.normal(0.02, 0.1, 8)
     found = crossed(d, None, 50, 0.95)
     sides = [stats.ttest_1samp(d, b, alternative=a).pvalue for b, a in ((-0.15, "greater"), (0.15, "less"))]
-    assert equivalent(found.difference, 0.15, found.se_seeds, None, found.df, 8, 50)[0] == pytest.approx(max(sides))
+    assert equivalent(found.difference, 0.15, found.se_seeds, None, 8, 50)[0] == pytest.approx(max(sides))
 
 
 def test_equivalence_counts_prompts_too():
-    alone = equivalent(0.0, 0.2, 0.05, None, 4, 5, 100)
-    both = equivalent(0.0, 0.2, 0.05, 0.05, 10, 5, 100)
+    alone = equivalent(0.0, 0.2, 0.05, None, 5, 100)
+    both = equivalent(0.0, 0.2, 0.05, 0.05, 5, 100)
     assert both[0] > alone[0]
+    # By simulation: P(0.05 T₄ + 0.05 T₉₉ ≥ 0.2), the Behrens–Fisher one and no other.
+    g = np.random.default_rng(7)
+    draws = 0.05 * (g.standard_t(4, 400_000) + g.standard_t(99, 400_000))
+    assert both == (pytest.approx(np.mean(draws >= 0.2), rel=0.03), 1)
     # One seed: prompts alone.
-    assert equivalent(0.0, 0.2, None, 0.05, 99, 1, 100)[0] == pytest.approx(stats.t.sf(4, 99))
-    assert equivalent(0.0, 0.2, None, None, 4, 5, 100) is None
+    assert equivalent(0.0, 0.2, None, 0.05, 1, 100)[0] == pytest.approx(stats.t.sf(4, 99))
+    assert equivalent(0.0, 0.2, None, None, 5, 100) is None
     with pytest.raises(ValueError, match="above 0"):
-        equivalent(0.0, 0.0, 0.1, None, 4, 5, 100)
+        equivalent(0.0, 0.0, 0.1, None, 5, 100)
 
 
 def test_one_sided():

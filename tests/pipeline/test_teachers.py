@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import statistics
 from pathlib import Path
 from typing import Any
 
@@ -89,6 +90,16 @@ def test_a_teacher_is_drawn_again(tmp_path: Path) -> None:
     (row,) = (r for r in read_csv(repository / table) if r["metric"] == "ode_error")
     mean = sum(float(line["difference"]) for line in found) / 2
     assert math.isclose(float(row["difference"]), mean, rel_tol=0, abs_tol=1e-8) and row["n_teachers"] == "2"
+    # Over prompts by each teacher's own comparison, of one seed: s/√n of its per-prompt differences.
+    for line in found:
+        folder = results / f"metrics/students/{'' if line['teacher_seed'] == '0' else f'{again}/'}"
+        each = [
+            {r["row"]: float(r["ode_error"]) for r in read_csv(next((folder / RUN.format(m)).rglob("per_sample.csv")))}
+            for m in ("cm", "direct_cm")
+        ]
+        error = statistics.stdev(each[0][i] - each[1][i] for i in each[0]) / math.sqrt(len(each[0]))
+        assert math.isclose(float(line["se_prompts"]), error, rel_tol=1e-6)
+    assert 0 < float(row["p"]) <= 1 and float(row["low"]) < float(row["difference"]) < float(row["high"])
     # Without the second teacher all of the first's is there.
     overlay.write_text(OVERLAY.replace(", {method: [cm, direct_cm], teacher_seed: [2]}", ""))
     folders = [f"results/smoke/metrics/students/{RUN.format(method)}/manifest.json" for method in ("cm", "direct_cm")]
@@ -99,15 +110,21 @@ def test_a_teacher_is_drawn_again(tmp_path: Path) -> None:
 def test_of_a_teacher_that_exists_the_start_points_alone_are_drawn_again(repository: Path, tmp_path: Path) -> None:
     run = make_run(repository)
     overlay = tmp_path / "pinned.yaml"
-    jobs = []
+    jobs, commands = [], []
     for line in ("{seed: [0]}", "{seed: [0], teacher_seed: [0, 1, 2]}"):
         overlay.write_text(f"students: [{line}]\n")
-        done = run("snakemake", "paper", "-n", "--configfile", "workflow/presets/paper.yaml", str(overlay))
+        done = run("snakemake", "paper", "-n", "-p", "--configfile", "workflow/presets/paper.yaml", str(overlay))
         assert done.returncode == 0, done.stderr
         jobs.append(planned(done.stdout + done.stderr))
+        commands.append((done.stdout + done.stderr).splitlines())
     one, three = jobs
     assert all(
         three[rule] == one[rule] for rule in ("teacher", "encode", "reference", "evaluate_teacher", "features_teacher")
     )
     assert all(three[rule] == 3 * one[rule] for rule in ("targets", "train", "sample", "evaluate", "features"))
     assert (one.get("table_teachers"), three["table_teachers"], three["collect"]) == (None, 1, one["collect"] + 1)
+    # Each teacher is compared by itself, and the claims about teachers are judged by the table of all.
+    assert (three["compare"], three["baselines"]) == (one["compare"] + 2, one["baselines"])
+    for verb in ("claims", "opening"):
+        given = [sum(f"directcm {verb} " in line and " --teachers " in line for line in lines) for lines in commands]
+        assert given == [0, 1], verb

@@ -8,7 +8,12 @@ rule compare:
         teacher=features_of(f"teacher/{TAUGHT}"),
         data=features_of("data"),
         other_noise=features_of(f"floor/{TAUGHT}", paths.from_other_noise(CONFIG.metric_names())),
-        baselines=made(f"metrics/baselines/{ODE}") if CONFIG.baseline_metrics() else [],
+        # Of the default teacher's ODEs alone.
+        baselines=branch(
+            lambda wildcards: CONFIG.baseline_metrics() and not wildcards.redrawn,
+            then=made(f"metrics/baselines/{ODE}"),
+            otherwise=[],
+        ),
     output:
         f"{OUT}/comparisons/{{more}}{SETTING}.csv",
     log:
@@ -218,6 +223,7 @@ rule claims:
     input:
         claims="workflow/claims.yaml",
         comparisons=f"{OUT}/collected/{{scope}}/comparisons.csv",
+        teachers=over_teachers,
     output:
         csv=report(
             f"{OUT}/claims/{{scope}}.csv",
@@ -244,10 +250,11 @@ rule claims:
     params:
         code=code("analysis.tables.claims"),
         settings=literal(READ["paper"]),
+        teachers=if_any("teachers"),
     message:
         "claims: verdicts, scope {wildcards.scope}"
     shell:
-        verb("claims", out="{output.csv}")
+        verb("claims", "teachers?", out="{output.csv}")
 
 
 rule opening:
@@ -255,6 +262,7 @@ rule opening:
         **INPUTS["samples"],
         claims="workflow/claims.yaml",
         comparisons=f"{OUT}/collected/{{scope}}/comparisons.csv",
+        teachers=over_teachers,
         # Table 1 is the main comparison's in every scope.
         metrics=f"{OUT}/collected/main/metrics.csv",
         compared=f"{OUT}/collected/main/comparisons.csv",
@@ -273,10 +281,11 @@ rule opening:
         code=code("analysis.pages.opening"),
         settings=literal(READ["paper"]),
         samples=SAMPLED,
+        teachers=if_any("teachers"),
     message:
         "opening: the report's first page, scope {wildcards.scope}"
     shell:
-        verb("opening")
+        verb("opening", "teachers?")
 
 
 rule gallery:

@@ -92,9 +92,6 @@ def beside_of(wildcards):
 def of_scope(scope, *kinds):
     """What a scope's tidy tables are collected from."""
     found = paths.measured(CONFIG, TABLES_OF[scope], scope)
-    if scope == "teachers":
-        # Differences within each teacher are taken of the metrics.
-        found["comparisons"] = []
     return [
         f"{OUT}/{path}" if path.endswith(".csv") else f"{OUT}/{path}/manifest.json"
         for kind in kinds
@@ -265,6 +262,12 @@ def pictures_of(scope):
         for one in shown_in(scope)
         if one.kind == "figure"
     ]
+
+
+def over_teachers(wildcards):
+    """The table over teachers, where a scope has several: claims about them are judged by it."""
+    there = wildcards.scope == "paper" and TABLES_OF["teachers"]
+    return INPUTS["teachers"]["teachers"] if there else []
 
 
 def artefacts_of(wildcards):

@@ -238,11 +238,15 @@ def with_errors(config: Config, runs: Sequence[Run], scope: str) -> list[Run]:
 def measured(config: Config, runs: Sequence[Run], scope: str = "paper") -> dict[str, list[str]]:
     """What the tidy tables are collected from, below the results folder, by the argument of `collect` that it is.
 
-    Students of other teachers are compared over teachers, in one table of all.
+    Over teachers each is compared by itself, which says how much of its difference is due to the prompts.
     """
     names = [run.key for run in runs]
     more = in_more_steps(config, runs, scope)
     besides = further(config, runs, scope)
+
+    def settings(of: Sequence[Run]) -> list[str]:
+        return unique(run.setting.key for run in of if scope == "teachers" or not run.teacher_seed)
+
     return {
         "metrics": [
             *(f"metrics/{who}/{ode}" for who, found in teachers(config, runs).items() for ode in found),
@@ -260,15 +264,9 @@ def measured(config: Config, runs: Sequence[Run], scope: str = "paper") -> dict[
         "targets": [f"targets/{pool}/shard~{i}" for pool, shards in pools(config, runs).items() for i in range(shards)],
         "errors": [f"errors/{run.key}" for run in with_errors(config, runs, scope)],
         "comparisons": [
-            *(
-                f"comparisons/{setting}.csv"
-                for setting in unique(run.setting.key for run in runs if not run.teacher_seed)
-            ),
-            *(
-                f"comparisons/{MORE}{setting}.csv"
-                for setting in unique(run.setting.key for run in more if not run.teacher_seed)
-            ),
-            *(f"comparisons/{FURTHER}{setting}.csv" for setting in unique(run.setting.key for run in besides)),
+            *(f"comparisons/{setting}.csv" for setting in settings(runs)),
+            *(f"comparisons/{MORE}{setting}.csv" for setting in settings(more)),
+            *(f"comparisons/{FURTHER}{setting}.csv" for setting in settings(besides)),
             # The main comparison varies nothing that a contrast could go over.
             *(["contrasts/paper.csv"] if scope == "paper" else []),
         ],
@@ -384,10 +382,12 @@ def benchmarks(config: Config, runs: Sequence[Run], scope: str) -> list[str]:
     are made last, are not.
     """
     made = [*artefacts(config, runs, scope), *measured(config, runs, scope)["comparisons"]]
+    others = any(run.teacher_seed for run in runs)
+    made += measured(config, config.over_teachers(), "teachers")["comparisons"] if others else []
     # Features of one set by the extractors of one pass are one job.
     step = {extractor: name for name, names in passes(config).items() for extractor in names}
     names = unique(_benchmark(folder.removesuffix(".csv"), step) for folder in made)
     names += [f"{step}/{scope}" for step in OF_A_SCOPE]
-    names += ["collect/teachers"] if any(run.teacher_seed for run in runs) else []
+    names += ["collect/teachers"] if others else []
     names += [one.job for exhibit in exhibits() for one in exhibit.each]
     return [f"{name}.tsv" for name in names]

@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import math
-
-from scipy import stats
-
 from directcm.statistics.inference import cautious_p
 
 
@@ -19,24 +15,24 @@ def one_sided(p: float, difference: float, sign: int) -> tuple[float, float]:
 
 
 def equivalent(
-    difference: float, margin: float, se_seeds: float | None, se_prompts: float | None, df: float, seeds: int, n: int
+    difference: float, margin: float, se_seeds: float | None, se_prompts: float | None, seeds: int, n: int
 ) -> tuple[float, float] | None:
     """(p for, p against) |D| < margin of a crossed difference (`inference.crossed`); None where nothing estimates a spread.
 
     For: the larger p of the two one-sided tests of D > −margin and D < margin, so that an interval at 1 − 2p lies within the margin. Against:
-    twice the smaller p of D > margin and D < −margin, at most 1. Each is the larger of Satterthwaite's, with `df`, and `cautious_p`'s.
+    twice the smaller p of D > margin and D < −margin, at most 1. Each is half of `cautious_p`, or what is left of 1.
     """
     if not margin > 0:
         raise ValueError(f"a margin is above 0, found {margin:g}")
-    spread = math.hypot(se_seeds or 0.0, se_prompts or 0.0)
+    if not se_seeds and not se_prompts:
+        return None
     inside, outside = [], []
     for bound, sign in ((-margin, 1), (margin, -1)):
         shifted = difference - bound
-        cautious = cautious_p(shifted, se_seeds, se_prompts, seeds, n)
-        if cautious is None or spread == 0:
+        p = cautious_p(shifted, se_seeds, se_prompts, seeds, n)
+        if p is None:
             return None
-        both = [cautious, 2 * float(stats.t.sf(abs(shifted) / spread, df))]
-        sides = [one_sided(min(1.0, p), shifted, sign) for p in both]
-        inside.append(max(p for p, _ in sides))
-        outside.append(max(p for _, p in sides))
+        within, beyond = one_sided(p, shifted, sign)
+        inside.append(within)
+        outside.append(beyond)
     return max(inside), min(1.0, 2 * min(outside))

@@ -44,7 +44,8 @@ def power(
     own, prompts = se_seeds or 0.0, se_prompts or 0.0
     if own == 0.0:
         shift, least = abs(effect) / prompts, float(stats.t.isf(alpha / 2, n - 1))
-        return float(stats.nct.sf(least, n - 1, shift) + stats.nct.cdf(-least, n - 1, shift))
+        # The other tail by symmetry: SciPy's nct.cdf is NaN at some places far out.
+        return float(stats.nct.sf(least, n - 1, shift) + stats.nct.sf(least, n - 1, -shift))
     shares = (np.arange(_QUANTILES) + 0.5) / _QUANTILES
     estimated = own * np.sqrt(stats.chi2.ppf(shares, seeds - 1) / (seeds - 1))
     least = _curve(seeds, n, alpha)(np.arctan2(estimated, prompts)) * np.hypot(estimated, prompts)

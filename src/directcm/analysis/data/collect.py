@@ -342,6 +342,9 @@ def comparisons_table(paths: Sequence[str | Path]) -> pd.DataFrame:
     tables = [tidy.frame(path, tidy.COMPARISON_COLUMNS, empty=True).assign(path=path) for path in paths]
     whole = _joined(tables, tidy.COMPARISON_COLUMNS)
     keys = tidy.COMPARISON_COLUMNS[: tidy.COMPARISON_COLUMNS.index("mean_a")]
+    if TEACHER_SEED in whole:
+        # Those of the default teacher say nothing of it.
+        whole, keys = whole.fillna({TEACHER_SEED: 0}), [TEACHER_SEED, *keys]
     if (twice := whole.duplicated(keys)).any():
         first = whole.groupby(keys)["path"].transform("first")
         raise UserError(
@@ -350,12 +353,26 @@ def comparisons_table(paths: Sequence[str | Path]) -> pd.DataFrame:
     return _table(whole, tidy.COMPARISON_COLUMNS, "mean_a")
 
 
-def over_teachers(measured: pd.DataFrame) -> pd.DataFrame:
+def _prompt_errors(compared: pd.DataFrame) -> dict[tuple[str, ...], float]:
+    """Standard errors over prompts of two methods' differences after equal steps, by `_place`; NaN where there is none."""
+    own = compared[(compared["what"] == "method") & (compared["a_step"] == compared["b_step"])]
+    own = own.rename(columns={"a_step": "step"})
+    return {_place(row, row["a"], row["b"]): row["se_prompts"] for row in own.to_dict("records")}
+
+
+def _place(row: Mapping[Any, Any], a: str, b: str) -> tuple[str, ...]:
+    """What two methods are compared in, and their rows, whichever is first."""
+    key = (*SETTING_AXES, "step", "sampling_steps", "metric", "reference")
+    return (spell(row.get(TEACHER_SEED, 0)), *(spell(row[name]) for name in key), *sorted((a, b)))
+
+
+def over_teachers(measured: pd.DataFrame, compared: pd.DataFrame) -> pd.DataFrame:
     """comparisons.csv of several teachers, from their metrics.csv: two methods' difference a − b within each teacher.
 
     A line for each teacher, setting, pair of methods, optimiser step, number of sampling steps, metric and reference that several
     teachers have. Means are over the training seeds that all of these have of both methods (`n_seeds`). A student is measured
-    against its own teacher, or against the data. What is random is the teacher, so that no line has a test of its own.
+    against its own teacher, or against the data. What is random is the teacher, so that no line has a test of its own. `se_prompts` is
+    that of each teacher's own comparison (`compared`, comparisons.csv of them all), which is over all seeds that this one has.
     """
     import pandas as pd
 
@@ -363,7 +380,7 @@ def over_teachers(measured: pd.DataFrame) -> pd.DataFrame:
     students = measured.dropna(subset="step")
     if TEACHER_SEED not in students:
         students = students.assign(**{TEACHER_SEED: 0})
-    out = []
+    out, errors = [], _prompt_errors(compared)
     present = [name for name in METHODS if name in {*students["method"]}]
     by_method = {name: students[students["method"] == name] for name in present}
     for a, b in itertools.combinations(present, 2):
@@ -372,11 +389,12 @@ def over_teachers(measured: pd.DataFrame) -> pd.DataFrame:
         for place, rows in both[(teachers > 1) & (with_seed == teachers)].groupby([TEACHER_SEED, *key]):
             own = dict(zip([TEACHER_SEED, *key], place, strict=True))
             mean_a, mean_b = rows["value_a"].mean(skipna=False), rows["value_b"].mean(skipna=False)
+            error = errors.get(_place(own, METHODS[a], METHODS[b]), math.nan)
             first, step = rows.iloc[0], own.pop("step")
             out.append(
                 {
                     **own, "what": "method", "a": METHODS[a], "b": METHODS[b], "a_step": step, "b_step": step, "mean_a": mean_a,
-                    "mean_b": mean_b, "difference": mean_a - mean_b, "n": first["n_a"], "n_seeds": len(rows), "dim": first["dim_a"],
+                    "mean_b": mean_b, "difference": mean_a - mean_b, "se_prompts": error, "n": first["n_a"], "n_seeds": len(rows), "dim": first["dim_a"],
                 }
             )  # fmt: skip
     return _table(out or pd.DataFrame(columns=[TEACHER_SEED]), tidy.COMPARISON_COLUMNS, "mean_a")
@@ -390,23 +408,24 @@ def collect(
     students: Sequence[str | Path],
     targets: Sequence[str | Path],
     errors: Sequence[str | Path],
-    comparisons: Sequence[str | Path] | None,
+    comparisons: Sequence[str | Path],
     out: str | Path,
+    several: bool = False,
 ) -> dict[str, int]:
     """Write the tidy tables (tidy.TABLES) into the folder `out`; returns their numbers of lines.
 
     `metrics`: students' and baselines' collections and the teacher's and its floor's metrics artefacts; `students`, `targets`, `errors`:
-    artefacts of these kinds; each as folder or manifest.json, in any order. `comparisons`: CSV files of tidy.COMPARISON_COLUMNS;
-    None: of students of several teachers, the differences within each (`over_teachers`).
+    artefacts of these kinds; each as folder or manifest.json, in any order. `comparisons`: CSV files of tidy.COMPARISON_COLUMNS.
+    `several`: these are students of several teachers, of which comparisons.csv has the differences within each (`over_teachers`).
     A table with no line has its heading alone. Nothing is written where something cannot be compared (UserError).
     """
     sets = read_sets(metrics)
-    measured = _metrics(sets)
+    measured, compared = _metrics(sets), comparisons_table(comparisons)
     tables = {
         "metrics.csv": measured,
         "students.csv": students_table(students, targets, measured),
         "errors.csv": errors_table(errors),
-        "comparisons.csv": over_teachers(measured) if comparisons is None else comparisons_table(comparisons),
+        "comparisons.csv": over_teachers(measured, compared) if several else compared,
         **{name: set_table(sets, name) for name in tidy.FIRST_VALUE},
     }
     for name, table in tables.items():

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 from threadpoolctl import threadpool_limits
 
 from directcm.analysis.data.tidy import COMPARISON_COLUMNS, ROWS, frame, save
-from directcm.config import ODE_AXES, Ode, Run, Setting, Statistics, spell
+from directcm.config import ODE_AXES, TEACHER_SEED, Ode, Run, Setting, Statistics, spell
 from directcm.config.registry import FIRST
 from directcm.config.specs import BASELINES, METHODS, METRICS
 from directcm.errors import UserError
@@ -500,6 +500,8 @@ def compare(
 ) -> list[dict[str, Any]]:
     """Write one setting's lines of comparisons.csv (COMPARISON_COLUMNS), and return them; a header alone where nothing can be compared.
 
+    Of a teacher that was drawn again teacher_seed is the first column.
+
     `pairs` of methods are compared, methods `along` their training, and methods `stepwise` with themselves in more sampling
     steps: there `sampling_steps` is the larger number, and b the fewest that were evaluated. `claimed` are the (metric,
     reference) of what is neither the paper's pair nor along a training; None: all of them. `beyond`: lines of more sampling
@@ -553,5 +555,5 @@ def compare(
             if progress is not None:
                 progress(done, len(jobs))
     rows += _against_baselines(items, baselines or {}, setting, statistics, seed, beyond)
-    save(out_csv, rows, COMPARISON_COLUMNS)
+    save(out_csv, rows, [TEACHER_SEED, *COMPARISON_COLUMNS] if setting.teacher_seed else COMPARISON_COLUMNS)
     return rows

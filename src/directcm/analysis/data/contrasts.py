@@ -359,7 +359,7 @@ def _line(
     second = np.zeros_like(first) if values[1] is None else values[1]
     n = first.shape[1]
     found = inference.paired_bootstrap(first, second, statistics.bootstrap, seed, statistics.level)
-    whole = inference.crossed(found.per_seed, found.variance, n, statistics.level)
+    whole = inference.crossed(found.per_seed, found.shared, n, statistics.level)
     exact = METRICS[contrast.metric].per_sample
     last = place.cells[-1] if place.cells else Cell(0.0, place.setting, place.setting.steps, 1)
     return {

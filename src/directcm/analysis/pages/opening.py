@@ -83,11 +83,12 @@ def opening(
     samples: Mapping[str, Sequence[Artifact]],
     config: Config,
     out_html: str | Path,
+    teachers: str | Path | None = None,
 ) -> None:
     """Write the page: Table 1 of `metrics` and `compared`, the main comparison's metrics.csv and comparisons.csv; Figure 2 of
-    `drawn` and `samples` (see `figure`); the verdicts of `claims_yaml` on a scope's `comparisons`.
+    `drawn` and `samples` (see `figure`); the verdicts of `claims_yaml` on a scope's `comparisons`, and on that over `teachers`, where there is one.
     """
-    verdicts = claims.verdicts_of(claims_yaml, comparisons, config)
+    verdicts = claims.verdicts_of(claims_yaml, comparisons, config, teachers)
     table = table1.brief(metrics, compared, config)
     write_page(
         out_html, "pages/opening.html", title=f"Consistency models and Direct consistency models: preset {plain(config.preset)}",

@@ -29,9 +29,9 @@ from directcm.analysis.tables import (
     table_parts,
     table_within,
 )
-from directcm.analysis.tables.claim import METHOD, about, read_claims
+from directcm.analysis.tables.claim import METHOD
 from directcm.analysis.tables.text import fixed, listed
-from directcm.analysis.tables.verdict import FAILS, HOLDS, NOT_RUN, Verdict, judge
+from directcm.analysis.tables.verdict import FAILS, HOLDS, NOT_RUN, Verdict, verdicts_of
 from directcm.config import Config, load_config, number, spell
 from directcm.config.registry import FIRST
 from directcm.config.specs import DISTANCES, METHODS, METRICS, SOLVERS
@@ -45,6 +45,8 @@ SCOPES = ("main", "paper")
 # evaluation writes for itself.
 BY_METRIC = ("metrics.csv", "comparisons.csv")
 PUBLISHED, ABOUT, TIMES = "published", "run.json", "times.csv"
+# Of the whole grid: comparisons.csv over teachers, where it has several.
+TEACHERS = "teachers"
 DEFAULT = "embedded"
 # Figures of a run that the documents show, and their names in docs/images; other presets' names begin with the preset.
 FIGURES = ("samples", "results", "map", "frontier", "training", "editing", "convergence")
@@ -127,6 +129,13 @@ def take(results: Path, root: Path) -> list[Path]:
             else:
                 kept = {m for m, spec in METRICS.items() if spec.headline} | {*config.further_names()}
                 write_csv(folder / name, [r for r in read_csv(source / name) if r["metric"] in kept], columns)
+        if scope == "paper":
+            theirs, kept = results / "collected/teachers/comparisons.csv", folder / f"{TEACHERS}.csv"
+            if theirs.is_file():
+                write_bytes(kept, theirs.read_bytes())
+            else:
+                # Another run's would be judged with this one's.
+                kept.unlink(missing_ok=True)
         write_json(folder / ABOUT, {**made, "configuration": relevant(config)})
     for name in FIGURES:
         picture = results / "figures" / f"{name}.png"
@@ -327,9 +336,13 @@ def _comparison_text(rows: Sequence[Row]) -> str:
 
 
 def _judged(tables: Tables) -> list[Verdict]:
-    own = about(read_claims(tables.root / "workflow/claims.yaml"), tables.config)
-    path = tables.file("comparisons")
-    return judge(own, tidy.frame(path, tidy.COMPARISON_COLUMNS), tables.config, path)
+    teachers = tables.file(TEACHERS)
+    return verdicts_of(
+        tables.root / "workflow/claims.yaml",
+        tables.file("comparisons"),
+        tables.config,
+        teachers if teachers.is_file() else None,
+    )
 
 
 def _verdicts(tables: Tables) -> list[dict[str, Any]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,10 +16,10 @@ from directcm.analysis.tables.cells import A, B
 from directcm.analysis.tables.sheet import Cell, Head, Row, Sheet, Tex
 from directcm.analysis.tables.sheet import write as write_sheets
 from directcm.analysis.tables.text import REFERENCE, UNDER, fixed, shown_p
+from directcm.analysis.tables.verdict import crossed_teachers
 from directcm.config import TEACHER_SEED, Config
 from directcm.config.specs import METRICS, TEACHERS
 from directcm.errors import UserError
-from directcm.statistics.inference import crossed
 
 EXHIBITS = {
     "table_teachers": {
@@ -30,17 +31,17 @@ EXHIBITS = {
 }
 
 COLUMNS = [
-    "steps", "metric", "reference", "cm", "cm_low", "cm_high", "direct_cm", "direct_cm_low", "direct_cm_high", "difference",
-    "low", "high", "level", "p", "n_teachers", "n_seeds", "teachers_agree",
+    "steps", "metric", "reference", "cm", "cm_sd", "direct_cm", "direct_cm_sd", "difference", "low", "high", "level", "p",
+    "n_teachers", "n_seeds", "teachers_agree",
 ]  # fmt: skip
 
 
 def rows(teachers: str | Path, config: Config) -> list[dict[str, Any]]:
     """The lines of its CSV (COLUMNS) from comparisons.csv over teachers; nothing is written.
 
-    Finished students in the fewest sampling steps. Means and their Student intervals are over teachers, p is that of Student's t
-    on the differences within each teacher; `teachers_agree` counts the differences of the mean's sign. All of them are None where
-    a metric is not defined for some teacher.
+    Finished students in the fewest sampling steps. Means and sample standard deviations are over teachers; interval and p of the mean
+    difference within a teacher are `crossed_teachers`'s, as in claims; `teachers_agree` counts the differences of the mean's sign. All of
+    them are None where a metric is not defined for some teacher, interval and p where no variance over prompts is known.
     """
     main, level = main_setting(config), config.statistics.level
     table = select_axis(frame(teachers, (TEACHER_SEED, *COMPARISON_COLUMNS)), main)
@@ -62,9 +63,8 @@ def rows(teachers: str | Path, config: Config) -> list[dict[str, Any]]:
         line |= {"steps": number(own["sampling_steps"].iloc[0]), "n_seeds": number(own["n_seeds"].min())}
         if own["difference"].notna().all():
             for name, column in (("cm", "mean_a"), ("direct_cm", "mean_b")):
-                mean = crossed(own[column].to_numpy(), None, len(own), level)
-                line |= {name: mean.difference, f"{name}_low": mean.low, f"{name}_high": mean.high}
-            found = crossed(own["difference"].to_numpy(), None, len(own), level)
+                line |= {name: float(own[column].mean()), f"{name}_sd": float(own[column].std(ddof=1))}
+            found = crossed_teachers(own, level)
             agree = int((np.sign(own["difference"]) == np.sign(found.difference)).sum())
             line |= {
                 "difference": found.difference,
@@ -86,7 +86,7 @@ def write(teachers: str | Path, config: Config, out: Path) -> list[dict[str, Any
     """Write `rows` as CSV, LaTeX and HTML; returns them."""
     found = rows(teachers, config)
     save(out, found, COLUMNS)
-    what, level = steps_label(found[0]["steps"]).replace("step", "sampling step"), f"{100 * found[0]['level']:g}"
+    what = steps_label(found[0]["steps"]).replace("step", "sampling step")
     about: dict[str, Any] = {
         "name": "table_teachers", "title": "CM minus Direct CM over teachers", "settings": plain(describe(config)),
         "corner": "Metric", "notes": _notes(found, config), "spoken": "",
@@ -103,8 +103,8 @@ def write(teachers: str | Path, config: Config, out: Path) -> list[dict[str, Any
             **about, caption=caption, heads=[Head(name, label=name) for name in lines[0][1]], groups=[("", shown)]
         )
 
-    caption = f"CM and Direct CM over teachers, {what} (↓ lower is better, ↑ higher is better): means ± half their {level} % intervals."
-    brief = Tex(rf"CM and Direct CM over teachers, {what}: means $\pm$ half their {level}\,\% intervals.")
+    caption = f"CM and Direct CM over teachers, {what} (↓ lower is better, ↑ higher is better): means ± standard deviations over teachers."
+    brief = Tex(rf"CM and Direct CM over teachers, {what}: means $\pm$ standard deviations over teachers.")
     write_sheets(out, sheet(caption, REFERENCE), sheet(brief, UNDER))
     return found
 
@@ -114,8 +114,8 @@ def _cells(row: Mapping[str, Any]) -> dict[str, Cell]:
     decimals = METRICS[row["metric"]].decimals
 
     def mean(name: str) -> Cell:
-        low, high = row[f"{name}_low"], row[f"{name}_high"]
-        return Cell(fixed(row[name], decimals), sd=None if low is None else fixed((high - low) / 2, decimals))
+        sd = row[f"{name}_sd"]
+        return Cell(fixed(row[name], decimals), sd=None if sd is None or math.isnan(sd) else fixed(sd, decimals))
 
     # A difference is smaller than what it is a difference of.
     difference, low, high = (fixed(row[name], decimals + 1, True) for name in ("difference", "low", "high"))
@@ -124,7 +124,7 @@ def _cells(row: Mapping[str, Any]) -> dict[str, Cell]:
         A: mean("cm"),
         B: mean("direct_cm"),
         f"{A} − {B}": Cell(difference),
-        "Interval": Cell(f"[{low}, {high}]"),
+        "Interval": Cell("–" if row["low"] is None else f"[{low}, {high}]"),
         "p": Cell(shown_p(row["p"])),
         "Teachers agree": Cell("–" if agree is None else f"{agree} of {row['n_teachers']}"),
     }
@@ -139,7 +139,8 @@ def _notes(found: Sequence[Mapping[str, Any]], config: Config) -> list[str]:
         f"{'s' * (max(seeds) > 1)} of either method. Every teacher has {own}; the split of the data, the prompts, the initial "
         "noise and the networks of the metrics are the same for all.",
         "A student is compared with its own teacher, or with the data. Difference: CM minus Direct CM within each teacher.",
-        "Interval and p: Student's t over teachers, one difference each. Other teachers and other students are allowed for, other "
-        "prompts are not: all teachers share them. The p-values are not adjusted for the number of metrics, and nothing is bold.",
+        f"Interval ({100 * found[0]['level']:g} %) and p: teachers, one difference each, and the prompts that all of them share are both random "
+        "(Behrens–Fisher). How alike teachers are prompt by prompt is not known: as if they were wholly alike, which is careful. The "
+        "p-values are not adjusted for the number of metrics, and nothing is bold.",
         "“Teachers agree” counts the teachers whose own difference has the sign of the mean one.",
     ]

@@ -4,10 +4,9 @@ Every verdict is about this run ("here"): its data set, its teacher, its size. F
 
 - The difference is turned into the claim's sense, whichever of the two methods comparisons.csv has first: what the claim
   names as better − the other. A line is a difference in one setting, or a contrast over an axis: its mean, or its slope.
-- One-sided p for and against the claimed sign, each the largest over: seeds × prompts together (the crossed p, and
-  `inference.cautious_p`, which keeps its size at small levels), and prompts given these students (bootstrap or permutation).
-  The largest, because a claim should survive other seeds and other prompts both: each test alone leaves one of them out or
-  trusts an approximation that the other does not need. For a claim that two are equal: two one-sided tests against its margin.
+- One-sided p for and against the claimed sign, each the larger over: seeds × prompts together (`inference.cautious_p`), and prompts
+  given these students (bootstrap or permutation). The larger, because a claim should survive other seeds and other prompts both.
+  For a claim that two are equal: two one-sided tests against its margin.
 - Several tests at once: p_for is the largest (intersection-union, Berger 1982), p_against k times the smallest (Bonferroni).
 - Every setting: p_for is again the largest, p_against k times the smallest; some setting: the other way round.
 - p = 2 min(p_for, p_against), at most 1. Claims are in two families: those of the primary one are adjusted by truncated Holm, those of
@@ -26,6 +25,7 @@ from typing import TYPE_CHECKING, Any
 from directcm.analysis.data.contrasts import FROM, LINEAR, LOG, TIME, Plan, plan
 from directcm.analysis.data.selection import base_setting, main_setting, sampling_numbers, select_axis
 from directcm.analysis.data.tidy import COMPARISON_COLUMNS, frame, keys_of
+from directcm.analysis.needs import several_teachers
 from directcm.analysis.tables.claim import (
     ALONG,
     METHOD,
@@ -49,6 +49,8 @@ from directcm.errors import UserError
 
 if TYPE_CHECKING:
     import pandas as pd
+
+    from directcm.statistics.inference import Crossed
 
 HOLDS = "shown here"
 FAILS = "refuted here"
@@ -160,8 +162,9 @@ def _line(row: dict[str, Any], place: int, metric: str, test: Test) -> Line:
     margin = test.within(row["mean_b"])
     if margin is not None:
         # Without a spread nothing is shown, nor is anything within a margin of 0 % of nothing.
-        both = equivalent(difference, margin, *errors, row["df"], *sizes) if margin > 0 and row["df"] > 0 else None
+        both = equivalent(difference, margin, *errors, *sizes) if margin > 0 else None
         return Line(place, metric, sign, row, cautious, *(both or (1.0, 1.0)), margin)
+    # The line's own p is the same. One that was compared before it was has Satterthwaite's, which is too small at few seeds.
     found = [p for p in (row["p"], row["p_prompts"], cautious) if p is not None and not math.isnan(p)]
     sides = [one_sided(p, difference, sign) for p in found]
     return Line(place, metric, sign, row, cautious, max(s[0] for s in sides), max(s[1] for s in sides))
@@ -261,10 +264,11 @@ def worded(axis: str, value: Any) -> str:
 def _missing(claim: Claim, rows: pd.DataFrame, config: Config) -> str:
     """Why a claim was not run, "" where all its settings are there."""
     if claim.unit == "teacher":
-        # Which teachers there are is the table's to say.
-        return (
-            "" if len(rows) else "this run compares one teacher's students alone; teacher_seed in students adds others"
-        )
+        if len(rows):
+            return ""
+        if several_teachers(config):
+            return "the students of other teachers are not in this run; make paper runs the whole grid"
+        return "this run compares one teacher's students alone; teacher_seed in students adds others"
     expected = _expected(claim, config)
     if not expected:
         test = claim.tests[0]
@@ -396,25 +400,33 @@ def judge(claims: Sequence[Claim], rows: pd.DataFrame, config: Config, path: str
     return out
 
 
+def crossed_teachers(group: pd.DataFrame, level: float) -> Crossed:
+    """The mean of one comparison's differences under T teachers, a line each, with teachers and prompts both random.
+
+    The differences d_t stand in for those of seeds: V = s_d²/T + v_p. All teachers share the prompts, and how alike they are there is not
+    in the table: v_p is the square of the mean of their standard errors over prompts, as if they were wholly alike, which errs upwards.
+    No interval and no p where one of these is not known.
+    """
+    from directcm.statistics.inference import crossed
+
+    errors = group["se_prompts"]
+    shared = None if errors.isna().any() else float(errors.mean()) ** 2
+    return crossed(group["difference"].to_numpy(), shared, int(group["n"].min()), level)
+
+
 def over_teachers(rows: pd.DataFrame, level: float) -> pd.DataFrame:
     """One line for the lines of several teachers: comparisons of methods with a column teacher_seed → lines whose units are teachers.
 
-    Of T teachers the differences d_t stand in for those of seeds: V = s_d²/T + v_p. All teachers share the prompts, and how alike they are
-    there is not in the table: v_p is the square of the mean of their standard errors over prompts, as if they were wholly alike, which errs
-    upwards. A line of one teacher, or without a spread over prompts, has none here.
+    Each by `crossed_teachers`. A line of one teacher, or without a spread over prompts, has none here.
     """
     import pandas as pd
-
-    from directcm.statistics.inference import crossed
 
     out = []
     own = rows[rows["what"] == METHOD]
     for _, group in own.groupby([*_PLACE, "a", "b", "metric", "reference"], sort=False):
         if len(group) < 2 or group["difference"].isna().any() or group["se_prompts"].isna().any():
             continue
-        whole = crossed(
-            group["difference"].to_numpy(), float(group["se_prompts"].mean()) ** 2, int(group["n"].min()), level
-        )
+        whole = crossed_teachers(group, level)
         found = {
             name: getattr(whole, name) for name in ("difference", "low", "high", "se_seeds", "se_prompts", "df", "p")
         }

@@ -115,9 +115,7 @@ def collect(
 
     wanted = paths.measured(settings, o.tabled(settings, scope), scope)
     found = {name: [results / path for path in given] for name, given in wanted.items()}
-    comparisons = found.pop("comparisons")
-    # Over teachers the differences within each of them take the place of tests within one setting.
-    collect.collect(**found, comparisons=None if scope == "teachers" else comparisons, out=job.out)
+    collect.collect(**found, out=job.out, several=scope == "teachers")
 
 
 def table(
@@ -224,12 +222,13 @@ def opening(
     compared: Annotated[Table, "comparisons.csv of the main comparison"],
     drawn: Annotated[Table, "Figure 2's own CSV"],
     samples: Annotated[Sequence[o.Placed], "what Figure 2 is drawn from"],
+    teachers: Annotated[Table | None, "comparisons.csv over teachers, with a column teacher_seed"] = None,
     job: o.Job,
 ) -> None:
     """Write the report's first page: Table 1, Figure 2 and the verdicts."""
     from directcm.analysis.pages import opening
 
-    opening.opening(metrics, compared, claims, comparisons, drawn, _samples_of(samples), settings, job.out)
+    opening.opening(metrics, compared, claims, comparisons, drawn, _samples_of(samples), settings, job.out, teachers)
 
 
 def gallery(
