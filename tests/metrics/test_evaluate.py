@@ -425,7 +425,7 @@ def lite(world, floor, tmp_path_factory) -> dict[str, Any]:
     found: dict[str, Any] = {name: {} for name in whose}
     for extractor, built in (("efficientnet_lite0", Lite("cpu")), ("pixels16", build_extractor("pixels16"))):
         for name, (samples, noise) in whose.items():
-            features(built, samples, world.data, noise, 30, folder / extractor / name)
+            features([built], samples, world.data, noise, 30, [folder / extractor / name])
             found[name][extractor] = open_artifact(folder / extractor / name, "features")
     assert found["student"]["efficientnet_lite0"].manifest["inputs"].keys() == {"noise", "samples_0"}
     for name in found:
@@ -540,7 +540,7 @@ def test_what_too_few_samples_do_not_allow_has_no_entry(world, tmp_path, build, 
     built = Lite("cpu")
     mine, theirs = {}, {}
     for side, of, found in (("mine", samples, mine), ("theirs", None, theirs)):
-        features(built, of, data, noise, 30, tmp_path / side)
+        features([built], of, data, noise, 30, [tmp_path / side])
         found["efficientnet_lite0"] = open_artifact(tmp_path / side, "features")
     changes = {"samples": samples, "features": mine, "data": data, "noise": noise, "data_features": theirs}
     changes |= {"row": "Teacher", "reference": None, "reference_features": None, "run": Ode(), "steps": 50}

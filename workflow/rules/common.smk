@@ -116,7 +116,7 @@ def spelled_by(wildcards, kind=Run):
 
 def teacher_seed(wildcards):
     """The seed of the teacher that {redrawn} spells; 0 where it is empty."""
-    return int(wildcards.redrawn.strip("/").rpartition("~")[2] or 0)
+    return int(wildcards.redrawn[:-1].rpartition("~")[2] or 0)
 
 
 # Students of every teacher, and those of the default one, which tables and figures are about.

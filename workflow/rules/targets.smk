@@ -22,7 +22,7 @@ rule targets:
         start_points=lambda wildcards: (
             f"{START_POINTS[0]} --first-step"
             if wildcards.coupling == paths.FIRST_STEP
-            else wildcards.coupling.removeprefix("+coupling~") or START_POINTS[0]
+            else wildcards.coupling.rpartition("~")[2] or START_POINTS[0]
         ),
         seed=drawn_seed,
         scratch=f"{OUT}/scratch/targets/{ODE}{{coupling}}/shard~{{shard}}",

@@ -80,7 +80,8 @@ METRICS = {
         "rank": 18, "title": "FD∞-DINO", "extractor": "dinov2_vitl14", "decimals": 1, "function": "frechet_infinite",
         "takes": ("image", "reference.image", "seed"), "test": "", "bounds": (None, None),
     },
-    # Beside the samples' own noise, which student and teacher share, the floor's. A permutation test at these sizes takes hours.
+    # Beside the samples' own noise, which student and teacher share, the floor's. A permutation test at these sizes takes hours, and so
+    # do halves: no p.
     "fd_lite0": {
         "rank": 41, "title": "FD-lite0", "extractor": "efficientnet_lite0", "test": "", "decimals": 2,
         "references": ("teacher", "other_noise", "data"),

@@ -23,7 +23,7 @@ EXHIBITS = {
         "takes": "metrics comparisons",
         "scope": "paper",
         "needs": "further_metrics",
-        "place": 6,
+        "place": 9,
     }
 }
 
