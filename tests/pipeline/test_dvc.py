@@ -23,8 +23,9 @@ TABLE1 = "results/embedded/tables/table1.json"
 ANALYSIS = {
     **dict.fromkeys(("compare", "collect", "claims", "cards", "table1", "table_comparison"), 1),
     **dict.fromkeys(("figure_results", "opening", "gallery", "costs", "provenance"), 1),
+    **dict.fromkeys(("table_baselines", "table_parts", "table_within", "figure_directions"), 1),
 }
-MEASURED_AGAIN = ANALYSIS | {"evaluate": 2, "evaluate_teacher": 1, "evaluate_floor": 1}
+MEASURED_AGAIN = ANALYSIS | {"baselines": 1, "evaluate": 2, "evaluate_teacher": 1, "evaluate_floor": 1}
 NEW_STUDENTS = dict.fromkeys(("train", "sample", "features", "evaluate"), 2)
 ONE_MORE_SEED = ANALYSIS | NEW_STUDENTS | {"figure_curves": 1}
 
