@@ -52,7 +52,7 @@ def count(total: int, shard: int) -> int:
 
 def trained_extractors(config: Config, scope: str = "paper") -> list[str]:
     """The extractors of a scope that are trained here."""
-    names = config.metric_names() + (config.further_names() if scope != "main" else [])
+    names = config.metric_names() + (config.further_names() if scope == "paper" else [])
     return [name for name in config.extractor_names(names) if EXTRACTORS[name].trained]
 
 
@@ -143,8 +143,8 @@ FURTHER = "further/"
 
 
 def further(config: Config, runs: Sequence[Run], scope: str) -> list[Run]:
-    """The runs of a scope that have further metrics: those of the main comparison, and in the main scope none."""
-    if scope == "main" or not config.further_names():
+    """The runs of the scope "paper" that have further metrics: those of the main comparison."""
+    if scope != "paper" or not config.further_names():
         return []
     main = set(config.main())
     return [run for run in runs if run in main]
