@@ -15,7 +15,11 @@ from tests.analysis import tidy_tables as tables
 
 def test_looks_differ_in_grey_and_without_colour():
     papers = dict(itertools.islice(LOOKS.items(), 4))
-    assert tuple(papers) == tuple(row for row in tidy.ROWS if row in LOOKS)[:4] == ("Teacher", "Teacher, other noise", "CM", "Direct CM")
+    assert (
+        tuple(papers)
+        == tuple(row for row in tidy.ROWS if row in LOOKS)[:4]
+        == ("Teacher", "Teacher, other noise", "CM", "Direct CM")
+    )
     for (a, first), (b, second) in itertools.combinations(papers.items(), 2):
         # The floor is a teacher's, never a student's: marker and dash tell it apart where its grey is near an orange's.
         assert abs(luminance(first.color) - luminance(second.color)) > (12 if tidy.FLOOR in (a, b) else 20)
