@@ -211,7 +211,7 @@ def test_without_the_remote_restore_says_what_is_missing_and_its_cost(
     done = run("make", "restore", HOME=str(tmp_path))
     assert done.returncode == 2
     assert "What is missing here, and what making it again costs" in done.stderr
-    assert "embedded: 2 students, 23 artefacts, 0 of them done" in done.stderr
+    assert "embedded: 2 students, 24 artefacts, 0 of them done" in done.stderr
     # (10 + 1)/2 steps of two rows from each of 64 start points.
     targets = next(line for line in done.stderr.splitlines() if line.startswith("targets"))
     assert targets.split()[1:4] == ["1", "0", "704"]
