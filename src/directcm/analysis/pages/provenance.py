@@ -73,6 +73,8 @@ class Record:
         """The rule that made it."""
         if self.kind == "noise" and (purpose := self._block("settings").get("purpose")) in ("floor", "search"):
             return f"{purpose}_noise"
+        if self.kind == "metrics" and self.folder.parent.name == "baselines":
+            return "baselines"
         if self.kind == "samples" and "student" not in self._block("inputs"):
             return "floor" if self.floor else "reference"
         return STEP_OF_KIND.get(self.kind, self.kind)

@@ -57,8 +57,10 @@ def write(metrics: str | Path, comparisons: str | Path, config: Config, out: Pat
     write_csv(out, csv_rows(lines), list(COLUMNS))
     grid.write(
         out, lines, [*_notes(names), *grid.notes(lines, config, tested)], config, title="The parts of an error",
-        caption="One row per model: the ODE error, its parts, and those of the Fréchet distance",
+        caption="The ODE error, its parts, and those of the Fréchet distance, one column per model",
         tex_caption=r"The parts of the ODE error and of the Fréchet distance: mean $\pm$ sd over $n$ training seeds.",
+        # Of more metrics than models.
+        shape=grid.metrics_down if len(lines) <= len(grid.columns_of(lines)) else grid.models_down,
     )  # fmt: skip
     return [own for line in lines for own in line.values.values()]
 
