@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageDraw
 
+from directcm.config.specs import BASELINES
 from directcm.runtime.artifacts import open_artifact, sha256
 from tests.runs import SMOKE, copy_repository, make_run, planned
 
@@ -59,7 +60,8 @@ def test_two_lines_of_configuration(tmp_path: Path, browser) -> None:
     assert report.returncode == 0, report.stderr[-3000:]
     with open(folder / "results/mine/tables/table1.csv", newline="") as file:
         table = list(csv.DictReader(file))
-    assert {r["row"] for r in table} == {"Teacher", "Teacher, other noise", "CM", "Direct CM"}
+    students = {"Teacher", "Teacher, other noise", "CM", "Direct CM"}
+    assert {r["row"] for r in table} == students | set(BASELINES.values())
     # No labels, so no reading of the prompted class; everything else is there.
     assert {r["metric"] for r in table} == {"ode_error", "fd_tiny", "kid_tiny", "clip_tiny", "quality_tiny"}
     # Captions are kept to the letter, and are text wherever they are shown: nothing of them is run.
