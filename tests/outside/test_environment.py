@@ -22,7 +22,7 @@ from tests.runs import HOSTILE
 # Some are quick, all together they are not: `make quick` is for what tells most in a minute.
 pytestmark = pytest.mark.slow
 
-SRC = str(Path(stop.__file__).parents[1])
+SRC = str(Path(stop.__file__).parents[2])
 
 
 def environment(**variables: str) -> dict[str, str]:

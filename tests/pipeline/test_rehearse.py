@@ -52,6 +52,6 @@ def test_the_benchmark_of_its_size(tmp_path: Path) -> None:
     done = run(sys.executable, "benchmarks/sdxl.py", "--rehearse")
     assert done.returncode == 0, done.stderr[-4000:]
     rows = [line for line in done.stdout.splitlines() if line.startswith("|")]
-    for what in ("teacher", "CM", "Direct CM", "features, one pass", "encode", "PNG"):
+    for what in ("teacher", "cm, one step", "direct_cm, one step", "features, one pass", "encode", "PNG"):
         assert any(what in row for row in rows), what
     assert "not measured" not in done.stdout
