@@ -12,7 +12,11 @@ from tests.runs import copy_repository, make_run
 
 pytestmark = [pytest.mark.pipeline, pytest.mark.slow]
 # Fewer students, and of the extractors those that a CPU is quick with.
-FEWER = "students: [{method: [cm, direct_cm], seed: [24]}]\nmetrics: [ode_error, kid, fd_dino, clip_score, aesthetic]\n"
+FEWER = """
+students: [{method: [cm, direct_cm], seed: [24]}]
+metrics: [ode_error, fd_dino, clip_score]
+evaluation: {batch_size: 8}
+"""
 
 
 def test_the_papers_preset(tmp_path: Path) -> None:
