@@ -102,6 +102,7 @@ def made(tmp_path: Path) -> tuple[Config, Path]:
             {
                 **read_json(beside),
                 "counted": work,
+                "log": f"{folder}.log",
                 "seconds": seconds,
                 "gpu": "A",
                 "gpu_gib": 80.0,
