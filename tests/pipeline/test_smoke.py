@@ -463,8 +463,6 @@ def test_editing_a_figure_plans_that_figure_only(smoke: Path, module: str, figur
         # The gallery shows the pictures; Table 1 has a picture of its own. The report's first page has Table 1 and Figure 2.
         tables = {"table1", "table2", "table3", "table_metrics", "table_further", "table_comparison"}
         tables |= {"table_parts", "table_baselines", "table_within", "figure_results"}
-        # A claim over teachers reads what their table does.
-        tables |= {"claims"}
         wanted = {f"figure_{name}" for name in figures} if figures else tables
         assert jobs == wanted | {"gallery"} | ({"opening"} if module in ("figures/style", "tables/cells") else set())
     finally:

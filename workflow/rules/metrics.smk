@@ -376,9 +376,9 @@ rule baselines:
     output:
         f"{OUT}/metrics/baselines/{ODE}/manifest.json",
     log:
-        f"{OUT}/logs/evaluate/baselines/{ODE}.log",
+        f"{OUT}/logs/baselines/{ODE}.log",
     benchmark:
-        f"{OUT}/benchmarks/evaluate/baselines/{ODE}.tsv"
+        f"{OUT}/benchmarks/baselines/{ODE}.tsv"
     conda:
         "../../envs/directcm.yaml"
     threads: 1

@@ -368,6 +368,8 @@ def _benchmark(folder: str, passed: Mapping[str, str]) -> str:
     if kind == "features":
         extractor, _, rest = rest.partition("/")
         step = passed[extractor]
+    elif kind == "metrics" and rest.startswith("baselines/"):
+        step, _, rest = rest.partition("/")
     return whose + "/".join(filter(None, (step, rest)))
 
 
