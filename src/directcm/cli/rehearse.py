@@ -67,7 +67,8 @@ def overlay(config: Config, size: str, folder: Path, own: bool) -> dict[str, Any
         "figures": {key: min(count, 4) for key, count in config.figures.model_dump().items() if isinstance(count, int)},
     }
     if small:
-        # Half precision needs a GPU.
+        # Two jobs side by side are faster than threads on two cores, and half precision needs a GPU.
+        laid["image_threads"] = 1
         laid["train"]["precision"] = laid["evaluation"]["precision"] = "no"
     if config.extractors.clip_tiny is not None:
         laid["extractors"] = {"clip_tiny": _fewer(config.extractors.clip_tiny.model_dump(), few)}
@@ -405,7 +406,7 @@ def write_rates(
     mine = {
         "date": facts["date"][:10],
         "commit": (facts["commit"] or "?")[:12],
-        "device": device_of(records.values(), config.image_threads),
+        "device": device_of(records.values(), small.image_threads),
         "teacher": teacher,
     }
     others = [
