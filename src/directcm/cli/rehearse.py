@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 
 from directcm.analysis.data.selection import main_runs
-from directcm.analysis.pages.provenance import Cost, Record, costs, read_record
+from directcm.analysis.pages.provenance import Cost, Record, costs, read_records
 from directcm.cli import plan
 from directcm.config import Config, Ode, OdeBlock, Run, load_config, paths
 from directcm.config.registry import methods
@@ -202,9 +202,8 @@ def rehearse(files: Sequence[Path], size: str, own: bool, flags: Sequence[str]) 
 def _records(config: Config, runs: Sequence[Run], results: Path) -> dict[str, Record]:
     """The rehearsal's artefacts by folder, as far as they are there."""
     folders = paths.artefacts(config, runs, "main")
-    return {
-        folder: read_record(results / folder) for folder in folders if (results / folder / "manifest.json").is_file()
-    }
+    there = [folder for folder in folders if (results / folder / "manifest.json").is_file()]
+    return dict(zip(there, read_records(results / folder for folder in there), strict=True))
 
 
 @dataclass
