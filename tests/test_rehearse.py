@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -15,6 +16,7 @@ from directcm.analysis.pages.provenance import read_record
 from directcm.cli import plan, rehearse
 from directcm.config import Config, load_config, parse, paths
 from directcm.config.specs import DATA_SETS, TEACHERS
+from directcm.errors import UserError
 from directcm.runtime.artifacts import new_artifact, read_json, sha256, write_json
 from directcm.runtime.progress import Progress
 
@@ -180,3 +182,28 @@ def test_an_artefact_says_what_its_process_counted(tmp_path: Path) -> None:
 def test_the_overlay_is_yaml(tmp_path: Path) -> None:
     *_, laid = laid_over(ROOT / "workflow/presets/paper.yaml", "small", False, tmp_path)
     assert yaml.safe_load((tmp_path / "overlay.yaml").read_text()) == laid
+
+
+def test_a_stage_that_fails_is_one_line_and_writes_no_rates(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, one_line: Any
+) -> None:
+    """What Snakemake is given: the overlay last, stand-ins for all that is missing, and the user's own flags."""
+    monkeypatch.chdir(tmp_path)
+    called: dict[str, Any] = {}
+
+    def run(words: list[str], env: dict[str, str]) -> Any:
+        called.update(words=words, env=env)
+        return SimpleNamespace(returncode=1)
+
+    monkeypatch.setattr(rehearse.subprocess, "run", run)
+    fewer = tmp_path / "fewer.yaml"
+    fewer.write_text("metrics: [ode_error, fd_dino, clip_score]\nextractors: {clip_tiny: null}\nfurther_metrics: []\n")
+    with pytest.raises(UserError, match="Snakemake ended with 1") as error:
+        rehearse.rehearse([BASE, ROOT / "workflow/presets/paper.yaml", fewer], "small", False, ["--cores", "2"])
+    one_line(error)
+    folder = tmp_path / "rehearsals/paper-small"
+    assert called["words"][-3:] == [str(folder / "overlay.yaml"), "--cores", "2"]
+    assert called["env"]["DIRECTCM_WEIGHTS"] == str(folder / "weights")
+    assert set(read_json(folder / "weights/stand-ins.json")) == {"dinov2_vitl14_pretrain.pth", "ViT-L-14.pt"}
+    assert (folder / "pipeline/model_index.json").is_file() and (folder / "images/metadata.csv").is_file()
+    assert not plan.REHEARSED.exists()
