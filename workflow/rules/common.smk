@@ -23,7 +23,7 @@ from directcm.analysis.data.contrasts import TIME, plan
 from directcm.analysis.data.selection import base_setting, main_runs, main_setting
 from directcm.analysis.tables.cells import same_scale
 from directcm.cli.rules import command
-from directcm.config import RUN_AXES, TEACHER_SEED, Config, Ode, Run, Setting, number
+from directcm.config import RUN_AXES, TEACHER_SEED, VARIED, Config, Ode, Run, Setting, number
 from directcm.config import parse as validated
 from directcm.errors import UserError
 from directcm.config.exhibits import exhibits
@@ -111,7 +111,8 @@ OUT = f"results/{CONFIG.preset}"
 
 def spelled_by(wildcards, kind=Run):
     """The run, setting or ODE whose axes the wildcards spell."""
-    return kind.of({**dict(wildcards.items()), TEACHER_SEED: teacher_seed(wildcards)}, "wildcards")
+    varied = dict(part.split("~") for part in wildcards.get("varied", "").split("+")[1:])
+    return kind.of({**dict(wildcards.items()), **varied, TEACHER_SEED: teacher_seed(wildcards)}, "wildcards")
 
 
 def teacher_seed(wildcards):
@@ -130,7 +131,7 @@ SCOPES = {"main": MAIN_RUNS, "paper": ALL_RUNS}
 # What tidy tables are of: of each scope the default teacher's students, and students over teachers.
 TABLES_OF = {"main": MAIN_RUNS, "paper": TABLED, "teachers": CONFIG.over_teachers()}
 # Their wildcards carry the whole identity of a run, its ODE and its setting. {redrawn} stands first in each: the folder of a
-# teacher that was drawn again, and nothing for the default one.
+# teacher that was drawn again, and nothing for the default one. {varied} stands last: what is not at its default of VARIED.
 RUN, ODE, SETTING = Run.pattern(), Ode.pattern(), Setting.pattern()
 # What a teacher and its own artefacts lie below: one that exists already is not drawn again.
 REDRAWN = "" if paths.pinned(CONFIG) else "{redrawn}"
@@ -157,8 +158,10 @@ wildcard_constraints:
     axis="N|w",
     # Below what is evaluated of a run: sets in more sampling steps than the fewest.
     more=f"|{paths.MORE}",
-    # Part of a pool's name; of noised images, the default, solved to the end there is none.
-    coupling=rf"|{re.escape(paths.FIRST_STEP)}|\+coupling~({'|'.join(START_POINTS[1:])})",
+    varied=rf"(\+({'|'.join(VARIED)})~[a-z0-9_.-]+)*",
+    # Part of a pool's name; of noised images at times of uniform density, the default, solved to the end there is none.
+    coupling=rf"(\+density~[0-9.]+)?({re.escape(paths.FIRST_STEP)})?|\+coupling~({'|'.join(START_POINTS[1:])})",
+    spread=r"(\+density~[0-9.]+)?",
 
 
 @functools.cache
@@ -253,18 +256,44 @@ def targets_of(wildcards):
 
 
 @known
+def labels_of(wildcards):
+    """The student whose outputs are a student's labels, where they are not the ODE's endpoints."""
+    teaching = spelled_by(wildcards).labelled_by
+    return made(f"students/{teaching.key}") if teaching else []
+
+
+@known
 def solving(wildcards):
     """The settings of a pool's targets: of first steps all are one shard."""
     name = f"{spelled_by(wildcards, Ode).key}{wildcards.coupling}"
-    sizes = {"shard": ROWS_SOLVED[name]} if wildcards.coupling == paths.FIRST_STEP else {}
+    sizes = {"shard": ROWS_SOLVED[name]} if wildcards.coupling.endswith(paths.FIRST_STEP) else {}
     return settings(CONFIG.targets.model_copy(update=sizes))
 
 
 @known
-def hparams_of(wildcards):
-    """--hparams JSON, where the configuration changes some of a method's hyperparameters."""
-    hparams = CONFIG.hparams(wildcards.method)
-    return f"--hparams '{json.dumps(hparams, sort_keys=True)}'" if hparams else ""
+def solved_from(wildcards):
+    """--start-points of a pool, and the flags for its first step alone and for its times' density where it has them.
+
+    A parameter more would make all targets anew.
+    """
+    parts = dict(part.partition("~")[::2] for part in wildcards.coupling.split("+")[1:])
+    flags = [parts.get("coupling", START_POINTS[0])]
+    flags += ["--first-step"] if "first" in parts else []
+    return " ".join([*flags, *density_of(parts.get("density"))])
+
+
+def density_of(density):
+    return ["--density", density] if density else []
+
+
+@known
+def hparams_of(wildcards, input):
+    """--hparams JSON, where the configuration changes some of a method's hyperparameters, and flags of what a run varies."""
+    hparams, run = CONFIG.hparams(wildcards.method), spelled_by(wildcards)
+    flags = [f"--hparams '{json.dumps(hparams, sort_keys=True)}'"] if hparams else []
+    flags += [f"--{name} {run.spelled[name]}" for name in run.varied]
+    flags += [f"--label-student {input.labels}"] if input.labels else []
+    return " ".join(flags)
 
 
 def if_any(name):

@@ -2,6 +2,7 @@ rule train:
     input:
         **MODEL,
         targets=targets_of,
+        labels=labels_of,
     output:
         f"{OUT}/students/{RUN}/manifest.json",
     log:

@@ -36,6 +36,7 @@ def facts(config: Config) -> dict[str, bool]:
         "other_methods": not {run.method for run in runs} <= set(FIRST),
         # Some student is evaluated along its training, and one with the main comparison's adapter.
         "snapshots": bool(with_snapshots),
+        "paired_snapshots": any(config.snapshots(run) for run in runs if run.method in FIRST),
         "main_snapshots": main[0].adapter in with_snapshots,
         "errors": any(config.measures_errors(run) for run in main),
         "edits": bool(config.edited()),

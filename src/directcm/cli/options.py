@@ -103,6 +103,15 @@ def redrawn(seed: int, teacher_seed: int) -> int:
     return int(rng.generator(seed, "teacher_seed", teacher_seed).integers(2**31)) if teacher_seed else seed
 
 
+def _density(text: str) -> str | float:
+    if text == config.VARIED["density"]:
+        return text
+    share = float(text)
+    if not 0 < share < 1:
+        raise ArgumentTypeError(f"{text} is neither uniform nor between 0 and 1")
+    return share
+
+
 def counted(name: str, unit: str) -> Callable[[int, int], None]:
     """A progress bar that is told how many are done, and of how many."""
     from directcm.runtime.progress import Progress
@@ -162,6 +171,10 @@ Threads = Annotated[Natural, Option("CPU threads", filled="threads")]
 Precision = Literal["no", "fp16", "bf16"]
 Switch = Literal["auto", "on", "off"]
 TeacherSeed = Annotated[Index, "0: what --seed draws; each other draws the teacher and its start points again"]
+Density = Annotated[
+    Any,
+    Option("start times: uniform, or their share in the noisiest tenth of the grid", read=lambda text: _density(text)),
+]
 Scope = Annotated[Literal["main", "paper"], "the main comparison, or the whole grid"]
 Results = Annotated[Path, "the results folder of the configuration's preset"]
 Data = Annotated[Artifact, artefact("data")]
@@ -251,3 +264,13 @@ class Long(Torch):
     """Work that goes on where it was interrupted."""
 
     scratch: Annotated[Path, "where unfinished work is kept"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class LongJobs(Long):
+    """The same with a result for each of the things that it is asked for."""
+
+    out: Annotated[  # type: ignore[assignment]
+        Sequence[Path],
+        Option("where the results go, one for each --k, in that order", least=1, read=_result, filled="output"),
+    ]

@@ -162,7 +162,7 @@ def _solving(job: Job, rest: str, config: Config, rows: Mapping[str, int]) -> No
     """The work of a shard of the ODE's solutions; `rest`: its folder below the kind's. `rows`: of each pool (`paths.rows_solved`)."""
     name, shard = rest.split("/shard~")
     solved, _, start_points = name.partition("+coupling~")
-    ode = Ode.parse(solved.removesuffix(paths.FIRST_STEP))
+    ode = Ode.parse(solved.partition("+")[0])
     match job.kind:
         case "targets":
             # Mean steps a start point; a trajectory has N of them for its N steps.
@@ -170,8 +170,12 @@ def _solving(job: Job, rest: str, config: Config, rows: Mapping[str, int]) -> No
             first = solved.endswith(paths.FIRST_STEP)
             size = rows[name] if first else config.targets.shard
             steps = size * (1 if first else mean)
+            if paths.STATES in solved:
+                # One solve passes all k, and it counts with the largest: Σ min(k, steps left) over the N start times.
+                k, most = int(solved.rpartition("~")[2]), max(paths.states(config.grid())[ode.N])
+                steps = size * (k - k * (k - 1) / (2 * ode.N)) if k == most else 0
             # The endpoint and the state after one step; on trajectories the start point too.
-            job.latents = size * (1 if first else 3 if start_points == "trajectory" else 2)
+            job.latents = size * (1 if first or paths.STATES in solved else 3 if start_points == "trajectory" else 2)
         case "endpoints":
             size, times = config.errors.shard, config.errors.times
             job.latents = min(size, times * config.errors.points - int(shard) * size)

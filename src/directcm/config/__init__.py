@@ -35,6 +35,7 @@ from directcm.config.runs import (
     RUN_AXES,
     SETTING_AXES,
     TEACHER_SEED,
+    VARIED,
     Axes,
     Ode,
     OdeBlock,

@@ -53,6 +53,11 @@ else:
     DataKind, DataLayout, TeacherName = Literal[tuple(DATA_SETS)], Literal[tuple(LAYOUTS)], Literal[tuple(TEACHERS)]
 ADAPTER = r"^(full|lora[1-9][0-9]*)$"
 Adapter = Annotated[str, Field(pattern=ADAPTER)]
+# How start times are distributed, the weight of the loss by time, and where a student's labels come from.
+Density = Literal["uniform"] | Annotated[float, Field(gt=0, lt=1)]
+Weight = Literal["one", "snr"]
+LABELS = rf"^(ode|({'|'.join(METHODS)})(-{ADAPTER[1:-1]})?)$"
+Labels = Annotated[str, Field(pattern=LABELS)]
 ONE_SOLVER = " or ".join(", ".join(SOLVERS).rsplit(", ", 1))
 
 

@@ -5,6 +5,7 @@ The rules of workflow/rules/ and the provenance page spell them through these fu
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 
 from directcm.config import TEACHER_SEED, Config, Ode, Run, Setting
@@ -56,16 +57,32 @@ def trained_extractors(config: Config, scope: str = "paper") -> list[str]:
     return [name for name in config.extractor_names(names) if EXTRACTORS[name].trained]
 
 
+# Of a pool of which each start point's first step alone is solved, after the ODE's key; and before the number of steps of another.
+FIRST_STEP, STATES = "+first", "+k~"
+
+
+def started(run: Run) -> str:
+    """The beginning of the folders below targets/ of a run's noised start points: its ODE, and their times' density where not uniform."""
+    return run.ode.key + (f"+density~{run.spelled['density']}" if "density" in run.varied else "")
+
+
 def solved(run: Run) -> str:
     """The folder below targets/ that a run needs: its ODE, and its start points if not noised images; "" if none."""
     start_points = methods()[run.method].targets
-    if not start_points:
+    if not start_points or run.labelled_by:
         return ""
-    return run.ode.key + ("" if start_points == "forward" else f"+coupling~{start_points}")
+    if methods()[run.method].states:
+        return f"{started(run)}{STATES}{run.k}"
+    return started(run) if start_points == "forward" else f"{run.ode.key}+coupling~{start_points}"
 
 
-# Of a pool of which each start point's first step alone is solved, after the ODE's key.
-FIRST_STEP = "+first"
+def states(runs: Iterable[Run]) -> dict[int, list[int]]:
+    """N → the numbers k of steps after which the grid needs the state of each start point: one solve passes all of an N's."""
+    found: dict[int, set[int]] = {}
+    for run in runs:
+        if methods()[run.method].states:
+            found.setdefault(run.N, set()).add(run.k)
+    return {n: sorted(ks) for n, ks in sorted(found.items())}
 
 
 def _largest(pools: Iterable[tuple[str, int]]) -> dict[str, int]:
@@ -86,9 +103,9 @@ def rows_solved(runs: Iterable[Run]) -> dict[str, int]:
     runs = list(runs)
     whole = _largest((solved(run), run.pool) for run in runs)
     alone = [run for run in runs if methods()[run.method].stored and not pool_of(run, whole)]
-    first = _largest((run.ode.key + FIRST_STEP, run.pool) for run in alone)
+    first = _largest((started(run) + FIRST_STEP, run.pool) for run in alone)
     asked = {
-        name: sum(run.steps * run.batch_size for run in alone if name == run.ode.key + FIRST_STEP) for name in first
+        name: sum(run.steps * run.batch_size for run in alone if name == started(run) + FIRST_STEP) for name in first
     }
     return whole | {name: rows for name, rows in first.items() if asked[name] >= rows}
 
@@ -101,7 +118,7 @@ def pool_of(run: Run, rows: Mapping[str, int]) -> str:
     """
     if (name := solved(run)) or not methods()[run.method].stored:
         return name
-    found = (run.ode.key, run.ode.key + FIRST_STEP)
+    found = (started(run), started(run) + FIRST_STEP)
     return next((name for name in found if rows.get(name, 0) >= run.pool), "")
 
 
@@ -245,7 +262,8 @@ def measured(config: Config, runs: Sequence[Run], scope: str = "paper") -> dict[
     besides = further(config, runs, scope)
 
     def settings(of: Sequence[Run]) -> list[str]:
-        return unique(run.setting.key for run in of if scope == "teachers" or not run.teacher_seed)
+        # What varies density, weight, labels or k is compared with what does not, by the experiments on it.
+        return unique(run.setting.key for run in of if not run.varied and (scope == "teachers" or not run.teacher_seed))
 
     return {
         "metrics": [
@@ -368,6 +386,9 @@ def _benchmark(folder: str, passed: Mapping[str, str]) -> str:
     if kind == "features":
         extractor, _, rest = rest.partition("/")
         step = passed[extractor]
+    elif kind == "targets" and STATES in rest:
+        # One job solves for all numbers of steps.
+        step, rest = "states", re.sub(rf"{re.escape(STATES)}\d+", "", rest)
     elif kind == "metrics" and rest.startswith("baselines/"):
         step, _, rest = rest.partition("/")
     return whose + "/".join(filter(None, (step, rest)))

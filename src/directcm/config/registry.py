@@ -15,6 +15,7 @@ Optional:
     HALVES = True                      N is halved until it is 1
     STORED = True                      it asks the teacher only for one solver step from start points of noised images, which
                                        may be stored with the targets already
+    STATES = True                      its target is the state k solver steps from a start point on, solved beforehand
     SETTINGS = {"mu": 0.95}            hyperparameters with their defaults, which `methods` of the configuration changes;
                                        `dropout` is the network's dropout in training, 0 for methods without it
     RANGES = "0 <= mu <= 1"            comparisons that the hyperparameters must satisfy; each must occur. If a default is
@@ -53,6 +54,7 @@ class Declared:
     processes: tuple[str, ...] = ("vp", "karras")
     halves: bool = False
     stored: bool = False
+    states: bool = False
     hparams: Mapping[str, float] = field(default_factory=dict)
     ranges: tuple[str, ...] = ()
 
@@ -157,6 +159,7 @@ def declared(path: Path) -> Declared:
         "PROCESSES": ("names of processes", lambda v: isinstance(v, tuple) and set(v) <= {"vp", "karras"}),
         "HALVES": ("True or False", lambda v: isinstance(v, bool)),
         "STORED": ("True or False", lambda v: isinstance(v, bool)),
+        "STATES": ("True or False", lambda v: isinstance(v, bool)),
         "SETTINGS": ("numbers by name", lambda v: isinstance(v, dict) and all(map(number, v.values()))),
         "RANGES": ("comparisons that name each of SETTINGS and nothing else, and that the defaults keep", kept),
     }
@@ -164,6 +167,7 @@ def declared(path: Path) -> Declared:
         "PROCESSES": Declared.processes,
         "HALVES": False,
         "STORED": False,
+        "STATES": False,
         "SETTINGS": {},
         "RANGES": "",
     }
@@ -172,6 +176,8 @@ def declared(path: Path) -> Declared:
         require(key in found and good(found[key]), f"{path} declares no {key} = {what}")
     stored = not found["STORED"] or (found["TEACHER"] and found["TARGETS"] in ("", "forward"))
     require(stored, f"{path} declares no STORED = False, without a teacher or with TARGETS = {found['TARGETS']!r}")
+    states = not found["STATES"] or (found["TARGETS"] == "forward" and not found["TEACHER"])
+    require(states, f"{path} declares no STATES = False, with a teacher or with TARGETS = {found['TARGETS']!r}")
     found["RANGES"] = conditions(found["RANGES"])
     return Declared(*(found[key] for key in checks))
 

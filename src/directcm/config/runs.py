@@ -14,7 +14,22 @@ from typing import Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from directcm.config.base import ONE_SOLVER, Adapter, Block, Count, Guidance, Loss, Positive, Rate, Solver, describe
+from directcm.config.base import (
+    ONE_SOLVER,
+    Adapter,
+    Block,
+    Count,
+    Density,
+    Fraction,
+    Guidance,
+    Labels,
+    Loss,
+    Positive,
+    Rate,
+    Solver,
+    Weight,
+    describe,
+)
 from directcm.errors import UserError
 
 
@@ -45,8 +60,10 @@ def _read(value: object) -> object:
     return value
 
 
-# The axis that is spelled, and stands in manifests, only where it is not 0: what was made before it existed stays as it is.
+# Axes that are spelled, and stand in manifests, only where they are not at their default: what was made before they existed stays
+# as it is. The teacher's seed is a folder of its own, the others stand at a key's end.
 TEACHER_SEED = "teacher_seed"
+VARIED: Mapping[str, str | int | float] = {"k": 1, "density": "uniform", "weight": "one", "labels": "ode", "ema": 0.0}
 
 
 class Axes(BaseModel):
@@ -56,14 +73,19 @@ class Axes(BaseModel):
 
     @classmethod
     def names(cls) -> tuple[str, ...]:
-        """The axes that every key spells: all but the teacher's seed."""
-        return tuple(name for name in cls.model_fields if name != TEACHER_SEED)
+        """The axes that every key spells: all but the teacher's seed and VARIED."""
+        return tuple(name for name in cls.model_fields if name != TEACHER_SEED and name not in VARIED)
 
     def axes(self) -> dict[str, str | int | float]:
         """The values, as manifests hold them."""
         teacher_seed = getattr(self, TEACHER_SEED, 0)
         own = {name: getattr(self, name) for name in self.names()}
-        return own | ({TEACHER_SEED: teacher_seed} if teacher_seed else {})
+        return own | ({TEACHER_SEED: teacher_seed} if teacher_seed else {}) | self.varied
+
+    @property
+    def varied(self) -> dict[str, str | int | float]:
+        """Those of VARIED that are not at their default."""
+        return {name: value for name, default in VARIED.items() if (value := getattr(self, name, default)) != default}
 
     @property
     def redrawn(self) -> str:
@@ -78,13 +100,18 @@ class Axes(BaseModel):
 
     @cached_property
     def key(self) -> str:
-        """The part of a path: name~value,name~value … as Snakemake's Paramspace spells it; numbers without exponents."""
-        return self.redrawn + ",".join(f"{name}~{self.spelled[name]}" for name in self.names())
+        """The part of a path: name~value,name~value … as Snakemake's Paramspace spells it; numbers without exponents.
+
+        What is not at its default of VARIED is added: +weight~snr. Not after a comma, which Snakemake cannot hand to a cluster's job.
+        """
+        varied = "".join(f"+{name}~{self.spelled[name]}" for name in self.varied)
+        return self.redrawn + ",".join(f"{name}~{self.spelled[name]}" for name in self.names()) + varied
 
     @classmethod
     def pattern(cls) -> str:
-        """All keys of its kind, as rules spell them: a wildcard for each value, and {redrawn} before them."""
-        return "{redrawn}" + ",".join(f"{name}~{{{name}}}" for name in cls.names())
+        """All keys of its kind, as rules spell them: a wildcard for each value, {redrawn} before them, and {varied} after."""
+        varied = "{varied}" if VARIED.keys() <= cls.model_fields.keys() else ""
+        return "{redrawn}" + ",".join(f"{name}~{{{name}}}" for name in cls.names()) + varied
 
     @cached_property
     def words(self) -> str:
@@ -95,7 +122,7 @@ class Axes(BaseModel):
     def parse(cls, key: str) -> Self:
         """What a key spells; a UserError that names it where it spells none of these, or not as `key` does."""
         try:
-            found = cls.of(dict(part.split("~", 1) for part in re.split("[/,]", key)), "")
+            found = cls.of(dict(part.split("~", 1) for part in re.split("[/,+]", key)), "")
         except (ValueError, UserError):
             found = None
         if found is None or found.key != key:
@@ -151,6 +178,11 @@ class Setting(Axes):
     pool: Positive
     steps: Positive
     teacher_seed: Count = 0
+    k: Positive = 1
+    density: Density = "uniform"
+    weight: Weight = "one"
+    labels: Labels = "ode"
+    ema: Fraction = 0.0
 
     @cached_property
     def ode(self) -> Ode:
@@ -170,10 +202,18 @@ class Run(Setting, _OfMethod):
     seed: Count
 
     @cached_property
+    def labelled_by(self) -> Run | None:
+        """The student whose outputs are this one's labels: of another seed, for with its own the two would share LoRA start and order."""
+        if self.labels == VARIED["labels"]:
+            return None
+        method, _, adapter = self.labels.partition("-")
+        return self.at(method=method, adapter=adapter or self.adapter, seed=self.seed + 1, labels=VARIED["labels"])
+
+    @cached_property
     def setting(self) -> Setting:
         """What it shares with runs of other methods and seeds."""
         return Setting(**{name: getattr(self, name) for name in Setting.model_fields})
 
 
-# Without the teacher's seed: tables and figures are about one teacher.
+# Without the teacher's seed and VARIED: tables and figures are about one teacher, and methods as they are.
 ODE_AXES, SETTING_AXES, RUN_AXES = (kind.names() for kind in (Ode, Setting, Run))

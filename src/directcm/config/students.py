@@ -10,7 +10,10 @@ from directcm.config.base import (
     Adapter,
     Block,
     Count,
+    Density,
+    Fraction,
     Guidance,
+    Labels,
     Loss,
     Method,
     NonNegative,
@@ -18,6 +21,7 @@ from directcm.config.base import (
     Precision,
     Rate,
     Solver,
+    Weight,
     newer,
 )
 from directcm.config.specs import METHODS
@@ -85,6 +89,31 @@ class StudentAxes(Block):
         [0],
         min_length=1,
         description="0: the teacher of tables and figures; each other draws VAE, teacher and start points again (of a teacher that exists already the start points alone), for the table over teachers",
+    )
+    k: list[Positive] = newer(
+        [1],
+        min_length=1,
+        description="solver steps from a start point to the target of k_step: 1 is CM's, N Direct CM's",
+    )
+    density: list[Density] = newer(
+        ["uniform"],
+        min_length=1,
+        description="start times: uniform over the grid, or the share of them in its noisiest tenth (t ≥ 900 of 1000 on vp), uniform within either part",
+    )
+    weight: list[Weight] = newer(
+        ["one"],
+        min_length=1,
+        description="weight of the loss by start time: one, or snr, α²/σ², with which ε is compared",
+    )
+    labels: list[Labels] = newer(
+        ["ode"],
+        min_length=1,
+        description="what Direct CM regresses onto: ode, the solved endpoints; or METHOD or METHOD-ADAPTER (cm, cm-full), what the finished student of that method and of the next seed makes of the same start points",
+    )
+    ema: list[Fraction] = newer(
+        [0.0],
+        min_length=1,
+        description="decay of an average of a student's weights that is evaluated; 0: as train.ema says",
     )
     snapshots: list[Positive] = Field(
         [],

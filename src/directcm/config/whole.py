@@ -25,7 +25,7 @@ from directcm.config.evaluation import (
     Statistics,
 )
 from directcm.config.registry import methods, require
-from directcm.config.runs import ODE_AXES, RUN_AXES, SETTING_AXES, TEACHER_SEED, OdeBlock, Run, Setting
+from directcm.config.runs import ODE_AXES, RUN_AXES, SETTING_AXES, TEACHER_SEED, VARIED, OdeBlock, Run, Setting
 from directcm.config.specs import DATA_SETS, DISTANCES, EXTRACTORS, METRICS, TEACHERS, Metric
 from directcm.config.students import StudentAxes, Targets, Train, paper_grid
 from directcm.config.teacher import Encode, Process, Teacher
@@ -33,7 +33,11 @@ from directcm.config.teacher import Encode, Process, Teacher
 # Of one plan: students, and jobs of one ODE.
 MOST_JOBS, MOST_SHARDS = 20_000, 2_000
 # What a line of `students` lists values of.
-LISTED = (*RUN_AXES, TEACHER_SEED)
+LISTED = (*RUN_AXES, TEACHER_SEED, *VARIED)
+
+
+def _with_k() -> list[str]:
+    return [name for name, method in methods().items() if method.states]
 
 
 def once(key: str, numbers: Sequence[int]) -> None:
@@ -115,7 +119,7 @@ class Config(Block):
         self._check_size()
         require(
             bool(self.runs()),
-            "students: no line has teacher_seed 0, the teacher of tables and figures; add a line with it",
+            "students: no line has teacher_seed 0, the teacher of tables and figures, with k, density, weight and labels at their defaults; add one",
         )
         self._check_grid()
         self._check_metrics()
@@ -260,6 +264,7 @@ class Config(Block):
                 given_kind in method.processes,
                 f"students: method {run.method} needs process.kind {needed}, it is {given_kind}",
             )
+            self._check_varied(run)
             if method.halves:
                 require(
                     run.N > 1 and run.N.bit_count() == 1,
@@ -270,6 +275,25 @@ class Config(Block):
                         k.bit_count() == 1 and k < run.N,
                         f"students: method {run.method} halves N = {run.N}, so that its sampling_steps are powers of 2 below it, not {k}",
                     )
+
+    def _check_varied(self, run: Run) -> None:
+        """What k, density, weight and labels ask of a method and of the grid."""
+        method, start = methods()[run.method], f"students: {run.method}"
+        require(run.k == 1 or method.states, f"{start} has no k; {', '.join(_with_k())} has")
+        require(run.k <= run.N, f"{start}: k = {run.k} is more than the grid's N = {run.N}")
+        noised = method.pool and method.targets in ("", "forward")
+        for name in ("density", "weight"):
+            drawn = f"{start} has start times of its own, and no {name}; leave it at {VARIED[name]}"
+            require(name not in run.varied or noised, drawn)
+        teaching = run.labelled_by
+        if teaching is None:
+            return
+        learns = method.targets == "forward" and not method.teacher and not method.states
+        require(learns, f"{start} does not learn from endpoints alone, and has no labels but ode")
+        require(
+            teaching in self._grid,
+            f"students: labels {run.labels} of seed {run.seed} are those of the student {teaching.key}; add it to the grid",
+        )
 
     def hparams(self, name: str) -> dict[str, float]:
         """A method's hyperparameters: its defaults with those of `methods`; whole numbers stay integers."""
@@ -326,12 +350,12 @@ class Config(Block):
         return list(self._grid)
 
     def runs(self) -> list[Run]:
-        """Those of the default teacher, which tables, figures and claims are about."""
-        return [run for run in self._grid if not run.teacher_seed]
+        """Those of the default teacher with VARIED at their defaults, which tables, figures and claims are about."""
+        return [run for run in self._grid if not run.teacher_seed and not run.varied]
 
     def over_teachers(self) -> list[Run]:
         """Those of other teachers, and before them the default teacher's with the same axes but for the teacher's seed."""
-        others = [run for run in self._grid if run.teacher_seed]
+        others = [run for run in self._grid if run.teacher_seed and not run.varied]
         alike = {run.at(teacher_seed=0) for run in others}
         return [*(run for run in self.runs() if run in alike), *others]
 

@@ -33,11 +33,15 @@ class Starts:
     """The pool of start points (image id, grid index, x_s), each determined by its index j alone.
 
     The image is the j-th of an endless shuffled stream of the training images. The grid index is ⌊u_j·N⌋ with u_j uniform, so
-    the time s is uniform over the N grid times above the end. The noise is keyed by j.
+    the time s is uniform over the N grid times above the end; with a `density` that share of them is in the noisiest tenth
+    (`noisy_index`). The noise is keyed by j.
     """
 
-    def __init__(self, latents: Latents, process: Process, intervals: int, seed: int) -> None:
+    def __init__(
+        self, latents: Latents, process: Process, intervals: int, seed: int, density: str | float = "uniform"
+    ) -> None:
         self.latents, self.process, self.intervals, self.seed = latents, process, intervals, seed
+        self.density = density
         self.grid = process.grid(intervals)
 
     def ids(self, index: Sequence[int]) -> Tensor:
@@ -49,7 +53,10 @@ class Starts:
 
     def grid_index(self, index: Sequence[int]) -> Tensor:
         """Indices into the grid (B,): 0 is pure noise, N − 1 the last time above the end."""
-        return torch.from_numpy(np.floor(rng.uniform(self.seed, "start_time", index) * self.intervals).astype(np.int64))
+        u = rng.uniform(self.seed, "start_time", index)
+        if isinstance(self.density, str):
+            return torch.from_numpy(np.floor(u * self.intervals).astype(np.int64))
+        return torch.from_numpy(noisy_index(u, self.intervals, self.density))
 
     def pairs(self, index: Sequence[int]) -> tuple[Tensor, Tensor, Tensor]:
         """(image ids (B,), images x₀ (B, c, h, w), noises ε of the same shape)."""
@@ -61,6 +68,18 @@ class Starts:
         """(image ids (B,), grid indices (B,), x_s = α_s x₀ + σ_s ε (B, c, h, w))."""
         (ids, x0, eps), k = self.pairs(index), self.grid_index(index)
         return ids, k, self.process.diffuse(x0, eps, self.grid[k])
+
+
+def noisy_index(u: np.ndarray, intervals: int, share: float) -> np.ndarray:
+    """Grid indices (B,) of uniform numbers u in [0, 1): this share of them in the noisiest tenth, uniform within either part.
+
+    The tenth ends with index N/10, which is in it: t ≥ 900 of 1000 on VP. A grid of one interval has one time.
+    """
+    noisy = min(intervals // 10 + 1, intervals)
+    if noisy == intervals:
+        return np.floor(u * intervals).astype(np.int64)
+    first, rest = u / share * noisy, noisy + (u - share) / (1 - share) * (intervals - noisy)
+    return np.clip(np.floor(np.where(u < share, first, rest)), 0, intervals - 1).astype(np.int64)
 
 
 class FromPrior(Starts):
@@ -248,20 +267,29 @@ def make(
     out: Path,
     start_points: str = "forward",
     first_step: bool = False,
+    density: str | float = "uniform",
 ) -> None:
     """Solve one shard's targets: start points shard·size … (shard + 1)·size − 1 of an infinite pool (STARTS).
 
-    `first_step`: of noised images the first step alone, which is all that a CM asks the teacher for.
+    `first_step`: of noised images the first step alone, which is all that a CM asks the teacher for. `density`: of their times.
     """
-    if first_step and start_points != "forward":
-        raise UserError(f"targets: --first-step is of start points forward, not of {start_points}")
+    for flag, given in (("--first-step", first_step), ("--density", density != "uniform")):
+        if given and start_points != "forward":
+            raise UserError(f"targets: {flag} is of start points forward, not of {start_points}")
     model = load(teacher, device, precision)
     # The default is left out, so that older artefacts keep their fingerprint.
     other: dict[str, Any] = {} if start_points == "forward" else {"coupling": start_points}
     other |= {"first_step": True} if first_step else {}
+    other |= {} if density == "uniform" else {"density": density}
+    latent = Latents(latents)
+    starts = (
+        Starts(latent, model.process, ode.N, seed, density)
+        if start_points == "forward"
+        else STARTS[start_points](latent, model.process, ode.N, seed)
+    )
     solve_starts(
         "targets",
-        STARTS[start_points](Latents(latents), model.process, ode.N, seed),
+        starts,
         settings,
         shard,
         None,

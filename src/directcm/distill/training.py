@@ -16,6 +16,7 @@ from torch import Tensor
 from directcm.config import Run, Train
 from directcm.config.registry import methods as declared
 from directcm.diffusion import distances
+from directcm.diffusion.processes import Process
 from directcm.diffusion.solvers import make_solver
 from directcm.diffusion.teachers import Teacher, load, loader
 from directcm.distill import methods, students
@@ -41,10 +42,12 @@ def make(
     tensorboard: Path | None,
     out: Path,
     hparams: Mapping[str, float] | None = None,
+    labels: Artifact | None = None,
 ) -> None:
     """Train one student.
 
-    `run` says which one; `settings` is shared by all runs. `hparams` replaces values of the method's SETTINGS. The student is also
+    `run` says which one; `settings` is shared by all runs. `hparams` replaces values of the method's SETTINGS. `labels`: the finished
+    student whose outputs at the start points take the endpoints' place, where run.labels names one. The student is also
     kept after each optimiser step in `snapshots`, in snapshots/step~<step>. `seed` draws the pool; run.seed draws its order, the
     initial LoRA and, for methods that learn from data alone, fresh pairs of image and noise, none twice. Writes the weights,
     `curve.csv` and `student.json`. Checkpoints stay in `scratch`; a run resumes only from those of the same settings, inputs and code.
@@ -62,25 +65,27 @@ def make(
     data = Latents(latents)
     declaration = declared()[run.method]
     start_points, pooled = method.TARGETS or "forward", declaration.pool
-    images = Starts(data, frozen.process, run.N, seed if pooled else run.seed)
-    starts = STARTS[start_points](data, frozen.process, run.N, seed)
+    images = Starts(data, frozen.process, run.N, seed if pooled else run.seed, run.density)
+    starts = images if start_points == "forward" and pooled else STARTS[start_points](data, frozen.process, run.N, seed)
+    labelling = _labelling(run, frozen, teacher, labels)
     solved: dict[str, Tensor] = {}
-    if method.TARGETS or (declaration.stored and targets):
+    if (method.TARGETS and labelling is None) or (declaration.stored and targets):
         if not targets:
             raise UserError(f"train: {run.method} needs --targets, the solved endpoints of its start points")
         solved = join(targets, count=pool)
-        want = {**run.ode.axes(), "seed": seed, "coupling": start_points}
-        have = {k: targets[0].settings.get(k, "forward") for k in want}
+        defaults = {"coupling": "forward", "density": "uniform", "k": 1}
+        want = {**run.ode.axes(), "seed": seed, "coupling": start_points, "density": run.density, "k": run.k}
+        have = {k: targets[0].settings.get(k, defaults.get(k)) for k in want}
         if have != want:
             raise UserError(f"{targets[0].folder}: holds targets for {have}, this student needs {want}")
-        if method.TARGETS and "endpoint" not in solved:
+        if method.TARGETS and not declaration.states and "endpoint" not in solved:
             raise UserError(f"{targets[0].folder}: holds first steps alone, {run.method} needs the solved endpoints")
         if targets[0].manifest["inputs"] != {"teacher": teacher.fingerprint, "latents": latents.fingerprint}:
             raise UserError(
                 f"{targets[0].folder}: solved by another teacher or on other latents; delete it and run again"
             )
     # The teacher's steps are read, not made.
-    stored = declaration.stored and bool(solved)
+    stored = (declaration.stored or declaration.states) and bool(solved)
     hparams = {**getattr(method, "SETTINGS", {}), **(hparams or {})}
     dropouts = [module for module in unet.modules() if isinstance(module, torch.nn.Dropout)]
     for module in dropouts:
@@ -95,6 +100,7 @@ def make(
         run.N,
         hparams,
         ema_target,
+        run.k,
     )
     grid = starts.grid.to(device)
     share = run.batch_size // accelerator.num_processes
@@ -119,12 +125,17 @@ def make(
         draws = rng.generator(run.seed, "method_draws", step).random((run.batch_size, 2))
         u, v = torch.from_numpy(draws[rows - step * run.batch_size]).to(device).unbind(1)
         k = k.to(device)
+        x, t = x.to(device), grid[k]
+        endpoint = known["endpoint"].to(device) if "endpoint" in known and method.TARGETS else None
+        if labelling is not None:
+            with torch.no_grad():
+                endpoint = labelling(x, t, cond_x)
         batch = methods.Batch(
-            x.to(device),
-            grid[k],
-            grid[k + 1],
+            x,
+            t,
+            grid[(k + run.k).clamp(max=run.N)],
             cond_x,
-            known["endpoint"].to(device) if method.TARGETS else None,
+            endpoint,
             x0.to(device),
             eps.to(device),
             cond,
@@ -138,7 +149,7 @@ def make(
             # Each part of a batch has masks of its own.
             part = int(rows[0]) - step * run.batch_size - accelerator.process_index * share
             rng.seed_torch(run.seed, "dropout", step, accelerator.process_index, *([part] if part else []))
-        return method.loss(student, batch, context)
+        return weighted(method.loss(student, batch, context), run.weight, frozen.process, t)
 
     trained = [p for p in unet.parameters() if p.requires_grad]
 
@@ -155,6 +166,7 @@ def make(
         "teacher": teacher.fingerprint,
         "latents": latents.fingerprint,
         "targets": [t.fingerprint for t in targets],
+        **({} if labels is None else {"labels": labels.fingerprint}),
         **named,
     }
     ready = getattr(method, "ready", None)
@@ -176,7 +188,7 @@ def make(
             key=key,
             tensorboard=tensorboard,
             snapshots=kept,
-            ema_eval=settings.ema,
+            ema_eval=run.ema or settings.ema,
             ema=None if decay is None else lambda step: decay(step, run.steps, context),
             ema_target=None if ema_target is None else _free(ema_target, unet),
             changed=changed,
@@ -188,6 +200,7 @@ def make(
         return
     put({"unet": unet}, fitted.ema_eval)
     inputs = {"teacher": teacher, "latents": latents} | {f"targets_{i}": t for i, t in enumerate(targets)}
+    inputs |= {} if labels is None else {"labels": labels}
     about = {"run": run.axes(), **settings.model_dump(mode="json"), "seed": seed, "snapshots": snapshots, **named}
     with new_artifact(out, "student", settings=about, inputs=inputs) as art:
         students.save(unet, run.adapter, art.path)
@@ -218,6 +231,26 @@ def make(
         art.provenance["seconds_at"] = {str(step): round(value, 3) for step, value in fitted.seconds.items()}
     for path in scratch.glob("snapshot-*"):
         shutil.rmtree(path)
+
+
+def _labelling(run: Run, frozen: Teacher, teacher: Artifact, labels: Artifact | None) -> students.Student | None:
+    """The student whose outputs are a run's labels, None where those are the ODE's endpoints; UserError where it is not the one named."""
+    if (labels is None) != (run.labelled_by is None):
+        raise UserError(f"train: labels {run.labels} {'need' if labels is None else 'take no'} --label-student")
+    if labels is None:
+        return None
+    if labels.run != run.labelled_by or labels.manifest["inputs"].get("teacher") != teacher.fingerprint:
+        raise UserError(
+            f"{labels.folder}: is not the student of this teacher that labels {run.labels} of seed {run.seed} name"
+        )
+    return students.load(frozen, labels)
+
+
+def weighted(losses: Tensor, weight: str, process: Process, t: Tensor) -> Tensor:
+    """Per-sample losses (B,) at times t (B,), with weight "snr" times α²/σ²: then x̂₀'s squared error is ε̂'s."""
+    if weight == "one":
+        return losses
+    return methods.scale((process.alpha(t) / process.sigma(t)) ** 2, losses)
 
 
 def _pace(
@@ -260,15 +293,17 @@ def _forwards(
     """
     total, size = run.steps, run.batch_size
     passed = getattr(method, "student_forwards", lambda *_: method.FORWARDS)
+    # A label is one forward of another student's network.
+    labelled = int(run.labelled_by is not None)
     asked = getattr(method, "teacher_steps", lambda *_: int(method.TEACHER))
-    solved = getattr(method, "endpoints", lambda *_: bool(method.TARGETS))
+    solved = getattr(method, "endpoints", lambda *_: bool(method.TARGETS) and not labelled)
     rows = context.solver.evaluations_per_step * teacher.rows_per_prediction(run.w)
     student, solver, used = (
         np.cumsum([each(step, total, context) for step in range(total)]) * size for each in (passed, asked, solved)
     )
     return {
         str(n): {
-            "student": int(student[n - 1]),
+            "student": round(float(student[n - 1])) + labelled * n * size,
             "teacher": int(solver[n - 1]) * rows,
             "endpoints": min(int(used[n - 1]), run.pool),
         }

@@ -27,7 +27,7 @@ EXHIBITS = {
         "short": "Who is better where",
         "scope": "paper",
         "takes": "comparisons setting",
-        "needs": "snapshots or several_w",
+        "needs": "paired_snapshots or several_w",
         "place": 14,
     }
 }

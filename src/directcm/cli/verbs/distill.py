@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 from directcm import config
 from directcm.cli import options as o
@@ -24,6 +24,7 @@ def targets(
         str, o.Option("where start points come from", choices=registry.START_POINTS, was="--coupling")
     ] = registry.START_POINTS[0],
     first_step: Annotated[bool, "stop after one step, which is all that a CM reads"] = False,
+    density: o.Density = "uniform",
     shard: o.Index,
     precision: o.Precision = "no",
     teacher: o.Teacher,
@@ -36,7 +37,28 @@ def targets(
 
     what = (settings, ode.value.at(teacher_seed=teacher_seed), shard, teacher, latents)
     seed = o.redrawn(job.seed, teacher_seed)
-    targets.make(*what, seed, job.device, precision, job.scratch, job.out, start_points, first_step)
+    targets.make(*what, seed, job.device, precision, job.scratch, job.out, start_points, first_step, density)
+
+
+def states(
+    *,
+    settings: Annotated[config.Targets, o.block("targets")],
+    ode: o.Ode,
+    k: Annotated[Sequence[o.Natural], o.Option("numbers of solver steps, each with an --out", least=1)],
+    density: o.Density = "uniform",
+    shard: o.Index,
+    precision: o.Precision = "no",
+    teacher: o.Teacher,
+    latents: o.Latents,
+    teacher_seed: o.TeacherSeed = 0,
+    job: o.LongJobs,
+) -> None:
+    """Solve the ODE from a shard of the start points for k steps, of several k at once."""
+    from directcm.distill import states
+
+    what = (settings, ode.value.at(teacher_seed=teacher_seed), k, shard, teacher, latents)
+    seed = o.redrawn(job.seed, teacher_seed)
+    states.make(*what, seed, job.device, precision, job.scratch, job.out, density)
 
 
 def endpoints(
@@ -100,6 +122,16 @@ def train(
     hparams: Annotated[
         str | None, o.Option("the method's hyperparameters as JSON, where not its file's", was="--own", filled=o.QUOTED)
     ] = None,
+    k: Annotated[o.Natural, "solver steps to the target of k_step"] = 1,
+    density: o.Density = "uniform",
+    weight: Annotated[Literal["one", "snr"], "weight of the loss by start time"] = "one",
+    labels: Annotated[
+        str, o.Option("what takes the endpoints' place", metavar="ode, METHOD or METHOD-ADAPTER")
+    ] = "ode",
+    ema: Annotated[
+        float, "decay of the weight average that is kept in the last weights' place; 0: as --settings says"
+    ] = 0.0,
+    label_student: Annotated[o.Student | None, "the finished student that the labels are of"] = None,
     teacher: o.Teacher,
     latents: o.Latents,
     teacher_seed: o.TeacherSeed = 0,
@@ -110,7 +142,8 @@ def train(
 
     sizes = {"lr": lr, "batch_size": batch_size, "pool": pool, "steps": steps, "seed": training_seed}
     axes = {"method": method, **ode.value.axes(), "adapter": adapter, "loss": loss, **sizes}
-    run = config.Run.of({**axes, "teacher_seed": teacher_seed}, "train")
+    varied = {"k": k, "density": density, "weight": weight, "labels": labels, "ema": ema}
+    run = config.Run.of({**axes, **varied, "teacher_seed": teacher_seed}, "train")
     what = (run, settings, snapshots, teacher, latents, targets)
     seed = o.redrawn(job.seed, teacher_seed)
-    training.make(*what, seed, job.scratch, tensorboard, job.out, _hparams(hparams, method))
+    training.make(*what, seed, job.scratch, tensorboard, job.out, _hparams(hparams, method), label_student)

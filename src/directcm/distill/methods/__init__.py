@@ -38,7 +38,8 @@ class Batch:
     """The rows of one training step; `steps` is the length of the training.
 
     x (B, …) at time t, the next grid time t_next, the conditioning, and the ODE's endpoint from x if the method's TARGETS
-    name start points. x_next (B, …) is x after one solver step, at t_next, if it was solved beforehand (see `next_point`).
+    name start points. x_next (B, …) is x after one solver step, at t_next, if it was solved beforehand (see `next_point`);
+    of a method with STATES it is x after k steps, and t_next the time reached.
     Also training images x0 (B, …) with their conditioning data_cond, noise eps (B, …), and two uniform numbers u, v in [0, 1)
     per row, (B,) float64, from which a method takes its times and choices.
     """
@@ -60,7 +61,7 @@ class Batch:
 
 @dataclass(frozen=True)
 class Context:
-    """What is constant during a training: the frozen teacher (None if the method needs none), its solver, guidance, N.
+    """What is constant during a training: the frozen teacher (None if the method needs none), its solver, guidance, N, k.
 
     `hparams`: the method's hyperparameters. `ema_target`: the student with averaged weights, if the method has a `decay`.
     """
@@ -72,6 +73,7 @@ class Context:
     intervals: int = 1
     hparams: Mapping[str, float] = field(default_factory=dict)
     ema_target: Student | None = None
+    k: int = 1
 
 
 def load(name: str) -> ModuleType:
