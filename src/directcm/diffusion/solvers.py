@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, MutableMapping
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -114,15 +114,11 @@ class Count:
 
 
 class Solved(NamedTuple):
-    """Result of `solve`: the rows' endpoints (n, …), their states after the first step (n, …), and the forwards.
-
-    `states`: number of steps k → the states after it (n, …), of rows that end before it their endpoints.
-    """
+    """Result of `solve`: the rows' endpoints (n, …), their states after the first step (n, …), and the forwards."""
 
     ends: Tensor
     first: Tensor
     forwards: Count
-    states: Mapping[int, Tensor] = {}
 
 
 def solve(
@@ -135,29 +131,31 @@ def solve(
     w: float,
     batch_size: int,
     progress: Callable[[int], None] | None = None,
-    keep: Sequence[int] = (),
+    states: MutableMapping[int, Tensor] | None = None,
 ) -> Solved:
     """Endpoints of the guided ODE from rows x (n, …) that start at grid indices `starts` (n,) of grid(intervals).
 
     Index 0 is pure noise, index `intervals` the end. A batch holds up to `batch_size` rows, each at its own time; a finished row
     is replaced by a waiting one, so none is evaluated after its end. The results are float32 on x's device. `progress` is
-    called with the row steps done. `keep`: numbers k ≥ 1 of steps after which the states are wanted; no row is then solved further
-    than the largest, and its end is where it is there.
+    called with the row steps done.
+
+    `states`: its keys are numbers k ≥ 1 of steps, and its values become the states (n, …) after them, or the end where fewer steps are
+    left. No row is then solved further than the largest k, and its end is where it is there.
     """
     process = teacher.process
-    if keep and min(keep) < 1:
-        raise ValueError("states are kept after 1 step or more")
     grid = process.grid(intervals).to(teacher.device)
     left = intervals - starts.long()
     if bool((left < 1).any()) or bool((left > intervals).any()):
         raise ValueError("starts are grid indices from 0 to intervals - 1")
-    if keep:
-        left = left.clamp(max=max(keep))
+    if states:
+        if min(states) < 1:
+            raise ValueError("states are kept after 1 step or more")
+        left = left.clamp(max=max(states))
     # Longest first, which keeps the batch full for longer.
     waiting = deque(torch.argsort(left, descending=True, stable=True).tolist())
     state = x.float().clone()
     first = torch.empty_like(state)
-    states = {k: torch.empty_like(state) for k in keep}
+    kept = {k: torch.empty_like(state) for k in states or ()}
     index = starts.long().clone()
     before = teacher.rows_evaluated
     active: list[int] = []
@@ -172,12 +170,14 @@ def solve(
             fresh = rows[index[rows] == starts[rows]]
             first[fresh] = state[fresh]
             index[rows] += 1
-            for k, kept in states.items():
-                # What ends before it stays at its end.
-                there = rows[(index[rows] - starts[rows] <= k)]
-                kept[there] = state[there]
+            for k, after in kept.items():
+                # The last that is written is the state after k steps, or the end.
+                there = rows[index[rows] - starts[rows] <= k]
+                after[there] = state[there]
             if progress is not None:
                 progress(len(active))
             active = [row for row in active if index[row] < starts[row] + left[row]]
     per_step = solver.evaluations_per_step * teacher.rows_per_prediction(w)
-    return Solved(state, first, Count(teacher.rows_evaluated - before, int(left.sum()) * per_step), states)
+    if states:
+        states.update(kept)
+    return Solved(state, first, Count(teacher.rows_evaluated - before, int(left.sum()) * per_step))

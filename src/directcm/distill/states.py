@@ -66,8 +66,9 @@ def make(
         begun = time.perf_counter()
         ids, k, x = starts(list(rows))
         cond = starts.latents.conditioning(ids)
-        solved = solve(model, solver, x, k, ode.N, cond, ode.w, settings.batch_size, progress.update, keep=steps)
-        for state in solved.states.values():
+        states = {n: x for n in steps}
+        solve(model, solver, x, k, ode.N, cond, ode.w, settings.batch_size, progress.update, states)
+        for state in states.values():
             broken = torch.nonzero(~torch.isfinite(state).flatten(1).all(1)).flatten().tolist()
             if broken:
                 raise UserError(
@@ -77,7 +78,7 @@ def make(
             "index": torch.tensor(list(rows)),
             "id": ids,
             "time": starts.grid[k],
-            **{f"after_{n}": state for n, state in solved.states.items()},
+            **{f"after_{n}": state for n, state in states.items()},
             "seconds": torch.tensor([time.perf_counter() - begun], dtype=torch.float64),
         }
 
