@@ -66,7 +66,7 @@ def make(
         begun = time.perf_counter()
         ids, k, x = starts(list(rows))
         cond = starts.latents.conditioning(ids)
-        states = {n: x for n in steps}
+        states = dict.fromkeys(steps, x)
         solve(model, solver, x, k, ode.N, cond, ode.w, settings.batch_size, progress.update, states)
         for state in states.values():
             broken = torch.nonzero(~torch.isfinite(state).flatten(1).all(1)).flatten().tolist()
