@@ -235,6 +235,7 @@ class Tiny(SimpleNamespace):
             if k in ("checkpoint_every", "precision", "gradient_checkpointing", "micro_batch")
         }
         targets = changes.pop("targets", self.targets if method == "direct_cm" else [])
+        labels = changes.pop("label_student", None)
         training.make(
             self.student_run(method, **changes),
             Train(**{"checkpoint_every": 2, **settings}),
@@ -246,6 +247,7 @@ class Tiny(SimpleNamespace):
             scratch or out.with_name(out.name + "-scratch"),
             None,
             out,
+            labels=labels,
         )
         return open_artifact(out, "student")
 

@@ -880,3 +880,30 @@ def test_malformed_overlays_name_the_key_and_the_files(tmp_path: Path, one_line:
         load_config(ROOT / "config.yaml", overlay)
     said = one_line(error)
     assert said.startswith(f"{ROOT / 'config.yaml'} + {overlay}: ") and key in said
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ({"method": ["cm"], "k": [2]}, "students: cm has no k; k_step has"),
+        ({"method": ["k_step"], "k": [51]}, "students: k_step: k = 51 is more than the grid's N = 50"),
+        ({"method": ["straight"], "density": [0.25]}, "students: straight has start times of its own, and no density"),
+        ({"method": ["straight"], "weight": ["snr"]}, "students: straight has start times of its own, and no weight"),
+        (
+            {"method": ["cm"], "labels": ["cm"]},
+            "students: cm does not learn from endpoints alone, and has no labels but ode",
+        ),
+        (
+            {"method": ["direct_cm"], "labels": ["cm-full"]},
+            "students: labels cm-full of seed 0 are those of the student method~cm",
+        ),
+        ({"method": ["direct_cm"], "labels": ["sgd"]}, "labels"),
+        ({"density": [1.5]}, "density"),
+        ({"weight": ["edm"]}, "weight"),
+        ({"ema": [1]}, "ema"),
+    ],
+)
+def test_what_is_varied_has_to_fit_method_and_grid(line: dict[str, Any], said: str, one_line: Any) -> None:
+    with pytest.raises(UserError) as error:
+        parse(Config, {"students": [{"method": ["cm", "direct_cm"]}, line]})
+    assert said in one_line(error)

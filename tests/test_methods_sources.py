@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import itertools
 import math
@@ -29,6 +30,7 @@ from directcm.distill.methods import (
     Context,
     cd,
     cm,
+    cm_then_direct,
     cmt,
     ct,
     direct_cm,
@@ -38,6 +40,7 @@ from directcm.distill.methods import (
     gc_ct,
     gc_ict,
     ict,
+    k_step,
     pd,
     training_pair,
 )
@@ -140,7 +143,8 @@ def test_every_forward_is_of_all_rows_under_their_own_conditioning(name: str, ki
         seen = {"student": [], "average": [], "teacher": []}
         end = 5 * unit[rows:] if solved(step, STEPS, context) else None
         x0, eps = size * unit[:rows], unit[:rows]
-        batch = Batch(7 * unit[rows:], grid[k], grid[k + 1], points, end, x0, eps, images, u, v, step, STEPS)
+        state = 6 * unit[rows:] if registered()[name].states else None
+        batch = Batch(7 * unit[rows:], grid[k], grid[k + 1], points, end, x0, eps, images, u, v, step, STEPS, state)
         module.loss(Network("student", 0.5), batch, context)
         for who, x, cond in ((who, *each) for who, asked in seen.items() for each in asked):
             made_from = x.abs().argmax(1)
@@ -150,7 +154,8 @@ def test_every_forward_is_of_all_rows_under_their_own_conditioning(name: str, ki
         # And there are as many as planning and costs count.
         forwards = getattr(module, "student_forwards", lambda *_: module.FORWARDS)
         asked_steps = getattr(module, "teacher_steps", lambda *_: int(module.TEACHER))
-        assert len(seen["student"] + seen["average"]) == forwards(step, STEPS, context)
+        # Of k-step targets some are at the end, where f is known: none of these rows.
+        assert len(seen["student"] + seen["average"]) == math.ceil(forwards(step, STEPS, context))
         assert len(seen["teacher"]) == context.solver.evaluations_per_step * asked_steps(step, STEPS, context)
 
 
@@ -181,6 +186,7 @@ def test_the_average_and_the_targets_get_no_gradient(name: str, kind: str) -> No
         average, teacher = Toy(1.5, process), Gaussian(process, torch.zeros(3).double().requires_grad_(), 0.5)
         context = of_training(name, teacher, average)
         batch = Batch(x, grid[2:6], grid[3:7], None, x / 3, base.x0, base.eps, None, base.u, base.v, step, STEPS)
+        batch = dataclasses.replace(batch, x_next=x / 2 if registered()[name].states else None)
         first = Toy(2.0, process)
         loss(first, batch, context)
         trained = max(range(len(first.asked)), key=lambda i: float(first.asked[i][1].sum()))
@@ -264,7 +270,8 @@ def at_the_exact_map(name: str, kind: str, step: int, width: float, off: float =
     student = Given(lambda x, t, cond: f(x, t, cond) * (1 + off * t[:, None] / process.start), process)
     x, k, x0, eps, u, end = start_points(kind, declared.targets, intervals, width)
     v = torch.full_like(u, float(generated))
-    batch = Batch(x, grid[k], grid[k + 1], None, end, x0, eps, None, u, v, step, 100)
+    state = teacher.flow(x, grid[k], grid[k + 1]) if declared.states else None
+    batch = Batch(x, grid[k], grid[k + 1], None, end, x0, eps, None, u, v, step, 100, state)
     context = Context(teacher, solver, 1.0, methods.mse, intervals, dict(declared.hparams), Given(before, process))  # type: ignore[arg-type]
     return float(methods.load(name).loss(student, batch, context).mean())
 
@@ -616,7 +623,14 @@ def test_cmt_is_direct_then_ect_from_its_first_stage() -> None:
 
 @pytest.mark.parametrize(
     ("name", "share", "first", "rest"),
-    [("cmt", "mid", direct_cm_trajectory, ect), ("direct_then_cm", "direct", direct_cm, cm)],
+    [
+        ("cmt", "mid", direct_cm_trajectory, ect),
+        ("direct_then_cm", "direct", direct_cm, cm),
+        ("cm_then_direct", "cm", cm, direct_cm),
+        # τ at the end, or at pure noise: t = 5 is noisier, or not.
+        ("cm_above", "tau", cm, direct_cm),
+        ("direct_cm_above", "tau", direct_cm, cm),
+    ],
 )
 def test_a_share_of_all_or_nothing_is_the_other_method(name: str, share: str, first: Any, rest: Any) -> None:
     base = data_batch(4)
@@ -707,3 +721,88 @@ def test_direct_then_cm_is_one_and_then_the_other() -> None:
             direct_then_cm.loss(Toy(2.0), batch, context).detach(), part.loss(Toy(2.0), batch, context).detach()
         )
     assert [direct_then_cm.teacher_steps(step, 100, context) for step in (0, 49, 50, 99)] == [0, 0, 1, 1]
+
+
+def test_cm_then_direct_is_one_and_then_the_other() -> None:
+    x, end = torch.full((4, 3), 7.0).double(), torch.ones(4, 3).double()
+    t = torch.full((4,), 5.0).double()
+    context = context_of("cm_then_direct", teacher=Gaussian(KARRAS, torch.zeros(3).double(), 0.5))
+    for step, part in ((49, cm), (50, direct_cm)):
+        batch = Batch(x, t, t / 2, None, end, step=step, steps=100)
+        got, want = (one.loss(Toy(2.0), batch, context).detach() for one in (cm_then_direct, part))
+        assert torch.equal(got, want)
+    costs = (cm_then_direct.teacher_steps, cm_then_direct.student_forwards, cm_then_direct.endpoints)
+    assert [[cost(step, 100, context) for step in (0, 49, 50, 99)] for cost in costs] == [
+        [1, 1, 0, 0], [2, 2, 1, 1], [False, False, True, True],
+    ]  # fmt: skip
+
+
+# ----------------------------------------------------------------- losses switched at τ
+
+
+def test_above_tau_is_one_loss_and_below_the_other_row_by_row() -> None:
+    """τ after two of eight intervals: the first three grid times are above it or on it."""
+    process, base = PROCESSES["vp"], data_batch(6)
+    grid = process.grid(8)
+    x, end = process.diffuse(base.x0, base.eps, grid[:6]), 3 * base.x0
+    batch = Batch(x, grid[:6], grid[1:7], None, end)
+    teacher = Gaussian(process, torch.zeros(3).double(), 0.5)
+    of_cm, of_direct = (
+        module.loss(Toy(2.0, process), batch, context_of(name, teacher=teacher)).detach()
+        for name, module in (("cm", cm), ("direct_cm", direct_cm))
+    )
+    above = torch.tensor([True, True, True, False, False, False])
+    for name, upper, lower in (("cm_above", of_cm, of_direct), ("direct_cm_above", of_direct, of_cm)):
+        context = context_of(name, teacher=teacher, hparams={"tau": 0.25})
+        got = methods.load(name).loss(Toy(2.0, process), batch, context).detach()
+        torch.testing.assert_close(got, torch.where(above, upper, lower))
+
+
+# ----------------------------------------------------------------- k-step targets
+
+
+def test_k_step_by_hand() -> None:
+    """f(x, t) = 2x, but x at the end: rows whose target is inside are compared with twice the state, the last with the state."""
+    process = PROCESSES["vp"]
+    grid = process.grid(4)
+
+    def f(x: Tensor, t: Tensor, cond: object) -> Tensor:
+        return torch.where((t == process.end)[:, None], x, 2 * x)
+
+    student = Given(f, process)
+    x, state = torch.tensor([[1.0], [2.0], [3.0]]).double(), torch.tensor([[0.5], [7.0], [2.0]]).double()
+    batch = Batch(x, grid[[0, 1, 3]], grid[[2, 3, 4]], None, None, x_next=state)
+    losses = k_step.loss(student, batch, context_of("k_step", k=2, intervals=4))
+    # (2·1 − 2·0.5)², (2·2 − 2·7)², (2·3 − 2)².
+    assert losses.tolist() == [1.0, 100.0, 16.0]
+    # The target at the end is not asked for; the trained forward is of all rows.
+    assert [t.tolist() for t, _ in student.made] == [grid[[2, 3]].tolist(), grid[[0, 1, 3]].tolist()]
+    assert k_step.student_forwards(0, 9, context_of("k_step", k=2, intervals=4)) == 1.5
+    assert k_step.student_forwards(0, 9, context_of("k_step", k=4, intervals=4)) == 1.0
+
+
+@pytest.mark.parametrize("kind", ["vp", "karras"])
+def test_k_step_is_cm_with_one_step_and_direct_cm_with_all(kind: str) -> None:
+    process, base = PROCESSES[kind], data_batch(8)
+    grid, teacher = process.grid(8), Gaussian(PROCESSES[kind], MEAN, 0.5)
+    k = torch.arange(8)
+    x = process.diffuse(base.x0, base.eps, grid[k])
+    states: dict[int, Tensor] = {1: x, 3: x, 8: x}
+    ends, first, _ = solve(teacher, make_solver("heun"), x, k, 8, None, 1.0, 3, states=states)
+
+    def student(x: Tensor, t: Tensor, cond: object) -> Tensor:
+        c_skip, c_out = (expand(c, x) for c in process.boundary(t))
+        return c_skip * x + c_out * torch.tanh(x)
+
+    def loss(steps: int) -> Tensor:
+        after = grid[(k + steps).clamp(max=8)]
+        batch = Batch(x, grid[k], after, None, None, x_next=states[steps])
+        return k_step.loss(Given(student, process), batch, context_of("k_step", k=steps))
+
+    of_cm = cm.loss(Given(student, process), Batch(x, grid[k], grid[k + 1], None, None, x_next=first), context_of("cm"))
+    of_direct = direct_cm.loss(
+        Given(student, process), Batch(x, grid[k], grid[k + 1], None, ends), context_of("direct_cm")
+    )
+    torch.testing.assert_close(loss(1), of_cm)
+    assert torch.equal(loss(8), of_direct) and torch.equal(states[8], ends) and torch.equal(states[1], first)
+    assert not torch.allclose(loss(3), of_cm) and not torch.allclose(loss(3), of_direct)

@@ -509,3 +509,56 @@ def test_pools_names_can_be_handed_to_a_clusters_job() -> None:
     for part in rest:
         (job,) = parse_target_jobs_cli_args([f"targets:N=18,coupling={part},shard=0"])
         assert job.wildcards_dict["coupling"] == part
+
+
+def varied(*lines: dict[str, object]) -> Config:
+    return parse(Config, {"students": [{"method": ["cm", "direct_cm"]}, *lines]})
+
+
+def test_states_after_k_steps_have_places_of_their_own_and_one_benchmark() -> None:
+    config = varied(
+        {"method": ["k_step"], "k": [1, 5, 50], "teacher_seed": [0, 1]},
+        {"method": ["k_step"], "N": [10], "k": [2]},
+        {"method": ["k_step"], "k": [5], "density": [0.25]},
+    )
+    assert paths.states(config.grid()) == {10: [2], 50: [1, 5, 50]}
+    pools = paths.pools(config, config.grid())
+    assert (
+        pools[f"{DEFAULT}+k~5"] == pools[f"teacher_seed~1/{DEFAULT}+k~50"] == pools[f"{DEFAULT}+density~0.25+k~5"] == 2
+    )
+    # CM's first steps are read from the endpoints' solve, as before.
+    assert f"{DEFAULT}+first" not in pools and pools[DEFAULT] == 2
+    files = paths.benchmarks(config, config.grid(), "paper")
+    assert files.count(f"states/{DEFAULT}/shard~0.tsv") == 1 and f"states/{DEFAULT}+density~0.25/shard~1.tsv" in files
+    assert f"states/teacher_seed~1/{DEFAULT}/shard~0.tsv" in files and not any(
+        "targets" in f and "k~" in f for f in files
+    )
+
+
+def test_what_is_varied_stands_in_no_table_and_in_no_comparison() -> None:
+    config = varied({"method": ["cm", "direct_cm"], "weight": ["snr"], "teacher_seed": [0, 1]}, {"k": [1]})
+    assert len(config.grid()) == 6 and len(config.runs()) == 2 and config.over_teachers() == []
+    made = paths.measured(config, config.grid())
+    assert len(made["comparisons"]) == 3 and not any("weight" in path for path in made["comparisons"])
+    assert sum("weight~snr" in path for path in made["metrics"]) == 4
+
+
+def test_labels_need_no_targets_and_other_start_times_have_their_own() -> None:
+    config = varied(
+        {"method": ["cm"], "seed": [1]},
+        {"method": ["direct_cm"], "labels": ["cm"]},
+        {"method": ["cm", "direct_cm"], "density": [0.25]},
+    )
+    rows = paths.rows_solved(config.grid())
+    pools = {run.key: paths.pool_of(run, rows) for run in config.grid()}
+    assert [pool for key, pool in pools.items() if "labels" in key] == [""]
+    assert {pool for key, pool in pools.items() if "density" in key} == {f"{DEFAULT}+density~0.25"}
+    assert {pool for key, pool in pools.items() if "+" not in key} == {DEFAULT}
+
+
+def test_the_plan_counts_one_solve_for_all_k() -> None:
+    config = varied({"method": ["k_step"], "k": [1, 5, 25]})
+    jobs = {job.folder: job for job in plan.jobs(config, config.grid())}
+    found = {k: jobs[f"targets/{DEFAULT}+k~{k}/shard~0"].forwards for k in (1, 5, 25)}
+    # 2,000 start points, two rows a step; with n steps left, n = 1 … 50 alike often, min(n, 25) of them.
+    assert found == {1: 0, 5: 0, 25: 2 * 2000 * (sum(range(1, 25)) + 25 * 26) / 50}

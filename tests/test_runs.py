@@ -14,6 +14,7 @@ from directcm.config import (
     RUN_AXES,
     SETTING_AXES,
     TEACHER_SEED,
+    VARIED,
     Config,
     Ode,
     Run,
@@ -40,8 +41,15 @@ VALUES = {
     "steps": WHOLE,
     "seed": st.integers(0, 2**63),
 }
+VARIATIONS = {
+    "k": st.integers(1, 10**6),
+    "density": st.just("uniform") | st.floats(1e-6, 1 - 1e-6),
+    "weight": st.sampled_from(["one", "snr"]),
+    "labels": st.sampled_from(["ode", "cm", "cm-full", "direct_then_cm-lora64"]),
+    "ema": st.just(0.0) | st.floats(1e-6, 1 - 1e-6),
+}
 TEACHER_SEEDS = {TEACHER_SEED: st.just(0) | st.integers(1, 2**31)}
-RUNS = st.fixed_dictionaries(VALUES | TEACHER_SEEDS).map(lambda values: Run(**values))
+RUNS = st.fixed_dictionaries(VALUES | TEACHER_SEEDS | VARIATIONS).map(lambda values: Run(**values))
 RUN = Config().runs()[0]
 KEY = "method~cm,solver~ddim,N~50,w~3,adapter~lora4,loss~mse,lr~0.0001,batch_size~16,pool~4000,steps~250,seed~0"
 
@@ -71,6 +79,16 @@ def test_equal_where_all_values_are(one: Run, other: Run) -> None:
     for a, b in ((one, other), (one.setting, other.setting), (one.ode, other.ode)):
         assert (a == b) is (a.axes() == b.axes()) is (a.key == b.key)
         assert len({a, b}) == 2 - (a == b)
+
+
+def test_what_is_varied_is_spelled_where_it_is_not_at_its_default() -> None:
+    assert tuple(VARIATIONS) == tuple(VARIED) and not {*VARIED} & {*RUN_AXES, *SETTING_AXES, *ODE_AXES}
+    assert RUN.varied == {} and not {*VARIED} & {*RUN.axes(), *RUN.spelled}
+    varied = RUN.at(k=5, density=0.25, weight="snr", labels="cm", ema=0.99)
+    end = "+k~5+density~0.25+weight~snr+labels~cm+ema~0.99"
+    assert varied.key == KEY + end and varied.setting.key == RUN.setting.key + end and varied.ode == RUN.ode
+    assert varied.axes() == {**RUN.axes(), **varied.varied} and len(varied.varied) == 5
+    assert varied.at(**VARIED) == RUN and Run.pattern().endswith("{seed}{varied}") and "{varied}" not in Ode.pattern()
 
 
 def test_kinds_are_not_equal_and_values_stay() -> None:
@@ -105,6 +123,12 @@ def test_the_teachers_seed_is_spelled_where_it_is_not_0() -> None:
         f"{KEY}/teacher_seed~1",
         f"teacher_seed~1,{KEY}",
         KEY + ",more~1",
+        KEY + "+k~1",
+        KEY + ",k~2",
+        KEY + "+weight~one",
+        KEY + "+density~2",
+        KEY + "+labels~nobody",
+        KEY + "+weight~snr+k~2",
         KEY.removesuffix(",seed~0"),
         KEY.replace("w~3", "w~3.0"),
         KEY.replace("lr~0.0001", "lr~1e-04"),

@@ -54,9 +54,9 @@ class Declared:
     processes: tuple[str, ...] = ("vp", "karras")
     halves: bool = False
     stored: bool = False
-    states: bool = False
     hparams: Mapping[str, float] = field(default_factory=dict)
     ranges: tuple[str, ...] = ()
+    states: bool = False
 
     def refused(self, given: Mapping[str, float]) -> str | None:
         """The first error in hyperparameters that replace defaults, with what is expected; None if all are valid."""
@@ -159,9 +159,9 @@ def declared(path: Path) -> Declared:
         "PROCESSES": ("names of processes", lambda v: isinstance(v, tuple) and set(v) <= {"vp", "karras"}),
         "HALVES": ("True or False", lambda v: isinstance(v, bool)),
         "STORED": ("True or False", lambda v: isinstance(v, bool)),
-        "STATES": ("True or False", lambda v: isinstance(v, bool)),
         "SETTINGS": ("numbers by name", lambda v: isinstance(v, dict) and all(map(number, v.values()))),
         "RANGES": ("comparisons that name each of SETTINGS and nothing else, and that the defaults keep", kept),
+        "STATES": ("True or False", lambda v: isinstance(v, bool)),
     }
     optional: dict[str, Any] = {
         "PROCESSES": Declared.processes,
