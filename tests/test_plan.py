@@ -224,3 +224,13 @@ def test_a_rate_that_is_none(tmp_path: Path, value: Any, one_line: Any) -> None:
 
 def test_the_repositorys_own_rates() -> None:
     assert plan.read_rates(Path(__file__).parents[1] / plan.RATES)
+
+
+def test_baselines_count_a_step_of_the_start_and_one_of_the_guided_teacher() -> None:
+    config = Config()
+    jobs = [job for job in plan.jobs(config, config.runs()) if job.kind == "baselines"]
+    assert len(jobs) == 9 and all(job.folder.startswith("metrics/baselines/") for job in jobs)
+    # One prediction, whatever the solver: two rows of 1,024 under guidance, one without.
+    assert {job.forwards for job in jobs} == {1024.0, 2048.0} and {job.drawn for job in jobs} == {1024.0}
+    assert [job.forwards for job in jobs if "w~1" in job.folder] == [1024.0]
+    assert {job.forwards for job in jobs if "heun" in job.folder} == {2048.0}

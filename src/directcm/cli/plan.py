@@ -29,7 +29,7 @@ from directcm.runtime.artifacts import COLLECTION, MANIFEST, read_json
 # Those of the repository, and those of a rehearsal in this working folder, which take their place.
 RATES = Path("benchmarks/rates.csv")
 REHEARSED = Path("rehearsals/rates.csv")
-# Artefacts that are made without networks.
+# Artefacts that are made without networks; of metrics the baselines are not among them.
 WITHOUT_NETWORKS = ("data", "noise", "floor_noise", "search_noise", "metrics", "convergence")
 # Work that goes through the U-Net, methods' training apart.
 UNET = ("teacher", "student")
@@ -145,6 +145,11 @@ def jobs(config: Config, runs: Sequence[Run], scope: str = "paper") -> list[Job]
                 whose = by_key.get(of.removeprefix("students/").removeprefix(paths.MORE))
                 if name in paths.leading(config):
                     job.seen = samples * (len(sets[whose][more]) if whose else 1)
+            case "metrics" if rest.startswith("baselines/"):
+                # The untrained start's step, and one of the guided teacher.
+                job.kind, job.drawn = "baselines", float(samples)
+                ode = Ode.parse(rest.removeprefix("baselines/"))
+                job.forwards = samples * rows_per_step(ode.at(solver="ddim"))
             case "noise" | "floor_noise":
                 job.latents = samples
             case "search_noise" if search:
