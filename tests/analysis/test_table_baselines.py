@@ -160,12 +160,12 @@ def test_the_table_of_baselines(make: Any, config: Config, tmp_path: Path) -> No
         table_baselines.write(without, config, tmp_path / "t.csv")
 
 
-def test_a_method_beats_only_with_both_p(make: Any, config: Config, tmp_path: Path) -> None:
+def test_a_method_beats_by_p_over_seeds_and_prompts(make: Any, config: Config, tmp_path: Path) -> None:
     def change(metrics: Lines, comparisons: Lines) -> None:
         with_baselines(metrics, comparisons)
         for line in comparisons:
             if line["what"] == "baseline":
-                line.update({"p": 0.001, "p_prompts": 0.2})
+                line.update({"p": 0.2, "p_prompts": 0.001})
 
     _, comparisons = make.tidy(config, change=change)
     assert {row["verdict"] for row in table_baselines.rows(comparisons, config)} == {"no difference shown"}

@@ -156,10 +156,9 @@ def value(text: str | None) -> float:
 def significant(row: Mapping[str, Any], alpha: float) -> bool:
     """Whether a line of comparisons.csv is significant at alpha: the rule of bold type, markers, hatching and, before Holm, of claims.
 
-    p over seeds and prompts together is at most alpha, and p over prompts alone, where there is one, too.
+    p over seeds and prompts together is at most alpha. It has both kinds of chance in it, so that p over prompts alone decides nothing.
     """
-    p, alone = (math.nan if row.get(name) in ("", None) else float(row[name]) for name in ("p", "p_prompts"))
-    return p <= alpha and not alone > alpha
+    return row.get("p") not in ("", None) and float(row["p"]) <= alpha
 
 
 def matches(row: Row, setting: Setting, free: Collection[str] = (), names: Sequence[str] = SETTING_AXES) -> bool:

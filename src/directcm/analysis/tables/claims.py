@@ -260,8 +260,7 @@ def notes(verdicts: Sequence[Verdict], config: Config) -> list[str]:
             f"them that is. Here {decided} are: the secondary claims are tested at {share:.2g} together."
         ),
         (
-            "p is the larger of that over training seeds and prompts together (Behrens–Fisher) and that over prompts given these trained "
-            "students (paired bootstrap, or permutation for distances between sets). A claim must survive other seeds and other prompts. That two are equal within a margin is shown by "
+            "p is over training seeds and prompts together (Behrens–Fisher): a claim must survive other seeds and other prompts. That two are equal within a margin is shown by "
             "two one-sided tests (Schuirmann 1987), and refuted where the difference is significantly beyond it."
         ),
         (

@@ -292,9 +292,8 @@ def _bold(students: Sequence[Line], alpha: float, tested: int) -> str:
     if not tested:
         return UNTESTED
     rule = (
-        f"p ≤ {alpha:g} both over seeds and prompts together (crossed design, Behrens–Fisher) and for these trained students "
-        "alone (paired bootstrap over prompts; for distances, permutation of the method label for whole prompts, in all seeds "
-        "together; for FD∞, precision and the like, their variance over halves of the prompts)"
+        f"p ≤ {alpha:g} over seeds and prompts together (crossed design, Behrens–Fisher; the variance over prompts of distances, precision "
+        "and the like is that over halves of them)"
     )
     start = f"No value is bold, because no difference between CM and Direct CM is significant: {rule}."
     if any(v.best for line in students for v in line.values.values()):

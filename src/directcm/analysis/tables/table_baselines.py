@@ -104,7 +104,7 @@ def _notes(found: Sequence[Mapping[str, Any]], config: Config) -> list[str]:
         "A conditional mean is that of the prompt, of its label or of all rows, whichever predicts the second noise's samples best when "
         "each is left out; metrics.json of the baseline says which.",
         f"Difference: mean over {seeds} training seeds, paired by prompt; {level} % interval and p over seeds × prompts, crossed (a baseline has "
-        "no seeds). p, prompts: for these trained students alone, paired bootstrap over prompts. Bold: the better where both are "
-        f"below {config.statistics.alpha:g}, not adjusted for the number of lines.",
+        "no seeds). p, prompts: for these trained students alone, paired bootstrap over prompts. Bold: the better where p is "
+        f"at most {config.statistics.alpha:g}, not adjusted for the number of lines.",
         "A student that does not beat the affine map knows less of where the teacher's ODE ends than a linear function of the noise.",
     ]

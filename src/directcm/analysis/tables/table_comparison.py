@@ -46,8 +46,6 @@ def reading(comparison: Mapping[str, Any], alpha: float) -> str:
     scope = " between these two students; nothing about other seeds" if comparison["n_seeds"] == 1 else ""
     if significant(comparison, alpha):
         return f"{who} is better{scope}"
-    if p <= alpha:
-        return f"undecided: over seeds and prompts {who} is better, over prompts alone no difference is shown{scope}"
     if comparison["p_prompts"] <= alpha:
         return f"no difference shown over seeds and prompts; {who} is better for these trained students alone{scope}"
     return f"no difference shown{scope}"
@@ -151,7 +149,7 @@ def _notes(found: Sequence[Mapping[str, Any]], config: Config) -> list[str]:
     if seeds[0] == 1:
         out.append("With one seed the interval, too, is for these two students: it says nothing about other seeds.")
     out += [
-        f"Bold: p ≤ {config.statistics.alpha:g} in both columns; the better mean is bold then. It is the rule of the claims, too. The p-values are not adjusted for "
+        f"Bold: p ≤ {config.statistics.alpha:g} ; the better mean is bold then. It is the rule of the claims, too. The p-values are not adjusted for "
         "the number of metrics; the claims page adjusts its own.",
         "Floor: what the teacher itself scores against its own samples, from a second draw of noise. By this metric and at this n, a "
         "student at the floor cannot be told from the teacher.",

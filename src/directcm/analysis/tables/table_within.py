@@ -139,7 +139,7 @@ def _notes(found: Sequence[Mapping[str, Any]], config: Config) -> list[str]:
         f"ρ: Spearman's, over {found[0]['n']:,} samples of a student, mean ± sd over {seeds} seeds. In words where all seeds have one sign: "
         "“larger error, worse” is of samples whose metric is the worse the larger their ODE error.",
         f"Between: {A} − {B} of the mean; in words, whether the method with the larger ODE error is the worse in it, where both differences "
-        f"have p < {config.statistics.alpha:g} (seeds × prompts, and prompts alone).",
+        f"have p < {config.statistics.alpha:g} (seeds × prompts).",
         "Prompts differ in how hard they are, which correlations within a method hold too.",
     ]
     if error is not None:

@@ -4,9 +4,8 @@ Every verdict is about this run ("here"): its data set, its teacher, its size. F
 
 - The difference is turned into the claim's sense, whichever of the two methods comparisons.csv has first: what the claim
   names as better − the other. A line is a difference in one setting, or a contrast over an axis: its mean, or its slope.
-- One-sided p for and against the claimed sign, each the larger over: seeds × prompts together (`inference.cautious_p`), and prompts
-  given these students (bootstrap or permutation). The larger, because a claim should survive other seeds and other prompts both.
-  For a claim that two are equal: two one-sided tests against its margin.
+- One-sided p for and against the claimed sign, over seeds × prompts together (`inference.cautious_p`): a claim should survive other seeds
+  and other prompts both. For a claim that two are equal: two one-sided tests against its margin.
 - Several tests at once: p_for is the largest (intersection-union, Berger 1982), p_against k times the smallest (Bonferroni).
 - Every setting: p_for is again the largest, p_against k times the smallest; some setting: the other way round.
 - p = 2 min(p_for, p_against), at most 1. Claims are in two families: those of the primary one are adjusted by truncated Holm, those of
@@ -164,7 +163,7 @@ def _line(row: dict[str, Any], place: int, metric: str, test: Test) -> Line:
         both = equivalent(difference, margin, *errors, *sizes) if margin > 0 else None
         return Line(place, metric, sign, row, cautious, *(both or (1.0, 1.0)), margin)
     # The line's own p is the same. One that was compared before it was has Satterthwaite's, which is too small at few seeds.
-    found = [p for p in (row["p"], row["p_prompts"], cautious) if p is not None and not math.isnan(p)]
+    found = [p for p in (row["p"], cautious) if p is not None and not math.isnan(p)]
     sides = [one_sided(p, difference, sign) for p in found]
     return Line(place, metric, sign, row, cautious, max(s[0] for s in sides), max(s[1] for s in sides))
 
