@@ -7,11 +7,11 @@ the teacher's samples of it. It never sees the evaluation's noise, on which it i
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
 
 import numpy as np
 import torch
@@ -30,7 +30,7 @@ from directcm.runtime.artifacts import Artifact, new_collection
 from directcm.runtime.blocks import batches, block_ranges, clear, work
 from directcm.runtime.progress import Progress
 from directcm.runtime.sources import digest
-from directcm.statistics.scaling import fit
+from directcm.statistics.scaling import Scaling, fit
 
 # Its own code, for the keys of unfinished work.
 CODE = "evaluation.variants"
@@ -43,6 +43,7 @@ class Floor:
     noise: Artifact
     samples: Sequence[Artifact]
 
+    @cached_property
     def latents(self) -> np.ndarray:
         """The teacher's final latents (n, …), row by row; UserError where a row is missing."""
         rows = len(read_prompts(self.noise))
@@ -100,6 +101,67 @@ def check(variants: Sequence[Variant], student: Artifact, relays: Sequence[Artif
             )
 
 
+@dataclass(frozen=True)
+class _Work:
+    """What all sets of a student share: where its passes are kept, and how a set is written."""
+
+    what: Evaluated
+    ode: Ode
+    student: Artifact
+    scratch: Path
+    out: Path
+    progress: Progress
+
+    @property
+    def blocks(self) -> list[range]:
+        return block_ranges(len(self.what.initial), self.what.settings.block, 0, 1)
+
+    def passed(self, source: Evaluated, who: Student, index: int, name: str) -> Tensor:
+        """One step of the student from a grid index of a noise, latents (n, …); kept in `scratch` under a name, block by block."""
+
+        def block(rows: range) -> dict[str, Tensor]:
+            parts = []
+            for some, latents in source.draw(who, self.ode.N, [index], rows):
+                for row, latent in zip(some, latents, strict=True):
+                    check_finite(latent, f"variants: row {row} of {source.noise.folder}")
+                parts.append(latents)
+                self.progress.update(len(some))
+            return {"latents": torch.cat(parts)}
+
+        inputs = {**source.inputs(), "student": self.student}
+        key = {
+            **source.settings_for(self.ode, index=index),
+            "code": digest(CODE, loader(source.teacher)),
+            **{one: item.fingerprint for one, item in inputs.items()},
+        }
+        found = work(self.scratch / name, key, self.blocks, block, lambda rows: self.progress.skip(len(rows)))
+        return found["latents"]
+
+    def write(
+        self,
+        variant: Variant,
+        latents: Callable[[range], Tensor],
+        more: Mapping[str, Artifact] = MappingProxyType({}),
+        per_row: int = 0,
+        beside: Mapping[str, Mapping[str, Tensor]] = MappingProxyType({}),
+    ) -> None:
+        """Write a set, of the latents of its rows; `more`: inputs beside those of every sample, `per_row`: what each adds to `progress`."""
+        steps, name = variant.sampling_steps, variant.name
+
+        def block(rows: range) -> dict[str, Tensor]:
+            # What the set takes by itself; the fit of a scaling apart.
+            return {"latents": latents(rows), "forwards": torch.tensor([[len(rows) * steps]])}
+
+        settings = self.what.settings_for(self.ode, step=variant.step, steps=steps, **variant.varied)
+        inputs = {**self.what.inputs(), "student": self.student, **more}
+        where = (self.scratch / name, self.out / name)
+        counts = ["student_forwards"]
+        write(
+            self.what, name, self.blocks, settings, inputs, block, self.progress, per_row, counts, *where, CODE, beside=beside
+        )  # fmt: skip
+        clear(self.scratch / name)
+
+
 def make(
     what: Evaluated,
     ode: Ode,
@@ -114,110 +176,72 @@ def make(
 
     `relays`: the students that take second steps, this one among them where it is its own control. A set that is scaled has
     scaling.safetensors: source and target (D,), and gain, () or (D, D), float64. A student passes once over the noise from each start;
-    its latents there are in `scratch` until all sets are written.
+    its latents there are in `scratch` until all sets are written. Raises UserError where a set is none of these, where scalings have no
+    floor or one that must not be theirs, and where a relay's student is not of the same setting and seed.
     """
-    check_teacher(student, what.teacher)
     check(variants, student, relays, ode.N)
-    for relay in relays:
-        check_teacher(relay, what.teacher)
+    for one in (student, *relays):
+        check_teacher(one, what.teacher)
     scaled = {variant.start for variant in variants if variant.scaled}
-    if scaled and (floor is None or not floor.samples):
-        raise UserError(
-            "variants: a scaling is fitted on the floor's noise; pass it and the teacher's samples of it with --floor-noise and --floor"
-        )
-    if floor is not None and scaled:
+    if scaled:
+        if floor is None or not floor.samples:
+            raise UserError(
+                "variants: a scaling is fitted on the floor's noise; pass it and the teacher's samples of it with --floor-noise and --floor"
+            )
         floor.check(what, ode)
-    blocks = block_ranges(len(what.initial), what.settings.block, 0, 1)
-    starts = sorted({variant.start for variant in variants})
     progress = Progress("sample: student", len(what.initial) * passes(variants), "sample")
-    inputs = {**what.inputs(), "student": student}
-    who, theirs = students.load(what.model, student), {relay.run.method: relay for relay in relays}
-
-    def key(settings: Mapping[str, Any], used: Mapping[str, Artifact]) -> dict[str, Any]:
-        prints = {name: item.fingerprint for name, item in used.items()}
-        return {**settings, "code": digest(CODE, loader(what.teacher)), **prints}
-
-    def passed(source: Evaluated, index: int, name: str) -> Tensor:
-        """One step of the student from a grid index of a noise: latents (n, …)."""
-
-        def block(rows: range) -> dict[str, Tensor]:
-            parts = []
-            for some, latents in source.draw(who, ode.N, [index], rows):
-                for row, latent in zip(some, latents, strict=True):
-                    check_finite(latent, f"variants: row {row} of {source.noise.folder}")
-                parts.append(latents)
-                progress.update(len(some))
-            return {"latents": torch.cat(parts)}
-
-        own = key(source.settings_for(ode, index=index), {**source.inputs(), "student": student})
-        return work(scratch / name, own, blocks, block, lambda rows: progress.skip(len(rows)))["latents"]
-
-    def written(
-        variant: Variant,
-        make_block: Any,
-        used: Mapping[str, Artifact],
-        per_row: int,
-        beside: Mapping[str, Mapping[str, Tensor]] = MappingProxyType({}),
-    ) -> None:
-        name = variant.name
-        settings = what.settings_for(ode, step=variant.step, steps=variant.sampling_steps, **variant.varied)
-        write(
-            what, name, blocks, settings, used, make_block, progress, per_row, ["student_forwards"], scratch / name, out / name, CODE,
-            beside=beside,
-        )  # fmt: skip
-        clear(scratch / name)
-
-    for start in starts:
+    doing = _Work(what, ode, student, scratch, out, progress)
+    who = students.load(what.model, student)
+    for start in sorted({variant.start for variant in variants}):
         index = grid_index(start, ode.N)
-        mine = passed(what, index, f"start-{index}")
+        mine = doing.passed(what, who, index, f"start-{index}")
+        alike = [variant for variant in variants if variant.start == start]
+        for variant in alike:
+            if not variant.scaled and not variant.relay:
+                doing.write(variant, _rows_of(mine))
         if start in scaled:
             assert floor is not None
-            fitted_on, truth = passed(what.under(floor.noise), index, f"floor-{index}").numpy(), floor.latents()
-        for variant in (one for one in variants if not one.relay and one.start == start):
-            if not variant.scaled:
-                written(variant, lambda rows, mine=mine: _counted(mine[_slice(rows)], 1), inputs, 0)
-                continue
-            assert floor is not None
-            scaling = fit(variant.scaling, fitted_on, truth)
-            about = {name: torch.from_numpy(getattr(scaling, name)) for name in ("source", "target", "gain")}
-
-            def moved(rows: range, mine: Tensor = mine, scaling: Any = scaling) -> dict[str, Tensor]:
-                made = scaling(mine[_slice(rows)].numpy())
-                return _counted(torch.from_numpy(made.astype(np.float32)), 1)
-
-            written(variant, moved, {**inputs, **floor.inputs()}, 0, {"scaling.safetensors": about})
-        for variant in (one for one in variants if one.relay and start == 0):
-            relay = theirs[variant.relay]
-            second, at = students.load(what.model, relay), grid_index(variant.at, ode.N)
-
-            def relayed(rows: range, mine: Tensor = mine, second: Student = second, at: int = at) -> dict[str, Tensor]:
-                parts = []
-                for some in batches(rows, what.settings.batch_size):
-                    parts.append(_second(what, second, mine[_slice(some)], ode.N, at, some))
-                    progress.update(len(some))
-                return _counted(torch.cat(parts), 2)
-
-            written(variant, relayed, {**inputs, "relay": relay}, 1)
-    used = inputs | (floor.inputs() if floor is not None and scaled else {})
-    used |= {f"relay_{method}": relay for method, relay in theirs.items()}
+            fitted_on = doing.passed(what.under(floor.noise), who, index, f"floor-{index}").numpy()
+            for variant in alike:
+                if variant.scaled:
+                    scaling = fit(variant.scaling, fitted_on, floor.latents)
+                    about = {name: torch.tensor(getattr(scaling, name)) for name in ("source", "target", "gain")}
+                    doing.write(variant, _scaled(mine, scaling), floor.inputs(), beside={"scaling.safetensors": about})
+        for relay in relays:
+            second = None
+            for variant in alike:
+                if variant.relay == relay.run.method:
+                    second = second or students.load(what.model, relay)
+                    latents = _relayed(doing, mine, second, grid_index(variant.at, ode.N))
+                    doing.write(variant, latents, {"relay": relay}, per_row=1)
+    used = {**what.inputs(), "student": student, **(floor.inputs() if floor is not None and scaled else {})}
+    used |= {f"relay_{relay.run.method}": relay for relay in relays}
     new_collection(out, "samples", [variant.name for variant in variants], settings={}, inputs=used)
     clear(scratch)
 
 
-def _slice(rows: range) -> slice:
-    return slice(rows.start, rows.stop)
+def _rows_of(latents: Tensor) -> Callable[[range], Tensor]:
+    return lambda rows: latents[rows.start : rows.stop]
 
 
-def _counted(latents: Tensor, steps: int) -> dict[str, Tensor]:
-    """A block of a set: its latents, and the forwards that it takes by itself, the fit of a scaling apart."""
-    return {"latents": latents, "forwards": torch.tensor([[len(latents) * steps]])}
+def _scaled(latents: Tensor, scaling: Scaling) -> Callable[[range], Tensor]:
+    return lambda rows: torch.from_numpy(scaling(latents[rows.start : rows.stop].numpy()).astype(np.float32))
 
 
-@torch.no_grad()
-def _second(what: Evaluated, student: Student, first: Tensor, intervals: int, index: int, rows: range) -> Tensor:
-    """Latents (B, …) of the second of two steps, at a grid index, after a first one's, as `sample_at` makes it, fresh noise included."""
-    device, process = student.teacher.device, student.process
-    cond = what.pool.conditioning(what.ids[torch.tensor(rows)]).to(device)
-    t = process.grid(intervals).to(device)[index].expand(len(first))
-    eps = rng.normal(what.seed, "step_noise", rows, first.shape[1:], 2, 1).to(device)
-    return student(process.renoise(first.to(device), eps, t), t, cond).float().cpu()
+def _relayed(doing: _Work, first: Tensor, student: Student, index: int) -> Callable[[range], Tensor]:
+    """Of rows the latents of the second of two steps, at a grid index, after a first one's: as `sample_at` makes it, fresh noise included."""
+    what, process, device = doing.what, student.process, student.teacher.device
+
+    @torch.no_grad()
+    def latents(rows: range) -> Tensor:
+        parts = []
+        for some in batches(rows, what.settings.batch_size):
+            cond = what.pool.conditioning(what.ids[torch.tensor(some)]).to(device)
+            out = first[some.start : some.stop].to(device)
+            t = process.grid(doing.ode.N).to(device)[index].expand(len(some))
+            eps = rng.normal(what.seed, "step_noise", some, out.shape[1:], 2, 1).to(device)
+            parts.append(student(process.renoise(out, eps, t), t, cond).float().cpu())
+            doing.progress.update(len(some))
+        return torch.cat(parts)
+
+    return latents
