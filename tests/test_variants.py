@@ -21,6 +21,7 @@ from directcm.config import Config, Ode, Statistics, Variant, grid_index, parse,
 from directcm.config.base import SCALINGS
 from directcm.config.specs import METHODS
 from directcm.diffusion.processes import VarianceExploding, VariancePreserving
+from directcm.diffusion.starts import pure_noise
 from directcm.diffusion.teachers import load
 from directcm.distill import noise as noise_verb
 from directcm.distill import students
@@ -370,9 +371,10 @@ def test_pure_noise_that_stands_for_another_time() -> None:
     z = torch.from_numpy(np.random.default_rng(0).standard_normal((3, 2, 2, 2), dtype=np.float32))
     t = torch.full((3,), 700.0, dtype=torch.float64)
     vp, ve = VariancePreserving.scaled_linear(), VarianceExploding(start=80.0)
-    assert torch.equal(vp.prior(z, t), z) and torch.equal(vp.prior(z), z)
-    assert torch.equal(ve.prior(z, t), 700 * z) and torch.equal(ve.prior(z), 80 * z)
-    assert torch.equal(ve.prior(z, torch.full((3,), ve.start, dtype=torch.float64)), ve.prior(z))
+    assert torch.equal(pure_noise(vp, z, t), z) and torch.equal(pure_noise(ve, z, t), 700 * z)
+    # At the start they are the processes' own, byte for byte.
+    for process in (vp, ve, VarianceExploding(start=80.1, end=0.01)):
+        assert torch.equal(pure_noise(process, z, torch.full_like(t, process.start)), process.prior(z))
     seen: list[tuple[torch.Tensor, torch.Tensor]] = []
 
     class Told:

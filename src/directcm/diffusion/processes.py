@@ -85,13 +85,8 @@ class Process(ABC):
         """x_t from x at `end` and fresh noise, row by row: between two sampling steps of a student."""
         return self.diffuse(x, eps, t)
 
-    def prior(self, noise: Tensor, t: Tensor | None = None) -> Tensor:
-        """x at `start` from standard normal noise (B, …): σ(start)·noise on VE, the noise itself on VP.
-
-        With times t (B,): the pure noise that stands for x_t where a student is told another time of the same noise. It has the scale
-        of what a network sees there: σ(t)·noise on VE, and on VP, where x_t of data of unit variance has unit variance at every t, the
-        noise itself. A choice, not a sample of the process: at t < start x_t has a part of the data that pure noise has not.
-        """
+    def prior(self, noise: Tensor) -> Tensor:
+        """x at `start` from standard normal noise: σ(start)·noise on VE, the noise itself on VP."""
         return noise
 
 
@@ -255,8 +250,8 @@ class VarianceExploding(Process):
         """x + √(t² − ε²)·z, since x at ε has noise of variance ε² already (Song et al., Algorithm 1)."""
         return x + expand((t.double() ** 2 - self.end**2).clamp(min=0).sqrt(), x) * eps
 
-    def prior(self, noise: Tensor, t: Tensor | None = None) -> Tensor:
-        return self.start * noise if t is None else expand(self.sigma(t), noise) * noise
+    def prior(self, noise: Tensor) -> Tensor:
+        return self.start * noise
 
 
 def make(settings: config.Process) -> Process:

@@ -18,6 +18,7 @@ from torch import Tensor
 from directcm.config import Evaluation, Ode
 from directcm.diffusion.processes import Process
 from directcm.diffusion.solvers import make_solver, solve
+from directcm.diffusion.starts import pure_noise
 from directcm.diffusion.teachers import Conditioning, Teacher, load, load_codec, loader
 from directcm.diffusion.teachers.codec import Codec, to_images
 from directcm.distill import students
@@ -58,14 +59,13 @@ def sample_at(
 ) -> Tensor:
     """Latents (B, …) after student steps from noise (B, …) at these grid indices, ascending.
 
-    The first is told its time of pure noise: where it is not 0, of the noise that stands for x there (`Process.prior`).
+    The first is of pure noise, told its own time: where that is not the grid's first, of the noise that stands for x there (`pure_noise`).
     Between two steps: the method's `jump`, or else fresh noise, keyed by purpose, row, number of steps and step, not by the times.
     """
     device = student.teacher.device
     process = student.process
     grid = process.grid(intervals).to(device)
-    first = grid[indices[0]].expand(len(noise)) if indices[0] else None
-    x = process.prior(noise.to(device), first)
+    x = pure_noise(process, noise.to(device), grid[indices[0]].expand(len(noise)))
     out, before = x, grid[0].expand(len(x))
     for n, index in enumerate(indices):
         t = grid[index].expand(len(x))
