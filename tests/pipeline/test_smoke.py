@@ -14,8 +14,9 @@ import pytest
 import yaml
 
 from directcm.analysis.data.selection import main_runs
-from directcm.config import load_config, paths
+from directcm.config import load_config, paths, read_yaml
 from directcm.config.specs import BASELINES
+from directcm.runtime.artifacts import open_artifact, open_collection
 from tests import bars
 from tests.patience import PATIENCE
 from tests.runs import SMOKE, make_run, planned
@@ -503,6 +504,48 @@ def test_one_more_value_of_n_plans_only_what_that_value_needs(smoke: Path, tmp_p
     assert not {"teacher", "encode", "noise", "extractor", "data", "trajectories"} & set(jobs)
     # What only the main comparison feeds stays as it is.
     assert not {"table1", "figure_results", "figure_samples", "figure_curves"} & set(jobs)
+
+
+def test_sets_that_are_not_plain_are_made_beside_what_is_there(smoke: Path, tmp_path: Path) -> None:
+    """From other starts, scaled, and by two students in turn; nothing that was made is made anew, no table reads them."""
+    overlay = read_yaml(smoke / "workflow/presets/smoke.yaml")
+    anatomy = {"starts": [0, 0.1], "scalings": ["raw", "slope"], "relays": ["cm"], "relay_at": [0.5]}
+    overlay["students"].append({"method": ["direct_cm"], "seed": [0], **anatomy})
+    (tmp_path / "more.yaml").write_text(yaml.safe_dump({"students": overlay["students"]}), encoding="utf-8")
+    config = load_config(smoke / "config.yaml", smoke / "workflow/presets/smoke.yaml", tmp_path / "more.yaml")
+    run = next(run for run in config.runs() if config.variants(run))
+    out = smoke / "results/smoke"
+    whole = [f"results/smoke/{folder}/manifest.json" for folder in paths.artefacts(config, config.grid(), "why")]
+    snakemake = make_run(smoke)
+    files = [*SMOKE, str(tmp_path / "more.yaml")]
+    plain = snakemake("snakemake", "paper", "-n", *files)
+    assert not {"sample", "features", "evaluate", "compare", "variants"} & set(planned(plain.stdout + plain.stderr))
+    done = snakemake("snakemake", *whole, "-n", *files)
+    jobs = planned(done.stdout + done.stderr)
+    jobs.pop("untrained")
+    assert jobs == {"variants": 1, "features": 1, "evaluate": 1}
+    wanted = [f"metrics/students/variants/{run.key}", f"untrained/{run.ode.key}"]
+    done = snakemake("snakemake", *(f"results/smoke/{name}/manifest.json" for name in wanted), "--cores", "2", *files)
+    assert done.returncode == 0, done.stderr[-5000:]
+    parts = open_collection(out / wanted[0], "metrics")
+    assert list(parts) == [one.name for one in config.variants(run)] and len(parts) == 4
+    for variant in config.variants(run):
+        content = parts[variant.name].json("metrics.json")
+        assert {
+            name: content[name] for name in ("start", "scaling", "relay", "at") if name in content
+        } == variant.varied
+        assert {item["metric"] for item in content["metrics"]} >= {"ode_error", "fd_tiny", "clip_tiny"}
+    untrained = open_artifact(out / wanted[1], "untrained").arrays("latents.safetensors")
+    samples = open_collection(out / "samples" / run.key, "samples")["step~6,sampling_steps~1"].arrays(
+        "latents.safetensors"
+    )
+    assert untrained["latents"].shape == samples["latents"].shape and (untrained["rows"] == samples["rows"]).all()
+    for folder in ("benchmarks/variants", "benchmarks/untrained"):
+        assert list((out / folder).glob("*.tsv"))
+    for kind in ("samples/variants", "features/clip_tiny/students/variants", "metrics/students/variants", "untrained"):
+        shutil.rmtree(out / kind)
+    for name in ("variants", "untrained", "features/students/variants", "evaluate/students/variants"):
+        shutil.rmtree(out / "benchmarks" / name)
 
 
 def test_another_guidance_scale_plans_what_it_needs(smoke: Path, tmp_path: Path) -> None:

@@ -20,6 +20,8 @@ rule compare:
         f"{OUT}/logs/compare/{{more}}{SETTING}.log",
     benchmark:
         f"{OUT}/benchmarks/compare/{{more}}{SETTING}.tsv"
+    wildcard_constraints:
+        more=f"|{paths.MORE}",
     conda:
         "../../envs/directcm.yaml"
     # One setting has all the methods where there are more than the paper's two.

@@ -156,8 +156,8 @@ wildcard_constraints:
     extractor="|".join(EXTRACTORS),
     scope="|".join(SCOPES),
     axis="N|w",
-    # Below what is evaluated of a run: sets in more sampling steps than the fewest.
-    more=f"|{paths.MORE}",
+    # Below what is evaluated of a run: sets in more sampling steps than the fewest, and those that are not plain.
+    more=f"|{paths.MORE}|{paths.VARIANTS}",
     varied=rf"(\+({'|'.join(VARIED)})~[a-z0-9_.-]+)*",
     # Part of a pool's name; of noised images at times of uniform density, the default, solved to the end there is none.
     coupling=rf"(\+density~[0-9.]+)?({re.escape(paths.FIRST_STEP)})?|\+coupling~({'|'.join(START_POINTS[1:])})",
@@ -298,7 +298,24 @@ def hparams_of(wildcards, input):
 
 def if_any(name):
     """--NAME FILE …, where a rule's input of that name has any."""
-    return known(lambda wildcards, input: f"--{name} {input[name]}" if input[name] else "")
+    flag = name.replace("_", "-")
+    return known(lambda wildcards, input: f"--{flag} {input[name]}" if input[name] else "")
+
+
+@known
+def relays_of(wildcards):
+    """The students that take the second of two steps after a run's own (`Config.variants`)."""
+    run = spelled_by(wildcards)
+    names = (CONFIG.relayed(run, one).key for one in CONFIG.variants(run) if one.relay)
+    return made(*(f"students/{name}" for name in paths.unique(names)))
+
+
+def fitted_on(wildcards):
+    """What a run's scalings are fitted on, where it has some: the floor's noise, and all shards of its teacher's samples of it."""
+    run = spelled_by(wildcards)
+    if not any(one.scaled for one in CONFIG.variants(run)):
+        return []
+    return [noise_of("floor", REDRAWN.format_map(wildcards)), *draw_of(paths.taught(CONFIG, run.ode).key, "floor")]
 
 
 def endpoints_of(ode):

@@ -38,6 +38,8 @@ rule sample:
         f"{OUT}/logs/sample/{{more}}{RUN}.log",
     benchmark:
         f"{OUT}/benchmarks/sample/{{more}}{RUN}.tsv"
+    wildcard_constraints:
+        more=f"|{paths.MORE}",
     conda:
         "../../envs/directcm.yaml"
     threads: CONFIG.image_threads
@@ -55,6 +57,66 @@ rule sample:
         "sample: {wildcards.method} seed {wildcards.seed}, step:sampling steps {params.sets}"
     shell:
         verb("sample", "student sets", wildcards="solver N w")
+
+
+rule variants:
+    input:
+        **MODEL,
+        noise=f"{OUT}/{REDRAWN}noise/manifest.json",
+        student=f"{OUT}/students/{RUN}/manifest.json",
+        relays=relays_of,
+        floor_noise=lambda wildcards: fitted_on(wildcards)[:1],
+        floor=lambda wildcards: fitted_on(wildcards)[1:],
+    output:
+        f"{OUT}/samples/{paths.VARIANTS}{RUN}/manifest.json",
+    log:
+        f"{OUT}/logs/variants/{RUN}.log",
+    benchmark:
+        f"{OUT}/benchmarks/variants/{RUN}.tsv"
+    conda:
+        "../../envs/directcm.yaml"
+    threads: CONFIG.image_threads
+    resources:
+        **on_gpu(48000, 60, 1440),
+    params:
+        code=code("evaluation.variants", LOADER),
+        settings=EVALUATION,
+        sets=known(lambda wildcards: [one.name for one in CONFIG.variants(spelled_by(wildcards))]),
+        relays=if_any("relays"),
+        floor_noise=if_any("floor_noise"),
+        floor=if_any("floor"),
+        seed=SEED,
+        scratch=f"{OUT}/scratch/variants/{RUN}",
+    message:
+        "variants: {wildcards.method} seed {wildcards.seed}, sets {params.sets}"
+    shell:
+        verb("variants", "sets relays? floor_noise? floor?", wildcards="solver N w")
+
+
+rule untrained:
+    input:
+        **MODEL,
+        noise=f"{OUT}/{REDRAWN}noise/manifest.json",
+    output:
+        f"{OUT}/untrained/{ODE}/manifest.json",
+    log:
+        f"{OUT}/logs/untrained/{ODE}.log",
+    benchmark:
+        f"{OUT}/benchmarks/untrained/{ODE}.tsv"
+    conda:
+        "../../envs/directcm.yaml"
+    threads: 1
+    resources:
+        **on_gpu(48000, 20, 120),
+    params:
+        code=code("evaluation.untrained", LOADER),
+        settings=EVALUATION,
+        seed=SEED,
+        scratch=f"{OUT}/scratch/untrained/{ODE}",
+    message:
+        "untrained: what training starts from, {wildcards.solver}, N = {wildcards.N}, w = {wildcards.w}"
+    shell:
+        verb("untrained", wildcards="solver N w")
 
 
 rule search:

@@ -14,6 +14,7 @@ from directcm import config
 from directcm.cli.declare import QUOTED, Option
 from directcm.config import SETTING_AXES
 from directcm.config.specs import METHODS, METRICS, SOLVERS
+from directcm.errors import UserError
 
 if TYPE_CHECKING:
     from directcm.runtime.artifacts import Artifact
@@ -86,7 +87,7 @@ def tidy(name: str) -> Option:
 
 def runs_of(grid: config.Config, scope: str) -> list[config.Run]:
     """The runs that are made: those of the main comparison, or the whole grid."""
-    return grid.grid() if scope == "paper" else tabled(grid, scope)
+    return grid.grid() if scope in ("paper", "why") else tabled(grid, scope)
 
 
 def tabled(grid: config.Config, scope: str) -> list[config.Run]:
@@ -164,6 +165,15 @@ def _contrast(text: str) -> Any:
         raise ArgumentTypeError(f"{text!r} is not METHOD:METHOD:log~AXIS:METRIC:REFERENCE or the like") from None
 
 
+def _variant(text: str) -> config.Variant:
+    """A set of samples that is not plain, by its name."""
+    try:
+        return config.Variant.parse(text)
+    except UserError as error:
+        raise ArgumentTypeError(str(error)) from None
+
+
+Variant = Annotated[config.Variant, Option(read=_variant, metavar="SET")]
 Contrasts = Annotated[Any, Option(read=_contrast, metavar="METHOD:METHOD:HOW~AXIS:METRIC:REFERENCE")]
 Method = Annotated[str, Option(choices=tuple(METHODS))]
 Metric = Annotated[str, Option(choices=tuple(METRICS))]
@@ -176,6 +186,9 @@ Density = Annotated[
     Option("start times: uniform, or their share in the noisiest tenth of the grid", read=lambda text: _density(text)),
 ]
 Scope = Annotated[Literal["main", "paper"], "the main comparison, or the whole grid"]
+Made = Annotated[
+    Literal["main", "paper", "why"], "the main comparison, the whole grid, or that with the experiments on why"
+]
 Results = Annotated[Path, "the results folder of the configuration's preset"]
 Data = Annotated[Artifact, artefact("data")]
 Teacher = Annotated[Artifact, artefact("teacher")]

@@ -15,7 +15,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from directcm.config import Config, Ode, OdeBlock, Run, paths
+from directcm.config import Config, Ode, OdeBlock, Run, passes, paths
 from directcm.config.data import embedded_images
 from directcm.config.registry import methods
 from directcm.config.specs import DATA_SETS
@@ -125,9 +125,15 @@ def jobs(config: Config, runs: Sequence[Run], scope: str = "paper") -> list[Job]
                     share = 2 / math.log2(run.N) if method.halves else 1
                     job.forwards = job.pairs * share * rows_per_step(run.ode)
             case "samples":
-                chosen = sets[by_key[rest.removeprefix(paths.MORE)]][rest.startswith(paths.MORE)]
-                job.drawn = float(samples * sum(k for _, k in chosen))
-                job.latents = job.images = samples * len(chosen)
+                if rest.startswith(paths.VARIANTS):
+                    variants = config.variants(by_key[rest.removeprefix(paths.VARIANTS)])
+                    job.drawn, chosen = float(samples * passes(variants)), len(variants)
+                else:
+                    plain = sets[by_key[rest.removeprefix(paths.MORE)]][rest.startswith(paths.MORE)]
+                    job.drawn, chosen = float(samples * sum(k for _, k in plain)), len(plain)
+                job.latents = job.images = samples * chosen
+            case "untrained":
+                job.drawn = job.latents = float(samples)
             case "edits":
                 who, name = rest.split("/")
                 ode = Ode.parse(name) if who == "teacher" else by_key[name].ode
@@ -141,10 +147,14 @@ def jobs(config: Config, runs: Sequence[Run], scope: str = "paper") -> list[Job]
             case "features":
                 # One job reads a set for all extractors of a pass (workflow/rules/metrics.smk): it counts with the first of them.
                 name, _, of = rest.partition("/")
-                more = of.startswith(f"students/{paths.MORE}")
-                whose = by_key.get(of.removeprefix("students/").removeprefix(paths.MORE))
+                of = of.removeprefix("students/")
+                whose = by_key.get(of.removeprefix(paths.MORE).removeprefix(paths.VARIANTS))
                 if name in paths.leading(config):
-                    job.seen = samples * (len(sets[whose][more]) if whose else 1)
+                    if whose and of.startswith(paths.VARIANTS):
+                        count = len(config.variants(whose))
+                    else:
+                        count = len(sets[whose][of.startswith(paths.MORE)]) if whose else 1
+                    job.seen = samples * count
             case "metrics" if rest.startswith("baselines/"):
                 # The untrained start's step, and one of the guided teacher.
                 job.kind, job.drawn = "baselines", float(samples)

@@ -58,4 +58,5 @@ from directcm.config.teacher import (
     Process,
     Teacher,
 )
+from directcm.config.variants import Variant, grid_index, passes
 from directcm.config.whole import Config

@@ -37,6 +37,7 @@ Count = Annotated[int, Field(ge=0, strict=True)]
 Rate = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Fraction = Annotated[float, Field(ge=0, lt=1)]
+Inside = Annotated[float, Field(gt=0, lt=1)]
 Guidance = Annotated[float, Field(ge=0, le=100)]
 # An unquoted `no` is false to PyYAML and text to others; `dvc exp run --set-param` takes the quotes away.
 Precision = Annotated[Literal["no", "fp16", "bf16"], BeforeValidator(lambda value: "no" if value is False else value)]
@@ -54,10 +55,16 @@ else:
 ADAPTER = r"^(full|lora[1-9][0-9]*)$"
 Adapter = Annotated[str, Field(pattern=ADAPTER)]
 # How start times are distributed, the weight of the loss by time, and where a student's labels come from.
-Density = Literal["uniform"] | Annotated[float, Field(gt=0, lt=1)]
+Density = Literal["uniform"] | Inside
 Weight = Literal["one", "snr"]
 LABELS = rf"^(ode|({'|'.join(METHODS)})(-{ADAPTER[1:-1]})?)$"
 Labels = Annotated[str, Field(pattern=LABELS)]
+# How final latents are moved onto the teacher's: not at all, its mean, the least-squares slope, its variance, its mean and covariance.
+SCALINGS = ("raw", "mean", "slope", "variance", "affine")
+if TYPE_CHECKING:
+    Scaling = str
+else:
+    Scaling = Literal[SCALINGS]
 ONE_SOLVER = " or ".join(", ".join(SOLVERS).rsplit(", ", 1))
 
 

@@ -53,7 +53,7 @@ def count(total: int, shard: int) -> int:
 
 def trained_extractors(config: Config, scope: str = "paper") -> list[str]:
     """The extractors of a scope that are trained here."""
-    names = config.metric_names() + (config.further_names() if scope == "paper" else [])
+    names = config.metric_names() + (config.further_names() if scope in ("paper", WHY) else [])
     return [name for name in config.extractor_names(names) if EXTRACTORS[name].trained]
 
 
@@ -155,13 +155,15 @@ def teachers(config: Config, runs: Sequence[Run]) -> dict[str, list[str]]:
     return {"teacher": found, **({"floor": plain(found)} if config.floor_metrics() else {})}
 
 
-# Where the metrics lie that the scope "paper" has besides (`further_metrics`), below what they are.
+# The scope of the experiments on why: the whole grid, and of its students the sets that are not plain (`Config.variants`).
+WHY = "why"
+# Where the metrics lie that the scopes of the whole grid have besides (`further_metrics`), below what they are.
 FURTHER = "further/"
 
 
 def further(config: Config, runs: Sequence[Run], scope: str) -> list[Run]:
-    """The runs of the scope "paper" that have further metrics: those of the main comparison."""
-    if scope != "paper" or not config.further_names():
+    """The runs of a scope of the whole grid that have further metrics: those of the main comparison."""
+    if scope not in ("paper", WHY) or not config.further_names():
         return []
     main = set(config.main())
     return [run for run in runs if run in main]
@@ -202,12 +204,13 @@ def from_other_noise(names: Iterable[str]) -> list[str]:
 def drawn(config: Config, runs: Sequence[Run], scope: str) -> list[str]:
     """Keys of the ODEs of which metrics or baselines need the teacher's samples of the floor's noise.
 
-    Of other teachers than the default one only where students are measured against them (the reference other_noise).
+    Of other teachers than the default one only where students are measured against them (the reference other_noise), or scaled to them.
     """
     found = odes(config, runs)
     if not from_other_noise(config.metric_names()):
         found = plain(found) if config.floor_metrics() or config.baseline_metrics() else []
-    return unique([*found, *further_teachers(config, further(config, runs, scope)).get("floor", [])])
+    beyond = further_teachers(config, further(config, runs, scope)).get("floor", [])
+    return unique([*found, *beyond, *(taught(config, run.ode).key for run in scaled(config, runs, scope))])
 
 
 Sets = list[tuple[int, int]]
@@ -241,6 +244,25 @@ def in_more_steps(config: Config, runs: Sequence[Run], scope: str) -> list[Run]:
     return [run for run in runs if found[run][1]]
 
 
+# Where sets from other start times, scaled, or by two students in turn lie (`Config.variants`), below what they are.
+VARIANTS = "variants/"
+
+
+def with_variants(config: Config, runs: Sequence[Run], scope: str) -> list[Run]:
+    """The runs of a scope that have a collection of sets that are not plain: none but in the experiments on why."""
+    return [run for run in runs if config.variants(run)] if scope == WHY else []
+
+
+def scaled(config: Config, runs: Sequence[Run], scope: str) -> list[Run]:
+    """Those of them that have scaled sets, which are fitted on the teacher's samples of the floor's noise."""
+    return [run for run in with_variants(config, runs, scope) if any(one.scaled for one in config.variants(run))]
+
+
+def untrained(config: Config, runs: Sequence[Run], scope: str) -> list[str]:
+    """Keys of the ODEs of whose teachers it is kept what an untrained student makes of the evaluation's noise."""
+    return odes(config, runs) if scope == WHY else []
+
+
 def both(config: Config, ode: Ode) -> tuple[Ode, Ode]:
     """The ODEs that errors by start time are against: the student's own, and the refined one."""
     own = taught(config, ode)
@@ -255,7 +277,8 @@ def with_errors(config: Config, runs: Sequence[Run], scope: str) -> list[Run]:
 def measured(config: Config, runs: Sequence[Run], scope: str = "paper") -> dict[str, list[str]]:
     """What the tidy tables are collected from, below the results folder, by the argument of `collect` that it is.
 
-    Over teachers each is compared by itself, which says how much of its difference is due to the prompts.
+    Over teachers each is compared by itself, which says how much of its difference is due to the prompts. The experiments on why
+    compare for themselves.
     """
     names = [run.key for run in runs]
     more = in_more_steps(config, runs, scope)
@@ -271,6 +294,7 @@ def measured(config: Config, runs: Sequence[Run], scope: str = "paper") -> dict[
             *(f"metrics/baselines/{ode}" for ode in plain(odes(config, runs)) if config.baseline_metrics()),
             *(f"metrics/students/{name}" for name in names),
             *(f"metrics/students/{MORE}{run.key}" for run in more),
+            *(f"metrics/students/{VARIANTS}{run.key}" for run in with_variants(config, runs, scope)),
             *(
                 f"metrics/{FURTHER}{who}/{ode}"
                 for who, found in further_teachers(config, besides).items()
@@ -281,7 +305,9 @@ def measured(config: Config, runs: Sequence[Run], scope: str = "paper") -> dict[
         "students": [f"students/{name}" for name in names],
         "targets": [f"targets/{pool}/shard~{i}" for pool, shards in pools(config, runs).items() for i in range(shards)],
         "errors": [f"errors/{run.key}" for run in with_errors(config, runs, scope)],
-        "comparisons": [
+        "comparisons": []
+        if scope == WHY
+        else [
             *(f"comparisons/{setting}.csv" for setting in settings(runs)),
             *(f"comparisons/{MORE}{setting}.csv" for setting in settings(more)),
             *(f"comparisons/{FURTHER}{setting}.csv" for setting in settings(besides)),
@@ -292,26 +318,31 @@ def measured(config: Config, runs: Sequence[Run], scope: str = "paper") -> dict[
 
 
 def artefacts(config: Config, runs: Sequence[Run], scope: str = "paper") -> list[str]:
-    """Folders of the artefacts behind some of the grid's runs, below the results folder, in the order they are made."""
+    """Folders of the artefacts behind some of the grid's runs, below the results folder, in the order they are made.
+
+    Of the scope "why" those that its numbers are from: what only figures and tables of "paper" show is not among them.
+    """
     extractors = config.extractor_names()
     besides = further(config, runs, scope)
     beyond = config.extractor_names(config.further_names()) if besides else []
     floors = drawn(config, runs, scope)
     tables = measured(config, runs, scope)
     more = [f"{MORE}{run.key}" for run in in_more_steps(config, runs, scope)]
+    more += [f"{VARIANTS}{run.key}" for run in with_variants(config, runs, scope)]
+    fitted = redrawn(config, scaled(config, runs, scope))
     wanted = with_errors(config, runs, scope)
     error_odes = unique(ode.key for run in wanted for ode in both(config, run.ode))
     whose, another = teachers(config, runs), bool(from_other_noise(config.metric_names()))
     if another:
         whose["floor"] = odes(config, runs)
     names = [run.key for run in runs]
-    sought = searched(config, runs)
+    sought = searched(config, runs) if scope != WHY else []
     return [
         *("data", "teacher", "latents", "noise"),
         *(f"{folder}{name}" for folder in redrawn(config, runs) for name in ("teacher", "latents", "noise")),
-        *(["floor_noise"] if floors else []),
-        *(f"{folder}floor_noise" for folder in redrawn(config, runs) if another),
-        "trajectories",
+        *(["floor_noise"] if plain(floors) else []),
+        *(f"{folder}floor_noise" for folder in redrawn(config, runs) if another or folder in fitted),
+        *(["trajectories"] if scope != WHY else []),
         *(["search_noise"] if sought else []),
         *(f"extractors/{name}" for name in trained_extractors(config, scope)),
         *(
@@ -324,6 +355,7 @@ def artefacts(config: Config, runs: Sequence[Run], scope: str = "paper") -> list
         *(f"endpoints/{ode}/shard~{i}" for ode in error_odes for i in range(error_shards(config))),
         *tables["students"],
         *tables["errors"],
+        *(f"untrained/{ode}" for ode in untrained(config, runs, scope)),
         *(f"samples/{name}" for name in [*names, *more]),
         *unique(
             [
@@ -341,8 +373,8 @@ def artefacts(config: Config, runs: Sequence[Run], scope: str = "paper") -> list
             ]
         ),
         *tables["metrics"],
-        *edits(config, runs),
-        *(["convergence"] if config.convergence else []),
+        *(edits(config, runs) if scope != WHY else []),
+        *(["convergence"] if config.convergence and scope != WHY else []),
         *(f"search/{name}" for name in sought),
     ]
 
@@ -389,6 +421,8 @@ def _benchmark(folder: str, passed: Mapping[str, str]) -> str:
     elif kind == "targets" and STATES in rest:
         # One job solves for all numbers of steps.
         step, rest = "states", re.sub(rf"{re.escape(STATES)}\d+", "", rest)
+    elif kind == "samples" and rest.startswith(VARIANTS):
+        step, rest = "variants", rest.removeprefix(VARIANTS)
     elif kind == "metrics" and rest.startswith("baselines/"):
         step, _, rest = rest.partition("/")
     return whose + "/".join(filter(None, (step, rest)))
@@ -405,11 +439,13 @@ def benchmarks(config: Config, runs: Sequence[Run], scope: str) -> list[str]:
     are made last, are not.
     """
     made = [*artefacts(config, runs, scope), *measured(config, runs, scope)["comparisons"]]
-    others = any(run.teacher_seed for run in runs)
+    others = scope != WHY and any(run.teacher_seed for run in runs)
     made += measured(config, config.over_teachers(), "teachers")["comparisons"] if others else []
     # Features of one set by the extractors of one pass are one job.
     step = {extractor: name for name, names in passes(config).items() for extractor in names}
     names = unique(_benchmark(folder.removesuffix(".csv"), step) for folder in made)
+    if scope == WHY:
+        return [f"{name}.tsv" for name in names]
     names += [f"{step}/{scope}" for step in OF_A_SCOPE]
     names += ["collect/teachers"] if others else []
     names += [one.job for exhibit in exhibits() for one in exhibit.each]

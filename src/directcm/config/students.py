@@ -13,6 +13,7 @@ from directcm.config.base import (
     Density,
     Fraction,
     Guidance,
+    Inside,
     Labels,
     Loss,
     Method,
@@ -20,6 +21,7 @@ from directcm.config.base import (
     Positive,
     Precision,
     Rate,
+    Scaling,
     Solver,
     Weight,
     newer,
@@ -123,6 +125,23 @@ class StudentAxes(Block):
         None, min_length=1, description="numbers of student steps, if others than evaluation.steps"
     )
     errors: bool = Field(False, description="measure the ODE error by start time too (see errors)")
+    starts: list[Fraction] = newer(
+        [0.0],
+        min_length=1,
+        description="shares of the grid at which the one step of a finished student starts, told that time of the same pure noise; 0: at pure noise's own",
+    )
+    scalings: list[Scaling] = newer(
+        ["raw"],
+        min_length=1,
+        description="what is done to a finished student's samples of each of starts, fitted on the floor's noise: raw (nothing), mean (the teacher's mean), slope (the least-squares factor about their own mean), variance (the factor to the teacher's), affine (the teacher's mean and covariance)",
+    )
+    relays: list[Method] = newer(
+        [],
+        description="methods whose finished student, of the same setting and seed, takes the second of two steps after this one's first; its own method is the control",
+    )
+    relay_at: list[Inside] = newer(
+        [0.1], min_length=1, description="shares of the grid at which the second step of relays is taken"
+    )
 
 
 def paper_grid() -> list[StudentAxes]:

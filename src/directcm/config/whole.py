@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
-from directcm.config.base import Block, Count, Positive, newer
+from directcm.config.base import SCALINGS, Block, Count, Positive, newer
 from directcm.config.data import Data, embedded_images
 from directcm.config.evaluation import (
     FRECHET,
@@ -26,9 +26,10 @@ from directcm.config.evaluation import (
 )
 from directcm.config.registry import methods, require
 from directcm.config.runs import ODE_AXES, RUN_AXES, SETTING_AXES, TEACHER_SEED, VARIED, OdeBlock, Run, Setting
-from directcm.config.specs import DATA_SETS, DISTANCES, EXTRACTORS, METRICS, TEACHERS, Metric
+from directcm.config.specs import DATA_SETS, DISTANCES, EXTRACTORS, METHODS, METRICS, TEACHERS, Metric
 from directcm.config.students import StudentAxes, Targets, Train, paper_grid
 from directcm.config.teacher import Encode, Process, Teacher
+from directcm.config.variants import PLAIN, Variant, grid_index
 
 # Of one plan: students, and jobs of one ODE.
 MOST_JOBS, MOST_SHARDS = 20_000, 2_000
@@ -126,6 +127,7 @@ class Config(Block):
         self._check_data()
         self._check_teacher()
         self._check_methods()
+        self._check_variants()
         self._check_search()
         return self
 
@@ -295,6 +297,38 @@ class Config(Block):
             f"students: labels {run.labels} of seed {run.seed} are those of the student {teaching.key}; add it to the grid",
         )
 
+    def _check_variants(self) -> None:
+        """What starts, scalings and relays ask of grid, methods and evaluation."""
+        for axes in self.students:
+            for key in ("starts", "scalings", "relays", "relay_at"):
+                given = getattr(axes, key)
+                require(len(set(given)) == len(given), f"students: {key} names one twice")
+        channels, side = self.latent()
+        samples, components = self.evaluation.samples, channels * side**2
+        for run in self.grid():
+            for variant in self.variants(run):
+                where = f"students: {run.method}"
+                halves = [name for name in (run.method, variant.relay) if name and methods()[name].halves]
+                require(
+                    not halves,
+                    f"students: {', '.join(halves[:1])} halves N, and knows the times of its own steps alone; leave starts, scalings and relays away",
+                )
+                for key, share in (("starts", variant.start), ("relay_at", variant.at)):
+                    try:
+                        grid_index(share, run.N)
+                    except ValueError as error:
+                        raise ValueError(f"students: {key}: {error}") from None
+                require(
+                    variant.scaling != "affine" or samples > components,
+                    f"students: scaling affine needs more samples than latents have components: evaluation.samples = {samples} is not above {components}",
+                )
+                if variant.relay:
+                    other = self.relayed(run, variant)
+                    require(
+                        other in self._grid,
+                        f"{where}: the second step of relay {variant.relay} is the student {other.key}'s; add it to the grid",
+                    )
+
     def hparams(self, name: str) -> dict[str, float]:
         """A method's hyperparameters: its defaults with those of `methods`; whole numbers stay integers."""
         hparams = {**methods()[name].hparams, **self.methods.get(name, {})}
@@ -415,6 +449,30 @@ class Config(Block):
     def measures_errors(self, run: Run) -> bool:
         """Whether some line asks for this run's error by start time."""
         return any(axes.errors for axes in self._lines(run))
+
+    def variants(self, run: Run) -> list[Variant]:
+        """The sets of a run's finished student that are not plain, each in the fewest sampling steps: one, and two of relays.
+
+        By start and scaling, then by the relays' time and method; raw from pure noise is the plain set, and not among them.
+        """
+        lines = self._lines(run)
+        alone = {(start, scaling) for axes in lines for start in axes.starts for scaling in axes.scalings}
+        both = {(at, relay) for axes in lines for relay in axes.relays for at in axes.relay_at}
+        return [
+            *(
+                Variant(run.steps, 1, start=start, scaling=scaling)
+                for start, scaling in sorted(alone - {PLAIN}, key=lambda one: (one[0], SCALINGS.index(one[1])))
+            ),
+            *(
+                Variant(run.steps, 2, relay=relay, at=at)
+                for at, relay in sorted(both, key=lambda one: (one[0], [*METHODS].index(one[1])))
+            ),
+        ]
+
+    @staticmethod
+    def relayed(run: Run, variant: Variant) -> Run:
+        """The student that takes the second step of a run's relay: of the same setting and seed."""
+        return run.at(method=variant.relay)
 
     def _default(self, axis: str) -> Any:
         return getattr(self.ode if axis in ODE_AXES else self.train, axis)

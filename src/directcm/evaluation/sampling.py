@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -17,6 +18,7 @@ from torch import Tensor
 from directcm.config import Evaluation, Ode
 from directcm.diffusion.processes import Process
 from directcm.diffusion.solvers import make_solver, solve
+from directcm.diffusion.starts import pure_noise
 from directcm.diffusion.teachers import Conditioning, Teacher, load, load_codec, loader
 from directcm.diffusion.teachers.codec import Codec, to_images
 from directcm.distill import students
@@ -55,14 +57,15 @@ def sample_at(
     purpose: str = "step_noise",
     jump: Jump | None = None,
 ) -> Tensor:
-    """Latents (B, …) after student steps from noise (B, …) at these grid indices, ascending from 0.
+    """Latents (B, …) after student steps from noise (B, …) at these grid indices, ascending.
 
+    The first is of pure noise, told its own time: where that is not the grid's first, of the noise that stands for x there (`pure_noise`).
     Between two steps: the method's `jump`, or else fresh noise, keyed by purpose, row, number of steps and step, not by the times.
     """
     device = student.teacher.device
     process = student.process
     grid = process.grid(intervals).to(device)
-    x = process.prior(noise).to(device)
+    x = pure_noise(process, noise.to(device), grid[indices[0]].expand(len(noise)))
     out, before = x, grid[0].expand(len(x))
     for n, index in enumerate(indices):
         t = grid[index].expand(len(x))
@@ -144,7 +147,7 @@ class Evaluated:
             yield some, made.float().cpu()
 
 
-def _write(
+def write(
     what: Evaluated,
     name: str,
     blocks: list[range],
@@ -157,11 +160,12 @@ def _write(
     scratch: Path,
     out: Path,
     *code: str,
+    beside: Mapping[str, Mapping[str, Tensor]] = MappingProxyType({}),
 ) -> None:
     """Compute the blocks, decode, and write the samples artefact.
 
     A block has latents (B, …) and forwards (1, len(counts)). `progress` counts `per_row` a row, here for blocks that were there.
-    `code`: further modules that a block depends on.
+    `code`: further modules that a block depends on. `beside`: further files of tensors.
     """
     key = {
         **settings,
@@ -179,6 +183,8 @@ def _write(
     forwards = done.pop("forwards").sum(0).tolist()
     with new_artifact(out, "samples", settings=settings, inputs=inputs) as art:
         save_tensors(art / "latents.safetensors", done)
+        for file, tensors in beside.items():
+            save_tensors(art / file, tensors)
         drawn = Progress(f"sample: {name}, decoding", len(done["rows"]), "image")
 
         def images() -> Iterator[tuple[Path, Image]]:
@@ -212,7 +218,7 @@ def sample_teacher(what: Evaluated, ode: Ode, shard: int, shards: int, scratch: 
 
     settings = what.settings_for(ode, step=None, steps=None)
     counts = ("teacher_forwards", "teacher_forwards_minimum")
-    _write(what, "teacher", blocks, settings, what.inputs(), block, progress, ode.N, counts, scratch, out)
+    write(what, "teacher", blocks, settings, what.inputs(), block, progress, ode.N, counts, scratch, out)
     clear(scratch)
 
 
@@ -257,6 +263,6 @@ def sample_students(
         name = set_name(step, steps)
         settings = what.settings_for(ode, step=step, steps=steps)
         where = (scratch / name, out / name)
-        _write(what, name, blocks, settings, inputs, block, progress, 1, ["student_forwards"], *where, code)
+        write(what, name, blocks, settings, inputs, block, progress, 1, ["student_forwards"], *where, code)
     new_collection(out, "samples", [set_name(*one) for one in sets], settings={}, inputs=inputs)
     clear(scratch)

@@ -33,6 +33,7 @@ FORKED = "DIRECTCM_FORKED"
 # Verbs that are worth a helper: they import torch or its like. Their artefacts record their memory, as Snakemake's benchmark sees the
 # caller's alone.
 VERBS = (
+    "states|variants|untrained|"
     "encode|noise|targets|endpoints|trajectories|train|sample|search|error_by_time|edit|extractor|features|evaluate|baselines|"
     "convergence"
 )

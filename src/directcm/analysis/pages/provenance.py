@@ -12,7 +12,7 @@ from typing import Any
 
 from directcm.analysis.page import plain, write_page
 from directcm.config import Config
-from directcm.config.paths import split
+from directcm.config.paths import VARIANTS, split
 from directcm.errors import UserError
 from directcm.runtime.artifacts import COLLECTION, MANIFEST, PROVENANCE, read_json, write_csv
 from directcm.runtime.unchanged import adoptions, because
@@ -75,6 +75,8 @@ class Record:
             return f"{purpose}_noise"
         if self.kind == "metrics" and self.folder.parent.name == "baselines":
             return "baselines"
+        if self.kind == "samples" and VARIANTS.rstrip("/") in self.folder.parts:
+            return "variants"
         if self.kind == "samples" and "student" not in self._block("inputs"):
             return "floor" if self.floor else "reference"
         return STEP_OF_KIND.get(self.kind, self.kind)

@@ -245,7 +245,7 @@ def gallery(
     gallery.gallery(gallery.read_items(pictures), job.out, title)
 
 
-def costs(*, settings: Settings, results: o.Results, scope: o.Scope, job: o.Job) -> None:
+def costs(*, settings: Settings, results: o.Results, scope: o.Made, job: o.Job) -> None:
     """Write what each step cost, as a page and as CSV."""
     from directcm.analysis.pages import provenance
     from directcm.config import paths
@@ -256,7 +256,7 @@ def costs(*, settings: Settings, results: o.Results, scope: o.Scope, job: o.Job)
     provenance.costs_page(settings, made, timed, job.out, job.out.with_suffix(".csv"))
 
 
-def provenance(*, settings: Settings, results: o.Results, scope: o.Scope, job: o.Job) -> None:
+def provenance(*, settings: Settings, results: o.Results, scope: o.Made, job: o.Job) -> None:
     """Write what ran, and from what."""
     from directcm.analysis.pages import provenance
     from directcm.config import paths

@@ -48,6 +48,45 @@ def sample(
         sampling.sample_students(what, ode.value, student, sets, job.scratch, job.out)
 
 
+def variants(
+    *,
+    settings: Annotated[config.Evaluation, o.block("evaluation")],
+    ode: o.Ode,
+    student: Annotated[o.Student, "the finished student"],
+    sets: Annotated[Sequence[o.Variant], o.Option("what to make, by the sets' names", least=1)],
+    relays: Annotated[Sequence[o.Student], "students that take the second of two steps"] = (),
+    floor_noise: Annotated[o.Noise | None, "the noise that scalings are fitted on; --noise is held out"] = None,
+    floor: Annotated[Sequence[o.Samples], "the teacher's samples of --floor-noise"] = (),
+    teacher: o.Teacher,
+    latents: o.Latents,
+    noise: o.Noise,
+    job: o.Long,
+) -> None:
+    """Sample a finished student from other start times, scaled, or by two students in turn."""
+    from directcm.evaluation import sampling, variants
+
+    what = sampling.Evaluated(settings, teacher, latents, noise, job.seed, job.device)
+    fitted_on = None if floor_noise is None else variants.Floor(floor_noise, floor)
+    variants.make(what, ode.value, student, sets, relays, fitted_on, job.scratch, job.out)
+
+
+def untrained(
+    *,
+    settings: Annotated[config.Evaluation, o.block("evaluation")],
+    ode: o.Ode,
+    teacher: o.Teacher,
+    latents: o.Latents,
+    noise: o.Noise,
+    job: o.Long,
+) -> None:
+    """Keep what a student before any training makes of the shared noise in one step."""
+    from directcm.evaluation import sampling, untrained
+
+    untrained.make(
+        sampling.Evaluated(settings, teacher, latents, noise, job.seed, job.device), ode.value, job.scratch, job.out
+    )
+
+
 def search(
     *,
     settings: Annotated[config.Search, o.block("search")],

@@ -78,7 +78,9 @@ def _after_dashes(words: Sequence[str]) -> Sequence[str]:
 
 
 def plan(
-    scope: Annotated[Literal["main", "paper"], "default: paper, everything"] = "paper",
+    scope: Annotated[
+        Literal["main", "paper", "why"], "default: paper, everything; why: its students' further sets too"
+    ] = "paper",
     /,
     *,
     configfile: Files = CONFIGURATION,

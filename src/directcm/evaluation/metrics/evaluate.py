@@ -39,6 +39,8 @@ from directcm.statistics.error_parts import Directions, principal, rank_correlat
 TEACHER = "Teacher"
 FLOOR = "Teacher, other noise"
 """The row of the teacher against itself: how far apart two draws of one distribution are at this n."""
+VARIED_SETS = ("start", "scaling", "relay", "at")
+"""Settings of samples that are not a plain set of their student; each is left out where it is as in one."""
 
 
 def _complete(shards: Sequence[Artifact], noise: Artifact, n: int) -> SampleSet:
@@ -229,11 +231,13 @@ def evaluate(
     *,
     steps: int,
     step: int | None = None,
+    varied: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Write the metrics artefact of one sample set, and return the content of its metrics.json.
 
     `samples` are the set's shards, which together hold every row of the noise; `features` are by extractor name. `steps` is the
-    set's number of sampling steps, `step` the optimiser step of its student (None for the teacher).
+    set's number of sampling steps, `step` the optimiser step of its student (None for the teacher), `varied` what else is not as in
+    a plain set (`VARIED_SETS`).
     """
     mine = _complete(samples, compared.noise, len(compared.prompts))
     if compared.theirs is not None and {s.fingerprint for s in samples} & {
@@ -256,9 +260,10 @@ def evaluate(
         return Features(features, extractor, "the samples", samples, compared.noise, mine.rows)
 
     found = measured(compared, mine, features_of, used)
-    settings = compared.settings() | {"steps": steps, "step": step}
+    more = dict(varied or {})
+    settings = compared.settings() | {"steps": steps, "step": step, **more}
     with new_artifact(out, "metrics", settings=settings, inputs=used) as art:
-        return found.write(art, mine.rows, settings, used)
+        return found.write(art, mine.rows, settings, used, **more)
 
 
 class Set(Protocol):
@@ -409,7 +414,7 @@ def evaluate_collection(
 
     `samples` is set name → samples artefact, `features` extractor → set name → features artefact. The reference, the
     data and the prompt-accuracy classifier are opened once; out/<name> is what `evaluate` would write of that set, with
-    `step` and `steps` from the settings of its samples. Sets without features, or features without a set, are a
+    `step`, `steps` and what is varied from the settings of its samples. Sets without features, or features without a set, are a
     UserError.
     """
     if not samples:
@@ -423,7 +428,8 @@ def evaluate_collection(
     for name, part in samples.items():
         steps, step = (_which(part, setting) for setting in ("steps", "step"))
         of_set = {extractor: parts[name] for extractor, parts in features.items()}
-        contents[name] = evaluate(compared, [part], of_set, Path(out) / name, steps=steps, step=step)
+        varied = {key: part.settings[key] for key in VARIED_SETS if key in part.settings}
+        contents[name] = evaluate(compared, [part], of_set, Path(out) / name, steps=steps, step=step, varied=varied)
     new_collection(Path(out), "metrics", list(samples), settings=compared.settings(), inputs=compared.inputs())
     return contents
 
