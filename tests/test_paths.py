@@ -522,18 +522,16 @@ def test_states_after_k_steps_have_places_of_their_own_and_one_benchmark() -> No
         {"method": ["k_step"], "N": [10], "k": [2]},
         {"method": ["k_step"], "k": [5], "density": [0.25]},
     )
-    assert paths.states(config.grid()) == {10: [2], 50: [1, 5, 50]}
+    other, ten = f"teacher_seed~1/{DEFAULT}+states", "solver~ddim,N~10,w~3+states"
+    own = {f"{DEFAULT}+states": [1, 5, 50], other: [1, 5, 50], ten: [2], f"{DEFAULT}+density~0.25+states": [5]}
+    assert paths.states(config.grid()) == own
     pools = paths.pools(config, config.grid())
-    assert (
-        pools[f"{DEFAULT}+k~5"] == pools[f"teacher_seed~1/{DEFAULT}+k~50"] == pools[f"{DEFAULT}+density~0.25+k~5"] == 2
-    )
+    assert {pool: count for pool, count in pools.items() if "+states" in pool} == dict.fromkeys(own, 2)
     # CM's first steps are read from the endpoints' solve, as before.
     assert f"{DEFAULT}+first" not in pools and pools[DEFAULT] == 2
     files = paths.benchmarks(config, config.grid(), "paper")
     assert files.count(f"states/{DEFAULT}/shard~0.tsv") == 1 and f"states/{DEFAULT}+density~0.25/shard~1.tsv" in files
-    assert f"states/teacher_seed~1/{DEFAULT}/shard~0.tsv" in files and not any(
-        "targets" in f and "k~" in f for f in files
-    )
+    assert f"states/teacher_seed~1/{DEFAULT}/shard~0.tsv" in files and not any("+states" in f for f in files)
 
 
 def test_what_is_varied_stands_in_no_table_and_in_no_comparison() -> None:
@@ -560,6 +558,6 @@ def test_labels_need_no_targets_and_other_start_times_have_their_own() -> None:
 def test_the_plan_counts_one_solve_for_all_k() -> None:
     config = varied({"method": ["k_step"], "k": [1, 5, 25]})
     jobs = {job.folder: job for job in plan.jobs(config, config.grid())}
-    found = {k: jobs[f"targets/{DEFAULT}+k~{k}/shard~0"].forwards for k in (1, 5, 25)}
-    # 2,000 start points, two rows a step; with n steps left, n = 1 … 50 alike often, min(n, 25) of them.
-    assert found == {1: 0, 5: 0, 25: 2 * 2000 * (sum(range(1, 25)) + 25 * 26) / 50}
+    found = jobs[f"targets/{DEFAULT}+states/shard~0"]
+    # 2,000 start points, two rows a step; with n steps left, n = 1 … 50 alike often, min(n, 25) of them. Three states of each are kept.
+    assert found.forwards == 2 * 2000 * (sum(range(1, 25)) + 25 * 26) / 50 and found.latents == 6000

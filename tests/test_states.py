@@ -21,7 +21,7 @@ from directcm.distill import students, training
 from directcm.distill.encode import Latents
 from directcm.distill.targets import Starts, join, noisy_index
 from directcm.errors import UserError
-from directcm.runtime.artifacts import Artifact, open_artifact
+from directcm.runtime.artifacts import Artifact, open_collection
 
 WEIGHTS = "pytorch_lora_weights.safetensors"
 
@@ -30,12 +30,13 @@ def solve(
     tiny: Any, folder: Path, ks: Sequence[int], density: str | float = "uniform", shard: int = 0
 ) -> list[Artifact]:
     """The states of a shard after each k."""
-    outs = [folder / f"k~{k}" for k in ks]
     module.make(
         tiny.targets_settings, tiny.student_run("k_step").ode, ks, shard, tiny.teacher, tiny.latents, tiny.seed, "cpu", "no",
-        folder / "scratch", outs, density,
+        folder / "scratch", folder / "states", density,
     )  # fmt: skip
-    return [open_artifact(out, "targets").verify() for out in outs]
+    parts = open_collection(folder / "states", "targets")
+    assert [*parts] == [f"k~{k}" for k in ks]
+    return [part.verify() for part in parts.values()]
 
 
 @pytest.fixture(scope="module")
@@ -82,7 +83,7 @@ def test_each_counts_the_steps_that_it_needs(tiny: Any, states: Any) -> None:
 
 
 def test_what_is_no_k_is_refused(tiny: Any, tmp_path: Path, one_line: Any) -> None:
-    for ks, said in (([1, 1], "each k once"), ([tiny.N + 1], f"more than the grid's N = {tiny.N}")):
+    for ks, said in (([1, 1], "names one twice"), ([tiny.N + 1], f"more than the grid's N = {tiny.N}")):
         with pytest.raises(UserError) as error:
             solve(tiny, tmp_path, ks)
         assert said in one_line(error)

@@ -124,6 +124,8 @@ def teacher_seed(wildcards):
 ALL_RUNS, TABLED = CONFIG.grid(), CONFIG.runs()
 # Start points whose ODE is solved, by the pool's name.
 ROWS_SOLVED = paths.rows_solved(ALL_RUNS)
+# Of those of states, after how many steps.
+STEPS = paths.states(ALL_RUNS)
 # What is evaluated of a run: in the fewest sampling steps, and in more.
 SETS = paths.sets(CONFIG)
 # What is made: the main comparison for `snakemake`, everything for `snakemake paper`.
@@ -253,6 +255,15 @@ def targets_of(wildcards):
     pool = paths.pool_of(spelled_by(wildcards), ROWS_SOLVED)
     count = paths.jobs_of(pool, int(wildcards.pool), CONFIG) if pool else 0
     return shards(f"targets/{pool}", count)
+
+
+@known
+def solutions_of(wildcards, input):
+    """--targets of a student: its pool's shards, of states those after its own number of steps."""
+    run = spelled_by(wildcards)
+    if not methods()[run.method].states:
+        return f"--targets {input.targets}" if input.targets else ""
+    return " ".join(["--targets", *(str(Path(path).parent / f"k~{run.k}") for path in input.targets)])
 
 
 @known

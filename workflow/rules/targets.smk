@@ -27,40 +27,34 @@ rule targets:
         verb("targets", "precision start_points", wildcards="solver N w shard")
 
 
-# Of each N one rule: its outputs are the states after all numbers of steps that the grid asks for there, which one solve passes.
-for _n, _steps in paths.states(ALL_RUNS).items():
-
-    rule:
-        name:
-            f"states_{_n}"
-        input:
-            **MODEL,
-        output:
-            [f"{OUT}/targets/{ODE}{{spread}}{paths.STATES}{k}/shard~{{shard}}/manifest.json" for k in _steps],
-        log:
-            f"{OUT}/logs/states/{ODE}{{spread}}/shard~{{shard}}.log",
-        benchmark:
-            f"{OUT}/benchmarks/states/{ODE}{{spread}}/shard~{{shard}}.tsv"
-        wildcard_constraints:
-            N=str(_n),
-        priority: 20
-        conda:
-            "../../envs/directcm.yaml"
-        threads: 1
-        resources:
-            **on_gpu(48000, 60, 1440),
-        params:
-            code=code("distill.states", LOADER),
-            settings=settings(CONFIG.targets),
-            k=_steps,
-            precision=CONFIG.evaluation.precision,
-            density=lambda wildcards: " ".join(density_of(wildcards.spread.rpartition("~")[2])),
-            seed=drawn_seed,
-            scratch=f"{OUT}/scratch/states/{ODE}{{spread}}/shard~{{shard}}",
-        message:
-            "states: after k = {params.k} steps, {wildcards.solver}, N = {wildcards.N}, w = {wildcards.w}, shard {wildcards.shard}"
-        shell:
-            verb("states", "precision density?", wildcards="solver N w shard")
+rule states:
+    input:
+        **MODEL,
+    output:
+        f"{OUT}/targets/{ODE}{{spread}}{paths.STATES}/shard~{{shard}}/manifest.json",
+    log:
+        f"{OUT}/logs/states/{ODE}{{spread}}/shard~{{shard}}.log",
+    benchmark:
+        f"{OUT}/benchmarks/states/{ODE}{{spread}}/shard~{{shard}}.tsv"
+    priority: 20
+    conda:
+        "../../envs/directcm.yaml"
+    threads: 1
+    resources:
+        **on_gpu(48000, 60, 1440),
+    params:
+        code=code("distill.states", LOADER),
+        settings=settings(CONFIG.targets),
+        # All that the grid asks for of this ODE, which one solve passes.
+        k=lambda wildcards: STEPS[f"{spelled_by(wildcards, Ode).key}{wildcards.spread}{paths.STATES}"],
+        precision=CONFIG.evaluation.precision,
+        density=lambda wildcards: " ".join(density_of(wildcards.spread.rpartition("~")[2])),
+        seed=drawn_seed,
+        scratch=f"{OUT}/scratch/states/{ODE}{{spread}}/shard~{{shard}}",
+    message:
+        "states: after k = {params.k} steps, {wildcards.solver}, N = {wildcards.N}, w = {wildcards.w}, shard {wildcards.shard}"
+    shell:
+        verb("states", "precision density?", wildcards="solver N w shard")
 
 
 rule endpoints:

@@ -31,7 +31,7 @@ rule train:
         settings=settings(CONFIG.train, *RUN_AXES),
         snapshots=known(lambda wildcards: CONFIG.snapshots(spelled_by(wildcards))),
         seed=drawn_seed,
-        targets=if_any("targets"),
+        targets=solutions_of,
         hparams=hparams_of,
         scratch=f"{OUT}/scratch/students/{RUN}",
         tensorboard=f"{OUT}/tensorboard/{RUN}",

@@ -277,13 +277,3 @@ class Long(Torch):
     """Work that goes on where it was interrupted."""
 
     scratch: Annotated[Path, "where unfinished work is kept"]
-
-
-@dataclass(frozen=True, kw_only=True)
-class LongJobs(Long):
-    """The same with a result for each of the things that it is asked for."""
-
-    out: Annotated[  # type: ignore[assignment]
-        Sequence[Path],
-        Option("where the results go, one for each --k, in that order", least=1, read=_result, filled="output"),
-    ]

@@ -186,11 +186,12 @@ def _solving(job: Job, rest: str, config: Config, rows: Mapping[str, int]) -> No
             size = rows[name] if first else config.targets.shard
             steps = size * (1 if first else mean)
             if paths.STATES in solved:
-                # One solve passes all k, and it counts with the largest: Σ min(k, steps left) over the N start times.
-                k, most = int(solved.rpartition("~")[2]), max(paths.states(config.grid())[ode.N])
-                steps = size * (k - k * (k - 1) / (2 * ode.N)) if k == most else 0
+                # One solve to the largest k: Σ min(k, steps left) over the N start times.
+                kept = paths.states(config.grid())[name]
+                steps = size * (kept[-1] - kept[-1] * (kept[-1] - 1) / (2 * ode.N))
             # The endpoint and the state after one step; on trajectories the start point too.
-            job.latents = size * (1 if first or paths.STATES in solved else 3 if start_points == "trajectory" else 2)
+            states = len(kept) if paths.STATES in solved else 0
+            job.latents = size * (states or (1 if first else 3 if start_points == "trajectory" else 2))
         case "endpoints":
             size, times = config.errors.shard, config.errors.times
             job.latents = min(size, times * config.errors.points - int(shard) * size)

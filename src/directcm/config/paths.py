@@ -5,7 +5,6 @@ The rules of workflow/rules/ and the provenance page spell them through these fu
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Mapping, Sequence
 
 from directcm.config import TEACHER_SEED, Config, Ode, Run, Setting
@@ -57,8 +56,8 @@ def trained_extractors(config: Config, scope: str = "paper") -> list[str]:
     return [name for name in config.extractor_names(names) if EXTRACTORS[name].trained]
 
 
-# Of a pool of which each start point's first step alone is solved, after the ODE's key; and before the number of steps of another.
-FIRST_STEP, STATES = "+first", "+k~"
+# After the ODE's key: of a pool of which each start point's first step alone is solved, and of one of states after several numbers of steps.
+FIRST_STEP, STATES = "+first", "+states"
 
 
 def started(run: Run) -> str:
@@ -72,17 +71,17 @@ def solved(run: Run) -> str:
     if not start_points or run.labelled_by:
         return ""
     if methods()[run.method].states:
-        return f"{started(run)}{STATES}{run.k}"
+        return started(run) + STATES
     return started(run) if start_points == "forward" else f"{run.ode.key}+coupling~{start_points}"
 
 
-def states(runs: Iterable[Run]) -> dict[int, list[int]]:
-    """N → the numbers k of steps after which the grid needs the state of each start point: one solve passes all of an N's."""
-    found: dict[int, set[int]] = {}
+def states(runs: Iterable[Run]) -> dict[str, list[int]]:
+    """Name of each pool of states → the numbers k of steps after which some run needs them: one solve passes them all."""
+    found: dict[str, set[int]] = {}
     for run in runs:
         if methods()[run.method].states:
-            found.setdefault(run.N, set()).add(run.k)
-    return {n: sorted(ks) for n, ks in sorted(found.items())}
+            found.setdefault(solved(run), set()).add(run.k)
+    return {pool: sorted(ks) for pool, ks in found.items()}
 
 
 def _largest(pools: Iterable[tuple[str, int]]) -> dict[str, int]:
@@ -419,8 +418,7 @@ def _benchmark(folder: str, passed: Mapping[str, str]) -> str:
         extractor, _, rest = rest.partition("/")
         step = passed[extractor]
     elif kind == "targets" and STATES in rest:
-        # One job solves for all numbers of steps.
-        step, rest = "states", re.sub(rf"{re.escape(STATES)}\d+", "", rest)
+        step, rest = "states", rest.replace(STATES, "")
     elif kind == "samples" and rest.startswith(VARIANTS):
         step, rest = "variants", rest.removeprefix(VARIANTS)
     elif kind == "metrics" and rest.startswith("baselines/"):

@@ -1,7 +1,7 @@
 """The verb `states`: each start point's state after k solver steps, for all k that k_step students need, by one solve.
 
-The start points are those of `targets`, and each k's states an artefact of the kind targets: x_next is the state k grid times on, or
-the endpoint where fewer steps are left. With k = N they are the endpoints, byte for byte.
+The start points are those of `targets`, and each k's states an artefact of the kind targets, k~<k> in a collection: x_next is the state k
+grid times on, or the endpoint where fewer steps are left. With k = N they are the endpoints, byte for byte.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from directcm.diffusion.teachers import load, loader
 from directcm.distill.encode import Latents
 from directcm.distill.targets import Starts, blocks_of
 from directcm.errors import UserError
-from directcm.runtime.artifacts import Artifact, new_artifact, save_tensors
+from directcm.runtime.artifacts import Artifact, new_artifact, new_collection, save_tensors
 from directcm.runtime.blocks import clear, work
 from directcm.runtime.progress import Progress
 from directcm.runtime.sources import digest
@@ -36,19 +36,17 @@ def make(
     device: str,
     precision: str,
     scratch: Path,
-    outs: Sequence[Path],
+    out: Path,
     density: str | float = "uniform",
 ) -> None:
-    """Solve a shard's start points to the largest of `steps` (each k ≤ N), and write an artefact for each, in that order.
+    """Solve a shard's start points to the largest of `steps` (each k ≤ N), and write a collection with an artefact for each.
 
     targets.safetensors: index, id, time (B,), x_next (B, c, h, w). An artefact counts the forwards of k steps alone, a student's part
     of the solve that all share. A stopped job resumes after its last whole block. The last bits depend on the largest k, with
     which the batches change.
     """
-    if len(steps) != len(outs) or len(set(steps)) != len(steps):
-        raise UserError(
-            f"states: {len(outs)} results for k = {', '.join(map(str, steps))}; name each k once, with one --out"
-        )
+    if len(set(steps)) != len(steps):
+        raise UserError(f"states: k = {', '.join(map(str, steps))} names one twice")
     if max(steps) > ode.N:
         raise UserError(f"states: k = {max(steps)} is more than the grid's N = {ode.N}")
     model = load(teacher, device, precision)
@@ -98,8 +96,8 @@ def make(
     asked = {k: int(sum(left(b).clamp(max=k).sum() for b in blocks)) for k in steps}
     per_step = solver.evaluations_per_step * model.rows_per_prediction(ode.w)
     common = {name: done[name] for name in ("index", "id", "time")}
-    for k, out in zip(steps, outs, strict=True):
-        with new_artifact(out, "targets", settings={**about, "k": k}, inputs=inputs) as art:
+    for k in steps:
+        with new_artifact(out / f"k~{k}", "targets", settings={**about, "k": k}, inputs=inputs) as art:
             save_tensors(art / "targets.safetensors", {**common, "x_next": done[f"after_{k}"]})
             forwards = asked[k] * per_step
             art.counts = {
@@ -109,4 +107,5 @@ def make(
             }
             # Its share of the solve, which took all of them together `seconds`.
             art.provenance["solving_seconds"] = round(seconds * asked[k] / asked[most], 3)
+    new_collection(out, "targets", [f"k~{k}" for k in steps], settings={}, inputs=inputs)
     clear(scratch)

@@ -246,6 +246,14 @@ def _solving(shards: Mapping[Artifact, Ode], student: Artifact, run: Run) -> tup
     return sum(_count(shard, "teacher_forwards") for shard in found) / solved, seconds
 
 
+def _solutions(path: str | Path) -> list[Artifact]:
+    """The targets behind a path: an artefact, or of states a collection of them, one for each number of steps."""
+    folder = Path(path).parent if Path(path).name == MANIFEST else Path(path)
+    if read_json(folder / MANIFEST).get("kind") == COLLECTION:
+        return list(open_collection(folder, "targets").values())
+    return [open_artifact(folder, "targets")]
+
+
 def _sets_of(evaluated: pd.DataFrame) -> list[tuple[Any, ...]]:
     """(axes of the run …, its teacher's seed, optimiser step) of each line of metrics.csv that is a student's."""
     students = evaluated.dropna(subset="step")
@@ -265,7 +273,8 @@ def students_table(
     """
     shards = {
         shard: _run_of(Ode, {"run": shard.settings}, shard.folder / MANIFEST)
-        for shard in (open_artifact(path, "targets") for path in targets)
+        for path in targets
+        for shard in _solutions(path)
     }
     steps_of: dict[tuple[Any, ...], set[int]] = {}
     for *axes, step in _sets_of(evaluated) if evaluated is not None else ():

@@ -44,14 +44,14 @@ def states(
     *,
     settings: Annotated[config.Targets, o.block("targets")],
     ode: o.Ode,
-    k: Annotated[Sequence[o.Natural], o.Option("numbers of solver steps, each with an --out", least=1)],
+    k: Annotated[Sequence[o.Natural], o.Option("numbers of solver steps", least=1)],
     density: o.Density = "uniform",
     shard: o.Index,
     precision: o.Precision = "no",
     teacher: o.Teacher,
     latents: o.Latents,
     teacher_seed: o.TeacherSeed = 0,
-    job: o.LongJobs,
+    job: o.Long,
 ) -> None:
     """Solve the ODE from a shard of the start points for k steps, of several k at once."""
     from directcm.distill import states
