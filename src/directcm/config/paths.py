@@ -325,6 +325,7 @@ def artefacts(config: Config, runs: Sequence[Run], scope: str = "paper") -> list
         *tables["metrics"],
         *edits(config, runs),
         *(["convergence"] if config.convergence else []),
+        *(["fixed_points"] if config.fixed_points else []),
         *(f"search/{name}" for name in sought),
     ]
 
