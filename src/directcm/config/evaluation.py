@@ -188,8 +188,11 @@ class FixedPoints(Block):
         [8, 16, 32, 64, 128, 256, 512], min_length=1, description="random features m, ascending"
     )
     frequency: Rate = Field(2.0, description="standard deviation of the features' inner weights")
+    starts: Literal["data", "trajectory"] = Field(
+        "data", description="start points: data, diffused and drawn anew at each time; trajectory, the solver's own"
+    )
     points: Annotated[int, Field(ge=8, strict=True)] = Field(
-        512, description="start points at each time of the grid, a power of two; per_time has m up to a quarter of it"
+        1024, description="start points at each time of the grid, a power of two; per_time has m up to a quarter of it"
     )
     samples: Annotated[int, Field(ge=16, strict=True)] = Field(2048, description="noises that students are measured at")
     directions: Positive = Field(32, description="directions of the sliced distance")

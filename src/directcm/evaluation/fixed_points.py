@@ -21,8 +21,9 @@ k = N: g' = 0, A = G = E g gᵀ, and a is Direct CM's least-squares fit of Φ: a
 (Bradtke and Barto 1996), the fixed point of a = P T a with T the step and P the projection. "per_time" is solved from the end
 upwards: a_s = P_s f(·, s_k) ∘ Φᵏ, a product of N/k projections.
 
-**Existence.** Φᵏ takes the law of x_s to that of x_{s_k} (but for the solver's and the sample's error), so that E(g'ᵀa)² ≤ E(gᵀa)²:
-sampling is on-policy, and A + Aᵀ ≥ 0 as for TD(0) (Tsitsiklis and Van Roy 1997). In the norm of G, Rᵀ G R = 1,
+**Existence.** Φᵏ takes the law of x_s to that of x_{s_k} (but for the solver's and the sample's error; exactly, where start points lie on
+the solver's own trajectories), so that E(g'ᵀa)² ≤ E(gᵀa)²: sampling is on-policy, and A + Aᵀ ≥ 0 as for TD(0) (Tsitsiklis and Van Roy
+1997). In the norm of G, Rᵀ G R = 1,
 
     coercivity = λ_min of (B + Bᵀ)/2, B = Rᵀ A R,   ‖f_a − Φ‖ ≤ ‖(1 − P)Φ‖/coercivity up to a constant,
 
@@ -38,7 +39,9 @@ which Direct CM minimises; `sw2_teacher`, sliced W₂ to the teacher's samples f
 to the exact mixture; `log_p0`, the mean of the exact log density less that of the teacher's samples from the same noise.
 
 **Inference.** A seed draws the mixture, the features, the start points and the noise anew, and all k and m of a seed share them.
-Differences are paired over seeds, with Student's t, and Holm's adjustment over m (and k, where an interior one is against an end).
+Differences are paired over seeds, with Student's t. Of errors and distances p is that of the difference of logarithms, the ratio: they
+span orders of magnitude, and one seed's near singular A must not decide for the others. Holm's adjustment is over m (and over k too, where an
+interior one is against an end).
 """
 
 from __future__ import annotations
@@ -77,10 +80,12 @@ FLOW = [*CELL, "tau", "k", "share", "seed", *MEASURES]
 REFERENCES = ["process", "dimension", "class", "m", "who", "seed", *MEASURES]
 # What is contrasted, and whether less is better.
 CONTRASTED = {"ode_error": True, "path_error": True, "sw2_teacher": True, "sw2_mixture": True, "log_p0": False}
-CONTRASTS = [*CELL, "tau", "measure", "k", "against", "difference", "low", "high", "p", "p_holm", "n"]
+VALUES = ["difference", "low", "high", "ratio", "ratio_low", "ratio_high", "p", "p_holm", "n"]
+CONTRASTS = [*CELL, "tau", "measure", "k", "against", *VALUES]
+JUDGED = ("ode_error", "sw2_teacher", "log_p0")
 SUMMARY = [
     *(*CELL, "tau", "verdict", "by_log_p0"),
-    *(f"{name}{part}" for name in ("ode_error", "sw2_teacher", "log_p0") for part in ("", "_low", "_high", "_p_holm")),
+    *(f"{name}_{value}" for name in JUDGED for value in VALUES[:-1] if value != "p"),
     *("best_ode_error", "best_sw2_teacher", "best_log_p0", "beats_both_ends", "beats_both_in_both", "unstable", "n"),
 ]
 LEVEL = 0.05
@@ -126,7 +131,7 @@ def log_density(teacher: ExactMixture, x: np.ndarray) -> np.ndarray:
     return np.asarray(logsumexp(log, axis=1))
 
 
-def starts(teacher: ExactMixture, t: Tensor, points: int, seed: int, index: int) -> Tensor:
+def diffused(teacher: ExactMixture, t: Tensor, points: int, seed: int, index: int) -> Tensor:
     """x_t (points, d) of diffused data at a time (), from scrambled Sobol points of its own; `points` a power of two."""
     d = teacher.shape[0]
     scramble = int(rng.generator(seed, "fixed points starts", d, index).integers(2**63))
@@ -229,11 +234,18 @@ def fitted(gram: np.ndarray, right: np.ndarray) -> np.ndarray:
 
 
 def assemble(
-    student: Student, solver: Solver, ks: Sequence[int], points: int, seed: int, own: Sequence[int] = ()
+    student: Student,
+    solver: Solver,
+    ks: Sequence[int],
+    points: int,
+    seed: int,
+    own: Sequence[int] = (),
+    starts: str = "data",
 ) -> Systems:
     """The expectations over `points` start points at each time of the grid; `own`: the m of the class "per_time".
 
-    Of that class the weights are fitted on the way, from the end upwards, each time's to its frozen successor's.
+    `starts`: "data", diffused and drawn anew at every time, or "trajectory": the solver's own, the same from pure noise to the end.
+    The weights of "per_time" are fitted on the way, from the end upwards, each time's to its frozen successor's.
     """
     intervals, size = len(student.grid) - 1, len(student.weights)
     d = student.teacher.shape[0]
@@ -245,10 +257,14 @@ def assemble(
     weights: dict[tuple[int, int, int], np.ndarray] = {}
     ranks, path = {}, dict.fromkeys(itertools.product(own, ks), 0.0)
     total = points * intervals
+    paths: dict[int, Tensor] = {}
+    if starts == "trajectory":
+        noise = rng.normal(seed, "fixed points trajectories", range(points), (d,), d).double()
+        paths = walk(student.teacher, solver, student.grid, student.process.prior(noise), 0, range(intervals))
     for i in reversed(range(intervals)):
-        x = starts(student.teacher, student.grid[i], points, seed, i)
+        x = paths[i] if paths else diffused(student.teacher, student.grid[i], points, seed, i)
         reached = {k: min(i + k, intervals) for k in ks}
-        states = walk(student.teacher, solver, student.grid, x, i, reached.values())
+        states = paths or walk(student.teacher, solver, student.grid, x, i, reached.values())
         g, end = student.features(x, i), states[intervals].numpy()
         bases = {kind: student.base(x, i, kind) for kind in squares}
         gram += g.T @ g / total
@@ -378,7 +394,7 @@ def of_unit(
     grid = process.grid(settings.N)
     student = Student(teacher, grid, max(settings.features), settings.frequency, seed)
     own = settings.own() if "per_time" in settings.classes else []
-    systems = assemble(student, solver, settings.k, settings.points, seed, own)
+    systems = assemble(student, solver, settings.k, settings.points, seed, own, settings.starts)
     measure = Measures(student, solver, settings.samples, settings.directions, seed)
     bases = {kind: student.base(measure.noise, 0, kind) for kind in ("shared", "plain")}
     g = student.features(measure.noise, 0)
@@ -466,6 +482,9 @@ def contrasts(rows: Iterable[Row]) -> list[Row]:
                 place = {"process": at[0], "dimension": at[1], "class": at[2], "tau": at[3], "m": m}
                 row = {**place, "measure": measure, "k": k, "against": end, "difference": mean, "low": low}
                 row |= {"high": high, "p": p, "n": len(pairs)}
+                if CONTRASTED[measure]:
+                    *logs, p = paired([math.log(x / y) for x, y in pairs])
+                    row |= dict(zip(VALUES[3:6], map(math.exp, logs), strict=True)) | {"p": p}
                 families.setdefault((k == ks[0], end), []).append(row)
             for family in families.values():
                 for row, adjusted in zip(family, holm([row["p"] for row in family]), strict=True):
@@ -475,9 +494,11 @@ def contrasts(rows: Iterable[Row]) -> list[Row]:
 
 def better(contrast: Row | None) -> int:
     """1 where k is better than what it is against, −1 where it is worse, 0 where Holm's p is above LEVEL or nothing is known."""
-    if contrast is None or contrast["p_holm"] > LEVEL or contrast["difference"] == 0:
+    if contrast is None or contrast["p_holm"] > LEVEL:
         return 0
-    return 1 if (contrast["difference"] < 0) == CONTRASTED[contrast["measure"]] else -1
+    if CONTRASTED[contrast["measure"]]:
+        return 1 if contrast["ratio"] < 1 else -1
+    return 1 if contrast["difference"] > 0 else -1
 
 
 def verdict(error: int, quality: int) -> str:
@@ -489,7 +510,7 @@ def verdict(error: int, quality: int) -> str:
 def summary(rows: Sequence[Row], found: Sequence[Row]) -> list[Row]:
     """SUMMARY: a line for each m, from rows FIXED or FLOW and their contrasts.
 
-    `verdict` takes sliced W₂ to the teacher for quality, `by_log_p0` the log density. `best_…`: the k of the best mean.
+    `verdict` takes sliced W₂ to the teacher for quality, `by_log_p0` the log density. `best_…`: the k of the best (geometric) mean.
     `beats_both_ends`: the interior k whose sliced W₂ is below both ends'; `…_in_both`: and their ODE error too. `unstable`: how
     many of its fixed points, over k and seeds, the flow would leave.
     """
@@ -513,10 +534,10 @@ def summary(rows: Sequence[Row], found: Sequence[Row]) -> list[Row]:
                 for k in ks:
                     values = [row[measure] for row in cells.get((m, k), {}).values()]
                     if values and None not in values:
-                        means[k] = math.fsum(values) / len(values) * (1 if CONTRASTED[measure] else -1)
+                        means[k] = math.fsum(map(math.log, values) if CONTRASTED[measure] else (-v for v in values))
                 return min(means, key=lambda k: means[k]) if means else None
 
-            ends = {name: contrast(name, ks[0], ks[-1]) for name in ("ode_error", "sw2_teacher", "log_p0")}
+            ends = {name: contrast(name, ks[0], ks[-1]) for name in JUDGED}
             signs = {name: better(row) for name, row in ends.items()}
             winners = [k for k in ks[1:-1] if beats(k, "sw2_teacher")]
             line: Row = dict(zip(CELL, key[:4], strict=True)) | {
@@ -530,8 +551,7 @@ def summary(rows: Sequence[Row], found: Sequence[Row]) -> list[Row]:
                 "n": max(len(cells.get((m, k), {})) for k in ks),
             }
             for name, row in ends.items():
-                values = [row[c] if row else None for c in ("difference", "low", "high", "p_holm")]
-                line |= dict(zip((name, f"{name}_low", f"{name}_high", f"{name}_p_holm"), values, strict=True))
+                line |= {f"{name}_{value}": row.get(value) if row else None for value in VALUES[:-1] if value != "p"}
             out.append(line)
     return out
 
