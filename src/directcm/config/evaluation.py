@@ -192,7 +192,7 @@ class FixedPoints(Block):
         "data", description="start points: data, diffused and drawn anew at each time; trajectory, the solver's own"
     )
     points: Annotated[int, Field(ge=8, strict=True)] = Field(
-        1024, description="start points at each time of the grid, a power of two; per_time has m up to a quarter of it"
+        512, description="start points at each time of the grid, a power of two; per_time has m up to a quarter of it"
     )
     samples: Annotated[int, Field(ge=16, strict=True)] = Field(2048, description="noises that students are measured at")
     directions: Positive = Field(32, description="directions of the sliced distance")
@@ -204,7 +204,7 @@ class FixedPoints(Block):
         description="the m of the gradient flow; [] for none; per_time has none",
     )
     decades: Annotated[int, Field(ge=1, le=12, strict=True)] = Field(
-        8, description="the flow is followed over so many decades of time"
+        6, description="the flow is followed over so many decades of time"
     )
 
     def own(self) -> list[int]:
