@@ -208,6 +208,11 @@ def test_trajectories_are_exactly_on_policy(name: str) -> None:
     kept = fp.principal(systems.gram)
     rest = fp.at_rest(systems.gram, systems.later[1], systems.right["shared", 1], kept)
     assert 0 < rest.coercivity < 0.2 and rest.stable
+    # Its distance to the flow map is bounded by Direct CM's.
+    last = systems.right["shared", 20]
+    direct = fp.fitted(systems.gram, last)
+    path = [systems.squares["shared"] + float(np.sum(a * (systems.gram @ a - 2 * last))) for a in (rest.weights, direct)]
+    assert path[1] < path[0] <= (1 + 1 / rest.coercivity**2) * path[1]
     noise = fp.rng.normal(0, "fixed points trajectories", range(16), (2,), 2).double()
     x, gram, right = one.process.prior(noise), 0, 0
     end = convergence.walk(one.teacher, DDIM, x, one.grid)

@@ -25,10 +25,11 @@ upwards: a_s = P_s f(·, s_k) ∘ Φᵏ, a product of N/k projections.
 the solver's own trajectories), so that E(g'ᵀa)² ≤ E(gᵀa)²: sampling is on-policy, and A + Aᵀ ≥ 0 as for TD(0) (Tsitsiklis and Van Roy
 1997). In the norm of G, Rᵀ G R = 1,
 
-    coercivity = λ_min of (B + Bᵀ)/2, B = Rᵀ A R,   ‖f_a − Φ‖ ≤ ‖(1 − P)Φ‖/coercivity up to a constant,
+    c = coercivity = λ_min of (B + Bᵀ)/2, B = Rᵀ A R,   ‖f_a − Φ‖² ≤ (1 + 1/c²) ‖(1 − P)Φ‖²:
 
-which is 1 at k = N and small at k = 1: bootstrapping's bias. Above 0 the flow below is stable in every metric; where it is not, the
-eigenvalues of A say ("stable"). Directions with less than CUT of G's largest eigenvalue are left out ("rank" are left).
+since with e = (1 − P)Φ and Φ(x) = Φ(Φᵏ(x)) one has A (a − a_N) = −E g e'ᵀ and ‖e'‖ ≤ ‖e‖. c is 1 at k = N and small at k = 1:
+bootstrapping's bias. Above 0 the flow below is stable in every metric; where it is not, the eigenvalues of A say ("stable"). Directions
+with less than CUT of G's largest eigenvalue are left out ("rank" are left).
 
 **Flow.** da/dτ = b − A a from the denoiser (a = 0, or its fit). Exactly, in steps of decades: exp of [[−A, r], [0, 0]] with
 r = b − A a₀. τ is in units of 1/λ_max(G), the same for all k: equal learning rates.
