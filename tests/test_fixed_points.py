@@ -211,7 +211,9 @@ def test_trajectories_are_exactly_on_policy(name: str) -> None:
     # Its distance to the flow map is bounded by Direct CM's.
     last = systems.right["shared", 20]
     direct = fp.fitted(systems.gram, last)
-    path = [systems.squares["shared"] + float(np.sum(a * (systems.gram @ a - 2 * last))) for a in (rest.weights, direct)]
+    path = [
+        systems.squares["shared"] + float(np.sum(a * (systems.gram @ a - 2 * last))) for a in (rest.weights, direct)
+    ]
     assert path[1] < path[0] <= (1 + 1 / rest.coercivity**2) * path[1]
     noise = fp.rng.normal(0, "fixed points trajectories", range(16), (2,), 2).double()
     x, gram, right = one.process.prior(noise), 0, 0
@@ -318,7 +320,17 @@ def test_measures_of_known_samples() -> None:
     moved = measure(measure.ends + 0.25)
     assert (moved["ode_error"], moved["bias"]) == pytest.approx((0.25, 0.25)) and moved["path_error"] is None
     assert moved["log_p0"] < -0.1 and moved["sw2_same"] < math.sqrt(0.25 * 2) + 1e-9
-    assert measure(0 * measure.ends)["variance_ratio"] == 0
+    flat = measure(0 * measure.ends)
+    assert flat["variance_ratio"] == 0 and flat["sw2_matched"] is None
+    # Moved and scaled, the teacher's own other samples are at no distance once mean and variance are those again.
+    scaled = measure(3 * measure.other_ends - 1)
+    assert scaled["sw2_matched"] < 1e-12 and scaled["sw2_teacher"] > 1
+    # And for other samples: moved and scaled before they are projected.
+    own = measure.ends / 0.5
+    other = measure.other_ends / 0.5
+    moved = (own - own.mean(0)) * math.sqrt(other.var(0).sum() / own.var(0).sum()) + other.mean(0)
+    expected = sliced.distance(sliced.ordered(moved, measure.along), measure.other)
+    assert measure(measure.ends)["sw2_matched"] == pytest.approx(expected, rel=1e-9)
     assert set(measure(np.full((512, 2), np.nan)).values()) == {None}
 
 
@@ -344,7 +356,8 @@ def made_up(
         for k, (error, quality, density) in by_k.items():
             noise = 0.01 * rng.normal(size=3) + 0.2 * seed
             values = {"ode_error": error + noise[0], "path_error": error + noise[0], "sw2_teacher": quality + noise[1]}
-            values |= {"sw2_mixture": quality + noise[1], "log_p0": density + noise[2]}
+            # At matched variance there is nothing between them.
+            values |= {"sw2_mixture": quality + noise[1], "sw2_matched": 1 + noise[1], "log_p0": density + noise[2]}
             out.append(
                 {"process": "vp", "dimension": 2, "class": "shared", "m": m, "k": k, "seed": seed, **place, **values}
             )
@@ -368,7 +381,8 @@ def test_the_tables_say_inversion() -> None:
         (8, "inversion"), (16, "opposite"), (32, "CM better"), (64, "Direct CM better"), (128, "undecided"),
     ]  # fmt: skip
     first = lines[0]
-    assert first["by_log_p0"] == "Direct CM better" and first["tau"] == math.inf and first["n"] == 6
+    assert (first["by_log_p0"], first["by_sw2_matched"]) == ("Direct CM better", "undecided")
+    assert first["best_sw2_matched"] in (1, 5, 50) and first["tau"] == math.inf and first["n"] == 6
     assert (first["best_ode_error"], first["best_sw2_teacher"], first["best_log_p0"]) == (5, 5, 5)
     assert [(r["beats_both_ends"], r["beats_both_in_both"]) for r in lines] == [
         ("5", "5"), ("", ""), ("", ""), ("5", ""), ("", ""),

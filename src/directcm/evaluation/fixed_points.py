@@ -36,8 +36,8 @@ r = b − A a₀. τ is in units of 1/λ_max(G), the same for all k: equal learn
 
 **Measures**, of one-step samples f(x_T, T) from pure noise, x in units of the data's standard deviation: `ode_error`, mean over components of
 (f − y)², y the solver's endpoint, and its parts (`statistics.error_parts`); `path_error`, the same over the start points of all times,
-which Direct CM minimises; `sw2_teacher`, sliced W₂ to the teacher's samples from other noise, `sw2_same` from the same noise, `sw2_mixture`
-to the exact mixture; `log_p0`, the mean of the exact log density less that of the teacher's samples from the same noise.
+which Direct CM minimises; `sw2_teacher`, sliced W₂ to the teacher's samples from other noise, `sw2_matched` after moving and scaling to their mean and total variance,
+`sw2_same` to those from the same noise, `sw2_mixture` to the exact mixture; `log_p0`, the mean of the exact log density less that of the teacher's samples from the same noise.
 
 **Inference.** A seed draws the mixture, the features, the start points and the noise anew, and all k and m of a seed share them.
 Differences are paired over seeds, with Student's t. Of errors and distances p is that of the difference of logarithms, the ratio: they
@@ -74,27 +74,30 @@ from directcm.statistics.inference import holm
 CELL = ["process", "dimension", "class", "m"]
 MEASURES = [
     *("ode_error", "bias", "gain", "scatter", "correlation", "variance_ratio", "path_error"),
-    *("sw2_teacher", "sw2_same", "sw2_mixture", "log_p0"),
+    *("sw2_teacher", "sw2_matched", "sw2_same", "sw2_mixture", "log_p0"),
 ]
 FIXED = [*CELL, "k", "share", "seed", "rank", "coercivity", "stable", *MEASURES]
 FLOW = [*CELL, "tau", "k", "share", "seed", *MEASURES]
 REFERENCES = ["process", "dimension", "class", "m", "who", "seed", *MEASURES]
 # What is contrasted, and whether less is better.
-CONTRASTED = {"ode_error": True, "path_error": True, "sw2_teacher": True, "sw2_mixture": True, "log_p0": False}
+CONTRASTED = {
+    **dict.fromkeys(("ode_error", "path_error", "sw2_teacher", "sw2_matched", "sw2_mixture"), True),
+    "log_p0": False,
+}
 VALUES = ["difference", "low", "high", "ratio", "ratio_low", "ratio_high", "p", "p_holm", "n"]
 CONTRASTS = [*CELL, "tau", "measure", "k", "against", *VALUES]
-JUDGED = ("ode_error", "sw2_teacher", "log_p0")
+JUDGED = ("ode_error", "sw2_teacher", "sw2_matched", "log_p0")
 SUMMARY = [
-    *(*CELL, "tau", "verdict", "by_log_p0"),
+    *(*CELL, "tau", "verdict", "by_sw2_matched", "by_log_p0"),
     *(f"{name}_{value}" for name in JUDGED for value in VALUES[:-1] if value != "p"),
-    *("best_ode_error", "best_sw2_teacher", "best_log_p0", "beats_both_ends", "beats_both_in_both", "unstable", "n"),
+    *(*(f"best_{name}" for name in JUDGED), "beats_both_ends", "beats_both_in_both", "unstable", "n"),
 ]
 LEVEL = 0.05
 # tau of a fixed point.
 AT_REST = math.inf
 CUT = 1e-11
-# The longest a flow that grows is followed.
-LARGEST = 1e12
+# The longest a flow that grows is followed, and the least that an error or a distance counts for.
+LARGEST, TINY = 1e12, 1e-30
 
 Row = dict[str, Any]
 
@@ -368,6 +371,11 @@ class Measures:
         self.mixture = sliced.quantiles(means, scales, teacher.log_weights.exp().numpy(), self.along, samples)
         self.level = float(log_density(teacher, self.ends).mean())
         self.one_group = np.zeros(samples, np.int64)
+        self.middle = self.along @ (self.other_ends / self.unit).mean(0)
+        self.spread = float((self.other_ends / self.unit).var(0).sum())
+
+    def _matched(self, centred: np.ndarray, factor: float) -> float:
+        return sliced.distance(factor * centred + self.middle[:, None], self.other)
 
     def __call__(self, f: np.ndarray, path: float | None = None) -> Row:
         """MEASURES of samples (n, d) from the noise; `path`: their path error, in data units. Of what is no number: empty ones."""
@@ -375,11 +383,15 @@ class Measures:
             return dict.fromkeys(MEASURES)
         found = parts(f / self.unit, self.ends / self.unit, self.one_group)
         along = sliced.ordered(f / self.unit, self.along)
+        # Moved and scaled as a whole, to the mean and the variance of the teacher's: what is left is the shape.
+        middle, spread = (f / self.unit).mean(0), float((f / self.unit).var(0).sum())
+        factor = math.sqrt(self.spread / spread) if spread else None
         return {
             "ode_error": found.error,
             **{name: getattr(found, name) for name in ("bias", "gain", "scatter", "correlation", "variance_ratio")},
             "path_error": None if path is None else path / self.unit**2,
             "sw2_teacher": sliced.distance(along, self.other),
+            "sw2_matched": None if factor is None else self._matched(along - (self.along @ middle)[:, None], factor),
             "sw2_same": sliced.distance(along, self.same),
             "sw2_mixture": sliced.distance(along, self.mixture),
             "log_p0": float(log_density(self.teacher, f).mean()) - self.level,
@@ -484,7 +496,7 @@ def contrasts(rows: Iterable[Row]) -> list[Row]:
                 row = {**place, "measure": measure, "k": k, "against": end, "difference": mean, "low": low}
                 row |= {"high": high, "p": p, "n": len(pairs)}
                 if CONTRASTED[measure]:
-                    *logs, p = paired([math.log(x / y) for x, y in pairs])
+                    *logs, p = paired([math.log(max(x, TINY) / max(y, TINY)) for x, y in pairs])
                     row |= dict(zip(VALUES[3:6], map(math.exp, logs), strict=True)) | {"p": p}
                 families.setdefault((k == ks[0], end), []).append(row)
             for family in families.values():
@@ -511,7 +523,7 @@ def verdict(error: int, quality: int) -> str:
 def summary(rows: Sequence[Row], found: Sequence[Row]) -> list[Row]:
     """SUMMARY: a line for each m, from rows FIXED or FLOW and their contrasts.
 
-    `verdict` takes sliced W₂ to the teacher for quality, `by_log_p0` the log density. `best_…`: the k of the best (geometric) mean.
+    `verdict` takes sliced W₂ to the teacher for quality, `by_sw2_matched` the same at the teacher's mean and variance, `by_log_p0` the log density. `best_…`: the k of the best (geometric) mean.
     `beats_both_ends`: the interior k whose sliced W₂ is below both ends'; `…_in_both`: and their ODE error too. `unstable`: how
     many of its fixed points, over k and seeds, the flow would leave.
     """
@@ -535,7 +547,9 @@ def summary(rows: Sequence[Row], found: Sequence[Row]) -> list[Row]:
                 for k in ks:
                     values = [row[measure] for row in cells.get((m, k), {}).values()]
                     if values and None not in values:
-                        means[k] = math.fsum(map(math.log, values) if CONTRASTED[measure] else (-v for v in values))
+                        means[k] = math.fsum(
+                            (math.log(max(v, TINY)) for v in values) if CONTRASTED[measure] else (-v for v in values)
+                        )
                 return min(means, key=lambda k: means[k]) if means else None
 
             ends = {name: contrast(name, ks[0], ks[-1]) for name in JUDGED}
@@ -544,6 +558,7 @@ def summary(rows: Sequence[Row], found: Sequence[Row]) -> list[Row]:
             line: Row = dict(zip(CELL, key[:4], strict=True)) | {
                 "tau": at[3],
                 "verdict": verdict(signs["ode_error"], signs["sw2_teacher"]),
+                "by_sw2_matched": verdict(signs["ode_error"], signs["sw2_matched"]),
                 "by_log_p0": verdict(signs["ode_error"], signs["log_p0"]),
                 **{f"best_{name}": best(name) for name in ends},
                 "beats_both_ends": " ".join(map(str, winners)),
