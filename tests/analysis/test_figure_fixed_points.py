@@ -17,7 +17,7 @@ from directcm.runtime.artifacts import Artifact, new_artifact, open_artifact, re
 from tests.analysis.tidy_tables import alike, outputs, spy
 
 CELL = ["process", "dimension", "class", "m"]
-MEASURES = ["ode_error", "sw2_teacher"]
+MEASURES = ["ode_error", "sw2_teacher", "sw2_matched"]
 
 
 def value(m: int, k: int, seed: int, tau: float = math.inf) -> float:
@@ -43,7 +43,8 @@ def artefact(folder: Path, classes: tuple[str, ...] = ("plain", "shared"), flow:
                     {**place, "tau": tau, "k": k, "seed": seed, **dict.fromkeys(MEASURES, None if grown else own)}
                 )
         verdict = {8: "inversion", 16: "opposite", 32: "undecided"}[m] if process == "karras" else "undecided"
-        lines += [{**place, "tau": math.inf, "verdict": verdict}, {**place, "tau": 1.0, "verdict": "inversion"}]
+        rest = {"verdict": verdict, "by_sw2_matched": "opposite" if process == "vp" and m == 32 else "CM better"}
+        lines += [{**place, "tau": math.inf, **rest}, {**place, "tau": 1.0, **dict.fromkeys(rest, "inversion")}]
     known = [
         {"process": process, "dimension": 2, "class": None, "who": "teacher, other noise", "sw2_same": 1.05}
         for process in ("vp", "karras")
@@ -52,7 +53,7 @@ def artefact(folder: Path, classes: tuple[str, ...] = ("plain", "shared"), flow:
         write_csv(art / "fixed_points.csv", fixed, [*CELL, "k", "seed", *MEASURES])
         write_csv(art / "flow.csv", moving, [*CELL, "tau", "k", "seed", *MEASURES])
         write_csv(art / "references.csv", known, ["process", "dimension", "class", "who", "sw2_same"])
-        write_csv(art / "summary.csv", lines, [*CELL, "tau", "verdict"])
+        write_csv(art / "summary.csv", lines, [*CELL, "tau", "verdict", "by_sw2_matched"])
     return open_artifact(folder, "fixed_points")
 
 
@@ -67,7 +68,7 @@ def test_what_is_drawn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert {r["class"] for r in drawn} == {"shared"} and {r["n"] for r in drawn} == {"2"}
     rest = {(r["process"], r["measure"], r["m"], r["k"]): r for r in drawn if r["tau"] == "inf"}
     # Geometric means: the seeds are a factor 1.1 on either side.
-    assert len(rest) == 2 * 2 * 3 * 3
+    assert len(rest) == 2 * 3 * 3 * 3
     one = rest["vp", "ode_error", "16", "5"]
     assert float(one["mean"]) == pytest.approx(1 + 1 / 16 + 0.5)
     wide = math.exp(stats.t.ppf(0.975, 1) * math.log(1.1))
@@ -77,18 +78,19 @@ def test_what_is_drawn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     moving = [r for r in drawn if r["tau"] != "inf"]
     assert {r["m"] for r in moving} == {"16"} and len(moving) == 2 * 2 * (3 * 4 - 1)
     axes = saved[0].axes
-    assert (
-        len(axes) == 8
-        and axes[0].get_title() == "ODE error, fixed points"
-        and axes[3].get_title() == "Sliced W₂, flow, m = 16"
-    )
-    assert [a.get_ylabel() for a in axes[:3]] == ["VP, 2 dimensions\nODE error", "", "sliced W₂"]
+    assert [a.get_title() for a in axes[:5]] == [
+        "ODE error\nfixed points", "ODE error\nflow, m = 16",
+        "sliced W₂\nfixed points", "sliced W₂\nflow, m = 16", "at the teacher's mean\nand variance",
+    ]  # fmt: skip
+    assert len(axes) == 10 and [a.get_ylabel() for a in axes[:3]] == ["VP, 2 dimensions\nODE error", "", "sliced W₂"]
     assert {a.get_yscale() for a in axes} == {"log"} and axes[0].get_ylim() == axes[1].get_ylim()
     triangles = {
         i: [(float(line.get_xdata()[0]), line.get_markerfacecolor()) for line in a.lines if line.get_marker() == "v" and len(line.get_xdata()) == 1]
         for i, a in enumerate(axes)
     }  # fmt: skip
-    assert {i: found for i, found in triangles.items() if found} == {6: [(8.0, style.INK), (16.0, "white")]}
+    assert {i: found for i, found in triangles.items() if found} == {
+        4: [(32.0, "white")], 7: [(8.0, style.INK), (16.0, "white")],
+    }  # fmt: skip
     legend = [t.get_text() for t in saved[0].legends[0].get_texts()]
     assert set(legend) == {
         "k = 1 (CM)", "k = 5", "k = 50 = N (Direct CM)", "inversion", "opposite of an inversion", "Teacher, other noise",
@@ -99,9 +101,11 @@ def test_what_is_drawn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_without_a_flow_and_of_another_class(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     saved = spy(monkeypatch)
     figure_fixed_points.draw(artefact(tmp_path / "a", ("per_time",), flow=False), *outputs(tmp_path, "f"))
-    assert len(saved[0].axes) == 4 and [a.get_title() for a in saved[0].axes[:2]] == [
-        "ODE error, fixed points",
-        "Sliced W₂, fixed points",
+    assert [a.get_title().split("\n")[0] for a in saved[0].axes] == [
+        "ODE error",
+        "sliced W₂",
+        "at the teacher's mean",
+        *[""] * 3,
     ]
     assert {r["class"] for r in read_csv(tmp_path / "f.csv")} == {"per_time"}
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -28,7 +29,15 @@ EXHIBITS = {
 }
 
 COLUMNS = ["process", "dimension", "class", "measure", "m", "tau", "k", "mean", "low", "high", "n"]
-MEASURES = {"ode_error": "ODE error", "sw2_teacher": "sliced W₂"}
+# By what heights mean: the panels side by side, each its measure, whether along the flow, and its title.
+PANELS = {
+    "ODE error": (("ode_error", False, "ODE error\nfixed points"), ("ode_error", True, "ODE error\nflow, m = {m}")),
+    "sliced W₂": (
+        ("sw2_teacher", False, "sliced W₂\nfixed points"),
+        ("sw2_teacher", True, "sliced W₂\nflow, m = {m}"),
+        ("sw2_matched", False, "at the teacher's mean\nand variance"),
+    ),
+}
 PROCESSES = {"vp": "VP", "karras": "Karras"}
 # Of several classes the one that is drawn.
 CLASSES = ("shared", "plain", "per_time")
@@ -38,6 +47,7 @@ CROWD = "#009e73"
 MARKERS = "osDv*XP"
 # What a panel of sliced distances says at its top about CM against Direct CM, by the summary's verdict.
 MARKS = {"inversion": True, "opposite": False}
+VERDICTS = {"sw2_teacher": "verdict", "sw2_matched": "by_sw2_matched"}
 
 
 def geometric(values: Sequence[float], level: float = 0.95) -> tuple[float, float, float]:
@@ -74,7 +84,7 @@ def draw(fixed_points: Artifact, *files: str | Path) -> None:
     """Draw an artefact of kind "fixed_points": a row for each process and dimension, of the class of shared weights.
 
     ODE error and sliced W₂ to the teacher, at the fixed points over m, and at one m along the flow from the denoiser (τ = 0) to the
-    fixed point (∞). Lines: geometric means over seeds, by k; bands: 95 % intervals of the two ends. Triangles: where CM's ODE error
+    fixed point (∞); last, the distance once samples are moved and scaled to the teacher's mean and variance. Lines: geometric means over seeds, by k; bands: 95 % intervals of the two ends. Triangles: where CM's ODE error
     is significantly higher and its distance lower (filled) or the other way round (open). `files`: PDF, PNG and CSV to write.
     """
     fixed, moving, known, lines = (
@@ -88,45 +98,51 @@ def draw(fixed_points: Artifact, *files: str | Path) -> None:
     looked = looks(sorted({int(row["k"]) for row in fixed}))
     sizes = sorted({int(row["m"]) for row in moving if row["class"] == kind})
     shown = sizes[len(sizes) // 2] if sizes else None
-    abreast = 4 if shown else 2
-    width = style.PAGE if shown else style.COLUMN + 0.6
-    chart = panels(len(places), abreast, (width, 0.6 + 1.3 * len(places)), (0.03, 0.04), sharey=False)
+    groups = {unit: [panel for panel in own if shown or not panel[1]] for unit, own in PANELS.items()}
+    abreast = sum(map(len, groups.values()))
+    width = style.PAGE if shown else style.PAGE * 0.75
+    chart = panels(len(places), abreast, (width, 0.7 + 1.25 * len(places)), (0.02, 0.04))
     told: set[str] = set()
-    for axes, (process, dimension) in zip(chart.grid, places, strict=True):
+    for row, (process, dimension) in zip(chart.grid, places, strict=True):
 
         def here(rows: Iterable[Mapping[str, str]], at: tuple[str, str] = (process, dimension)) -> list[Any]:
             return [r for r in rows if (r["process"], r["dimension"]) == at and r["class"] in (kind, "")]
 
         rest, along = here(fixed), [r for r in here(moving) if int(r["m"]) == shown]
         floor = [tidy.value(r["sw2_same"]) for r in here(known) if r["who"] == "teacher, other noise"]
-        for i, measure in enumerate(MEASURES):
-            own = axes[i * abreast // 2 : (i + 1) * abreast // 2]
-            place = {"process": process, "dimension": dimension, "class": kind, "measure": measure}
-            for axes_beside in own[1:]:
-                axes_beside.sharey(own[0])
-            drawn = _over(own[0], _means(rest, measure, "m"), looked)
-            chart.lines += [{**place, "m": int(x), "tau": math.inf, "k": k, **point} for k, x, point in drawn]
-            if shown:
-                flow = _means(along, measure, "tau")
-                ends = _means([r for r in rest if int(r["m"]) == shown], measure, "m")
-                drawn += _along(own[1], flow, {k: by.get(float(shown), []) for k, by in ends.items()}, looked)
-                more = [(k, x, _point(values)) for k, by in flow.items() for x, values in by.items()]
-                chart.lines += [{**place, "m": shown, "tau": x, "k": k, **point} for k, x, point in more]
+        left = iter(row)
+        for unit, group in groups.items():
+            own, drawn = [], []
+            for measure, flows, _ in group:
+                axes = next(left)
+                if own:
+                    axes.sharey(own[0])
+                own.append(axes)
+                place = {"process": process, "dimension": dimension, "class": kind, "measure": measure}
+                if flows:
+                    flow = _means(along, measure, "tau")
+                    ends = _means([r for r in rest if int(r["m"]) == shown], measure, "m")
+                    drawn += _along(axes, flow, {k: by.get(float(shown or 0), []) for k, by in ends.items()}, looked)
+                    found = [(k, x, _point(values)) for k, by in flow.items() for x, values in by.items()]
+                    chart.lines += [{**place, "m": shown, "tau": x, "k": k, **point} for k, x, point in found]
+                else:
+                    found = _over(axes, _means(rest, measure, "m"), looked)
+                    drawn += found
+                    chart.lines += [{**place, "m": int(x), "tau": math.inf, "k": k, **point} for k, x, point in found]
+                if measure in VERDICTS and not flows:
+                    said = {int(r["m"]): r[VERDICTS[measure]] for r in here(lines) if r["tau"] == "inf"}
+                    told |= _marks(axes, said)
             _heights(own, [point["mean"] for _, _, point in drawn])
-            if measure == "sw2_teacher" and floor:
+            own[0].set_ylabel(unit)
+            if floor and unit != "ODE error":
                 chart.shown.add(FLOOR)
                 chart.marks.append((own, style.constants({FLOOR: geometric(floor)[0]}, 3)))
-        said = {int(r["m"]): r["verdict"] for r in here(lines) if r["tau"] == "inf"}
-        told |= _marks(axes[abreast // 2], said)
-        axes[0].set_ylabel(f"{PROCESSES[process]}, {dimension} dimensions\n{MEASURES['ode_error']}")
-        axes[abreast // 2].set_ylabel(MEASURES["sw2_teacher"])
-    titles = [
-        f"{head}, {where}" for head in ("ODE error", "Sliced W₂") for where in ("fixed points", f"flow, m = {shown}")
-    ]
-    for i, axes in enumerate(chart.grid[0]):
-        axes.set_title(titles[i if shown else 2 * i], fontsize=6.8, pad=5)
-    for i, axes in enumerate(chart.grid[-1]):
-        axes.set_xlabel("training time τ" if shown and i % 2 else "features m")
+        row[0].set_ylabel(f"{PROCESSES[process]}, {dimension} dimensions\n{row[0].get_ylabel()}")
+    for (_, flows, text), top, bottom in zip(
+        itertools.chain(*groups.values()), chart.grid[0], chart.grid[-1], strict=True
+    ):
+        top.set_title(text.format(m=shown), fontsize=6.6, pad=5)
+        bottom.set_xlabel("training time τ" if flows else "features m")
     names = {min(looked): "k = 1 (CM)", max(looked): f"k = {max(looked)} = N (Direct CM)"}
     entries: list[Any] = [style.handle(look, names.get(k, f"k = {k}")) for k, look in looked.items()]
     marked = {"inversion": "inversion", "opposite": "opposite of an inversion"}
