@@ -104,6 +104,7 @@ def test_every_verb_has_help(capsys: pytest.CaptureFixture) -> None:
         "error_by_time",
         "edit",
         "convergence",
+        "fixed_points",
         "cards",
         "extractor",
         "features",

@@ -17,7 +17,7 @@ from directcm.analysis.pages.provenance import (
     read_records,
     step_of_benchmark,
 )
-from directcm.config import Convergence, Editing
+from directcm.config import Convergence, Editing, FixedPoints
 from directcm.config.exhibits import exhibits
 from directcm.errors import UserError
 from directcm.runtime.artifacts import new_artifact, new_collection, open_artifact, read_csv
@@ -199,8 +199,8 @@ def test_captions_render(configure, name, settings, axis):
         assert ("w = 3" if axis == "N" else "N = 50") in words
     if name == "workflow":
         assert words.count("<li>") == 5 and "Table 1, Figure 2 and the verdicts are not there yet" in words
-    if name == "convergence":
-        assert "exact teachers" in words
+    if name in ("convergence", "fixed_points"):
+        assert {"convergence": "exact teachers", "fixed_points": "over 10 seeds"}[name] in words
     elif settings is not REAL:
         assert "SDXL" in words
         assert "not FID" in words
@@ -216,6 +216,7 @@ def caption(configure, name, settings, axis, docutils):
     config = configure(**settings, **more).model_dump(mode="json") | {"opening": None, "space": "latent"}
     config["captions"] = {"figure_new": "What is drawn."}
     config["convergence"] = Convergence().model_dump(mode="json")
+    config["fixed_points"] = FixedPoints().model_dump(mode="json")
     config["editing"] = Editing().model_dump(mode="json")
     text = (REPORT / f"{name}.rst").read_text(encoding="utf-8")
     assert name == "sweep" or "wildcards" not in text

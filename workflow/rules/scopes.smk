@@ -3,7 +3,7 @@
 
 def read_by_tables(students, *more):
     """What tables read of the configuration: nothing about how teacher and extractors were trained, nor `more`, and these `students`."""
-    unread = ("encode", "extractors", "editing", "figures", "convergence", *more)
+    unread = ("encode", "extractors", "editing", "figures", "convergence", "fixed_points", *more)
     learnt = {name for name, kind in TEACHERS.items() if not kind.pinned}
     exclude = {**dict.fromkeys(unread, True), "teacher": learnt}
     block = CONFIG.model_dump(mode="json", exclude=exclude)
@@ -135,7 +135,7 @@ EDITED = rows_of([METHODS[run.method] for run in CONFIG.edited()])
 
 # Figures and tables declare themselves (directcm.config.exhibits). What they take, by the flag: a rule's inputs …
 INPUTS = {
-    **{name: {name: made(name)} for name in ("trajectories", "convergence", "noise")},
+    **{name: {name: made(name)} for name in ("trajectories", "convergence", "fixed_points", "noise")},
     "samples": {
         "teacher": draw_of(CONFIG.ode.key),
         "students": made(*(f"samples/{run}" for run in FIRST.values())),

@@ -19,3 +19,26 @@ rule convergence:
         "convergence: what theory predicts as N grows, on exact teachers"
     shell:
         verb("convergence")
+
+
+rule fixed_points:
+    output:
+        f"{OUT}/fixed_points/manifest.json",
+    log:
+        f"{OUT}/logs/fixed_points.log",
+    benchmark:
+        f"{OUT}/benchmarks/fixed_points.tsv"
+    conda:
+        "../../envs/directcm.yaml"
+    threads: 1
+    resources:
+        mem_mb=4000,
+        runtime=30,
+    params:
+        code=code("evaluation.fixed_points"),
+        settings=lambda wildcards: settings(CONFIG.fixed_points),
+        seed=SEED,
+    message:
+        "fixed_points: what CM, Direct CM and the targets between them converge to, in closed form"
+    shell:
+        verb("fixed_points")

@@ -42,6 +42,7 @@ def facts(config: Config) -> dict[str, bool]:
         "edits": bool(config.edited()),
         "search": config.search is not None,
         "convergence": config.convergence is not None,
+        "fixed_points": config.fixed_points is not None,
         # The paper's two methods under several teachers, in the main setting.
         "several_teachers": several_teachers(config),
         # More than one value, all else as in the main setting.

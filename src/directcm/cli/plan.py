@@ -30,7 +30,7 @@ from directcm.runtime.artifacts import COLLECTION, MANIFEST, read_json
 RATES = Path("benchmarks/rates.csv")
 REHEARSED = Path("rehearsals/rates.csv")
 # Artefacts that are made without networks; of metrics the baselines are not among them.
-WITHOUT_NETWORKS = ("data", "noise", "floor_noise", "search_noise", "metrics", "convergence")
+WITHOUT_NETWORKS = ("data", "noise", "floor_noise", "search_noise", "metrics", "convergence", "fixed_points")
 # Work that goes through the U-Net, methods' training apart.
 UNET = ("teacher", "student")
 COLUMNS = ["date", "commit", "device", "teacher", "what", "per_second", "n", "note"]

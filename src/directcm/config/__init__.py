@@ -16,6 +16,7 @@ from directcm.config.evaluation import (
     Editing,
     Errors,
     Evaluation,
+    FixedPoints,
     Search,
     Statistics,
 )

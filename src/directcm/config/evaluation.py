@@ -158,3 +158,77 @@ class Convergence(Block):
             fitted = sum(n >= self.fit_from for n in sizes)
             require(fitted >= 3, f"fit_from = {self.fit_from} leaves fewer than 3 of {key} = {sizes}")
         return self
+
+
+class FixedPoints(Block):
+    """Fixed points of k-step targets in classes of random features, on exact mixtures of its own: no data, no network."""
+
+    processes: list[Literal["vp", "karras"]] = Field(
+        ["vp", "karras"], min_length=1, description="noise processes: vp is SDXL's discrete one, karras Karras's"
+    )
+    dimensions: list[Positive] = Field([2, 8], min_length=1, description="dimensions of the mixtures")
+    components: Annotated[int, Field(ge=2, strict=True)] = Field(6, description="Gaussians of a mixture")
+    spread: Annotated[float, Field(gt=0, lt=1)] = Field(
+        0.3, description="a component's standard deviation over that of the whole mixture"
+    )
+    solver: Solver = Field("ddim", description=ONE_SOLVER)
+    N: Positive = Field(50, description="ODE intervals; on vp a divisor of 1000")
+    k: list[Positive] = Field(
+        [1, 2, 5, 10, 50],
+        min_length=2,
+        description="steps of the targets, ascending: from 1, which is CM, to N, which is Direct CM",
+    )
+    classes: list[Literal["shared", "plain", "per_time"]] = Field(
+        ["shared", "plain", "per_time"],
+        min_length=1,
+        description="shared: the denoiser plus features, weights shared over times; plain: features alone; per_time: as shared, with "
+        "weights of each time's own",
+    )
+    features: list[Positive] = Field(
+        [8, 16, 32, 64, 128, 256, 512], min_length=1, description="random features m, ascending"
+    )
+    frequency: Rate = Field(2.0, description="standard deviation of the features' inner weights")
+    starts: Literal["data", "trajectory"] = Field(
+        "data", description="start points: data, diffused and drawn anew at each time; trajectory, the solver's own"
+    )
+    points: Annotated[int, Field(ge=8, strict=True)] = Field(
+        512, description="start points at each time of the grid, a power of two; per_time has m up to a quarter of it"
+    )
+    samples: Annotated[int, Field(ge=16, strict=True)] = Field(2048, description="noises that students are measured at")
+    directions: Positive = Field(32, description="directions of the sliced distance")
+    seeds: Annotated[int, Field(ge=2, strict=True)] = Field(
+        10, description="draws of mixture, features, start points and noise, the units of inference"
+    )
+    flow: list[Positive] = Field(
+        [8, 32, 128],
+        description="the m of the gradient flow; [] for none; per_time has none",
+    )
+    decades: Annotated[int, Field(ge=1, le=12, strict=True)] = Field(
+        6, description="the flow is followed over so many decades of time"
+    )
+
+    def own(self) -> list[int]:
+        """The m of the class "per_time": each time's weights have four start points or more each."""
+        return [m for m in self.features if 4 * m <= self.points]
+
+    @model_validator(mode="after")
+    def _check(self) -> FixedPoints:
+        for key, values in (("processes", self.processes), ("dimensions", self.dimensions), ("classes", self.classes)):
+            require(len(set(values)) == len(values), f"{key} = {values} names a value twice")
+        for key, sizes in (("k", self.k), ("features", self.features), ("flow", self.flow)):
+            require(sizes == sorted(set(sizes)), f"{key} = {sizes} is not ascending")
+        require(
+            self.k[0] == 1 and self.k[-1] == self.N,
+            f"k = {self.k} does not begin with 1 and end with N = {self.N}, CM and Direct CM",
+        )
+        require(
+            "vp" not in self.processes or 1000 % self.N == 0, f"N = {self.N} does not divide the 1000 time steps of vp"
+        )
+        require(self.points & (self.points - 1) == 0, f"points = {self.points} is not a power of two")
+        lacking = sorted(set(self.flow) - set(self.features))
+        require(not lacking, f"flow: {lacking} are not among features = {self.features}")
+        require(
+            "per_time" not in self.classes or bool(self.own()),
+            f"points = {self.points} is less than four times the smallest of features = {self.features}, which per_time needs",
+        )
+        return self

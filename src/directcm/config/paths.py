@@ -374,6 +374,7 @@ def artefacts(config: Config, runs: Sequence[Run], scope: str = "paper") -> list
         *tables["metrics"],
         *(edits(config, runs) if scope != WHY else []),
         *(["convergence"] if config.convergence and scope != WHY else []),
+        *(["fixed_points"] if config.fixed_points else []),
         *(f"search/{name}" for name in sought),
     ]
 

@@ -21,6 +21,7 @@ from directcm.config.evaluation import (
     Evaluation,
     Extractors,
     Figures,
+    FixedPoints,
     Search,
     Statistics,
 )
@@ -112,6 +113,9 @@ class Config(Block):
     figures: Figures = Figures()
     convergence: Convergence | None = newer(
         None, description="null: not measured; a preset that wants it names at least one of its keys"
+    )
+    fixed_points: FixedPoints | None = newer(
+        None, description="null: not computed; a preset that wants them names at least one of its keys"
     )
 
     @model_validator(mode="after")

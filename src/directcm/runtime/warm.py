@@ -35,7 +35,7 @@ FORKED = "DIRECTCM_FORKED"
 VERBS = (
     "states|variants|untrained|"
     "encode|noise|targets|endpoints|trajectories|train|sample|search|error_by_time|edit|extractor|features|evaluate|baselines|"
-    "convergence"
+    "convergence|fixed_points"
 )
 # Verbs that use a helper which others are worth: matplotlib, seaborn and pandas are two seconds.
 ALSO = "figure|table|contrasts|claims|opening|collect"

@@ -157,6 +157,7 @@ def figure(
     *,
     trajectories: Annotated[o.Artifact | None, o.artefact("trajectories")] = None,
     convergence: Annotated[o.Artifact | None, o.artefact("convergence")] = None,
+    fixed_points: Annotated[o.Artifact | None, o.artefact("fixed_points")] = None,
     noise: o.Noise | None = None,
     samples: Annotated[Sequence[o.Placed] | None, "whose samples lie where"] = None,
     edits: Annotated[Sequence[o.Placed] | None, "whose edits lie where"] = None,

@@ -155,6 +155,13 @@ def convergence(*, settings: Annotated[config.Convergence, o.block("convergence"
     convergence.make(settings, job.seed, job.out)
 
 
+def fixed_points(*, settings: Annotated[config.FixedPoints, o.block("fixed_points")], job: o.Torch) -> None:
+    """Compute what CM, Direct CM and the targets between them converge to, in closed form, on exact teachers of its own."""
+    from directcm.evaluation import fixed_points
+
+    fixed_points.make(settings, job.seed, job.out)
+
+
 def extractor(
     *,
     name: Literal["clip_tiny"],
