@@ -20,6 +20,7 @@ from directcm.runtime import finished, warm
 from directcm.analysis.tables.claim import beside, compared, contrasted, read_claims
 from directcm.analysis.needs import available
 from directcm.analysis.data.contrasts import TIME, plan
+from directcm.analysis.data.experiments import missing, needed, present, read_experiments
 from directcm.analysis.data.selection import base_setting, main_runs, main_setting
 from directcm.analysis.tables.cells import same_scale
 from directcm.cli.rules import command
@@ -67,6 +68,9 @@ try:
     COMPARED = compared(_claims, CONFIG)
     ACROSS = beside(_claims, CONFIG)
     CONTRASTS = contrasted(_claims, CONFIG)
+    # Of the experiments on why: what is declared, what this grid has by letter, and why not of the others.
+    WHY = read_experiments("workflow/why.yaml")
+    EXPERIMENTS, WITHOUT = present(WHY, CONFIG), missing(WHY, CONFIG)
 except UserError as error:
     stop(error)
 # Captions and the report see every key, defaults included.

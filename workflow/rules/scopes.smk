@@ -149,6 +149,13 @@ INPUTS = {
     "table": {"table": f"{TABLES}/table1.csv"},
     "teachers": {"teachers": f"{OUT}/collected/teachers/comparisons.csv"},
 }
+
+
+def of_experiments(exhibit, ending):
+    """What `why` writes of the experiments that an exhibit is of."""
+    return [f"{OUT}/why/{letter.lower()}{ending}.csv" for letter in exhibit.experiments.split()]
+
+
 # … of which these are tidy tables, by the file …
 TIDY = {name: name for name in ("metrics", "comparisons", "errors", "directions", "correlations")}
 TIDY["students_table"] = "students"
@@ -178,6 +185,8 @@ def inputs_of(exhibit):
         if flag in TIDY:
             found[flag] = f"{OUT}/collected/{exhibit.scope}/{TIDY[flag]}.csv"
         found |= INPUTS.get(flag, {})
+        if flag in ("arms", "tests"):
+            found[flag] = of_experiments(exhibit, "_arms" if flag == "arms" else "")
     return found
 
 
@@ -248,7 +257,8 @@ DEFAULT_SCOPE = paths.default_scope(CONFIG)
 
 
 def shown_in(scope):
-    return [one for one in AVAILABLE if scope in (one.scope, "paper")]
+    """Figures and tables of a scope; those of an experiment on why are its own."""
+    return [one for one in AVAILABLE if scope in (one.scope, "paper") and not one.experiments]
 
 
 def pictures_of(scope):

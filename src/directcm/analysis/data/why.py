@@ -94,7 +94,9 @@ class Values:
     def row(self, arm: str, unit: int, by: str, metric: str, reference: str) -> np.ndarray | None:
         """(prompts,) of one arm and unit; None where the metric is not defined there."""
         place, item = self.item(arm, unit, by)
-        return self.once((place, metric, reference), lambda: self._read(place, item, metric, reference))
+        # How far a student travelled has no reference.
+        key = (place, metric, "teacher" if metric == DISPLACEMENT else reference)
+        return self.once(key, lambda: self._read(place, item, metric, reference))
 
     def _read(self, place: Place, item: Evaluation, metric: str, reference: str) -> np.ndarray | None:
         if metric == DISPLACEMENT:
@@ -445,35 +447,38 @@ def _arm_fields(grid: Grid, experiment: Experiment, name: str, unit: int, by: st
 
 
 def _arms(values: Values | Closed, letter: str, tests: Sequence[str]) -> list[dict[str, Any]]:
-    """ARMS: of every arm of these tests, and every unit, each metric of its evaluation, and the displacement where it was read."""
+    """ARMS: of every arm and unit that is there, each metric of its evaluation, and the displacement where a test read it."""
     experiment, grid = values.experiment, values.grid
-    out: list[dict[str, Any]] = []
-    pairs: dict[tuple[str, str, int], None] = {}
+    units: dict[str, set[int]] = {}
     for name in tests:
         test = experiment.tests[name]
-        units = values.seeds if isinstance(values, Closed) else grid.units(experiment, test)
-        pairs |= dict.fromkeys(itertools.product(experiment.arms_of(test), [experiment.by(test)], units))
-    order = list(experiment.made)
-    for arm, by, unit in sorted(pairs, key=lambda pair: (order.index(pair[0]), *pair[1:])):
-        about = {
-            "experiment": letter,
-            "arm": arm,
-            "by": by,
-            "unit": unit,
-            **_arm_fields(grid, experiment, arm, unit, by),
-        }
-        if isinstance(values, Closed):
-            metrics = {
-                metric: values.value(arm, unit, metric) for name in tests for metric in experiment.tests[name].metric
-            }
-            out += [about | {"metric": metric, "value": value} for metric, value in metrics.items()]
-            continue
-        place, item = values.item(arm, unit, by)
-        for (metric, reference), entry in item.values.items():
-            out.append(about | {"metric": metric, "reference": reference, "value": entry["value"], "n": entry["n"]})
-        far = values.kept.get((place, DISPLACEMENT, "teacher"))
-        if far is not None:
-            out.append(about | {"metric": DISPLACEMENT, "reference": "none", "value": float(far.mean()), "n": len(far)})
+        own = values.seeds if isinstance(values, Closed) else grid.units(experiment, test)
+        units.setdefault(experiment.by(test), set()).update(own)
+    out: list[dict[str, Any]] = []
+    seen: set[tuple[str, Any]] = set()
+    for arm, by in itertools.product(experiment.made, units):
+        for unit in sorted(units[by]):
+            about = {"experiment": letter, "arm": arm, "by": by, "unit": unit}
+            about |= _arm_fields(grid, experiment, arm, unit, by)
+            if isinstance(values, Closed):
+                metrics = dict.fromkeys(m for name in tests for m in experiment.tests[name].metric)
+                found = {metric: values.value(arm, unit, metric) for metric in metrics}
+                out += [
+                    about | {"metric": metric, "value": value} for metric, value in found.items() if value is not None
+                ]
+                continue
+            place = grid.place(experiment, arm, unit, by)
+            item = values.by_place.get(place)
+            # One student of teacher 0 may be there by seed and by teacher.
+            if item is None or (arm, place) in seen:
+                continue
+            seen.add((arm, place))
+            for (metric, reference), entry in item.values.items():
+                out.append(about | {"metric": metric, "reference": reference, "value": entry["value"], "n": entry["n"]})
+            far = values.kept.get((place, DISPLACEMENT, "teacher"))
+            if far is not None:
+                more = {"metric": DISPLACEMENT, "reference": "none", "value": float(far.mean()), "n": len(far)}
+                out.append(about | more)
     return out
 
 
