@@ -12,7 +12,7 @@ import numpy as np
 import yaml
 from safetensors.numpy import save
 
-from directcm.analysis.data.experiments import CLOSED, DISPLACEMENT, Experiment, Grid, Place, needed, read_experiments
+from directcm.analysis.data.experiments import CLOSED, Experiment, Grid, Place, needed, read_experiments
 from directcm.config import Config, lora_rank, parse, paths
 from directcm.config.reading import merge, read_yaml
 from directcm.config.specs import METHODS, METRICS
@@ -259,6 +259,3 @@ def edited(path: Path, change: Any) -> Path:
     change(content["experiments"])
     path.write_text(yaml.safe_dump(content, allow_unicode=True, sort_keys=False), encoding="utf-8")
     return path
-
-
-__all__ = ["DISPLACEMENT", "N", "ROOT", "WHY", "Results", "configuration", "edited"]

@@ -89,10 +89,10 @@ verb = functools.partial(
 SPACE = "latent" if TEACHERS[CONFIG.teacher.kind].latent else "pixel"
 config["space"] = SPACE
 config["editing"] = CONFIG.editing.model_dump(mode="json")
-# The report's first page: that of the scope that was made last.
+# The report's first page: that of the target that was asked for by its name, else that of the scope that was made last.
 _openings = sorted(
     Path(f"results/{CONFIG.preset}/opening").glob("*.html"),
-    key=lambda path: path.stat().st_mtime,
+    key=lambda path: (path.stem in sys.argv, path.stat().st_mtime),
 )
 config["opening"] = str(_openings[-1].resolve()) if _openings else None
 

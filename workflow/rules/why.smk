@@ -112,6 +112,11 @@ rule outcomes:
         verb("outcomes", out="{output.csv}")
 
 
+def illustrated(exhibit):
+    """The experiments that a figure or table is of; that of fixed points is B's, whichever scope shows it too."""
+    return {*exhibit.experiments.lower().split()} or ({"b"} if exhibit.takes == "fixed_points" else set())
+
+
 def results_of_why(which=""):
     """What `why` makes, or one experiment's share of it."""
     letters = letters_of(which)
@@ -119,7 +124,7 @@ def results_of_why(which=""):
     pictures = [
         f"{OUT}/{path}"
         for one in exhibits()
-        if one.experiments and {*one.experiments.lower().split()} <= {*letters}
+        if (own := illustrated(one)) and own <= {*letters}
         for path in one.files.values()
     ]
     return [str(path).format(which=which) for path in files] + pictures

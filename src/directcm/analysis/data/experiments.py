@@ -35,6 +35,7 @@ CLOSED = {
     "ode_error": ("ODE error", "lower"), "path_error": ("Error over all times", "lower"), "bias": ("Bias²", "lower"),
     "gain": ("Gain", "lower"), "scatter": ("Scatter (1 − ρ²)", "lower"), "correlation": ("Correlation ρ", "higher"),
     "variance_ratio": ("Variance ratio", "neither"), "sw2_teacher": ("Sliced W₂ to the teacher", "lower"),
+    "sw2_matched": ("Sliced W₂ at the teacher's mean and variance", "lower"),
     "sw2_mixture": ("Sliced W₂ to the mixture", "lower"), "log_p0": ("log p₀", "higher"),
 }  # fmt: skip
 TUNED = ("start", "scaling", "relay", "at")

@@ -456,8 +456,15 @@ def _arms(values: Values | Closed, letter: str, tests: Sequence[str]) -> list[di
         units.setdefault(experiment.by(test), set()).update(own)
     out: list[dict[str, Any]] = []
     seen: set[tuple[str, Any]] = set()
+    kinds = {
+        arm: {
+            experiment.by(experiment.tests[name]) for name in tests if arm in experiment.arms_of(experiment.tests[name])
+        }
+        for arm in experiment.made
+    }
     for arm, by in itertools.product(experiment.made, units):
-        for unit in sorted(units[by]):
+        # What no test is about, by whatever is there.
+        for unit in sorted(units[by]) if by in (kinds[arm] or units) else ():
             about = {"experiment": letter, "arm": arm, "by": by, "unit": unit}
             about |= _arm_fields(grid, experiment, arm, unit, by)
             if isinstance(values, Closed):

@@ -258,3 +258,12 @@ def write(
         opening, "tables/outcomes.html", title=f"Why do consistency models work? Preset {plain(config.preset)}", rows=shown,
         settings=plain(describe(config)), notes=notes(found, config)[:4], absent=others,
     )  # fmt: skip
+
+
+def text(outcomes_csv: str | Path) -> str:
+    """The outcomes for a terminal: a line each, and below it what decides it."""
+    lines = []
+    for row in read_csv(outcomes_csv):
+        lines.append(f"{row['outcome']:<14}{row['experiment']}. {row['title']}: {row['says']}")
+        lines += [f"{'':<14}{part}" for part in row["decides"].split("; ")]
+    return "\n".join(lines)
