@@ -144,6 +144,7 @@ def root(tmp_path: Path, make: Any) -> Path:
     blocks += [f"{name}:embedded/paper" for name in ("verdicts", "map", "sweeps", "errors", "further")]
     (root / "README.md").write_text("Before <!--minutes:test-->?<!--/minutes:test--> after.\n")
     (root / "docs/results.md").write_text("\n\n".join(f"<!--{block}-->\nold\n<!--/{block}-->" for block in blocks))
+    (root / "docs/why.md").write_text("")
     return root
 
 

@@ -70,7 +70,8 @@ try:
     CONTRASTS = contrasted(_claims, CONFIG)
     # Of the experiments on why: what is declared, what this grid has by letter, and why not of the others.
     WHY = read_experiments("workflow/why.yaml")
-    EXPERIMENTS, WITHOUT = present(WHY, CONFIG), missing(WHY, CONFIG)
+    WITHOUT = missing(WHY, CONFIG)
+    EXPERIMENTS = present(WHY, CONFIG, WITHOUT)
 except UserError as error:
     stop(error)
 # Captions and the report see every key, defaults included.

@@ -15,7 +15,7 @@ import numpy as np
 
 from directcm.errors import UserError
 from directcm.statistics.equivalence import one_sided
-from directcm.statistics.inference import Crossed, cautious_p, crossed
+from directcm.statistics.inference import Crossed, crossed
 
 
 def shared_variance(values: np.ndarray) -> float:
@@ -51,17 +51,15 @@ class Judged:
         return None if self.p_for is None or self.p_against is None else min(1.0, 2 * min(self.p_for, self.p_against))
 
 
-def _crossed(values: np.ndarray, level: float) -> tuple[Crossed, int]:
-    # Units without prompts in common: n is of no account, for there is no variance over prompts.
-    size = max(values.shape[1], 2)
-    return crossed(values.mean(axis=1), shared_variance(values), size, level), size
+def _crossed(values: np.ndarray, level: float) -> Crossed:
+    # Of units without prompts in common n is of no account, for there is no variance over prompts.
+    return crossed(values.mean(axis=1), shared_variance(values), max(values.shape[1], 2), level)
 
 
 def _sides(values: np.ndarray, level: float, sign: int) -> tuple[float, float] | None:
-    """(p for, p against) of the sign of the mean of values (units, n)."""
-    found, size = _crossed(values, level)
-    p = cautious_p(found.difference, found.se_seeds, found.se_prompts, len(values), size)
-    return None if p is None else one_sided(p, found.difference, sign)
+    """(p for, p against) of the sign of the mean of values (units, n); None where nothing estimates a spread."""
+    found = _crossed(values, level)
+    return None if found.p is None else one_sided(found.p, found.difference, sign)
 
 
 def judge(values: np.ndarray, level: float, sign: int, margin: np.ndarray | float | None = None) -> Judged:
@@ -78,7 +76,7 @@ def judge(values: np.ndarray, level: float, sign: int, margin: np.ndarray | floa
         raise ValueError("equality needs a margin")
     if margin is not None and not np.mean(margin) > 0:
         raise UserError(f"a margin is above 0, found {float(np.mean(margin)):g}")
-    found, _ = _crossed(values, level)
+    found = _crossed(values, level)
     units, n = values.shape
     if sign:
         one = _sides(values if margin is None else values + sign * margin, level, sign)

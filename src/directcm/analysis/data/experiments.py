@@ -498,7 +498,13 @@ class Grid:
         self.config, self.runs = config, set(config.grid())
         self.base = main_setting(config)
         self.metrics = set(config.metric_names())
-        self._kept: dict[Run, tuple[list[tuple[int, int]], list[tuple[int, int]]]] = {}
+        self._sets: dict[Run, list[tuple[int, int]]] = {}
+
+    def sets(self, run: Run) -> list[tuple[int, int]]:
+        """The plain sets of a run, (optimiser step, sampling steps); none where the grid has it not."""
+        if run not in self._sets:
+            self._sets[run] = self.config.sets(run) if run in self.runs else []
+        return self._sets[run]
 
     def metric(self, experiment: Experiment, test: Test) -> str | None:
         """The first of a test's metrics that is evaluated."""
@@ -520,8 +526,7 @@ class Grid:
     def place(self, experiment: Experiment, name: str, unit: int, by: str) -> Place:
         """The set that an arm has for a unit, `by` seed or teacher."""
         arm, run = experiment.made[name], self.run(experiment, name, unit, by)
-        sets = self.config.sets(run) if run in self.runs else []
-        fewest = min((k for _, k in sets), default=1)
+        fewest = min((k for _, k in self.sets(run)), default=1)
         steps = arm.sampling_steps or (2 if arm.relay else fewest)
         return Place(run, arm.step or run.steps, steps, tuple(arm.tuned.items()))
 
@@ -531,7 +536,7 @@ class Grid:
             return False
         if place.tuned:
             return has_variant(self.config, place)
-        return (place.step, place.sampling_steps) in self.config.sets(place.run)
+        return (place.step, place.sampling_steps) in self.sets(place.run)
 
     def units(self, experiment: Experiment, test: Test) -> list[int]:
         """The units for which the grid has all arms of a test, ascending."""
@@ -604,9 +609,11 @@ def missing(experiments: Mapping[str, Experiment], config: Config) -> dict[str, 
     return out
 
 
-def present(experiments: Mapping[str, Experiment], config: Config) -> dict[str, str]:
-    """Letter → name of the experiments that a configuration has; UserError where two of one letter are there."""
-    absent = missing(experiments, config)
+def present(
+    experiments: Mapping[str, Experiment], config: Config, absent: Mapping[str, str] | None = None
+) -> dict[str, str]:
+    """Letter → name of the experiments that a configuration has; UserError where two of one letter are there. `absent`: `missing`, if known."""
+    absent = missing(experiments, config) if absent is None else absent
     out: dict[str, str] = {}
     for name in experiments:
         if name in absent:
