@@ -238,20 +238,6 @@ def opening(
     opening.opening(metrics, compared, claims, comparisons, drawn, _samples_of(samples), settings, job.out, teachers)
 
 
-def gallery(
-    *,
-    pictures: Annotated[
-        str, o.Option("a list of {path, title, caption, section}, or a file", metavar="JSON", filled=o.QUOTED)
-    ],
-    title: Annotated[str, o.Option(filled=o.QUOTED)] = "Gallery",
-    job: o.Job,
-) -> None:
-    """Write a page of pictures that a click enlarges."""
-    from directcm.analysis.pages import gallery
-
-    gallery.gallery(gallery.read_items(pictures), job.out, title)
-
-
 def why(
     *,
     experiments: Experiments,
@@ -280,6 +266,20 @@ def outcomes(
     from directcm.analysis.tables import outcomes
 
     outcomes.write(experiments, tests, settings, job.out, opening)
+
+
+def gallery(
+    *,
+    pictures: Annotated[
+        str, o.Option("a list of {path, title, caption, section}, or a file", metavar="JSON", filled=o.QUOTED)
+    ],
+    title: Annotated[str, o.Option(filled=o.QUOTED)] = "Gallery",
+    job: o.Job,
+) -> None:
+    """Write a page of pictures that a click enlarges."""
+    from directcm.analysis.pages import gallery
+
+    gallery.gallery(gallery.read_items(pictures), job.out, title)
 
 
 def costs(*, settings: Settings, results: o.Results, scope: o.Scope, job: o.Job) -> None:
