@@ -10,7 +10,6 @@ from typing import Any
 from unittest import mock
 
 import numpy as np
-import yaml
 from safetensors.numpy import save
 
 from directcm.analysis.data.experiments import CLOSED, Experiment, Grid, Place, needed, read_experiments
@@ -257,11 +256,3 @@ class Results:
         with new_artifact(self.root / "fixed_points", "fixed_points", settings={}) as out:
             for name, lines in rows.items():
                 write_csv(out / name, lines, list(lines[0]))
-
-
-def edited(path: Path, change: Any) -> Path:
-    """A copy of why.yaml that is changed."""
-    content = yaml.safe_load(WHY.read_text(encoding="utf-8"))
-    change(content["experiments"])
-    path.write_text(yaml.safe_dump(content, allow_unicode=True, sort_keys=False), encoding="utf-8")
-    return path

@@ -257,8 +257,7 @@ DEFAULT_SCOPE = paths.default_scope(CONFIG)
 
 
 def shown_in(scope):
-    """Figures and tables of a scope; those of an experiment on why are its own."""
-    return [one for one in AVAILABLE if scope in (one.scope, "paper") and not one.experiments]
+    return [one for one in AVAILABLE if scope in (one.scope, "paper")]
 
 
 def pictures_of(scope):
