@@ -24,10 +24,12 @@ from directcm.statistics.frechet import frechet_distance
 
 ROOT = Path(__file__).resolve().parents[2]
 WHY = ROOT / "workflow/why.yaml"
-N, DIM, SHAPE = 40, 3, (1, 2, 2)
+N, DIM, SHAPE = 68, 3, (1, 2, 2)
 METRIC_NAMES = ["ode_error", "fd_tiny", "clip_tiny"]
 SIZES: Mapping[str, Any] = {
-    "metrics": METRIC_NAMES, "further_metrics": [], "evaluation": {"samples": N, "shards": 2, "block": 20, "batch_size": 20},
+    "metrics": METRIC_NAMES, "further_metrics": [], "evaluation": {"samples": N, "shards": 2, "block": N // 2, "batch_size": N // 2},
+    # Latents of 64 components, fewer than samples, which affine scaling needs.
+    "teacher": {"micro_sdxl": {"vae": {"channels": [16, 16, 32]}}},
 }  # fmt: skip
 
 
@@ -221,7 +223,7 @@ class Results:
         for folder in wanted.get("untrained", ()):
             self.with_latents(folder, "untrained", self.untrained, rows)
         for folder in wanted.get("reference", ()):
-            half = rows[:20] if folder.endswith("~0") else rows[20:]
+            half = rows[: N // 2] if folder.endswith("~0") else rows[N // 2 :]
             self.with_latents(folder, "samples", self.latents[0][half], half)
         if "noise" in wanted and "noise" not in self.kept:
             with new_artifact(self.root / "noise", "noise", settings={}) as out:

@@ -428,7 +428,8 @@ def _lines(letter: str, experiment: Experiment, tested: Mapping[str, Tested], co
                 line["verdict"] = ahead if decides <= alpha else UNDECIDED
                 if line["verdict"] == UNDECIDED:
                     errors = (crossed.se_seeds, crossed.se_prompts, judged.units, max(judged.n, 2), alpha)
-                    line["detectable"] = detectable(*errors, POWER)
+                    # Where two are equal both one-sided tests have to succeed.
+                    line["detectable"] = detectable(*errors, (1 + POWER) / 2 if test.claim == "equal" else POWER)
         out.append(line)
     return out
 

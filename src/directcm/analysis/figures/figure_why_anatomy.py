@@ -25,12 +25,9 @@ EXHIBITS = {
 }
 
 NAMES = {
-    "raw": "as they are",
-    "mean": "its mean",
-    "slope": "least-squares slope",
-    "variance": "its variance",
-    "affine": "mean and covariance",
-}
+    "raw": "as they are", "mean": "the teacher's mean", "slope": "least-squares slope", "variance": "the teacher's variance",
+    "affine": "its mean and covariance",
+}  # fmt: skip
 
 
 @style.styled()
@@ -41,7 +38,7 @@ def draw(arms_csv: Sequence[str | Path], *files: str | Path, space: str = "laten
     pairs = {(_scaling(arm), _start(arm), arm.fields["method"]): arm for arm in found}
     scalings = [name for name in NAMES if (name, 0.0, "cm") in pairs and (name, 0.0, "direct_cm") in pairs]
     starts = sorted({start for _, start, _ in pairs})
-    if not panels or not scalings:
+    if not panels or len(scalings) < 2:
         raise UserError(f"{arms_csv[0]}: has no scaled samples of both methods, which this figure shows")
     rows = 2 if len(starts) > 1 else 1
     made = chart.panels(

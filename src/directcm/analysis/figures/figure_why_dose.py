@@ -6,11 +6,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+from matplotlib.ticker import NullLocator
 
 from directcm.analysis.figures import arms as of_arms
 from directcm.analysis.figures import chart, style
 from directcm.analysis.figures.arms import Arm
 from directcm.errors import UserError
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 EXHIBITS = {
     "why_dose": {
@@ -66,9 +72,7 @@ def draw(arms_csv: Sequence[str | Path], *files: str | Path, space: str = "laten
                         made.lines.append(
                             of_arms.line(arm, metric, reference, 1 / main, panel="by length", series=f"CD, {name}")
                         )
-            style.values_axis(
-                axes, {arm.number("k") / arm.number("N") for own in series.values() for arm in own}, log=True
-            )
+            _shares(axes, {arm.number("k") / arm.number("N") for own in series.values() for arm in own})
             chart.title(axes, of_arms.title(metric, reference, space))
             axes.set_xlabel("horizon k/N" if i == len(rows) - 1 else "")
     handles = []
@@ -89,6 +93,15 @@ def _of(arms: Sequence[Arm], n: float, step: float) -> list[Arm]:
     own = [arm for arm in arms if arm.number("N") == n and arm.number("step") == step]
     by = max({arm.by for arm in own}, key=lambda one: sum(arm.by == one for arm in own), default="")
     return [arm for arm in own if arm.by == by]
+
+
+def _shares(axes: Axes, values: set[float]) -> None:
+    """A tick at each share, with its number where there is room: at the ends, a tenth and a half."""
+    ticks = sorted(values)
+    named = {ticks[0], 0.1, 0.5, 1.0}
+    axes.set_xscale("log")
+    axes.xaxis.set_minor_locator(NullLocator())
+    axes.set_xticks(ticks, [f"{tick:g}" if round(tick, 6) in named else "" for tick in ticks])
 
 
 def _looks(row: int) -> Sequence[style.Look]:

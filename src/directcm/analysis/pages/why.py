@@ -18,8 +18,20 @@ from pathlib import Path
 
 from directcm.analysis.data.experiments import UNTESTABLE
 from directcm.analysis.data.why import ARMS, TESTS
-from directcm.analysis.tables.outcomes import COLUMNS, OUTCOME, digits, effect, interval, number, power, sizes, titled
-from directcm.analysis.tables.text import shown_p
+from directcm.analysis.tables.outcomes import (
+    COLUMNS,
+    OUTCOME,
+    effect,
+    estimate,
+    interval,
+    margin,
+    number,
+    power,
+    sizes,
+    titled,
+)
+from directcm.analysis.tables.text import fixed, shown_p
+from directcm.config.specs import METRICS
 from directcm.errors import UserError
 from directcm.runtime.artifacts import read_csv
 
@@ -102,9 +114,9 @@ def tests(path: Path) -> str:
                 ]
             )
             continue
-        margin = f" (±{digits(number(line['margin']), line['metric'], False)})" if line["margin"] else ""
+        within = f" ({margin(line)})" if line["margin"] else ""
         decides = line["p_holm"] or line["p"]
-        contrast = f"{digits(number(line['estimate']), line['metric'])} {interval(line)}{margin}"
+        contrast = f"{estimate(line)} {interval(line)}{within}"
         body.append(
             [says, titled(line["metric"], line["reference"]), contrast, _p(decides), sizes(line), line["verdict"]]
         )
@@ -152,9 +164,19 @@ def recipe(folder: Path) -> str:
     for (n, step, by), own in sorted(found.items()):
         means = {k: math.fsum(values) / len(values) for k, values in own.items()}
         best = min(means, key=lambda k: means[k])
-        ends = [digits(means[k], metric, False) if k in means else "–" for k in (1, n)]
+        ends = [fixed(means[k], METRICS[metric].decimals) if k in means else "–" for k in (1, n)]
         units = f"{len(own[best])} {by}{'s' * (len(own[best]) != 1)}"
-        body.append([str(n), f"{step:,}", str(best), f"{best / n:g}", digits(means[best], metric, False), *ends, units])
+        body.append(
+            [
+                str(n),
+                f"{step:,}",
+                str(best),
+                f"{best / n:g}",
+                fixed(means[best], METRICS[metric].decimals),
+                *ends,
+                units,
+            ]
+        )
     title = titled(metric)
     return "\n" + table(
         ["N", "training steps", "best k", "k/N", f"{title} there", f"{title} at k = 1", f"{title} at k = N", "n"], body

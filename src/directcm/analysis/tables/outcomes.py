@@ -60,18 +60,29 @@ def titled(metric: str, reference: str = "") -> str:
     return spec.title + (AGAINST.get(reference, "") if len(spec.references) > 1 else "")
 
 
-def digits(value: float, metric: str, signed: bool = True) -> str:
-    """A value at its metric's decimals; one that would be rounded away at two significant digits."""
-    decimals = METRICS[metric].decimals if metric in METRICS else 3
-    if value and abs(value) < 5 * 10**-decimals:
-        return f"{value:{'+' if signed else ''}.1e}".replace("-", "−")
-    return fixed(value, decimals, signed)
+def decimals_of(line: Line) -> int:
+    """How many decimals a test's numbers have: its metric's, or as many as its interval has two digits at."""
+    own = METRICS[line["metric"]].decimals if line["metric"] in METRICS else 3
+    half = (number(line["high"]) - number(line["low"])) / 2
+    return own if not half > 0 else max(own, min(1 - math.floor(math.log10(half)), 6))
+
+
+def estimate(line: Line) -> str:
+    """ "−0.280"."""
+    return fixed(number(line["estimate"]), decimals_of(line), True)
 
 
 def interval(line: Line) -> str:
     """ "[−0.350, −0.210]"; "" where there is none."""
-    low, high = number(line["low"]), number(line["high"])
-    return "" if math.isnan(low) else f"[{digits(low, line['metric'])}, {digits(high, line['metric'])}]"
+    if not line["low"]:
+        return ""
+    low, high = (fixed(number(line[name]), decimals_of(line), True) for name in ("low", "high"))
+    return f"[{low}, {high}]"
+
+
+def margin(line: Line) -> str:
+    """ "±0.005"; "" where there is none."""
+    return f"±{fixed(number(line['margin']), decimals_of(line))}" if line["margin"] else ""
 
 
 def sizes(line: Line) -> str:
@@ -87,15 +98,17 @@ def effect(line: Line) -> str:
     """A test's number: what it is of, estimate, interval, margin, n; why there is none, where there is none."""
     if not line["estimate"]:
         return line["reason"]
-    margin = f", margin ±{digits(number(line['margin']), line['metric'], False)}" if line["margin"] else ""
-    return f"{titled(line['metric'], line['reference'])} {digits(number(line['estimate']), line['metric'])} {interval(line)}{margin} ({sizes(line)})"
+    within = f", margin {margin(line)}" if line["margin"] else ""
+    return f"{titled(line['metric'], line['reference'])} {estimate(line)} {interval(line)}{within} ({sizes(line)})"
 
 
 def power(line: Line) -> str:
     """What an undecided test would have shown."""
     if not line["detectable"]:
         return ""
-    return f"{digits(number(line['detectable']), line['metric'], False)} {titled(line['metric'])} would have been shown with {100 * POWER:g} % power"
+    size = f"{fixed(number(line['detectable']), decimals_of(line))} {titled(line['metric'])}"
+    what = f"equality within {size}" if line["claim"] == "equal" else size
+    return f"{what} would have been shown with {100 * POWER:g} % power"
 
 
 @dataclass(frozen=True)
@@ -176,10 +189,10 @@ def test_row(line: Line) -> Row:
     """A test as a line of the table."""
     sure = line["verdict"] in (SHOWN, CONTRARY)
     decides = line["p_holm"] or line["p"]
-    margin = f" (±{digits(number(line['margin']), line['metric'], False)})" if line["margin"] else ""
+    within = f" ({margin(line)})" if line["margin"] else ""
     cells = [
         Cell(titled(line["metric"], line["reference"]) if line["metric"] else None),
-        Cell(digits(number(line["estimate"]), line["metric"]) + margin if line["estimate"] else None, sure),
+        Cell(estimate(line) + within if line["estimate"] else None, sure),
         Cell(interval(line) or None),
         Cell(shown_p(number(decides)) if decides else None, sure),
         Cell(sizes(line) or None),
