@@ -139,7 +139,10 @@ class Arm(_Block):
     @property
     def tuned(self) -> dict[str, Any]:
         """What its set is beside the plain one: start, scaling, relay and at, where not at their defaults."""
-        found = {"start": self.start or None, "scaling": None if self.scaling == "raw" else self.scaling}
+        found: dict[str, Any] = {
+            "start": self.start or None,
+            "scaling": None if self.scaling == "raw" else self.scaling,
+        }
         found |= {"relay": self.relay, "at": self.at}
         return {name: value for name, value in found.items() if value is not None}
 
@@ -568,9 +571,15 @@ class Grid:
             return "it needs fixed_points, which is null; name at least one of its keys"
         for arm in experiment.arms_of(experiment.tests[name]):
             cell = experiment.made[arm]
-            pairs = (("processes", cell.process), ("dimensions", cell.dimension), ("classes", cell.kind), ("k", cell.k))
-            pairs += (("features" if cell.tau is None else "flow", cell.m),)
-            for key, value in pairs:
+            sizes = "features" if cell.tau is None else "flow"
+            asked = {
+                "processes": cell.process,
+                "dimensions": cell.dimension,
+                "classes": cell.kind,
+                "k": cell.k,
+                sizes: cell.m,
+            }
+            for key, value in asked.items():
                 if value not in getattr(block, key):
                     return f"arm {arm} of test {name} needs {value} in fixed_points.{key}; add it"
         return ""
@@ -591,7 +600,7 @@ class Grid:
 
 def has_variant(config: Config, place: Place) -> bool:
     """Whether the grid has a set that is not a plain one."""
-    variants = getattr(config, "variants", lambda run: [])
+    variants: Any = getattr(config, "variants", lambda run: [])
     return any(
         (one.step, one.sampling_steps, one.varied) == (place.step, place.sampling_steps, dict(place.tuned))
         for one in variants(place.run)
