@@ -68,7 +68,7 @@ rule why_experiment:
     message:
         "why: experiment {params.letter}"
     shell:
-        verb("why", experiments=WHY_YAML)
+        verb("why", experiments=WHY_YAML, out="{output.tests}")
 
 
 rule outcomes:

@@ -80,7 +80,8 @@ def judge(values: np.ndarray, level: float, sign: int, margin: np.ndarray | floa
     units, n = values.shape
     if sign:
         one = _sides(values if margin is None else values + sign * margin, level, sign)
-        return Judged(found, *(one or (None, None)), units, n)
+        p_for, p_against = one or (None, None)
+        return Judged(found, p_for, p_against, units, n)
     assert margin is not None
     below, above = _sides(values - margin, level, -1), _sides(values + margin, level, 1)
     if below is None or above is None:

@@ -158,6 +158,9 @@ def _expanded(name: str, fields: Mapping[str, Any]) -> Iterator[tuple[str, dict[
     listed = {key: value for key, value in fields.items() if isinstance(value, list)}
     named = {part for _, part, _, _ in string.Formatter().parse(name) if part}
     require(named <= fields.keys(), f"{{{min(named - fields.keys(), default='')}}} in the name is no key of the arm")
+    for key, value in fields.items():
+        scalars = all(isinstance(one, str | int | float) for one in (value if isinstance(value, list) else [value]))
+        require(scalars, f"{key} is {plain(value)[:40]!r}, expected a value or a list of values")
     for key, value in listed.items():
         require(key in named, f"{key} has several values: the arm's name needs {{{key}}}")
         require(value, f"{key} is an empty list")

@@ -518,15 +518,12 @@ def why(
         held, by_place = _held(results, needed(experiment, config))
         values = Values(results, experiment, grid, held, by_place)
     tested: dict[str, Tested] = {}
-    for done, test in enumerate(experiment.tests, 1):
-        if test in tests:
-            units = values.seeds if isinstance(values, Closed) else grid.units(experiment, experiment.tests[test])
-            tested[test] = take(values, test, units, config)
+    for done, (key, test) in enumerate(experiment.tests.items(), 1):
+        if key in tests:
+            units = values.seeds if isinstance(values, Closed) else grid.units(experiment, test)
+            tested[key] = take(values, key, units, config)
         else:
-            said = experiment.tests[test]
-            tested[test] = Tested(
-                test, said, grid.metric(experiment, said), None, reason=grid.lacking(experiment, test)
-            )
+            tested[key] = Tested(key, test, grid.metric(experiment, test), None, reason=grid.lacking(experiment, key))
         if progress is not None:
             progress(done, len(experiment.tests))
     lines = _lines(letter, experiment, tested, config)

@@ -150,8 +150,8 @@ def take(results: Path, root: Path) -> list[Path]:
         for name in why.FIGURES:
             drawn = results / "figures" / f"{name}.png"
             if drawn.is_file():
-                copy = f"{'' if config.preset == DEFAULT else f'{config.preset}_'}{drawn.name}"
-                write_bytes(root / "docs/images" / copy, drawn.read_bytes())
+                own = drawn.name if config.preset == DEFAULT else f"{config.preset}_{drawn.name}"
+                write_bytes(root / "docs/images" / own, drawn.read_bytes())
     for name in FIGURES:
         picture = results / "figures" / f"{name}.png"
         shown = root / "docs/images" / (picture.name if config.preset == DEFAULT else f"{config.preset}_{picture.name}")
