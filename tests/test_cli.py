@@ -93,6 +93,7 @@ def test_every_verb_has_help(capsys: pytest.CaptureFixture) -> None:
         "encode",
         "noise",
         "targets",
+        "states",
         "endpoints",
         "trajectories",
         "train",
