@@ -77,6 +77,28 @@ paper: install  ## every table and figure of the paper, our own, and the verdict
 	$(if $(PRESET),,$(call report,all,--configfile workflow/presets/photos.yaml,results/photos,report-photos.html))
 	@echo; directcm show $(RESULTS)/claims/paper.csv; echo; echo "Report: $(CURDIR)/$(REPORT)$(if $(PRESET),, and $(CURDIR)/report-photos.html)"; echo "Tables and figures: $(CURDIR)/$(RESULTS)"
 
+define newline
+
+
+endef
+# $(call experiments,target,overlays,results folder,report): an experiment or all, and the report that opens with their outcomes.
+define experiments
+	@snakemake $(1) --cores $(CORES) $(GPUS) --configfile $(2)
+	@if [ ! -e $(4) ] || [ -n "$$(find $(addprefix $(3)/,why figures opening) workflow/report workflow/why.yaml -newer $(4) -type f -print -quit)" ]; then \
+	snakemake $(1) --quiet all --report $(4) --configfile $(2); fi
+endef
+# ONLY=D: one experiment. It is the one that photographs and emoji have.
+ONLY ?=
+WHY := why$(if $(ONLY),_$(shell echo $(ONLY) | tr A-F a-f))
+WHY_PRESETS := $(if $(PRESET),,$(if $(filter-out d D,$(ONLY)),,photos emoji))
+overlays = workflow/presets/$(1).yaml workflow/presets/why_$(1).yaml
+
+.PHONY: why
+why: install  ## why CMs work: six experiments, their outcomes and figures, one of them on photographs and emoji too (ONLY=D: one; PRESET=photos: that preset alone)
+	$(call experiments,$(WHY),$(if $(PRESET),$(call overlays,$(PRESET)),workflow/presets/why.yaml),$(RESULTS),report-$(WHY)$(if $(PRESET),-$(PRESET)).html)
+	$(foreach preset,$(WHY_PRESETS),$(call experiments,$(WHY),$(call overlays,$(preset)),results/$(preset),report-$(WHY)-$(preset).html)$(newline))
+	@echo; directcm show $(RESULTS)/why/outcomes$(WHY:why%=%).csv; echo; echo "Report: $(CURDIR)/report-$(WHY)$(if $(PRESET),-$(PRESET)).html"; echo "Tables and figures: $(CURDIR)/$(RESULTS)/why, $(CURDIR)/$(RESULTS)/figures"
+
 .PHONY: drill
 drill: install-dev  ## verbs killed with -9 at random moments, 24 times; their artefacts come out byte for byte (KILLS=4 a verb, SEED=0)
 	@python -m tests.faults.drill --kills $(or $(KILLS),4) --seed $(or $(SEED),0)

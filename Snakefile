@@ -31,6 +31,8 @@ include: "workflow/rules/metrics.smk"
 include: "workflow/rules/theory.smk"
 include: "workflow/rules/scopes.smk"
 include: "workflow/rules/analysis.smk"
+include: "workflow/rules/experiments.smk"
+include: "workflow/rules/why.smk"
 
 
 if workflow.remote_exec:

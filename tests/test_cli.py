@@ -117,6 +117,8 @@ def test_every_verb_has_help(capsys: pytest.CaptureFixture) -> None:
         "claims",
         "figure",
         "opening",
+        "why",
+        "outcomes",
         "gallery",
         "costs",
         "provenance",

@@ -20,6 +20,7 @@ from directcm.runtime import finished, warm
 from directcm.analysis.tables.claim import beside, compared, contrasted, read_claims
 from directcm.analysis.needs import available
 from directcm.analysis.data.contrasts import TIME, plan
+from directcm.analysis.data.experiments import missing, needed, present, read_experiments
 from directcm.analysis.data.selection import base_setting, main_runs, main_setting
 from directcm.analysis.tables.cells import same_scale
 from directcm.cli.rules import command
@@ -67,6 +68,10 @@ try:
     COMPARED = compared(_claims, CONFIG)
     ACROSS = beside(_claims, CONFIG)
     CONTRASTS = contrasted(_claims, CONFIG)
+    # Of the experiments on why: what is declared, what this grid has by letter, and why not of the others.
+    WHY = read_experiments("workflow/why.yaml")
+    WITHOUT = missing(WHY, CONFIG)
+    EXPERIMENTS = present(WHY, CONFIG, WITHOUT)
 except UserError as error:
     stop(error)
 # Captions and the report see every key, defaults included.
@@ -85,10 +90,10 @@ verb = functools.partial(
 SPACE = "latent" if TEACHERS[CONFIG.teacher.kind].latent else "pixel"
 config["space"] = SPACE
 config["editing"] = CONFIG.editing.model_dump(mode="json")
-# The report's first page: that of the scope that was made last.
+# The report's first page: that of the target that was asked for by its name, else that of the scope that was made last.
 _openings = sorted(
     Path(f"results/{CONFIG.preset}/opening").glob("*.html"),
-    key=lambda path: path.stat().st_mtime,
+    key=lambda path: (path.stem in sys.argv, path.stat().st_mtime),
 )
 config["opening"] = str(_openings[-1].resolve()) if _openings else None
 

@@ -149,6 +149,13 @@ INPUTS = {
     "table": {"table": f"{TABLES}/table1.csv"},
     "teachers": {"teachers": f"{OUT}/collected/teachers/comparisons.csv"},
 }
+
+
+def of_experiments(exhibit, ending):
+    """What `why` writes of the experiments that an exhibit is of."""
+    return [f"{OUT}/why/{letter.lower()}{ending}.csv" for letter in exhibit.experiments.split()]
+
+
 # … of which these are tidy tables, by the file …
 TIDY = {name: name for name in ("metrics", "comparisons", "errors", "directions", "correlations")}
 TIDY["students_table"] = "students"
@@ -178,6 +185,8 @@ def inputs_of(exhibit):
         if flag in TIDY:
             found[flag] = f"{OUT}/collected/{exhibit.scope}/{TIDY[flag]}.csv"
         found |= INPUTS.get(flag, {})
+        if flag in ("arms", "tests"):
+            found[flag] = of_experiments(exhibit, "_arms" if flag == "arms" else "")
     return found
 
 

@@ -62,10 +62,13 @@ def several_teachers(config: Config) -> bool:
 
 
 def available(config: Config) -> list[Exhibit]:
-    """The exhibits that there is something for, each value of a wildcard by itself. Raises ValueError where one needs no fact."""
+    """The exhibits that there is something for, each value of a wildcard by itself. Raises ValueError where one needs no fact.
+
+    Those of the experiments on why come with these, and are not among them.
+    """
     known = facts(config)
     found = []
-    for one in (one for exhibit in exhibits() for one in exhibit.each):
+    for one in (one for exhibit in exhibits() for one in exhibit.each if not exhibit.experiments):
         try:
             there = eval(one.needs, {"__builtins__": {}}, known)
         except (NameError, SyntaxError) as error:

@@ -19,6 +19,7 @@ and, where it is so,
 
     "short"                                its title in the gallery
     "scope": "paper"                       it shows the whole grid, and not the main comparison
+    "experiments": "C E"                   it is of these experiments on why, and takes their arms and tests
     "needs": "snapshots and not search"    facts of the configuration without which there is nothing to show (`analysis/needs.py`)
     "category": "3 Figures"                where in the report
     "also": {"mean": "mean_curves.csv"}    what it writes besides
@@ -57,6 +58,7 @@ class Exhibit:
     takes: str
     short: str | Mapping[str, str] = ""
     scope: str = "main"
+    experiments: str = ""
     needs: str = "True"
     also: Mapping[str, str] = field(default_factory=dict)
     category: str = ""

@@ -74,6 +74,43 @@ def parts(f: np.ndarray, y: np.ndarray, groups: np.ndarray) -> Parts:
     )
 
 
+def influences(f: np.ndarray, y: np.ndarray, groups: np.ndarray) -> dict[str, np.ndarray]:
+    """What each row adds to each of `parts`, (n,) by the name of the part, to first order: the mean is 0, and s²/n the variance over rows.
+
+    The derivative of the part by the row's share among all rows (the delta method), of which those of its own group's means are a part.
+    A part that is None, or that rows do not change, has zeros.
+    """
+    n, size = len(f), f[0].size
+    apart, own, both, theirs, bias = (np.zeros(n) for _ in range(5))
+    for rows in members(groups):
+        f_mean, y_mean = mean_of(f, rows), mean_of(y, rows)
+        offset = f_mean - y_mean
+        for part in chunks(rows, f_mean.size):
+            one, other = flat(f, part) - f_mean, flat(y, part) - y_mean
+            own[part], theirs[part] = (one**2).sum(axis=1) / size, (other**2).sum(axis=1) / size
+            both[part] = (one * other).sum(axis=1) / size
+            apart[part] = 2 * (one - other) @ offset / size
+            bias[part] = offset @ offset / size
+    a, b, c = float(own.mean()), float(both.mean()), float(theirs.mean())
+    da, db, dc = own - a, both - b, theirs - c
+    nothing = np.zeros(n)
+    if a <= 0 or c <= 0:
+        return {
+            "bias": apart + bias - bias.mean(),
+            **dict.fromkeys(("gain", "scatter", "correlation", "variance_ratio"), nothing),
+        }
+    s = np.sqrt(a)
+    explained = b / s
+    slope = da / (2 * s)
+    return {
+        "bias": apart + bias - bias.mean(),
+        "gain": 2 * (s - explained) * (slope - db / s + b / a * slope),
+        "scatter": dc - 2 * b / a * db + (b / a) ** 2 * da,
+        "correlation": (db - b / (2 * a) * da - b / (2 * c) * dc) / np.sqrt(a * c),
+        "variance_ratio": da / c - a / c**2 * dc,
+    }
+
+
 @dataclass(frozen=True)
 class Directions:
     """Principal directions of samples: `axes` (k, D) with orthonormal rows, the samples' `variances` (k,) along them, the mean (D,),

@@ -46,8 +46,10 @@ def _bent(centred: np.ndarray, values: np.ndarray, vectors: np.ndarray, other: n
     return (centred**2).sum(axis=1) - (whitened**2) @ np.sqrt(np.clip(inner, 0.0, None))
 
 
-def frechet_influence(rows: np.ndarray, reference: np.ndarray) -> np.ndarray:
+def frechet_influence(rows: np.ndarray, reference: np.ndarray, part: str = "whole") -> np.ndarray:
     """What each prompt adds to FD(rows, reference), (n,), of paired sets (n, D): the mean is 0, and s²/n the variance over prompts.
+
+    `part`: of the whole, of its "mean" term |d|² alone, or of its "covariance" term alone.
 
     The first-order term of FD in the empirical distribution of pairs (the delta method; Rippl, Munk & Sturm 2016, J. Multivariate
     Anal. 151, the limit law of the distance between estimated Gaussians). With z = x − μ, w = y − μ_ref, d = μ − μ_ref and T, T_ref the
@@ -60,5 +62,9 @@ def frechet_influence(rows: np.ndarray, reference: np.ndarray) -> np.ndarray:
     offset = rows.mean(axis=0) - reference.mean(axis=0)
     own, other = _covariance(rows), _covariance(reference)
     matrices = [(vectors * values) @ vectors.T for _, values, vectors in (own, other)]
-    found = 2 * (own[0] - other[0]) @ offset + _bent(*own, matrices[1]) + _bent(*other, matrices[0])
+    found = np.zeros(len(rows))
+    if part != "covariance":
+        found = 2 * (own[0] - other[0]) @ offset
+    if part != "mean":
+        found = found + _bent(*own, matrices[1]) + _bent(*other, matrices[0])
     return found - found.mean()

@@ -204,7 +204,7 @@ def plan(contrast: Contrast, config: Config) -> Plan | None:
 
 
 @dataclass(frozen=True)
-class _Held:
+class Held:
     """What the artefacts hold: evaluations by run, step and sampling steps; features by their fingerprint; errors by run."""
 
     evaluations: Mapping[tuple[Run, int, int], Evaluation]
@@ -234,8 +234,8 @@ class _Held:
         return found.image[:n], found
 
 
-def _influence(held: _Held, item: Evaluation, metric: str, reference: str, n: int) -> np.ndarray:
-    """Per-prompt parts of one set's Fréchet distance (n,), about its value."""
+def influence(held: Held, item: Evaluation, metric: str, reference: str, n: int, part: str = "whole") -> np.ndarray:
+    """Per-prompt parts of one set's Fréchet distance (n,), about its value; `part`: or of its term "mean" or "covariance"."""
     from directcm.statistics.trend import frechet_influence
 
     extractor = METRICS[metric].extractor
@@ -250,14 +250,14 @@ def _influence(held: _Held, item: Evaluation, metric: str, reference: str, n: in
         raise UserError(
             f"{first.artifact.folder} and {second.artifact.folder}: features of two different versions of one extractor; make both again"
         )
-    return float(item.values[metric, reference]["value"]) + frechet_influence(own, other)
+    return float(item.values[metric, reference]["value"]) + frechet_influence(own, other, part)
 
 
 @dataclass
-class _Reader:
+class Reader:
     """Per-prompt values of sets, each computed once."""
 
-    held: _Held
+    held: Held
     kept: dict[tuple[Path, str, str], np.ndarray | None]
 
     def of(self, item: Evaluation, metric: str, reference: str) -> np.ndarray | None:
@@ -275,7 +275,7 @@ class _Reader:
             return None
         n = int(entry["n"])
         if not METRICS[metric].per_sample:
-            return _influence(self.held, item, metric, reference, n)
+            return influence(self.held, item, metric, reference, n)
         table, path = item.per_sample, item.artifact.folder / "per_sample.csv"
         if metric not in table or table[metric].isna().any() or len(table) != n:
             raise UserError(f"{path}: has not {n} finite values of {metric}; evaluate it again")
@@ -285,7 +285,7 @@ class _Reader:
         return values
 
 
-def _sampled(contrast: Contrast, place: Plan, reader: _Reader) -> tuple[np.ndarray, np.ndarray | None] | None:
+def _sampled(contrast: Contrast, place: Plan, reader: Reader) -> tuple[np.ndarray, np.ndarray | None] | None:
     """Per-prompt contrasts of a and of b, (S, n) each; None where a value is not defined."""
     import numpy as np
 
@@ -314,7 +314,7 @@ def _sampled(contrast: Contrast, place: Plan, reader: _Reader) -> tuple[np.ndarr
     return out[0], out[1] if len(out) > 1 else None
 
 
-def _timed(contrast: Contrast, place: Plan, held: _Held, space: str) -> tuple[np.ndarray, np.ndarray | None]:
+def _timed(contrast: Contrast, place: Plan, held: Held, space: str) -> tuple[np.ndarray, np.ndarray | None]:
     """Per-point contrasts over start times of a and of b, (S, points) each, from the students' errors against their own ODE."""
     import numpy as np
 
@@ -402,8 +402,8 @@ def contrasts(
             values = {(item["metric"], item["reference"]): item for item in content["metrics"]}
             step, steps = int(content["step"]), int(content["steps"])
             evaluations[run, step, steps] = Evaluation(run, step, steps, values, content["fingerprints"], part)
-    held = _Held(evaluations, _features(features), _errors(errors))
-    reader, rows = _Reader(held, {}), []
+    held = Held(evaluations, features_of(features), _errors(errors))
+    reader, rows = Reader(held, {}), []
     for done, contrast in enumerate(wanted, 1):
         place = plan(contrast, config)
         if place is None:
@@ -423,7 +423,7 @@ def _errors(given: Sequence[str | Path]) -> dict[Run, Artifact]:
     return {Run.of(one.settings.get("run"), f"{one.folder}: its run", "measure it again"): one for one in found}
 
 
-def _features(given: Sequence[tuple[str, str]]) -> dict[tuple[str, str], Features]:
+def features_of(given: Sequence[tuple[str, str]]) -> dict[tuple[str, str], Features]:
     """Features by extractor and fingerprint, of artefacts and of collections of them."""
     out = {}
     for extractor, path in given:

@@ -19,6 +19,7 @@ from typing import Any, NamedTuple
 
 from directcm.analysis.data import tidy
 from directcm.analysis.data.selection import main_runs, main_setting, sampling_numbers, steps_label
+from directcm.analysis.pages import why
 from directcm.analysis.tables import (
     claims,
     table1,
@@ -38,7 +39,7 @@ from directcm.config.specs import DISTANCES, METHODS, METRICS, SOLVERS
 from directcm.errors import UserError
 from directcm.runtime.artifacts import PROVENANCE, read_csv, read_json, write_bytes, write_csv, write_json, write_text
 
-DOCUMENTS = ("README.md", "docs/results.md")
+DOCUMENTS = ("README.md", "docs/results.md", "docs/why.md")
 DATA = Path("docs/data")
 SCOPES = ("main", "paper")
 # Of the whole grid's, two thirds of the lines are of metrics that no published table shows: they are left out, and so is what each
@@ -113,7 +114,8 @@ def take(results: Path, root: Path) -> list[Path]:
     """
     config = configuration(results.name, root)
     scopes = [scope for scope in SCOPES if (results / "collected" / scope / "metrics.csv").is_file()]
-    if not scopes:
+    experiments = why.taken(results)
+    if not scopes and not experiments:
         raise UserError(f"{results}/collected: holds no {' or '.join(SCOPES)}; finish the run first: make reproduce")
     made = _made(results)
     # Before anything is replaced: the main comparison is there, with every metric that the configuration has.
@@ -137,13 +139,26 @@ def take(results: Path, root: Path) -> list[Path]:
                 # Another run's would be judged with this one's.
                 copy.unlink(missing_ok=True)
         write_json(folder / ABOUT, {**made, "configuration": relevant(config)})
+    if experiments:
+        folder = root / DATA / results.name / why.FOLDER
+        for path in folder.glob("*.csv"):
+            # Of an experiment that this run has not: another run's.
+            path.unlink()
+        for path in experiments:
+            write_bytes(folder / path.name, path.read_bytes())
+        write_json(folder / ABOUT, {**made, "configuration": relevant(config)})
+        for name in why.FIGURES:
+            drawn = results / "figures" / f"{name}.png"
+            if drawn.is_file():
+                own = drawn.name if config.preset == DEFAULT else f"{config.preset}_{drawn.name}"
+                write_bytes(root / "docs/images" / own, drawn.read_bytes())
     for name in FIGURES:
         picture = results / "figures" / f"{name}.png"
         shown = root / "docs/images" / (picture.name if config.preset == DEFAULT else f"{config.preset}_{picture.name}")
         # The documents show some of a run's figures: those that are there already.
         if picture.is_file() and shown.is_file():
             shutil.copyfile(picture, shown)
-    return [root / DATA / results.name / scope for scope in scopes]
+    return [root / DATA / results.name / scope for scope in [*scopes, *([why.FOLDER] if experiments else [])]]
 
 
 def matching(folder: Path, config: Config, headline: bool = False) -> None:
@@ -580,6 +595,8 @@ def _block(name: str, place: str, root: Path) -> str:
         if place not in minutes:
             raise UserError(f"{root / DATA / TIMES}: has no line of {place}, which <!--minutes:{place}--> asks for")
         return minutes[place]
+    if name in why.BLOCKS:
+        return why.block(name, place, root / DATA, root)
     preset, _, scope = place.partition("/")
     folder, older = root / DATA / preset / scope, root / DATA / preset / PUBLISHED
     there = scope in SCOPES and (folder / "metrics.csv").is_file()
@@ -588,7 +605,8 @@ def _block(name: str, place: str, root: Path) -> str:
     if name == "reading":
         return _reading(Tables(folder, configuration(preset, root), root))
     if name not in BLOCKS:
-        raise UserError(f"<!--{name}:{place}-->: there is no such table; there are {', '.join((*BLOCKS, *INLINE))}")
+        there_are = ", ".join((*BLOCKS, *INLINE, *why.BLOCKS))
+        raise UserError(f"<!--{name}:{place}-->: there is no such table; there are {there_are}")
     lines_of, text = BLOCKS[name]
     rows: Sequence[Row]
     if there and lines_of is not None:

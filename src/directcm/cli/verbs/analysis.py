@@ -18,6 +18,7 @@ from directcm.errors import UserError
 Settings = Annotated[config.Config, o.block("configuration")]
 Table = Annotated[Path, o.Option(metavar="CSV", filled="input.NAME")]
 Claims = Annotated[Path, o.Option("claims.yaml", filled="input.NAME")]
+Experiments = Annotated[Path, o.Option("why.yaml", filled="input.NAME")]
 
 
 def _baselines(path: str) -> dict[str, o.Artifact]:
@@ -169,6 +170,12 @@ def figure(
     errors: Annotated[Path | None, o.tidy("errors")] = None,
     directions: Annotated[Path | None, o.tidy("directions")] = None,
     students_table: Annotated[Path | None, o.tidy("students")] = None,
+    arms: Annotated[
+        Sequence[Path] | None, o.Option("what `why` wrote of an experiment's arms", metavar="CSV", filled="input.NAME")
+    ] = None,
+    tests: Annotated[
+        Sequence[Path] | None, o.Option("what `why` wrote of its tests", metavar="CSV", filled="input.NAME")
+    ] = None,
     axis: Annotated[Literal["N", "w"] | None, "what is swept"] = None,
     setting: Annotated[o.Json | None, "the main setting: all axes but method and seed"] = None,
     alpha: Annotated[float, "level of significance"] = 0.05,
@@ -230,6 +237,36 @@ def opening(
     from directcm.analysis.pages import opening
 
     opening.opening(metrics, compared, claims, comparisons, drawn, _samples_of(samples), settings, job.out, teachers)
+
+
+def why(
+    *,
+    experiments: Experiments,
+    letter: Annotated[Literal["A", "B", "C", "D", "E", "F"], "which experiment"],
+    settings: Settings,
+    results: o.Results,
+    job: o.Job,
+) -> None:
+    """Judge an experiment on why CMs work: its tests, and beside them its arms, as CSV."""
+    from directcm.analysis.data import why
+
+    why.why(experiments, letter, settings, results, job.out, progress=o.counted("why", "test"))
+
+
+def outcomes(
+    *,
+    experiments: Experiments,
+    settings: Settings,
+    tests: Annotated[
+        Sequence[Path], o.Option("what `why` wrote of each experiment", metavar="CSV", filled="input.NAME")
+    ],
+    opening: Annotated[Path, o.Option("where the report's first page goes", metavar="HTML", filled="output.NAME")],
+    job: o.Job,
+) -> None:
+    """Write the outcomes of the experiments on why: CSV, LaTeX, HTML and JSON, all arms as CSV, and the report's first page."""
+    from directcm.analysis.tables import outcomes
+
+    outcomes.write(experiments, tests, settings, job.out, opening)
 
 
 def gallery(

@@ -18,9 +18,9 @@ Finished = Annotated[Path, o.Option(_WHOSE, flag="--from", metavar="RESULTS")]
 Folder = Annotated[Path | None, "default: results/<preset>"]
 
 
-def show(table: Annotated[Path, "tables/table1.csv or claims/SCOPE.csv"], /) -> None:
-    """Print Table 1, or the verdicts."""
-    from directcm.analysis.tables import claims, table1
+def show(table: Annotated[Path, "tables/table1.csv, claims/SCOPE.csv or why/outcomes.csv"], /) -> None:
+    """Print Table 1, the verdicts, or the outcomes of the experiments on why."""
+    from directcm.analysis.tables import claims, outcomes, table1
     from directcm.runtime.artifacts import read_csv
 
     first = (read_csv(table) or [{}])[0]
@@ -28,8 +28,12 @@ def show(table: Annotated[Path, "tables/table1.csv or claims/SCOPE.csv"], /) -> 
         print(claims.text(table))
     elif {"row", "metric", "mean"} <= first.keys():
         print(table1.text(table))
+    elif {"experiment", "outcome", "decides"} <= first.keys():
+        print(outcomes.text(table))
     else:
-        raise UserError(f"{table}: neither Table 1 nor claims; show reads tables/table1.csv and claims/SCOPE.csv")
+        raise UserError(
+            f"{table}: neither Table 1, claims nor outcomes; show reads tables/table1.csv, claims/SCOPE.csv and why/outcomes.csv"
+        )
 
 
 def reproduced(
