@@ -194,7 +194,7 @@ def test_the_preset_has_the_experiments_and_the_default_has_none() -> None:
     known = read_experiments(WHY)
     assert present(known, load_config(ROOT / "config.yaml")) == {}
     config = load_config(ROOT / "config.yaml", ROOT / "workflow/presets/why.yaml")
-    assert {*"CDEF"} <= set(present(known, config))
+    assert set(present(known, config)) == {*LETTERS}
     # By every unit that was planned.
     grid = Grid(config)
     for name, test, units in (
@@ -212,6 +212,21 @@ def test_the_preset_has_the_experiments_and_the_default_has_none() -> None:
         assert {
             run.k for arm in known["D-natural"].made for run in [Grid(own).run(known["D-natural"], arm, 0, "seed")]
         } == {1, 2, 20}
+
+
+def test_scaled_sets_and_relays_are_the_grids_own() -> None:
+    """By the names that the samples have."""
+    known, config = read_experiments(WHY), load_config(ROOT / "config.yaml", ROOT / "workflow/presets/why.yaml")
+    grid = Grid(config)
+    for name, arm, part in (
+        ("A", "cm variance", "step~250,sampling_steps~1,scaling~variance"), ("E", "cm, then direct_cm", "step~250,sampling_steps~2,relay~direct_cm,at~0.1"),
+        ("A", "direct_cm raw from 0.1", "step~250,sampling_steps~1,start~0.1"),
+    ):  # fmt: skip
+        place = grid.place(known[name], arm, 0, "seed")
+        assert grid.has(place) and place.collection == f"variants/{place.run.key}"
+        assert part in [one.name for one in config.variants(place.run)]
+    plain = grid.place(known["A"], "cm raw", 0, "seed")
+    assert plain.collection == plain.run.key and grid.has(plain)
 
 
 def test_why_lacks_is_said(one_line: Any) -> None:
@@ -299,7 +314,7 @@ def config_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-LETTERS = "CDEF"
+LETTERS = "ABCDEF"
 
 
 @pytest.fixture(scope="module")
@@ -341,9 +356,8 @@ def test_the_files_of_a_run(true: Results) -> None:
     tex = (folder / "outcomes.tex").read_text(encoding="utf-8")
     assert "D. Dose" in tex and tex.count("\\begin{tabular") == 1
     opening = (true.root / "opening.html").read_text(encoding="utf-8")
-    assert opening.count("<strong>supported</strong>") == 4 and 'class="opening"' in opening
-    # What this grid has not is named, with what it lacks.
-    assert "B: it needs fixed_points" in opening
+    assert opening.count("<strong>supported</strong>") == len(LETTERS) and 'class="opening"' in opening
+    assert "Not in this run" not in opening
     assert cli.main(["show", str(folder / "outcomes.csv")]) == 0
 
 
@@ -502,7 +516,7 @@ def test_an_outcome_follows_by_its_rule() -> None:
 def test_what_is_not_there_or_not_alike(true: Results, tmp_path: Path, file: Path, one_line: Any) -> None:
     config = configuration("why")
     with pytest.raises(UserError, match="B: it needs fixed_points") as error:
-        why(file, "B", config, true.root, tmp_path / "b.csv")
+        why(file, "B", configuration("why", fixed_points=None), true.root, tmp_path / "b.csv")
     one_line(error)
     other = tmp_path / "other"
     shutil.copytree(true.root, other)

@@ -490,11 +490,7 @@ class Place:
     @property
     def collection(self) -> str:
         """Where its collection lies below samples/, features/<e>/students/ and the like."""
-        return f"{VARIANTS if self.tuned else ''}{self.run.key}"
-
-
-# Where sets that are not the plain ones lie, below what they are.
-VARIANTS = "variants/"
+        return f"{paths.VARIANTS if self.tuned else ''}{self.run.key}"
 
 
 class Grid:
@@ -569,7 +565,7 @@ class Grid:
         return f"test {name} has {len(found)} {experiment.by(test)}{'s' * (len(found) != 1)} of which the grid has every arm, and needs 2; add others to students"
 
     def _lacking_cells(self, experiment: Experiment, name: str) -> str:
-        block = getattr(self.config, "fixed_points", None)
+        block = self.config.fixed_points
         if block is None:
             return "it needs fixed_points, which is null; name at least one of its keys"
         for arm in experiment.arms_of(experiment.tests[name]):
@@ -603,10 +599,9 @@ class Grid:
 
 def has_variant(config: Config, place: Place) -> bool:
     """Whether the grid has a set that is not a plain one."""
-    variants: Any = getattr(config, "variants", lambda run: [])
     return any(
         (one.step, one.sampling_steps, one.varied) == (place.step, place.sampling_steps, dict(place.tuned))
-        for one in variants(place.run)
+        for one in config.variants(place.run)
     )
 
 

@@ -439,7 +439,7 @@ def _arm_fields(grid: Grid, experiment: Experiment, name: str, unit: int, by: st
     arm = experiment.made[name]
     if arm.closed:
         found = {key: getattr(arm, key) for key in ("process", "dimension", "kind", "m", "k", "tau")}
-        block: Any = getattr(grid.config, "fixed_points", None)
+        block = grid.config.fixed_points
         return found | {"share": arm.k / block.N if block is not None and arm.k else None}
     place = grid.place(experiment, name, unit, by)
     own = {key: spell(getattr(place.run, key)) for key in OF_AN_ARM if key in Run.model_fields}
