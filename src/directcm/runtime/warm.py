@@ -38,7 +38,7 @@ VERBS = (
     "convergence|fixed_points"
 )
 # Verbs that use a helper which others are worth: matplotlib, seaborn and pandas are two seconds.
-ALSO = "figure|table|contrasts|claims|opening|collect"
+ALSO = "figure|table|contrasts|claims|opening|collect|why|outcomes"
 # Third-party modules that several of them need; none of ours, so that an edited module is read anew by the next job.
 MODULES = (
     "torch scipy.linalg scipy.stats scipy.ndimage scipy.spatial.distance sklearn.svm peft.tuners.lora open_clip.model"

@@ -112,7 +112,8 @@ def draw(fixed_points: Artifact, *files: str | Path) -> None:
         floor = [tidy.value(r["sw2_same"]) for r in here(known) if r["who"] == "teacher, other noise"]
         left = iter(row)
         for unit, group in groups.items():
-            own, drawn = [], []
+            own: list[Any] = []
+            drawn = []
             for measure, flows, _ in group:
                 axes = next(left)
                 if own:
