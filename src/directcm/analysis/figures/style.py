@@ -61,7 +61,7 @@ class Look:
     """How one model is drawn."""
 
     color: str
-    marker: str
+    marker: str | tuple[int, int, int]
     line: str | tuple[float, tuple[float, ...]]
 
 
@@ -75,9 +75,16 @@ LOOKS = {
 # The other methods' in the order of their files: Okabe and Ito's colours that are left, a marker and a dash of their own each.
 _COLORS = (
     "#009e73", "#cc79a7", "#56b4e9", "#8c564b", "#b8a800", "#7f3fbf", "#e0524c", "#4d6b53", "#9a6a00", "#3c3cff", "#00606e",
+    "#a0004c", "#7fbf3f", "#b07aa1", "#5f5f9f", "#ff9da7", "#2f8f8f", "#c05a00", "#86bcb6", "#6b8e23", "#d37295",
 )  # fmt: skip
-_DASHES = [(0, (length, gap)) for length, gap in itertools.product((6.0, 2.5, 0.8, 9.0), (1.2, 2.2, 3.4))]
-_MARKERS = "svPX<>hp*8H"
+_DASHES = [
+    (0, (length, gap)) for length, gap in itertools.product((6.0, 2.5, 0.8, 9.0, 4.2), (1.2, 2.2, 3.4, 4.8, 6.0))
+]
+# Not "<", which marks what leaves its axis. (corners, 1, degrees) are stars.
+_MARKERS = (
+    *"svPX>hp*8H", (4, 1, 0), (4, 1, 45), (6, 1, 0), (3, 1, 0), (3, 1, 180), (8, 1, 0), (7, 0, 0), (5, 0, 180), (5, 1, 180), (6, 0, 15),
+    (7, 1, 0),
+)  # fmt: skip
 for _label, *_parts in zip(
     [label for label in METHODS.values() if label not in LOOKS],
     *map(itertools.cycle, (_COLORS, _MARKERS, _DASHES)),
