@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from directcm.config import Config, load_config, parse
+from directcm.config import Config, load_config, parse, reference
 from directcm.config.reference import commented_yaml, markdown, render
 
 ROOT = Path(__file__).parents[1]
@@ -41,3 +41,8 @@ def test_every_key_is_described() -> None:
     ):
         assert f"| {key} |" in page
     assert json.loads(render(".json"))["title"] == "Config"
+
+
+@pytest.mark.parametrize("value", [6.25e-06, 1e-4, 2.5e-5, 1e-11, -3.125e-7, 9.99e-4, 1 / 3000])
+def test_small_numbers_keep_all_their_digits(value: float) -> None:
+    assert yaml.safe_load(reference._flow([value])) == [value]

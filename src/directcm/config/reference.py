@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from decimal import Decimal
 from typing import Any
 
 from pydantic import BaseModel
@@ -28,8 +29,10 @@ def _flow(value: Any) -> str:
     if isinstance(value, list):
         return "[" + ", ".join(_flow(v) for v in value) + "]"
     if isinstance(value, float) and 0 < abs(value) < 1e-3:
-        mantissa, exponent = f"{value:e}".split("e")
-        return f"{float(mantissa):.1f}e{int(exponent)}"
+        # All its digits, with a point, for without one YAML takes it for text.
+        _, digits, _ = (exact := Decimal(repr(value)).normalize()).as_tuple()
+        rest = "".join(map(str, digits[1:])) or "0"
+        return f"{'-' if value < 0 else ''}{digits[0]}.{rest}e{exact.adjusted()}"
     # A bare "no" is a boolean to YAML 1.1.
     if isinstance(value, str) and value.isidentifier() and value not in ("no", "yes", "on", "off"):
         return value
