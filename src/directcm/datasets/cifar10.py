@@ -14,7 +14,7 @@ from PIL import Image, ImageOps
 
 from directcm.config import Data
 from directcm.config.specs import LAYOUTS
-from directcm.datasets import HELD_OUT, TRAIN, Item
+from directcm.datasets import HELD_OUT, TRAIN, Item, photo_of
 from directcm.errors import UserError
 
 LAYOUT = {
@@ -65,4 +65,4 @@ def _read(batches: list[tuple[Path, str]], classes: list[str], side: int) -> Ite
             image = Image.fromarray(np.ascontiguousarray(record[1:].reshape(PIXELS).transpose(1, 2, 0)))
             if side != SIDE:
                 image = ImageOps.fit(image, (side, side), Image.Resampling.LANCZOS)
-            yield Item(image, f"a photo of {'an' if name[0] in 'aeiou' else 'a'} {name}", name, part)
+            yield Item(image, photo_of(name), name, part)
