@@ -226,7 +226,8 @@ class Layout(Kind):
     """How a folder or an archive is laid out.
 
     `mark`: the file whose folder is the data set's, "" where it has none, and what it `needs`, where that is missing. `largest`: of the
-    resolutions, None for any. `captions`, `labels`: whether its images have captions, and can have labels.
+    resolutions, None for any. `captions`, `labels`: whether its images have captions, and can have labels. `images`: how many the
+    published data set of this layout has, None where there is not one.
     """
 
     mark: str = ""
@@ -234,6 +235,7 @@ class Layout(Kind):
     largest: int | None = None
     captions: bool = True
     labels: bool = True
+    images: int | None = None
 
 
 LAYOUTS = declared(Layout, "datasets/*.py", "LAYOUT", one=True)

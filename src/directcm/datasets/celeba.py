@@ -23,6 +23,7 @@ LAYOUT = {
     "needs": "CelebA is a folder of list_eval_partition.txt and img_align_celeba/000001.jpg …",
     "captions": False,
     "labels": False,
+    "images": 202599,
 }
 MARK, NEEDS = LAYOUTS["celeba"].mark, LAYOUTS["celeba"].needs
 IMAGES = "img_align_celeba"

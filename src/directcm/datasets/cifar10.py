@@ -23,6 +23,7 @@ LAYOUT = {
     "mark": "batches.meta.txt",
     "needs": "CIFAR-10's binary version is a folder of batches.meta.txt, data_batch_1.bin … and test_batch.bin",
     "largest": 32,
+    "images": 60000,
 }
 MARK, NEEDS = LAYOUTS["cifar10"].mark, LAYOUTS["cifar10"].needs
 SIDE = 32

@@ -26,6 +26,7 @@ LAYOUT = {
     "mark": "train_data_batch_1.npz",
     "needs": "ImageNet at 64×64 is a folder of train_data_batch_1.npz … and val_data.npz",
     "largest": 64,
+    "images": 1331167,
 }
 NEEDS = LAYOUTS["imagenet64"].needs
 SIDE = 64
