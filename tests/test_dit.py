@@ -40,7 +40,7 @@ from directcm.distill.encode import Latents
 from directcm.errors import UserError
 from directcm.evaluation import sampling
 from directcm.runtime import rng
-from directcm.runtime.artifacts import Artifact, open_artifact
+from directcm.runtime.artifacts import open_artifact
 
 SEED, KARRAS = 24, Process(kind="karras")
 ODE = Ode(solver="heun", N=4, w=1.0)
