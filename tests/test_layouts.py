@@ -303,8 +303,11 @@ def test_images_without_labels_and_a_teacher_that_is_told_classes(one_line: Any)
 
 
 @pytest.mark.parametrize(("name", "layout"), PRESETS.items())
-def test_a_preset_reads_its_data_set_as_it_comes(name: str, layout: str, tmp_path: Path, one_line: Any) -> None:
+def test_a_preset_reads_its_data_set_as_it_comes(
+    name: str, layout: str, tmp_path: Path, one_line: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """By the preset's own block `data`, all but the place; what is missing is said before the first job."""
+    monkeypatch.setenv("DIRECTCM_WEIGHTS", str(tmp_path / "weights"))
     preset = load_config(ROOT / "workflow/presets" / f"{name}.yaml")
     block = preset.data.model_dump()
     assert (preset.data.kind, preset.data.layout) == ("folder", layout)
@@ -322,8 +325,21 @@ def test_a_preset_reads_its_data_set_as_it_comes(name: str, layout: str, tmp_pat
         preflight.check(
             parse(Config, {**preset.model_dump(mode="json"), "data": {**block, "path": str(tmp_path / "in")}})
         )
-    # So few images, or the weights.
-    assert "needed" in one_line(error) or "missing weights" in str(error.value)
+    assert "missing weights" in one_line(error)
+
+
+def test_too_few_images_are_said_before_the_first_job(tmp_path: Path, one_line: Any) -> None:
+    preset = load_config(ROOT / "workflow/presets/lsun_cat.yaml")
+    for count, words in (
+        (1, "holds 1 image, at least 2 are needed"),
+        (3, "holds 3 images; precision_inception, recall_inception need at least 4"),
+    ):
+        folder = tmp_path / str(count)
+        layouts.lsun(folder, count)
+        block = {**preset.data.model_dump(), "path": str(folder)}
+        with pytest.raises(UserError) as error:
+            preflight.check(parse(Config, {**preset.model_dump(mode="json"), "data": block}))
+        assert words in one_line(error)
 
 
 @pytest.mark.parametrize("name", PRESETS)

@@ -77,12 +77,15 @@ def ready(config: Config) -> None:
     """What can be found wrong before the first job: a folder that is not there, too few images, or labels that a teacher misses."""
     folder = check(config.data)
     if (other := _of_layout(config.data)) is not None:
-        module, there = other
-        count, least = module.items(there)[0], max(2, config.least())
-        if count < least:
+        module, settings = other
+        count = module.items(settings)[0]
+        if count < 2:
             raise UserError(
-                f"data.path: {folder} holds {count} image(s), at least {least} are needed ({config.why_least()} them, or one to train on, "
-                "one held out)"
+                f"data.path: {folder} holds {count} image, at least 2 are needed (one to train on, one held out)"
+            )
+        if count < config.least():
+            raise UserError(
+                f"data.path: {folder} holds {count} images; {config.why_least()} at least {config.least()}: add images, or leave those metrics out"
             )
         return
     rows = table(folder)
@@ -267,8 +270,8 @@ def files(settings: Data) -> list[tuple[str, Path]]:
     """
     folder = check(settings)
     if (other := _of_layout(settings)) is not None:
-        module, there = other
-        return module.files(there) if hasattr(module, "files") else _all_files(folder)
+        module, full = other
+        return module.files(full) if hasattr(module, "files") else _all_files(folder)
     there = _Folder(folder)
     found = [(MARK, folder / MARK)]
     for row in table(folder):
@@ -285,8 +288,8 @@ def items(settings: Data) -> tuple[int, Iterator[Item]]:
     """
     folder = check(settings)
     if (other := _of_layout(settings)) is not None:
-        module, there = other
-        return module.items(there)
+        module, full = other
+        return module.items(full)
     rows = table(folder)
     first: dict[str, Row] = {}
     again = []

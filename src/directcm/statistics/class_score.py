@@ -26,9 +26,7 @@ SHARED = {
     "bounds": (1.0, None),
 }
 METRICS = {
-    "is_lite0": {
-        "rank": 46, "title": "IS-lite0", "extractor": "efficientnet_lite0", "stand_in_for": "inception_score",
-    },
+    "is_lite0": {"rank": 46, "title": "IS-lite0", "extractor": "efficientnet_lite0"},
     "inception_score": {"rank": 28, "title": "Inception score", "extractor": "inception_legacy_tensorflow"},
 }  # fmt: skip
 
