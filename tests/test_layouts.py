@@ -13,7 +13,7 @@ from PIL import Image
 from directcm import datasets
 from directcm.cli import plan, preflight
 from directcm.config import Config, Data, load_config, parse
-from directcm.config.specs import LAYOUTS
+from directcm.config.specs import LAYOUTS, TEACHERS
 from directcm.datasets import evenly
 from directcm.errors import UserError
 from directcm.runtime.artifacts import Artifact, open_artifact, read_csv
@@ -281,22 +281,35 @@ def test_what_the_keys_ask_of_each_other(settings: dict[str, Any], words: str, o
 
 
 def test_images_without_labels_and_a_teacher_that_is_told_classes(one_line: Any) -> None:
-    """Said of the configuration, before anything is read; and guidance has nothing to guide by."""
+    """Said before the first job, whether the images are there or not; and without classes guidance has nothing to guide by."""
     pixel = {"process": {"kind": "karras"}, "ode": {"N": 18, "w": 1}, "students": [{}]}
     lsun = {"data": {"kind": "folder", "layout": "images", "path": "x"}, **pixel}
-    for teacher, w, words in (
-        ({"kind": "edm"}, 1, "data.layout images has no labels, and teacher.kind edm is told the class; set conditional of a kind that has it to false: edm, dit"),
-        ({"kind": "mixture"}, 1, "data.layout images has no labels, and teacher.kind mixture"),
-        ({"kind": "edm", "edm": {"conditional": False}}, 3, "teacher.edm.conditional is false: there is nothing to guide by, so w is 1, not 3"),
-    ):  # fmt: skip
+    for kind, remedy in (("edm", "conditional: false"), ("dit", "conditional: false"), ("mixture", "another kind")):
+        config = parse(Config, {**lsun, "teacher": {"kind": kind}})
         with pytest.raises(UserError) as error:
-            parse(Config, {**lsun, "teacher": teacher, "ode": {"N": 18, "w": w}})
-        assert words in one_line(error)
+            preflight.check(config)
+        assert one_line(error) == (
+            f"data.layout images has no labels, and teacher.kind {kind} is told the class of each image; set {remedy} in the block teacher"
+        )
     for kind in ("edm", "dit"):
-        assert not parse(Config, {**lsun, "teacher": {"kind": kind, kind: {"conditional": False}}}).teacher.told_classes
+        block = {"kind": kind, kind: {"conditional": False}}
+        assert not parse(Config, {**lsun, "teacher": block}).teacher.told_classes
+        with pytest.raises(UserError) as error:
+            parse(Config, {**lsun, "teacher": block, "ode": {"N": 18, "w": 3}})
+        said = f"teacher.{kind}.conditional is false: there is nothing to guide by, so w is 1, not 3"
+        assert said in one_line(error)
     # A teacher on latents is told captions.
     assert not parse(Config, {"data": lsun["data"]}).teacher.told_classes
     assert parse(Config, {**pixel, "teacher": {"kind": "edm"}}).teacher.told_classes
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_tables_read_a_preset_without_how_its_teacher_is_trained(name: str) -> None:
+    """As workflow/rules/scopes.smk hands it to them."""
+    whole = load_config(ROOT / "workflow/presets" / f"{name}.yaml")
+    learnt = {kind for kind, spec in TEACHERS.items() if not spec.pinned}
+    trimmed = whole.model_dump(mode="json", exclude={"teacher": learnt, "encode": True, "extractors": True})
+    assert parse(Config, trimmed).runs() == whole.runs()
 
 
 # ----------------------------------------------------------------- the presets

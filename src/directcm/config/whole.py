@@ -36,12 +36,6 @@ MOST_JOBS, MOST_SHARDS = 20_000, 2_000
 LISTED = (*RUN_AXES, TEACHER_SEED, *VARIED)
 
 
-def _unconditional() -> list[str]:
-    """The kinds of teacher that need not be told a class."""
-    blocks = {name: Teacher.model_fields[name].annotation for name in TEACHERS}
-    return [name for name, block in blocks.items() if "conditional" in getattr(block, "model_fields", {})]
-
-
 def _with_k() -> list[str]:
     return [name for name, method in methods().items() if method.states]
 
@@ -254,18 +248,12 @@ class Config(Block):
             _check_patch("editing.patch", self.editing.patch, side)
         if kind.name == "dit":
             _check_patch("teacher.dit.transformer.patch", self.teacher.dit.transformer.patch, side)
-        told = self.teacher.told_classes
-        require(
-            self.data.can_have_labels or not told,
-            f"data.layout {self.data.layout} has no labels, and teacher.kind {kind.name} is told the class; "
-            f"set conditional of a kind that has it to false: {', '.join(_unconditional())}",
-        )
-        if not kind.latent and not told:
+        if not kind.latent and not self.teacher.told_classes:
             for w in {run.w for run in self.grid()}:
-                require(
-                    w == 1,
-                    f"teacher.{kind.name}.conditional is false: there is nothing to guide by, so w is 1, not {w:g}",
+                unguided = (
+                    f"teacher.{kind.name}.conditional is false: there is nothing to guide by, so w is 1, not {w:g}"
                 )
+                require(w == 1, unguided)
         tiny = self.extractors.clip_tiny
         if tiny is not None and any(METRICS[m].extractor == "clip_tiny" for m in self.metrics):
             _check_patch("extractors.clip_tiny.patch", tiny.patch, side)
