@@ -295,7 +295,7 @@ def test_inception_writes_and_downloads_nothing(tmp_path, monkeypatch):
     monkeypatch.setattr(urllib.request, "urlopen", refuse)
     monkeypatch.setenv("DIRECTCM_WEIGHTS", str(tmp_path))
     placed = [name for name, spec in EXTRACTORS.items() if any(not WEIGHTS[file].package for file in spec.weights)]
-    assert len(placed) == 5
+    assert len(placed) == 6
     for name in placed:
         with pytest.raises(UserError, match="missing weights"):
             build_extractor(name, device="cpu")

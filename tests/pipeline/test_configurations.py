@@ -108,6 +108,35 @@ def test_cifar10_plans_offline_with_the_same_rules(repository: Path, tmp_path: P
     assert not (repository / "results").exists()
 
 
+@pytest.mark.parametrize(
+    ("preset", "path", "train", "targets"),
+    [
+        # Three seeds of CM, Direct CM, CD and CT, of CD under another distance and of CT as published; pools by shards.
+        ("imagenet64", "data/imagenet64", 3 * (4 + 2), 400_000 // 5_000),
+        ("lsun_bedroom", "data/lsun_bedroom", 3 * (4 + 2), 100_000 // 1_000),
+        ("lsun_cat", "data/lsun_cat", 3 * (4 + 2), 100_000 // 1_000),
+        ("celeba64", "data/celeba", 3 * 5, 160_000 // 5_000),
+    ],
+)
+def test_a_published_data_set_plans_offline(
+    repository: Path, tmp_path: Path, preset: str, path: str, train: int, targets: int
+) -> None:
+    """As it stands; data that are not placed, and an archive without its sha256, are named before anything is made."""
+    run, file = make_run(repository), f"workflow/presets/{preset}.yaml"
+    done = run("snakemake", "paper", "--configfile", file, "-n")
+    assert done.returncode == 0, done.stderr
+    jobs = planned(done.stdout + done.stderr)
+    assert (jobs["data"], jobs["teacher"], jobs["train"], jobs["targets"]) == (1, 1, train, targets)
+    assert "extractor" not in jobs
+    overlay = tmp_path / "mine.yaml"
+    overlay.write_text(f"data: {{kind: archive, path: null, url: 'https://example.org/{preset}.tar', sha256: null}}\n")
+    for files, word in (([file], f"{path} is not a folder"), ([file, str(overlay)], "data: sha256 is missing")):
+        done = run("snakemake", "--configfile", *files, "--cores", "1")
+        errors = [line for line in done.stderr.splitlines() if "error:" in line]
+        assert done.returncode == 2 and len(errors) == 1 and word in errors[0], done.stderr
+    assert not (repository / "results").exists()
+
+
 def test_missing_data_of_the_paper_preset_is_named_before_any_job(repository: Path) -> None:
     done = make_run(repository)("snakemake", "--configfile", "workflow/presets/paper.yaml", "--cores", "1")
     assert done.returncode == 2

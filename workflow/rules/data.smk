@@ -18,7 +18,7 @@ rule data:
         settings=literal(settings(CONFIG.data)),
         # What lies outside: an edited caption, another picture.
         content=known(lambda wildcards: datasets.content(CONFIG.data, Path(OUT, "data"))),
-        classes="" if TEACHERS[CONFIG.teacher.kind].latent else "--classes",
+        classes="--classes" if CONFIG.teacher.told_classes else "",
         seed=SEED,
     message:
         "data: images and captions"

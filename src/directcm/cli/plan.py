@@ -18,7 +18,7 @@ from pathlib import Path
 from directcm.config import Config, Ode, OdeBlock, Run, passes, paths
 from directcm.config.data import embedded_images
 from directcm.config.registry import methods
-from directcm.config.specs import DATA_SETS
+from directcm.config.specs import DATA_SETS, LAYOUTS
 from directcm.diffusion.processes import make
 from directcm.diffusion.solvers import make_solver
 from directcm.errors import UserError
@@ -74,10 +74,13 @@ def start_of(kind: str) -> str:
 
 
 def images_of(config: Config) -> int:
-    """Images of the data set: of one outside the project those that the data reference needs at least."""
+    """Images of the data set: of one outside the project, if it is none that is known, those that the data reference needs at least."""
     if DATA_SETS[config.data.kind].images is not None:
         return embedded_images(config.data.kind, config.data.resolution)[0]
-    return math.ceil(config.evaluation.samples / (1 - config.data.held_out))
+    known, most = LAYOUTS[config.data.layout].images, config.data.most
+    if known is None and most is None:
+        return math.ceil(config.evaluation.samples / (1 - config.data.held_out))
+    return min(count for count in (known, most) if count is not None)
 
 
 def row_bytes(config: Config) -> tuple[int, int]:

@@ -24,6 +24,13 @@ def check(config: Config, results: Path | None = None) -> None:
             f"{made.parent}: {train} images are trained on; {config.why_least()} at least {config.least()} of these: add images, "
             "lower data.held_out, or leave those metrics out"
         )
+    # Not of the configuration itself: tables read it without how the teacher is trained.
+    if config.teacher.told_classes and not config.data.can_have_labels:
+        told = config.teacher.kind
+        remedy = "conditional: false" if hasattr(getattr(config.teacher, told), "conditional") else "another kind"
+        raise UserError(
+            f"data.layout {config.data.layout} has no labels, and teacher.kind {told} is told the class of each image; set {remedy} in the block teacher"
+        )
     if lies_in := DATA_SETS[config.data.kind].lies_in:
         data = module_of(config.data)
         # What a font was drawn for once needs no font: results of another machine go on here.

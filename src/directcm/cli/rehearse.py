@@ -79,6 +79,8 @@ def overlay(config: Config, size: str, folder: Path, own: bool) -> dict[str, Any
         laid["teacher"] = {config.teacher.kind: dict.fromkeys(keys) | {"path": str(folder / "pipeline")}}
     if DATA_SETS[config.data.kind].lies_in and not own:
         laid["data"] = {"kind": "folder", "path": str(folder / "images"), "url": None, "sha256": None, "held_out": 0.2}
+        # How the real ones come, and what is taken of them: stand-ins are a folder with a table, at the resolution.
+        laid["data"] |= {"layout": "folder", "caption": None, "crop": None, "most": None}
     if pinned and small:
         laid.setdefault("data", {})["resolution"] = min(config.data.resolution, SMALL_SIDE)
     return laid

@@ -48,13 +48,16 @@ from directcm.config.runs import (
 from directcm.config.students import StudentAxes, Targets, Train
 from directcm.config.teacher import (
     Diffusers,
+    Dit,
     Edm,
+    EdmTraining,
     Encode,
     Karras,
     MicroSdxl,
     MicroText,
     MicroVae,
     Mixture,
+    PixelDit,
     PixelUnet,
     Process,
     Teacher,

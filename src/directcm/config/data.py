@@ -23,13 +23,17 @@ def embedded_images(kind: str, resolution: int) -> tuple[int, int]:
     return images, images if groups is None else groups
 
 
+# The kinds that have a layout.
+OUTSIDE = [name for name, spec in DATA_SETS.items() if spec.lies_in in ("folder", "archive")]
+
+
 class Data(Block):
     """Images and captions."""
 
     kind: DataKind = Field("digits", description="; ".join(f"{name}: {spec.about}" for name, spec in DATA_SETS.items()))
     path: str | None = Field(
         None,
-        description="folder: the folder with metadata.csv; archive: the archive, placed by hand or where the download is kept, "
+        description="folder: the folder of the data set; archive: the archive, placed by hand or where the download is kept, "
         "downloads/ and a name of its own where it is null",
     )
     url: str | None = newer(
@@ -44,7 +48,19 @@ class Data(Block):
     )
     layout: DataLayout = newer(
         "folder",
-        description=f"archive only: what it holds: {', or '.join(layout.about for layout in LAYOUTS.values())}",
+        description=f"what folder or archive hold: {', or '.join(layout.about for layout in LAYOUTS.values())}",
+    )
+    caption: str | None = newer(
+        None,
+        description="caption of every image, of a layout that has none: "
+        f"{', '.join(name for name, layout in LAYOUTS.items() if not layout.captions)}",
+    )
+    crop: Positive | None = newer(
+        None,
+        description="side, pixels, of the middle square that is cut out before an image is resized; null: the shorter side",
+    )
+    most: Annotated[int, Field(ge=2)] | None = newer(
+        None, description="folder and archive: at most so many images, evenly spaced over those there are; null: all"
     )
     resolution: Positive = Field(
         16,
@@ -74,15 +90,26 @@ class Data(Block):
 
     @model_validator(mode="after")
     def _check(self) -> Data:
-        spec, layout = DATA_SETS[self.kind], LAYOUTS[self.layout]
-        side, most = self.resolution, layout.largest if spec.lies_in == "archive" else None
+        spec, layout, outside = DATA_SETS[self.kind], LAYOUTS[self.layout], self.kind in OUTSIDE
+        side, most = self.resolution, layout.largest if outside else None
         for keys, why in spec.needs:
             missing = f"{' and '.join(keys)} {'is' if len(keys) == 1 else 'are'} missing"
             require(any(getattr(self, key) for key in keys), f"{missing}: data.kind {self.kind} needs {why}")
         small = most is None or side <= most
         require(small, f"resolution is {side}, but data.layout {layout.name} has images of {most} pixels")
         require(side % 8 == 0, f"resolution is {side}, expected a multiple of 8")
+        said = outside and not layout.captions
+        require(self.caption is None or said, f"caption: {self._laid_out} has captions of its own; leave it out")
+        cut = outside and layout.largest is None
+        require(self.crop is None or cut, f"crop: {self._laid_out} has square images of one size; leave it out")
+        require(self.crop is None or self.crop >= side, f"crop = {self.crop} is less than resolution = {side}")
+        require(self.most is None or outside, f"most: {self._laid_out} is small; leave it out")
         return self
+
+    @property
+    def _laid_out(self) -> str:
+        """What says how the images come, for messages."""
+        return f"layout {self.layout}" if self.kind in OUTSIDE else f"kind {self.kind}"
 
     @property
     def embedded(self) -> bool:
@@ -93,6 +120,11 @@ class Data(Block):
     def labelled(self) -> bool:
         """Whether it is known beforehand that all images have labels."""
         return DATA_SETS[self.kind].labels
+
+    @property
+    def can_have_labels(self) -> bool:
+        """Whether its images can have labels at all: of a layout without a place for them they have none."""
+        return self.kind not in OUTSIDE or LAYOUTS[self.layout].labels
 
 
 if not TYPE_CHECKING:

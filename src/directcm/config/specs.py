@@ -223,11 +223,19 @@ DATA_SETS = declared(DataSet, "datasets/*.py", "DATA_SET", one=True)
 
 @dataclass(frozen=True, kw_only=True)
 class Layout(Kind):
-    """How an archive is laid out: `mark`, the file whose folder is the data set's, and what it `needs`, where it is missing."""
+    """How a folder or an archive is laid out.
 
-    mark: str
-    needs: str
+    `mark`: the file whose folder is the data set's, "" where it has none, and what it `needs`, where that is missing. `largest`: of the
+    resolutions, None for any. `captions`, `labels`: whether its images have captions, and can have labels. `images`: how many the
+    published data set of this layout has, None where there is not one.
+    """
+
+    mark: str = ""
+    needs: str = ""
     largest: int | None = None
+    captions: bool = True
+    labels: bool = True
+    images: int | None = None
 
 
 LAYOUTS = declared(Layout, "datasets/*.py", "LAYOUT", one=True)
@@ -239,7 +247,8 @@ class TeacherKind(Kind):
 
     `loader`: the module of directcm.diffusion.teachers that reads its artefact. `latent`: it diffuses a VAE's latents of captioned
     images, else pixels of labelled ones. `learns`: making it is training, which asks for a GPU. `pinned`: it exists already, outside
-    the project, and its module has `locate` and `content`. `unet`: the key of its block that is a network on pixels.
+    the project, and its module has `locate` and `content`. `unet`: the key of its block that is a U-Net on pixels. `network`: of one
+    on pixels, the class of diffusers that it and its students are.
     """
 
     title: str
@@ -249,6 +258,7 @@ class TeacherKind(Kind):
     learns: bool
     pinned: bool = False
     unet: str = ""
+    network: str = "UNet2DModel"
 
 
 TEACHERS = declared(TeacherKind, "diffusion/teachers/*.py", "KIND", one=True)

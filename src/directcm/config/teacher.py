@@ -165,10 +165,9 @@ class PixelUnet(Block):
         return self
 
 
-class Edm(Block):
-    """A class-conditional EDM on pixels, trained here."""
+class EdmTraining(Block):
+    """How a network on pixels is trained as Karras et al. (2206.00364) train theirs."""
 
-    unet: PixelUnet = PixelUnet()
     steps: Positive = Field(1100, description="optimiser steps")
     batch_size: Positive = Field(128, description="images a step")
     lr: Rate = Field(2e-3, description="peak learning rate, after a linear warm-up")
@@ -177,10 +176,50 @@ class Edm(Block):
     p_mean: float = Field(-1.2, allow_inf_nan=False, description="mean of ln(sigma) in training")
     p_std: Rate = Field(1.2, description="standard deviation of ln(sigma) in training")
     label_dropout: Fraction = Field(0.1, description="share of labels replaced by the class of guidance's no class")
+    conditional: bool = newer(
+        True, description="whether the network is told the class; if not, images need no labels and guidance w is 1"
+    )
     dropout: Fraction = newer(
-        0.0, description="dropout of the U-Net's features while it is trained; students of it have none"
+        0.0, description="dropout of the network's features while it is trained; students of it have none"
     )
     ema: Fraction = Field(0.995, description="decay of the weight average that is saved")
+
+
+class EdmNetwork(Block):
+    """The network of an EDM."""
+
+    unet: PixelUnet = PixelUnet()
+
+
+class Edm(EdmTraining, EdmNetwork):
+    """An EDM on pixels, trained here, told the class of an image or not."""
+
+
+class PixelDit(Block):
+    """A small DiTTransformer2DModel on pixels (Peebles and Xie 2212.09748), told the class of what it denoises."""
+
+    patch: Positive = Field(2, description="side of the patches that are tokens, pixels; divides data.resolution")
+    width: Annotated[int, Field(ge=4, multiple_of=4)] = Field(64, description="channels of a token, a multiple of 4")
+    layers: Positive = Field(4, description="transformer blocks")
+    heads: Positive = Field(4, description="attention heads of each")
+
+    @model_validator(mode="after")
+    def _check(self) -> PixelDit:
+        whole = self.width % self.heads == 0
+        require(whole, f"width = {self.width} is not a multiple of heads = {self.heads}")
+        return self
+
+
+class DitNetwork(Block):
+    """The network of a DiT teacher."""
+
+    transformer: PixelDit = PixelDit()
+
+
+class Dit(EdmTraining, DitNetwork):
+    """A DiT on pixels, trained here as an EDM is, told the class of an image or not."""
+
+    lr: Rate = Field(1e-3, description="peak learning rate, after a linear warm-up")
 
 
 class Mixture(Block):
@@ -200,6 +239,7 @@ class Teacher(Block):
     diffusers: Diffusers = Diffusers()
     edm: Edm = newer(Edm())
     mixture: Mixture = newer(Mixture())
+    dit: Dit = newer(Dit())
 
     @model_validator(mode="after")
     def _check(self) -> Teacher:
@@ -209,6 +249,11 @@ class Teacher(Block):
         pinned = d.vae_revision or not d.vae_id
         require(pinned, "diffusers.vae_revision is missing: a hub id is used at a pinned commit only")
         return self
+
+    @property
+    def told_classes(self) -> bool:
+        """Whether the network is told the class of each image, so that each needs a label."""
+        return not TEACHERS[self.kind].latent and getattr(getattr(self, self.kind), "conditional", True)
 
     @property
     def pixel_unet(self) -> PixelUnet | None:

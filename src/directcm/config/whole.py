@@ -252,6 +252,14 @@ class Config(Block):
             channels = pixels.channels if pixels else (1,)
             _check_levels(f"teacher.{kind.name}: channels", channels, side, f"data.resolution = {side}")
             _check_patch("editing.patch", self.editing.patch, side)
+        if kind.name == "dit":
+            _check_patch("teacher.dit.transformer.patch", self.teacher.dit.transformer.patch, side)
+        if not kind.latent and not self.teacher.told_classes:
+            for w in {run.w for run in self.grid()}:
+                unguided = (
+                    f"teacher.{kind.name}.conditional is false: there is nothing to guide by, so w is 1, not {w:g}"
+                )
+                require(w == 1, unguided)
         tiny = self.extractors.clip_tiny
         if tiny is not None and any(METRICS[m].extractor == "clip_tiny" for m in self.metrics):
             _check_patch("extractors.clip_tiny.patch", tiny.patch, side)

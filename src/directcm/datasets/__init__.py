@@ -18,9 +18,10 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from directcm.config import Data, local, parse
+from directcm.config.data import OUTSIDE
 from directcm.config.specs import DATA_SETS
 from directcm.errors import UserError
 from directcm.runtime import outside, rng
@@ -147,6 +148,11 @@ def write(
         write_json(art / "data.json", whole)
 
 
+def photo_of(name: str) -> str:
+    """The caption of an image of which the class is all that is known."""
+    return f"a photo of {'an' if name[:1].lower() in tuple('aeiou') else 'a'} {name}"
+
+
 def listed(names: Sequence[str], describe: Callable[[str], str] = repr) -> str:
     """The first five of some names, and how many more there are."""
     return ", ".join(map(describe, names[:5])) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
@@ -175,9 +181,20 @@ def module_of(settings: Data) -> ModuleType:
 
 
 def modules(settings: Data) -> list[str]:
-    """The modules that read a data set, without the package's name: its own, and that of an archive's layout."""
-    names = [settings.kind] + ([settings.layout] if _lies_in(settings) == "archive" else [])
-    return [f"datasets.{name}" for name in names]
+    """The modules that read a data set, without the package's name: its own, and that of a folder's or an archive's layout."""
+    names = [settings.kind] + ([settings.layout] if settings.kind in OUTSIDE else [])
+    return [f"datasets.{name}" for name in dict.fromkeys(names)]
+
+
+S = TypeVar("S")
+
+
+def evenly(found: Sequence[S], most: int | None) -> Sequence[S]:
+    """At most so many of some things, evenly spaced and in their order, the first and the last among them; None: all."""
+    n = len(found)
+    if most is None or n <= most:
+        return found
+    return [found[i * (n - 1) // (most - 1)] for i in range(most)]
 
 
 def _lies_in(settings: Data) -> str:
@@ -191,6 +208,10 @@ def make(settings: Data, seed: int, out: str | Path, least: int = 1, classes: bo
     """
     module = module_of(settings)
     count, items = module.items(settings)
+    kept = evenly(range(count), settings.most)
+    if len(kept) < count:
+        chosen = set(kept)
+        count, items = len(kept), (item for i, item in enumerate(items) if i in chosen)
     groups = module.groups(settings) if hasattr(module, "groups") else None
     sources = outside.rows(module.files(settings)) if hasattr(module, "files") else None
     if hasattr(module, "note_unlisted"):

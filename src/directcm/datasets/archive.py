@@ -155,7 +155,11 @@ def _read(found: Iterator[Item], root: Path, archive: Path, folders: ExitStack) 
 
 
 def _root(archive: Path, unpacked: Path, mark: str, needs: str) -> Path:
-    """The folder with the file `mark`: the top, or the one folder there that has one."""
+    """The folder with the file `mark`: the top, or the one folder there that has one; without a mark the first that is not alone."""
+    if not mark:
+        while len(entries := list(unpacked.iterdir())) == 1 and entries[0].is_dir():
+            unpacked = entries[0]
+        return unpacked
     places = [p for p in (unpacked, *sorted(unpacked.iterdir())) if (p / mark).is_file()]
     if not places:
         raise UserError(f"{archive}: holds no {mark}, at its top or in a folder there; {needs}")

@@ -14,7 +14,7 @@ from PIL import Image, ImageOps
 
 from directcm.config import Data
 from directcm.config.specs import LAYOUTS
-from directcm.datasets import HELD_OUT, TRAIN, Item
+from directcm.datasets import HELD_OUT, TRAIN, Item, photo_of
 from directcm.errors import UserError
 
 LAYOUT = {
@@ -23,6 +23,7 @@ LAYOUT = {
     "mark": "batches.meta.txt",
     "needs": "CIFAR-10's binary version is a folder of batches.meta.txt, data_batch_1.bin … and test_batch.bin",
     "largest": 32,
+    "images": 60000,
 }
 MARK, NEEDS = LAYOUTS["cifar10"].mark, LAYOUTS["cifar10"].needs
 SIDE = 32
@@ -65,4 +66,4 @@ def _read(batches: list[tuple[Path, str]], classes: list[str], side: int) -> Ite
             image = Image.fromarray(np.ascontiguousarray(record[1:].reshape(PIXELS).transpose(1, 2, 0)))
             if side != SIDE:
                 image = ImageOps.fit(image, (side, side), Image.Resampling.LANCZOS)
-            yield Item(image, f"a photo of {'an' if name[0] in 'aeiou' else 'a'} {name}", name, part)
+            yield Item(image, photo_of(name), name, part)

@@ -6,6 +6,7 @@ docs/data.md says what images, tables and links may be, and what is refused in w
 from __future__ import annotations
 
 import csv
+import importlib
 import io
 import os
 import unicodedata
@@ -14,11 +15,12 @@ from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
+from types import ModuleType
 
-from PIL import Image, ImageOps
+from PIL import Image
 
 from directcm.config import Config, Data, local
-from directcm.config.specs import LAYOUTS, TEACHERS
+from directcm.config.specs import LAYOUTS
 from directcm.datasets import TRAIN, Item, check_classes, listed, pictures, split
 from directcm.errors import UserError
 
@@ -26,7 +28,7 @@ DATA_SET = {
     "rank": 3,
     "about": "images with a metadata.csv (file_name,text, and label, the class, which teachers on pixels need)",
     "lies_in": "folder",
-    "needs": ((("path",), "the folder that holds metadata.csv"),),
+    "needs": ((("path",), "the folder that holds the images"),),
 }
 LAYOUT = {
     "rank": 1,
@@ -50,22 +52,42 @@ class Row:
 
 
 def check(settings: Data) -> Path:
-    """The folder, if it is there and holds a metadata.csv; a UserError that says what is missing otherwise."""
-    folder = local(settings.path or "")
+    """The folder, if it is there and holds its layout's mark; a UserError that says what is missing otherwise."""
+    folder, layout = local(settings.path or ""), LAYOUTS[settings.layout]
     if not folder.is_dir():
         found = "is a file" if folder.is_file() else "is not a folder"
         variables = " (variables are not replaced, ~ is)" if "$" in str(folder) else ""
-        raise UserError(
-            f"data.path: {folder} {found}{variables}; name the folder with the images and their metadata.csv"
-        )
-    if not (folder / MARK).is_file():
-        raise UserError(f"{folder / MARK}: missing; {NEEDS}")
+        what = f"the images and their {MARK}" if layout.mark == MARK else f"{layout.about}"
+        raise UserError(f"data.path: {folder} {found}{variables}; name the folder with {what}")
+    if not (folder / layout.mark).exists():
+        raise UserError(f"{folder / layout.mark}: missing; {layout.needs}")
     return folder
+
+
+def _of_layout(settings: Data) -> tuple[ModuleType, Data] | None:
+    """The module of a layout that is not this one, and what it reads: the folder in full."""
+    layout = LAYOUTS[settings.layout]
+    if layout.mark == MARK:
+        return None
+    there = settings.model_copy(update={"path": str(check(settings))})
+    return importlib.import_module(f"directcm.{layout.module}"), there
 
 
 def ready(config: Config) -> None:
     """What can be found wrong before the first job: a folder that is not there, too few images, or labels that a teacher misses."""
     folder = check(config.data)
+    if (other := _of_layout(config.data)) is not None:
+        module, settings = other
+        count = module.items(settings)[0]
+        if count < 2:
+            raise UserError(
+                f"data.path: {folder} holds {count} image, at least 2 are needed (one to train on, one held out)"
+            )
+        if count < config.least():
+            raise UserError(
+                f"data.path: {folder} holds {count} images; {config.why_least()} at least {config.least()}: add images, or leave those metrics out"
+            )
+        return
     rows = table(folder)
     if len(rows) < 2:
         raise UserError(
@@ -77,7 +99,7 @@ def ready(config: Config) -> None:
             f"{folder / MARK}: lists {len(rows)} images, of which {train} are trained on; "
             f"{config.why_least()} at least {config.least()} of these: add images, lower data.held_out, or leave those metrics out"
         )
-    if not TEACHERS[config.teacher.kind].latent:
+    if config.teacher.told_classes:
         check_labels(config.data)
 
 
@@ -237,9 +259,19 @@ def _inside(name: str) -> bool:
     return "\0" not in name and not path.is_absolute() and ".." not in path.parts
 
 
+def _all_files(folder: Path) -> list[tuple[str, Path]]:
+    return [(path.relative_to(folder).as_posix(), path) for path in sorted(folder.rglob("*")) if path.is_file()]
+
+
 def files(settings: Data) -> list[tuple[str, Path]]:
-    """(name, path) of what the data are made from: the table and the listed images that are there, in order. UserError as `table`."""
+    """(name, path) of what the data are made from, in order: the table and the listed images that are there. UserError as `table`.
+
+    Of another layout what its module says, or else all files of the folder.
+    """
     folder = check(settings)
+    if (other := _of_layout(settings)) is not None:
+        module, full = other
+        return module.files(full) if hasattr(module, "files") else _all_files(folder)
     there = _Folder(folder)
     found = [(MARK, folder / MARK)]
     for row in table(folder):
@@ -249,12 +281,15 @@ def files(settings: Data) -> list[tuple[str, Path]]:
 
 
 def items(settings: Data) -> tuple[int, Iterator[Item]]:
-    """The listed images: centre crop to a square, then Lanczos to the resolution; captions and labels as they stand.
+    """The listed images: their middle square, then Lanczos to the resolution; captions and labels as they stand. Or those of another layout.
 
     The iterator goes through all of them and then raises UserError naming those that are missing, outside the folder,
     unreadable or too small, if there were any.
     """
     folder = check(settings)
+    if (other := _of_layout(settings)) is not None:
+        module, full = other
+        return module.items(full)
     rows = table(folder)
     first: dict[str, Row] = {}
     again = []
@@ -264,10 +299,10 @@ def items(settings: Data) -> tuple[int, Iterator[Item]]:
             again.append(row.name if known.name == row.name else f"{row.name}, which is {known.name},")
     if again:
         raise UserError(f"{folder / MARK}: {listed(again)} listed twice; one line per image")
-    return len(rows), _read(folder, rows, settings.resolution)
+    return len(rows), _read(folder, rows, settings.resolution, settings.crop)
 
 
-def _read(folder: Path, rows: list[Row], side: int) -> Iterator[Item]:
+def _read(folder: Path, rows: list[Row], side: int, crop: int | None) -> Iterator[Item]:
     there = _Folder(folder)
     # By what is said first: the first of them is the error, the others are notes.
     problems: dict[tuple[int, str], list[str]] = defaultdict(list)
@@ -285,11 +320,12 @@ def _read(folder: Path, rows: list[Row], side: int) -> Iterator[Item]:
             remedy = "" if ";" in str(why) else "; remove the line or replace the file"
             problems[UNUSABLE, f"{why}{remedy}"].append(row.name)
             continue
-        if min(image.size) < side:
-            small = f"smaller than data.resolution = {side}; lower it or leave the image out"
-            problems[SMALL, small].append(f"{row.name} ({image.width}×{image.height})")
+        try:
+            square = pictures.fitted(image, side, crop)
+        except pictures.Small as why:
+            problems[SMALL, str(why)].append(f"{row.name} ({image.width}×{image.height})")
         else:
-            yield Item(ImageOps.fit(image, (side, side), Image.Resampling.LANCZOS), row.text, row.label)
+            yield Item(square, row.text, row.label)
     lines = [
         f"{len(names)} file(s), {listed(names, there.why_missing if rank == MISSING else repr)}: {why}"
         for (rank, why), names in sorted(problems.items(), key=lambda problem: problem[0][0])
@@ -303,6 +339,8 @@ def _read(folder: Path, rows: list[Row], side: int) -> Iterator[Item]:
 def note_unlisted(settings: Data) -> None:
     """Say how many images lie in the folder that its table does not name: they are left out, which may not be meant."""
     folder = check(settings)
+    if _of_layout(settings) is not None:
+        return
     named = {normal(row.name) for row in table(folder)}
     found = (
         os.path.relpath(os.path.join(top, name), folder)

@@ -12,7 +12,7 @@ import warnings
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageOps
 
 # What transparent parts are laid on.
 BACKGROUND = (255, 255, 255)
@@ -35,6 +35,10 @@ _BITS_PER_SAMPLE, _PHOTOMETRIC, _WHITE_IS_ZERO = 258, 262, 0
 
 class Unusable(Exception):
     """Why a file is no picture that can be used: a phrase without the file's name."""
+
+
+class Small(Unusable):
+    """Of an image that has fewer pixels than are asked for."""
 
 
 def read(path: Path, name: str) -> Image.Image:
@@ -63,6 +67,20 @@ def read(path: Path, name: str) -> Image.Image:
     for warning in caught:
         say(name, str(warning.message))
     return picture if turn is None else picture.transpose(turn)
+
+
+def fitted(image: Image.Image, side: int, crop: int | None = None) -> Image.Image:
+    """The middle square of an image, `crop` pixels a side (None: its shorter side), by Lanczos at `side` pixels.
+
+    The square's corner is at ((width − crop)//2, (height − crop)//2). Unusable where the image is smaller than crop or side.
+    """
+    least, key = (side, "data.resolution") if crop is None else (crop, "data.crop")
+    if min(image.size) < least:
+        raise Small(f"smaller than {key} = {least}; lower it or leave the image out")
+    if crop is not None:
+        left, top = ((size - crop) // 2 for size in image.size)
+        image = image.crop((left, top, left + crop, top + crop))
+    return ImageOps.fit(image, (side, side), Image.Resampling.LANCZOS)
 
 
 def _reason(error: Exception, path: Path) -> str:

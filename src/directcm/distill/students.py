@@ -17,7 +17,8 @@ from directcm.errors import UserError
 from directcm.runtime import compiled, rng
 from directcm.runtime.artifacts import Artifact
 
-# As in latent-consistency LoRAs: every attention, feed-forward and convolution layer of the U-Net.
+# As in latent-consistency LoRAs: every attention, feed-forward and convolution layer of the U-Net, and what time does to them. Of a DiT its
+# attention, its feed-forward and what time and class do to a block (adaLN).
 LORA_LAYERS = (
     "to_q",
     "to_k",
@@ -33,6 +34,7 @@ LORA_LAYERS = (
     "downsamplers.0.conv",
     "upsamplers.0.conv",
     "time_emb_proj",
+    "norm1.linear",
 )
 
 

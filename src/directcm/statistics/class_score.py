@@ -4,7 +4,8 @@ exp E_x KL(p(y|x) ‖ p(y)): high where each image is surely of one class and th
 is cut into ten splits of consecutive images, and mean and standard deviation are those of the splits' scores; p(y) is a
 split's own mean. A split of m images scores at most min(m, classes), so numbers at other n do not compare. It compares with
 nothing: the teacher's own score is what to read it against. With Inception v3 it is the Inception score; here it bears its
-classifier's name.
+classifier's name. The Inception score's logits lack the last layer's bias (so it was published, and so OpenAI's evaluator, StyleGAN's and
+torch-fidelity have it).
 """
 
 from __future__ import annotations
@@ -16,11 +17,17 @@ from scipy.special import log_softmax
 
 from directcm.errors import UserError
 
+SHARED = {
+    "better": "higher",
+    "references": ("none",),
+    "takes": ("logits",),
+    "function": "class_score",
+    "decimals": 2,
+    "bounds": (1.0, None),
+}
 METRICS = {
-    "is_lite0": {
-        "rank": 46, "title": "IS-lite0", "better": "higher", "references": ("none",), "extractor": "efficientnet_lite0",
-        "takes": ("logits",), "function": "class_score", "decimals": 2, "bounds": (1.0, None),
-    },
+    "is_lite0": {"rank": 46, "title": "IS-lite0", "extractor": "efficientnet_lite0"},
+    "inception_score": {"rank": 28, "title": "Inception score", "extractor": "inception_legacy_tensorflow"},
 }  # fmt: skip
 
 SPLITS = 10

@@ -63,6 +63,10 @@ METRICS = {
     "fid_legacy_pytorch": {
         "rank": 14, "title": "FID (legacy_pytorch)", "extractor": "inception_legacy_pytorch", "decimals": 1,
     },
+    # As papers report it that measure with TensorFlow's graph (Song et al. 2303.01469 among them).
+    "fid_legacy_tensorflow": {
+        "rank": 31, "title": "FID (legacy_tensorflow)", "extractor": "inception_legacy_tensorflow", "decimals": 1,
+    },
     "fd_dino": {
         "rank": 17, "title": "FD-DINO", "extractor": "dinov2_vitl14", "decimals": 1, "headline": True,
         "paper_name": "FD-DINO", "paper": {"CM": 747.7, "Direct CM": 1148.0}, "same_scale_as_paper": True,

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from directcm.config import Run, lora_rank, number
-from directcm.config.specs import METHODS, METRICS, SOLVERS, TEACHERS
+from directcm.config.specs import METHODS, METRICS, SOLVERS, TEACHERS, TeacherKind
 from directcm.runtime.artifacts import Artifact, open_artifact, open_collection, read_json, write_csv, write_text
 from directcm.runtime.times import told
 
@@ -26,13 +26,13 @@ def _escape(text: str) -> str:
 SEVERAL = 4
 
 
-def _use(latent: bool, lora: bool, run: Run, teacher: Mapping[str, Any], caption: str) -> list[str]:
-    """Lines of Python with which stock diffusers loads a student on latents, and makes images with it."""
-    if not latent:
+def _use(kind: TeacherKind, lora: bool, run: Run, teacher: Mapping[str, Any], caption: str) -> list[str]:
+    """Lines of Python with which stock diffusers loads a student, and makes images with one on latents."""
+    if not kind.latent:
         return [
-            "from diffusers import UNet2DModel",
+            f"from diffusers import {kind.network}",
             "",
-            'unet = UNet2DModel.from_pretrained("<this folder>", subfolder="unet")',
+            f'unet = {kind.network}.from_pretrained("<this folder>", subfolder="unet")',
         ]
     variant, vae_variant = (
         f', variant="{teacher[key]}"' if teacher.get(key) else "" for key in ("variant", "vae_variant")
@@ -73,15 +73,21 @@ def _use(latent: bool, lora: bool, run: Run, teacher: Mapping[str, Any], caption
 _ON_CLEAN = "One step from noise x at t = T: f(x, T) = c_skip·x + c_out·(x − σ·ε̂)/α, without guidance."
 
 
-def _formula(process: Mapping[str, Any]) -> str:
-    """How a network on pixels makes an image under a process's settings (processes.py)."""
+def _formula(teacher: Mapping[str, Any]) -> str:
+    """How a network on pixels makes an image under a teacher's process (processes.py)."""
+    process = teacher["process"]
+    classes = (
+        "the classes in order, the last is none."
+        if teacher.get("conditional", True)
+        else "class_labels are 0, it knows no class."
+    )
     if process["kind"] == "vp":
-        return f"{_ON_CLEAN} The noise is ε̂ = unet(x, t − 1, class_labels); pixels in [−1, 1], the classes in order, the last is none."
+        return f"{_ON_CLEAN} The noise is ε̂ = unet(x, t − 1, class_labels); pixels in [−1, 1], {classes}"
     k = process["karras"]
     return (
         f"One step from noise x at t = T = {number(k['sigma_max'])}: f(x, T) = c_skip·x + c_out·F, without guidance; "
         f"with σ_d = {number(k['sigma_data'])}: F = unet(x/√(t² + σ_d²), 250·ln t, class_labels); "
-        "pixels in [−1, 1], the classes in order, the last is none."
+        f"pixels in [−1, 1], {classes}"
     )
 
 
@@ -124,10 +130,10 @@ def card(student: Artifact, teacher: Artifact, data: Artifact, metrics: Sequence
         "## Use",
         "",
         "```python",
-        *_use(TEACHERS[kind].latent, lora, run, teacher.settings, caption),
+        *_use(TEACHERS[kind], lora, run, teacher.settings, caption),
         "```",
         "",
-        _ON_CLEAN if TEACHERS[kind].latent else _formula(teacher.settings["process"]),
+        _ON_CLEAN if TEACHERS[kind].latent else _formula(teacher.settings),
         "",
         "## Metrics of this student",
         "",

@@ -1,14 +1,16 @@
-"""The pixel teacher: a class-conditional EDM (Karras et al. 2206.00364) of less than a million parameters, trained here."""
+"""The pixel teacher: an EDM (Karras et al. 2206.00364), class-conditional or not, by default of less than a million parameters, trained here."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from directcm.config import Edm, Process
+from directcm.config import Edm, EdmTraining, Process
 from directcm.diffusion import processes
 from directcm.diffusion.processes import VarianceExploding
 from directcm.diffusion.teachers import Conditioning
@@ -48,20 +50,39 @@ def weighted_loss(teacher: PixelDiffusion, x0: Tensor, eps: Tensor, t: Tensor, c
 
 
 def make(settings: Edm, process: Process, data: Artifact, seed: int, scratch: Path, out: Path) -> None:
-    """Train the U-Net, and save the exponential moving average of its weights.
+    """Train the U-Net, and save the exponential moving average of its weights."""
+
+    def network(side: int, classes: int) -> Any:
+        return make_unet(settings.unet, side, classes, settings.dropout)
+
+    train("edm", settings, process, data, seed, scratch, out, network, PixelDiffusion)
+
+
+def train(
+    kind: str,
+    settings: EdmTraining,
+    process: Process,
+    data: Artifact,
+    seed: int,
+    scratch: Path,
+    out: Path,
+    make_network: Callable[[int, int], Any],
+    make_teacher: Callable[[Any, VarianceExploding], PixelDiffusion],
+) -> None:
+    """Train a network on pixels, made for a side (pixels) and a number of classes, and save the average of its weights.
 
     ln t is normal(p_mean, p_std), beyond the ends of the process's grid too (Karras et al., Table 1); a share of the labels
     becomes ∅. σ_data is the process's, as configured; the artefact's counts have the images' measured one.
     """
     schedule = processes.make(process)
     if not isinstance(schedule, VarianceExploding):
-        raise UserError(f"teacher: edm needs process.kind karras, this one is {process.kind}")
-    pixels, label = read_images(data)
+        raise UserError(f"teacher: {kind} needs process.kind karras, this one is {process.kind}")
+    pixels, label = read_images(data, settings.conditional)
     rng.seed_torch(seed, "unet_init")
-    unet = make_unet(settings.unet, pixels.shape[-1], len(classes_of(data)), settings.dropout)
+    network = make_network(pixels.shape[-1], len(classes_of(data)) if settings.conditional else 0)
     accelerator = make_accelerator()
-    unet.to(accelerator.device)
-    teacher = PixelDiffusion(unet, schedule)
+    network.to(accelerator.device)
+    teacher = make_teacher(network, schedule)
 
     def loss(step: int, positions: np.ndarray) -> Tensor:
         device = accelerator.device
@@ -80,7 +101,7 @@ def make(settings: Edm, process: Process, data: Artifact, seed: int, scratch: Pa
     fitted = fit(
         Job(
             "teacher: unet",
-            {"unet": unet},
+            {"unet": network},
             loss,
             settings.steps,
             settings.batch_size,
@@ -89,7 +110,7 @@ def make(settings: Edm, process: Process, data: Artifact, seed: int, scratch: Pa
             ema=settings.ema,
             scratch=scratch / "unet",
             key={
-                "code": digest("diffusion.teachers.edm"),
+                "code": digest(f"diffusion.teachers.{kind}"),
                 "settings": settings.model_dump(mode="json"),
                 "process": process.model_dump(mode="json"),
                 "seed": seed,
@@ -98,10 +119,10 @@ def make(settings: Edm, process: Process, data: Artifact, seed: int, scratch: Pa
         ),
         accelerator,
     )
-    put({"unet": unet}, fitted.ema)
+    put({"unet": network}, fitted.ema)
     if settings.dropout:
         # Students start from what is saved. Their dropout is the method's choice, not the teacher's (Song et al. have none).
-        unet.register_to_config(dropout=0.0)
-    with new_teacher("edm", settings, process, unet, data, seed, out) as art:
+        network.register_to_config(dropout=0.0)
+    with new_teacher(kind, settings, process, network, data, seed, out, settings.conditional) as art:
         write_csv(art / "curve.csv", fitted.curve, CURVE)
         art.counts["sigma_data_measured"] = round(float(pixels.double().std()), 6)

@@ -1,4 +1,4 @@
-"""Class-conditional diffusion on pixels: a UNet2DModel as a Teacher, on any process; the identity as its codec."""
+"""Diffusion on pixels, class-conditional or not: a UNet2DModel as a Teacher, on any process; the identity as its codec."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ NO_CLASS = -1
 
 
 def make_unet(settings: PixelUnet, side: int, classes: int, dropout: float = 0.0) -> Any:
-    """A UNet2DModel for RGB images of a side (pixels); its last class, beyond the `classes`, is none of them."""
+    """A UNet2DModel for RGB images of a side (pixels); its last class, beyond the `classes`, is none of them, and all that it has of 0."""
     from diffusers import UNet2DModel
 
     levels = range(len(settings.channels))
@@ -52,16 +52,20 @@ class PixelDiffusion(UnetTeacher):
     ¼·ln t, which runs from −1.6 to 1.1, by their few fastest alone. Conditioning: label (B,) int64, −1 is ∅.
     """
 
+    @property
+    def none(self) -> int:
+        """The number by which the network knows ∅: it comes after the classes."""
+        return self.network.config.num_class_embeds - 1
+
     def noise(self, x: Tensor, t: Tensor, cond: Conditioning | None) -> Tensor:
         return self.noise_told(x, t, cond, self.process.network_time(t))
 
     def noise_told(self, x: Tensor, t: Tensor, cond: Conditioning | None, told: Tensor) -> Tensor:
-        none = self.network.config.num_class_embeds - 1
         label = torch.full((len(x),), NO_CLASS, device=x.device) if cond is None else cond.tensors["label"]
         out = self.network(
             (expand(self.process.input_scale(t), x) * x).to(self.network.dtype),
             told.to(torch.float32),
-            class_labels=torch.where(label == NO_CLASS, none, label),
+            class_labels=torch.where(label == NO_CLASS, self.none, label),
         ).sample.float()
         a, b = self.process.output_scales(t)
         return expand(a, x) * x + expand(b, x) * out
@@ -90,7 +94,9 @@ class Pixels(Codec):
         return latents.float().clamp(-1, 1).cpu()
 
     def condition(self, texts: Sequence[str], labels: Sequence[str]) -> Conditioning:
-        """A UserError for a label that the teacher does not know."""
+        """A UserError for a label that the teacher does not know. One that knows none is told ∅ of every row."""
+        if not self.classes:
+            return Conditioning({"label": torch.full((len(texts),), NO_CLASS)})
         for text, label in zip(texts, labels, strict=True):
             if label not in self.classes:
                 raise UserError(
@@ -109,26 +115,37 @@ def classes_of(data: Artifact) -> list[str]:
     return list(found)
 
 
-def read_images(data: Artifact) -> tuple[Tensor, Tensor]:
-    """(pixels (n, 3, H, W) in [−1, 1], classes (n,) int64) of the training images; a UserError where they have no labels."""
+def read_images(data: Artifact, conditional: bool = True) -> tuple[Tensor, Tensor]:
+    """(pixels (n, 3, H, W) in [−1, 1], classes (n,) int64) of the training images.
+
+    A UserError where they have no labels; of a teacher that is not `conditional` they need none, and all are −1, which is ∅.
+    """
     rows = [r for r in data.csv("images.csv") if r["split"] == "train"]
     pixels = read_pixels(data, rows)
-    cond = Pixels(classes_of(data)).condition([r["text"] for r in rows], [r["label"] for r in rows])
+    codec = Pixels(classes_of(data) if conditional else [])
+    cond = codec.condition([r["text"] for r in rows], [r["label"] for r in rows])
     return pixels, cond.tensors["label"]
 
 
 @contextmanager
 def new_teacher(
-    kind: str, settings: Any, process: ProcessSettings, unet: Any, data: Artifact, seed: int, out: Path
+    kind: str,
+    settings: Any,
+    process: ProcessSettings,
+    network: Any,
+    data: Artifact,
+    seed: int,
+    out: Path,
+    conditional: bool = True,
 ) -> Iterator[Writer]:
-    """A new artefact of a kind of teacher on pixels: its U-Net, and the process and the classes in `teacher.json`."""
+    """A new artefact of a kind of teacher on pixels: its network, and the process and the classes in `teacher.json`."""
     schedule = process.model_dump(mode="json")
     about = {"kind": kind, **settings.model_dump(mode="json"), "process": schedule, "seed": seed}
     with new_artifact(out, "teacher", settings=about, inputs={"data": data}) as art:
-        unet.cpu().eval().save_pretrained(art / "unet", safe_serialization=True)
-        content = {"loader": TEACHERS[kind].loader, "process": schedule, "classes": classes_of(data)}
-        write_json(art / "teacher.json", content)
-        art.counts = {"unet_parameters": unet.num_parameters()}
+        network.cpu().eval().save_pretrained(art / "unet", safe_serialization=True)
+        classes = classes_of(data) if conditional else []
+        write_json(art / "teacher.json", {"loader": TEACHERS[kind].loader, "process": schedule, "classes": classes})
+        art.counts = {"unet_parameters": network.num_parameters()}
         yield art
 
 
@@ -136,11 +153,16 @@ def load(artifact: Artifact, device: torch.device | str = "cpu", precision: str 
     """The U-Net of a teacher artefact, frozen, in evaluation mode."""
     from diffusers import UNet2DModel
 
+    return PixelDiffusion(*read(artifact, UNet2DModel, device, precision))
+
+
+def read(artifact: Artifact, kind: Any, device: torch.device | str, precision: str) -> tuple[Any, processes.Process]:
+    """The network of a teacher artefact, of one of diffusers' classes, frozen, in evaluation mode; and its process."""
     artifact.files("unet/")
-    unet = frozen(UNet2DModel, artifact.folder, device, dtype(precision, device), subfolder="unet")
+    network = frozen(kind, artifact.folder, device, dtype(precision, device), subfolder="unet")
     about = artifact.json("teacher.json")
     process = parse(ProcessSettings, about["process"], str(artifact.folder / "teacher.json"))
-    return PixelDiffusion(unet, processes.make(process))
+    return network, processes.make(process)
 
 
 def load_codec(artifact: Artifact, device: torch.device | str = "cpu", precision: str = "no") -> Pixels:

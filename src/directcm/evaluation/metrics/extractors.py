@@ -204,8 +204,11 @@ class InceptionLegacyPytorch(InceptionClean):
         return self.model(batch / 255)[0].squeeze(-1).squeeze(-1)
 
 
-def legacy_inception(state: State) -> nn.Module:
-    """clean-fid's port of pytorch-fid's network, up to the pool features, with a state dict of FID's Inception v3."""
+def legacy_inception(state: State, normalize: bool = True) -> nn.Module:
+    """clean-fid's port of pytorch-fid's network, up to the pool features, with a state dict of FID's Inception v3.
+
+    It takes pixels in [0, 1] and brings them to [−1, 1] itself; not `normalize`: what the network takes as it is.
+    """
     from cleanfid import inception_pytorch
 
     # The constructor always fetches its weights by this name; for its duration the name stands for those in hand.
@@ -214,7 +217,7 @@ def legacy_inception(state: State) -> nn.Module:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            return inception_pytorch.InceptionV3(output_blocks=[3], resize_input=False)
+            return inception_pytorch.InceptionV3(output_blocks=[3], resize_input=False, normalize_input=normalize)
     finally:
         inception_pytorch.load_state_dict_from_url = fetch
 
