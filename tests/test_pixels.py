@@ -414,7 +414,9 @@ def test_every_method_trains_and_goes_on_where_it_was_stopped(
     declared = registry.methods()[method]
     # Heun under guidance takes four rows a step; PD's first stage of two takes two such steps, the second none.
     # What a student is billed it has asked the teacher for, but for steps that its targets hold.
-    forwards = {"cm": 24 * 4, "cd": 24 * 4, "pd": 12 * 2 * 4, "direct_then_cm": 12 * 4}.get(method, 0)
+    halves = dict.fromkeys(("direct_then_cm", "cm_then_direct"), 12 * 4)
+    always = dict.fromkeys(("cm", "cd", "cm_above", "direct_cm_above"), 24 * 4)
+    forwards = {**always, "pd": 12 * 2 * 4, **halves}.get(method, 0)
     assert whole.json("student.json")["forwards"]["6"]["teacher"] == forwards and bool(forwards) == declared.teacher
     assert whole.counts["teacher_forwards"] == (0 if declared.stored and declared.targets else forwards)
     assert whole.settings.get("own", {}) == declared.hparams

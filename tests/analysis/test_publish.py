@@ -82,8 +82,10 @@ def test_links_lead_somewhere(name: str) -> None:
             found = (ROOT / name).parent / path
             assert found.exists(), f"{name}: {target}"
             if anchor:
-                heads = re.findall(r"^#+ (.*)$", found.read_text(encoding="utf-8"), re.MULTILINE)
-                assert anchor in [re.sub(r"[^\w\- ]", "", head.lower()).replace(" ", "-") for head in heads], target
+                text = found.read_text(encoding="utf-8")
+                heads = re.findall(r"^#+ (.*)$", text, re.MULTILINE)
+                named = [re.sub(r"[^\w\- ]", "", head.lower()).replace(" ", "-") for head in heads]
+                assert anchor in [*named, *re.findall(r'<a id="([^"]+)">', text)], target
 
 
 def test_the_main_comparison_is_published() -> None:
