@@ -286,7 +286,9 @@ class Config(Block):
             drawn = f"{start} has start times of its own, and no {name}; leave it at {VARIED[name]}"
             require(name not in run.varied or noised, drawn)
         if method.tangent:
-            curved = f"{start} needs a distance with a second derivative, and l1 has none; use mse"
+            curved = (
+                f"students: method {run.method} needs a distance with a second derivative, and l1 has none; use mse"
+            )
             require(run.loss != "l1", curved)
         teaching = run.labelled_by
         if teaching is None:
