@@ -18,9 +18,8 @@ from directcm.distill.tangents import curvature, derivative, free, slope
 LABEL = "CD∞"
 TEACHER, TARGETS, FORWARDS = True, "", 3
 TANGENT = True
-# gap: the rate is averaged over times from t(1 − gap) to t(1 + gap); 0 as published.
-SETTINGS = {"gap": 0.0, "dropout": 0.0}
-RANGES = "0 <= gap <= 0.5, 0 <= dropout < 1"
+SETTINGS = {"dropout": 0.0}
+RANGES = "0 <= dropout < 1"
 
 
 def teacher_steps(step: int, steps: int, context: Context) -> float:
@@ -37,7 +36,7 @@ def points(student: Student, batch: Batch) -> tuple[Tensor, Tensor]:
 
 def pulled(student: Student, batch: Batch, context: Context, x: Tensor, t: Tensor, dx: Tensor) -> Tensor:
     """Per-sample losses (B,) for a slope dx (B, …) at x (B, …) and times t (B,)."""
-    f, value, rate = derivative(student, x, t, batch.data_cond, dx, context.hparams["gap"])
+    f, value, rate = derivative(student, x, t, batch.data_cond, dx)
     bent = curvature(context.distance, value, rate)
     return ((free(f) + 0.5 * rate) * bent).flatten(1).sum(1)
 
