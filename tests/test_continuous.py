@@ -169,6 +169,28 @@ def test_along_the_exact_flow_nothing_changes() -> None:
         assert float(along.rate.abs().max()) < 1e-13 < 1e-6 < float(other.rate.abs().max())
 
 
+@pytest.mark.parametrize("kind", PROCESSES)
+def test_over_a_gap_it_is_the_rates_mean(kind: str) -> None:
+    """Between the ends of the gap on the tangent, by Simpson's rule; at the process's ends the gap has one side. A small one is none."""
+    process = PROCESSES[kind]
+    student, _ = student_of(process)
+    t = process.time(torch.tensor([0.0, 0.2, 0.5, 0.8, 0.9999], dtype=torch.float64))
+    base = data_batch(5)
+    x, dx = process.diffuse(base.x0, base.eps, t), base.x0 / t[:, None]
+    f, value, rate = derivative(student, x, t, None, dx, 0.05)
+    late, early = (1.05 * t).clamp(max=process.start), (0.95 * t).clamp(min=1.0 if kind == "vp" else process.end)
+    n = 400
+    parts = []
+    for i in range(n + 1):
+        s = early + (late - early) * i / n
+        weight = (1 if i in (0, n) else 4 if i % 2 else 2) / (3 * n)
+        parts.append(weight * derivative(student, x + (s - t)[:, None] * dx, s, None, dx).rate)
+    # On VP ḟ jumps at whole times, where β does.
+    torch.testing.assert_close(rate, torch.stack(parts).sum(0), rtol=1e-3 if kind == "vp" else 1e-7, atol=1e-6)
+    assert torch.equal(value, f.detach()) and not rate.requires_grad
+    assert torch.equal(derivative(student, x, t, None, dx, 9e-4).rate, derivative(student, x, t, None, dx).rate)
+
+
 def unet_points(tiny: Any, rows: int = 3) -> tuple[Tensor, Tensor, Conditioning, Tensor]:
     """(x, t, conditioning, slope) for the tiny latent teacher, at times between the table's."""
     x, dx = rng.normal(0, "x", range(rows), (4, 8, 8)), rng.normal(0, "dx", range(rows), (4, 8, 8)) / 500
@@ -282,9 +304,10 @@ def test_both_forwards_drop_the_same() -> None:
     drop = nn.Dropout(0.5)
     student = Given(lambda x, t, cond: drop(x), KARRAS)
     x, t = 1 + rng.normal(0, "x", range(8), (16,)).abs(), torch.full((8,), 2.0, dtype=torch.float64)
-    f, value, rate = derivative(student, x, t, None, torch.ones_like(x))
-    assert torch.equal(f, value) and 0 < int((f == 0).sum()) < f.numel()
-    torch.testing.assert_close(rate, 2 * (f != 0).float())
+    for gap in (0.0, 0.25):
+        f, value, rate = derivative(student, x, t, None, torch.ones_like(x), gap)
+        assert torch.equal(f, value) and 0 < int((f == 0).sum()) < f.numel()
+        torch.testing.assert_close(rate, 2 * (f != 0).float())
     assert not torch.equal(derivative(student, x, t, None, torch.ones_like(x)).f, f)
 
 

@@ -18,8 +18,9 @@ from directcm.distill.tangents import curvature, derivative, free, slope
 LABEL = "CD∞"
 TEACHER, TARGETS, FORWARDS = True, "", 3
 TANGENT = True
-SETTINGS = {"dropout": 0.0}
-RANGES = "0 <= dropout < 1"
+# gap: ḟ is its mean over the times from t(1 − gap) to t(1 + gap); 0, at t itself, as published.
+SETTINGS = {"gap": 0.0, "dropout": 0.0}
+RANGES = "0 <= gap <= 0.5, 0 <= dropout < 1"
 
 
 def teacher_steps(step: int, steps: int, context: Context) -> float:
@@ -36,7 +37,7 @@ def points(student: Student, batch: Batch) -> tuple[Tensor, Tensor]:
 
 def pulled(student: Student, batch: Batch, context: Context, x: Tensor, t: Tensor, dx: Tensor) -> Tensor:
     """Per-sample losses (B,) for a slope dx (B, …) at x (B, …) and times t (B,)."""
-    f, value, rate = derivative(student, x, t, batch.data_cond, dx)
+    f, value, rate = derivative(student, x, t, batch.data_cond, dx, context.hparams["gap"])
     bent = curvature(context.distance, value, rate)
     return ((free(f) + 0.5 * rate) * bent).flatten(1).sum(1)
 

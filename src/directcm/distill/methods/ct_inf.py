@@ -15,8 +15,8 @@ from directcm.distill.tangents import slope
 LABEL = "CT∞"
 TEACHER, TARGETS, FORWARDS = False, "", 3
 TANGENT = True
-SETTINGS = {"dropout": 0.0}
-RANGES = "0 <= dropout < 1"
+SETTINGS = {"gap": 0.0, "dropout": 0.0}
+RANGES = "0 <= gap <= 0.5, 0 <= dropout < 1"
 
 
 def loss(student: Student, batch: Batch, context: Context) -> Tensor:

@@ -24,9 +24,9 @@ LABEL = "sCD"
 TEACHER, TARGETS, FORWARDS = True, "", 3
 PROCESSES = ("karras",)
 TANGENT = True
-# Lu & Song, CIFAR-10: ln t is normal(p_mean, p_std), c = 0.1, and r is 1 after 10,000 of 400,000 steps.
-SETTINGS = {"p_mean": -1.0, "p_std": 1.4, "c": 0.1, "warm_up": 0.025, "dropout": 0.0}
-RANGES = "-6 <= p_mean <= 4, 0 < p_std <= 100, 1e-6 <= c <= 1e3, 0 <= warm_up <= 1, 0 <= dropout < 1"
+# Lu & Song, CIFAR-10: ln t is normal(p_mean, p_std), c = 0.1, and r is 1 after 10,000 of 400,000 steps. gap: see CD∞.
+SETTINGS = {"p_mean": -1.0, "p_std": 1.4, "c": 0.1, "warm_up": 0.025, "gap": 0.0, "dropout": 0.0}
+RANGES = "-6 <= p_mean <= 4, 0 < p_std <= 100, 1e-6 <= c <= 1e3, 0 <= warm_up <= 1, 0 <= gap <= 0.5, 0 <= dropout < 1"
 
 teacher_steps = cd_inf.teacher_steps
 
@@ -74,7 +74,7 @@ def pulled(student: Student, batch: Batch, context: Context, x: Tensor, t: Tenso
     angle = torch.atan(t / process.sigma_data)
     cos, sin = angle.cos(), angle.sin()
     dx = slope(process, x0, eps, t)
-    f, value, rate = derivative(student, x, t, batch.data_cond, dx)
+    f, value, rate = derivative(student, x, t, batch.data_cond, dx, context.hparams["gap"])
     g = scale(r * process.sigma_data / cos, rate) + scale((1 - r) * cos**2 / sin, value - x0)
     g = g / (expand(g.flatten(1).norm(dim=1), g) + context.hparams["c"])
     moved = -scale(1 / (process.sigma_data * sin), free(f))

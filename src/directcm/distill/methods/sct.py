@@ -15,8 +15,8 @@ TEACHER, TARGETS, FORWARDS = False, "", 3
 PROCESSES = ("karras",)
 TANGENT = True
 # Lu & Song, CIFAR-10; see sCD.
-SETTINGS = {"p_mean": -1.0, "p_std": 1.4, "c": 0.1, "warm_up": 0.025, "dropout": 0.0}
-RANGES = "-6 <= p_mean <= 4, 0 < p_std <= 100, 1e-6 <= c <= 1e3, 0 <= warm_up <= 1, 0 <= dropout < 1"
+SETTINGS = {"p_mean": -1.0, "p_std": 1.4, "c": 0.1, "warm_up": 0.025, "gap": 0.0, "dropout": 0.0}
+RANGES = "-6 <= p_mean <= 4, 0 < p_std <= 100, 1e-6 <= c <= 1e3, 0 <= warm_up <= 1, 0 <= gap <= 0.5, 0 <= dropout < 1"
 
 own = scd.own
 
