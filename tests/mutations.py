@@ -75,6 +75,7 @@ def _of(path: str, *names: str) -> tuple[str, ...]:
 
 
 METHODS, SOLVERS = "tests/test_methods_sources.py", "tests/test_solvers.py"
+CONTINUOUS = "tests/test_continuous.py"
 # Where things are, and what tests them: the only paths here.
 # fmt: off
 PLACES = {
@@ -94,6 +95,13 @@ PLACES = {
     "pd": Place(f"{SRC}/distill/methods/pd.py", _of(
         METHODS, "test_pds_target_is_the_published", "test_pds_first_stage_takes_two_steps_of_the_guided_teacher",
         "test_pds_later_stages_ask_the_student_before",
+    )),
+    "tangents": Place(f"{SRC}/distill/tangents.py", _of(CONTINUOUS, "test_the_derivative_is_that_of_central_differences")),
+    "cd_inf": Place(f"{SRC}/distill/methods/cd_inf.py", _of(
+        CONTINUOUS, "test_the_gradient_is_the_papers", "test_a_step_against_the_gradient_makes_the_student_more_consistent",
+    )),
+    "scd": Place(f"{SRC}/distill/methods/scd.py", _of(
+        CONTINUOUS, "test_it_is_lu_and_songs_algorithm", "test_a_step_against_the_gradient_makes_the_student_more_consistent",
     )),
     "distances": Place(f"{SRC}/diffusion/distances.py", (
         *_of(METHODS, "test_ict_by_hand", "test_the_constant_of_pseudo_huber_is_the_published_at_cifars_size"),
@@ -153,6 +161,18 @@ MUTATIONS = (
     Mutation("pd-weight", "pd", "PD's weight α²/σ² without the square",
         "((process.alpha(t) / process.sigma(t)) ** 2)",
         "(process.alpha(t) / process.sigma(t))"),
+    Mutation("time-input", "tangents", "the derivative by t is not by ln t as that by x",
+        "forward_ad.make_dual(t, t.clone())",
+        "forward_ad.make_dual(t, torch.ones_like(t))"),
+    Mutation("rate-sign", "cd_inf", "CD∞ up the gradient",
+        "(free(f) + 0.5 * rate)",
+        "(0.5 * rate - free(f))"),
+    Mutation("tangent-sign", "scd", "sCM's tangent with the other sign",
+        "((moved - g) ** 2)",
+        "((moved + g) ** 2)"),
+    Mutation("warm-up-sign", "scd", "in the warm-up away from the teacher",
+        "value - x0)",
+        "x0 - value)"),
     Mutation("huber-zero", "distances", "iCT's pseudo-Huber without − c",
         "return square / ((square + c**2).sqrt() + c)",
         "return (square + c**2).sqrt()"),

@@ -16,6 +16,7 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
+from torch.autograd import forward_ad
 
 from directcm.config import Ode
 from directcm.config.registry import methods as registered
@@ -29,6 +30,7 @@ from directcm.distill.methods import (
     Batch,
     Context,
     cd,
+    cd_inf,
     cm,
     cm_then_direct,
     cmt,
@@ -42,6 +44,7 @@ from directcm.distill.methods import (
     ict,
     k_step,
     pd,
+    scd,
     training_pair,
 )
 from directcm.runtime import rng
@@ -85,9 +88,20 @@ def data_batch(rows: int = 4, d: int = 3, **changes: Any) -> Batch:
     return Batch(none, none, none, None, None, **{**made, **changes})
 
 
+def process_of(name: str, kind: str) -> Process:
+    """A process as training gives it to a method: at all times for one in continuous time."""
+    return PROCESSES[kind].continuous if registered()[name].tangent else PROCESSES[kind]
+
+
+def own_of(name: str, process: Process = KARRAS) -> nn.Module | None:
+    """A method's own module, before it has learnt anything."""
+    return getattr(methods.load(name), "own", lambda _: None)(process)
+
+
 def context_of(name: str, **changes: Any) -> Context:
     """A method's context with its file's hyperparameters."""
     made: dict[str, Any] = {"w": 1.0, "distance": methods.mse, "intervals": 8, "hparams": registered()[name].hparams}
+    made["own"] = own_of(name)
     return Context(changes.pop("teacher", None), make_solver("heun"), **{**made, **changes})
 
 
@@ -113,7 +127,7 @@ def test_every_forward_is_of_all_rows_under_their_own_conditioning(name: str, ki
     Row i of images and noises is a multiple of the i-th unit vector, row i of the start points of the (rows + i)-th. All maps
     here keep directions, so a point says which row it was made from, and its conditioning holds the numbers of those rows.
     """
-    process, rows, module = PROCESSES[kind], 4, methods.load(name)
+    process, rows, module = process_of(name, kind), 4, methods.load(name)
     unit, numbers, size = torch.eye(2 * rows).double(), torch.arange(2 * rows), torch.arange(1.0, rows + 1)[:, None]
     seen: dict[str, list[tuple[Tensor, Any]]] = {}
 
@@ -123,7 +137,8 @@ def test_every_forward_is_of_all_rows_under_their_own_conditioning(name: str, ki
             self.who = who
 
         def __call__(self, x: Tensor, t: Tensor, cond: object) -> Tensor:
-            seen[self.who].append((x.detach(), cond))
+            # With its derivative a forward counts as two.
+            seen[self.who] += [(x.detach(), cond)] * (1 + (forward_ad.unpack_dual(x).tangent is not None))
             return super().__call__(x, t, cond)
 
     class Watched(Gaussian):
@@ -172,13 +187,14 @@ class Twofold(Toy):
 
 
 @pytest.mark.parametrize(("name", "kind"), EVERY)
-def test_the_average_and_the_targets_get_no_gradient(name: str, kind: str) -> None:
+def test_the_average_and_the_targets_get_no_gradient(name: str, kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Of a loss's ends the later one alone moves it, in every step of a training.
 
     The student has one weight in its forward at the latest times and another elsewhere: the gradient of the first is the
     central difference of the loss with all else held, and there is none of the other, of the average's or of the teacher's.
+    In continuous time both forwards are at the same times, the first is free, and what it is compared with is itself, held here.
     """
-    process, loss = PROCESSES[kind], methods.load(name).loss
+    process, loss = process_of(name, kind), methods.load(name).loss
     base = data_batch()
     grid = process.grid(8)
     x = process.diffuse(base.x0, base.eps, grid[2:6])
@@ -192,6 +208,11 @@ def test_the_average_and_the_targets_get_no_gradient(name: str, kind: str) -> No
         trained = max(range(len(first.asked)), key=lambda i: float(first.asked[i][1].sum()))
         student = Twofold(2.0, trained, process)
         loss(student, batch, context).sum().backward()
+        if registered()[name].tangent:
+            base_of = 2.0 * student.asked[0][0]
+            # pulled is cd_inf's or scd's, whichever the method is built on.
+            for module in (cd_inf, scd):
+                monkeypatch.setattr(module, "free", lambda f, held=base_of: f - held)
         up, down = (
             float(loss(Twofold(2.0 + h, trained, process), batch, context).detach().sum()) for h in (1e-5, -1e-5)
         )
@@ -209,7 +230,7 @@ PARTS = (10, 50, 90)
 
 def from_data(name: str, step: int) -> int:
     """Forwards of a step that asks no teacher and no endpoint; 0 where it does. Two are of points of one image and one noise."""
-    process = PROCESSES[registered()[name].processes[0]]
+    process = process_of(name, registered()[name].processes[0])
     base = data_batch()
     x = process.diffuse(base.x0, base.eps, t := process.grid(4)[:4])
     batch = Batch(x, t, t, None, None, base.x0, base.eps, None, base.u, base.v, step, 100)
@@ -242,7 +263,7 @@ def at_the_exact_map(name: str, kind: str, step: int, width: float, off: float =
     CM and its like ask the teacher for one of a thousand steps. Progressive distillation has eight intervals: the teacher's
     steps are the flow's own there, and so are those of the student before; the student's one step is the flow over two of them.
     """
-    declared, process = registered()[name], PROCESSES[kind]
+    declared, process = registered()[name], process_of(name, kind)
     intervals = 8 if declared.halves else 1000
     teacher, grid = Gaussian(process, MEAN, width), process.grid(intervals)
 
@@ -272,8 +293,9 @@ def at_the_exact_map(name: str, kind: str, step: int, width: float, off: float =
     v = torch.full_like(u, float(generated))
     state = teacher.flow(x, grid[k], grid[k + 1]) if declared.states else None
     batch = Batch(x, grid[k], grid[k + 1], None, end, x0, eps, None, u, v, step, 100, state)
-    context = Context(teacher, solver, 1.0, methods.mse, intervals, dict(declared.hparams), Given(before, process))  # type: ignore[arg-type]
-    return float(methods.load(name).loss(student, batch, context).mean())
+    average, own = Given(before, process), own_of(name, process)
+    context = Context(teacher, solver, 1.0, methods.mse, intervals, dict(declared.hparams), average, own=own)  # type: ignore[arg-type]
+    return float(methods.load(name).loss(student, batch, context).detach().mean())
 
 
 @pytest.mark.parametrize("step", PARTS)
@@ -297,7 +319,12 @@ def all_signs(draws: int = 16) -> tuple[Tensor, Tensor, Tensor]:
     return y, z, torch.from_numpy(rng.uniform(0, "u", range(draws))).repeat_interleave(4)
 
 
-PAIRS = [(name, step) for name in registered() for step in PARTS if from_data(name, step) > 1]
+PAIRS = [
+    (name, step)
+    for name in registered()
+    for step in PARTS
+    if from_data(name, step) > 1 and not registered()[name].tangent
+]
 
 
 @pytest.mark.parametrize("width", [0.0, 0.5])
@@ -386,7 +413,7 @@ def test_numbers_that_are_accepted_train(name: str, data: st.DataObject) -> None
         hparams[key] = data.draw(
             numbers.filter(lambda value, key=key: declared.refused({**hparams, key: value}) is None)
         )
-    process = PROCESSES[declared.processes[-1]]
+    process = process_of(name, declared.processes[-1])
     base, grid = data_batch(), process.grid(8)
     # As in training: times in double precision, images in single.
     x0, eps = base.x0.float(), base.eps.float()

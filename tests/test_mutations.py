@@ -58,7 +58,7 @@ def hunt(folder: Path, tests: str, **faults: tuple[str, str]) -> subprocess.Comp
 
 
 def test_every_snippet_is_there_once_and_changes_the_code() -> None:
-    assert len(MUTATIONS) == len({m.name for m in MUTATIONS}) == 31
+    assert len(MUTATIONS) == len({m.name for m in MUTATIONS}) == 35
     assert {m.place for m in MUTATIONS} == set(PLACES)
     for m in MUTATIONS:
         text = (ROOT / PLACES[m.place].path).read_text(encoding="utf-8")

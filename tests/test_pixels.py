@@ -416,10 +416,33 @@ def test_every_method_trains_and_goes_on_where_it_was_stopped(
     # What a student is billed it has asked the teacher for, but for steps that its targets hold.
     halves = dict.fromkeys(("direct_then_cm", "cm_then_direct"), 12 * 4)
     always = dict.fromkeys(("cm", "cd", "cm_above", "direct_cm_above"), 24 * 4)
-    forwards = {**always, "pd": 12 * 2 * 4, **halves}.get(method, 0)
+    # In continuous time one evaluation for a slope, guided.
+    slopes = dict.fromkeys(("cd_inf", "scd"), 24 * 2)
+    forwards = {**always, "pd": 12 * 2 * 4, **halves, **slopes}.get(method, 0)
     assert whole.json("student.json")["forwards"]["6"]["teacher"] == forwards and bool(forwards) == declared.teacher
     assert whole.counts["teacher_forwards"] == (0 if declared.stored and declared.targets else forwards)
     assert whole.settings.get("own", {}) == declared.hparams
+
+
+def test_a_methods_own_module_is_trained_beside_the_student_and_not_kept(
+    on_edm: Callable[..., Artifact], tmp_path: Path
+) -> None:
+    """sCM's w: in checkpoints with its averages and moments, moved by the optimiser, and in no file of the student."""
+    from safetensors.torch import load_file
+
+    student = on_edm("scd", tmp_path / "s", snapshots=[3], ema=0.9)
+    newest = max((tmp_path / "scratch-s").glob("checkpoint-*"))
+    state = load_file(newest / "state.safetensors")
+    w = "own.linear.weight"
+    assert {f"model.{w}", f"smooth.{w}"} <= state.keys() and not any("own." in k for k in state if k.startswith("ema."))
+    assert 0 < float(state[f"model.{w}"].abs().max()) <= 6 * 1e-3 * 1.01
+    assert not torch.equal(state[f"model.{w}"], state[f"smooth.{w}"])
+    plain = on_edm("ct_inf", tmp_path / "plain", snapshots=[3], ema=0.9)
+    shape = ["student.json", "curve.csv", "unet/diffusion_pytorch_model.safetensors"]
+    assert student.checksums.keys() == plain.checksums.keys() >= set(shape)
+    free = [load_file(one.file(shape[2])).keys() for one in (student, plain)]
+    assert free[0] == free[1]
+    assert student.counts["trainable_parameters"] == plain.counts["trainable_parameters"]
 
 
 @pytest.mark.parametrize(
@@ -432,6 +455,9 @@ def test_every_method_trains_and_goes_on_where_it_was_stopped(
         ("cm", (24, 48, 0), (48, 96, 0)),
         ("direct_cm", (12, 0, 8), (24, 0, 8)),
         ("ct", (24, 0, 0), (48, 0, 0)),
+        # A derivative counts as two forwards.
+        ("scd", (36, 24, 0), (72, 48, 0)),
+        ("ct_inf", (36, 0, 0), (72, 0, 0)),
     ],
 )
 def test_what_each_part_costs(

@@ -124,8 +124,10 @@ def jobs(config: Config, runs: Sequence[Run], scope: str = "paper") -> list[Job]
                 job.method, job.pairs = run.method, float(run.steps * run.batch_size)
                 method = methods()[run.method]
                 if method.teacher and not (method.stored and paths.pool_of(run, rows)):
-                    # Of log₂ N halvings only the first asks the teacher, for two steps a pair.
+                    # Of log₂ N halvings only the first asks the teacher, for two steps a pair; a slope is one evaluation of a step.
                     share = 2 / math.log2(run.N) if method.halves else 1
+                    if method.tangent:
+                        share = 1 / make_solver(run.ode.solver).evaluations_per_step
                     job.forwards = job.pairs * share * rows_per_step(run.ode)
             case "samples":
                 if rest.startswith(paths.VARIANTS):

@@ -7,7 +7,7 @@ A method is one file in `distill/methods/`; the file's name is its name in the c
                                        endpoints: "forward" (noised images), "prior" (pure noise), "trajectory" (all points
                                        of the teacher's trajectories), or "" for none
     FORWARDS = 1                       rows through the student's network per pair, the loss's forward included (the largest
-                                       number, if it changes: `student_forwards`)
+                                       number, if it changes: `student_forwards`); a forward with its derivative counts as two
 
 Optional:
 
@@ -16,6 +16,9 @@ Optional:
     STORED = True                      it asks the teacher only for one solver step from start points of noised images, which
                                        may be stored with the targets already
     STATES = True                      its target is the state k solver steps from a start point on, solved beforehand
+    TANGENT = True                     it differentiates the student along the ODE: it draws times of its own between those of a grid,
+                                       asks a teacher for one slope in place of a solver's step, and has no use for a distance
+                                       without a second derivative
     SETTINGS = {"mu": 0.95}            hyperparameters with their defaults, which `methods` of the configuration changes;
                                        `dropout` is the network's dropout in training, 0 for methods without it
     RANGES = "0 <= mu <= 1"            comparisons that the hyperparameters must satisfy; each must occur. If a default is
@@ -57,6 +60,7 @@ class Declared:
     hparams: Mapping[str, float] = field(default_factory=dict)
     ranges: tuple[str, ...] = ()
     states: bool = False
+    tangent: bool = False
 
     def refused(self, given: Mapping[str, float]) -> str | None:
         """The first error in hyperparameters that replace defaults, with what is expected; None if all are valid."""
@@ -162,12 +166,14 @@ def declared(path: Path) -> Declared:
         "SETTINGS": ("numbers by name", lambda v: isinstance(v, dict) and all(map(number, v.values()))),
         "RANGES": ("comparisons that name each of SETTINGS and nothing else, and that the defaults keep", kept),
         "STATES": ("True or False", lambda v: isinstance(v, bool)),
+        "TANGENT": ("True or False", lambda v: isinstance(v, bool)),
     }
     optional: dict[str, Any] = {
         "PROCESSES": Declared.processes,
         "HALVES": False,
         "STORED": False,
         "STATES": False,
+        "TANGENT": False,
         "SETTINGS": {},
         "RANGES": "",
     }

@@ -295,10 +295,15 @@ class Config(Block):
         method, start = methods()[run.method], f"students: {run.method}"
         require(run.k == 1 or method.states, f"{start} has no k; {', '.join(_with_k())} has")
         require(run.k <= run.N, f"{start}: k = {run.k} is more than the grid's N = {run.N}")
-        noised = method.pool and method.targets in ("", "forward")
+        noised = method.pool and method.targets in ("", "forward") and not method.tangent
         for name in ("density", "weight"):
             drawn = f"{start} has start times of its own, and no {name}; leave it at {VARIED[name]}"
             require(name not in run.varied or noised, drawn)
+        if method.tangent:
+            curved = (
+                f"students: method {run.method} needs a distance with a second derivative, and l1 has none; use mse"
+            )
+            require(run.loss != "l1", curved)
         teaching = run.labelled_by
         if teaching is None:
             return

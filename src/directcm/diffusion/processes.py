@@ -39,6 +39,15 @@ class Process(ABC):
         """Times from `start` down to `end`, (intervals + 1,), float64; UserError if there is no such grid."""
 
     @abstractmethod
+    def time(self, share: Tensor) -> Tensor:
+        """Times (B,) after shares (B,) in [0, 1] of the way from `start` to `inner(end)`, spaced as a grid of many intervals, float64."""
+
+    @property
+    def continuous(self) -> Process:
+        """The same process, defined and differentiable at all times from `inner(end)` to `start`."""
+        return self
+
+    @abstractmethod
     def velocity(self, x: Tensor, eps: Tensor, t: Tensor) -> Tensor:
         """dx/dt of the probability-flow ODE at x (B, …) and t (B,), given the predicted noise ε̂."""
 
@@ -150,6 +159,14 @@ class VariancePreserving(Process):
             raise UserError(f"N = {intervals} does not divide the process's {total} time steps")
         return torch.arange(intervals, -1, -1, dtype=torch.float64) * (total // intervals)
 
+    def time(self, share: Tensor) -> Tensor:
+        """K − share·(K − 1): down to 1, below which dx/dt grows beyond all bounds."""
+        return self.start - share.double() * (self.start - 1)
+
+    @property
+    def continuous(self) -> Process:
+        return Interpolated(self.betas, self.time_input)
+
     def velocity(self, x: Tensor, eps: Tensor, t: Tensor) -> Tensor:
         """−½β x + ½β ε̂/σ with β = β_{t−1}; at t = 0 the values of t = 1, as in the released code of 2411.08954."""
         index = self._index(t).clamp(min=1)
@@ -171,6 +188,32 @@ class VariancePreserving(Process):
         """(0, 1): the network predicts the noise itself (Ho et al.)."""
         one = torch.ones_like(t, dtype=torch.float64)
         return 0 * one, one
+
+
+class Interpolated(VariancePreserving):
+    """The discrete process at all times t ∈ [0, K]: between two of its times ln ᾱ is linear, so that β is constant within a step.
+
+    That is the VP SDE (Song et al. 2011.13456, Equation 11) with β(t) = −ln(1 − β_k) for k < t ≤ k + 1. At whole times it is the table
+    to rounding.
+    """
+
+    def _log_signal(self, t: Tensor) -> Tensor:
+        """ln ᾱ(t) = 2 ln α(t), float64 (B,)."""
+        total = len(self.betas)
+        good, what = ((t >= 0) & (t <= total)).all(), f"VP times are from 0 to {total}"
+        if t.is_cuda:
+            torch._assert_async(good, what)
+        elif not good:
+            raise ValueError(what)
+        low = t.detach().floor().clamp(max=total - 1).long()
+        alpha, _, beta = self._tables(t.device)
+        return 2 * alpha[low].log() + (t.double() - low) * torch.log1p(-beta[low])
+
+    def alpha(self, t: Tensor) -> Tensor:
+        return (0.5 * self._log_signal(t)).exp()
+
+    def sigma(self, t: Tensor) -> Tensor:
+        return (-torch.expm1(self._log_signal(t))).sqrt()
 
 
 class VarianceExploding(Process):
@@ -200,6 +243,11 @@ class VarianceExploding(Process):
         inner = [(first + i / intervals * (last - first)) ** self.rho for i in range(1, intervals)]
         # The ends without rounding: the boundary condition holds at exactly ε.
         return torch.tensor([self.start, *inner, self.end], dtype=torch.float64)
+
+    def time(self, share: Tensor) -> Tensor:
+        """(T^(1/ρ) + share·(ε^(1/ρ) − T^(1/ρ)))^ρ."""
+        first, last = self.start ** (1 / self.rho), self.end ** (1 / self.rho)
+        return ((first + share.double() * (last - first)) ** self.rho).clamp(self.end, self.start)
 
     def level(self, t: Tensor) -> Tensor:
         """t − ε: the endpoint is x_ε."""

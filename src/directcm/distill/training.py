@@ -59,6 +59,9 @@ def make(
     accelerator = make_accelerator(settings.precision)
     device = str(accelerator.device)
     frozen = load(teacher, device, settings.precision)
+    if declared()[run.method].tangent:
+        for one in (frozen, frozen.start):
+            one.process = one.process.continuous
     student = students.make_student(frozen, run.adapter, run.seed)
     unet = student.teacher.network
     assert unet is not None
@@ -92,6 +95,7 @@ def make(
         module.p = float(hparams.get("dropout", 0))
     decay = getattr(method, "decay", None)
     ema_target = students.Student(student.teacher.twin(students.share(unet))) if decay else None
+    own = method.own(student.process).to(device) if hasattr(method, "own") else None
     context = methods.Context(
         frozen if method.TEACHER and not stored else None,
         make_solver(run.solver),
@@ -101,6 +105,7 @@ def make(
         hparams,
         ema_target,
         run.k,
+        own,
     )
     grid = starts.grid.to(device)
     share = run.batch_size // accelerator.num_processes
@@ -153,7 +158,10 @@ def make(
 
     trained = [p for p in unet.parameters() if p.requires_grad]
 
-    attempt = partial(pace.attempt, unet, loss, accelerator) if device.startswith("cuda") else None
+    others = {} if own is None else {"own": own}
+    attempt = None
+    if device.startswith("cuda"):
+        attempt = partial(pace.attempt, unet, loss, accelerator, others=list(others.values()))
     chosen, how = _pace(settings, share, attempt, scratch, accelerator)
     pace.checkpoint(unet, chosen.gradient_checkpointing)
     # The name that manifests have for them.
@@ -175,7 +183,7 @@ def make(
     fitted = fit(
         Job(
             f"train: {run.method} seed {run.seed}",
-            {"unet": unet},
+            {"unet": unet} | others,
             loss,
             run.steps,
             run.batch_size,
@@ -198,14 +206,14 @@ def make(
     )
     if not accelerator.is_main_process:
         return
-    put({"unet": unet}, fitted.ema_eval)
+    put({"unet": unet} | others, fitted.ema_eval)
     inputs = {"teacher": teacher, "latents": latents} | {f"targets_{i}": t for i, t in enumerate(targets)}
     inputs |= {} if labels is None else {"labels": labels}
     about = {"run": run.axes(), **settings.model_dump(mode="json"), "seed": seed, "snapshots": snapshots, **named}
     with new_artifact(out, "student", settings=about, inputs=inputs) as art:
         students.save(unet, run.adapter, art.path)
         for step, weights in fitted.snapshots.items():
-            put({"unet": unet}, weights)
+            put({"unet": unet} | others, weights)
             students.save(unet, run.adapter, art.path / students.snapshot_folder(step))
         write_csv(art / "curve.csv", fitted.curve, CURVE)
         trainable = sum(p.numel() for p in trained)
@@ -304,7 +312,7 @@ def _forwards(
     return {
         str(n): {
             "student": round(float(student[n - 1])) + labelled * n * size,
-            "teacher": int(solver[n - 1]) * rows,
+            "teacher": round(float(solver[n - 1]) * rows),
             "endpoints": min(int(used[n - 1]), run.pool),
         }
         for n in steps

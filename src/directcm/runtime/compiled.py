@@ -5,6 +5,7 @@ Only those are compiled, so that it takes seconds and not minutes. A block has a
 
 from __future__ import annotations
 
+import contextlib
 from typing import Any
 
 import torch
@@ -32,6 +33,11 @@ def seconds() -> float:
     from torch._dynamo.utils import calculate_time_spent
 
     return calculate_time_spent()["total_wall_time"]
+
+
+def eager() -> contextlib.AbstractContextManager[Any]:
+    """A context in which compiled blocks run as they are written: a graph knows nothing of forward mode's derivatives."""
+    return contextlib.nullcontext() if _backend is None else torch.compiler.set_stance("force_eager")
 
 
 def blocks(network: Any) -> None:

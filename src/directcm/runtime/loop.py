@@ -70,8 +70,8 @@ class Job:
     `loss(step, rows)`: per-row losses (B,) for the batch positions `rows` (B,) int64 of this process;
     position p = step·batch_size + offset counts through the whole training. `micro_batch`: rows of one backward pass (None: all
     of the process's); gradients of the parts add up to the batch's.
-    `ema`: decay of an EMA of the weights, a number or a function of the step. `ema_target`: tensors by the weights' names
-    ("module.weight") that hold this EMA during training, for a loss that reads it. `ema_eval`: decay of a second EMA, which
+    `ema`: decay of an EMA of the weights, a number or a function of the step. `ema_target`: tensors by the names of weights
+    ("module.weight") that hold this EMA during training, for a loss that reads it; of all of them, or of some. `ema_eval`: decay of a second EMA, which
     replaces the weights in snapshots and at the end. `changed` is called after each step, when weights and EMAs have changed.
     `note`: how a step uses its device, for the log.
     """
@@ -315,7 +315,8 @@ def fit(job: Job, accelerator: Any) -> Fitted:
     parameters = list(weights.values())
     ema: dict[str, Tensor] = {}
     if job.ema is not None:
-        ema = {k: p.detach().clone() if job.ema_target is None else job.ema_target[k] for k, p in weights.items()}
+        given = job.ema_target or {}
+        ema = {k: given[k] if k in given else p.detach().clone() for k, p in weights.items()}
     ema_eval = {} if job.ema_eval is None else {k: p.detach().clone() for k, p in weights.items()}
     # Fused: one kernel for all weights. The plain optimiser is a twelfth of a small network's step.
     plain = torch.optim.AdamW(parameters, lr=job.lr(0), weight_decay=job.weight_decay, fused=True)

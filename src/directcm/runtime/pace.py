@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -30,10 +30,15 @@ def checkpoint(network: Any, again: bool) -> None:
     (network.enable_gradient_checkpointing if again else network.disable_gradient_checkpointing)()
 
 
-def attempt(network: Any, loss: Callable[[int, np.ndarray], Tensor], accelerator: Any, pace: Pace) -> None:
-    """A forward and a backward pass of the first step's first rows, with as much memory taken as in training."""
+def attempt(
+    network: Any, loss: Callable[[int, np.ndarray], Tensor], accelerator: Any, pace: Pace, others: Sequence[Any] = ()
+) -> None:
+    """A forward and a backward pass of the first step's first rows, with as much memory taken as in training.
+
+    `others`: modules that are trained beside the network.
+    """
     checkpoint(network, pace.gradient_checkpointing)
-    trained = [p for p in network.parameters() if p.requires_grad]
+    trained = [p for module in (network, *others) for p in module.parameters() if p.requires_grad]
     # In place of the optimiser's two moments, which come with the first step.
     moments = [torch.empty_like(p) for p in trained for _ in range(2)]
     try:

@@ -7,6 +7,7 @@
     teacher_steps(step, steps, context)     solver steps of the teacher per row, if not always 1
     student_forwards(step, steps, context)  rows through the student's network per row, if not always FORWARDS
     endpoints(step, steps, context)         whether this step uses solved endpoints, if TARGETS is set and not every step does
+    own(process)                            a module that is trained beside the student and not kept: context.own
     jump(process, x, end, t, s)             x at time s from x at time t and its predicted `end`: the sampler's step between
                                             two student steps, if it adds no fresh noise
     ready(sampling_steps, steps, intervals) the training step at which the student for this number of sampling steps is
@@ -22,7 +23,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from directcm.diffusion.distances import Distance, mse, pseudo_huber  # noqa: F401
 from directcm.diffusion.processes import Process, expand
@@ -63,7 +64,7 @@ class Batch:
 class Context:
     """What is constant during a training: the frozen teacher (None if the method needs none), its solver, guidance, N, k.
 
-    `hparams`: the method's hyperparameters. `ema_target`: the student with averaged weights, if the method has a `decay`.
+    `hparams`: the method's hyperparameters. `ema_target`: the student with averaged weights, if the method has a `decay`. `own`: its module, if it has one.
     """
 
     teacher: Teacher | None
@@ -74,6 +75,7 @@ class Context:
     hparams: Mapping[str, float] = field(default_factory=dict)
     ema_target: Student | None = None
     k: int = 1
+    own: nn.Module | None = None
 
 
 def load(name: str) -> ModuleType:
