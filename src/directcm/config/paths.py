@@ -447,5 +447,5 @@ def benchmarks(config: Config, runs: Sequence[Run], scope: str) -> list[str]:
         return [f"{name}.tsv" for name in names]
     names += [f"{step}/{scope}" for step in OF_A_SCOPE]
     names += ["collect/teachers"] if others else []
-    names += [one.job for exhibit in exhibits() for one in exhibit.each]
+    names += [one.job for exhibit in exhibits() for one in exhibit.each if not one.experiments]
     return [f"{name}.tsv" for name in names]
