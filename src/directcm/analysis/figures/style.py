@@ -15,7 +15,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import matplotlib
 import matplotlib.pyplot as plt
@@ -61,7 +61,7 @@ class Look:
     """How one model is drawn."""
 
     color: str
-    marker: str | tuple[int, int, int]
+    marker: str | tuple[int, Literal[0, 1, 2], int]
     line: str | tuple[float, tuple[float, ...]]
 
 
