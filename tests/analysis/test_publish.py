@@ -15,7 +15,8 @@ from directcm import cli
 from directcm.analysis.data.selection import main_setting
 from directcm.analysis.data.tidy import COMPARISON_COLUMNS, ERROR_COLUMNS, STUDENT_COLUMNS
 from directcm.analysis.pages import publish as module
-from directcm.analysis.pages.publish import MARK, configuration, filled, markdown, matching, publish, relevant, shown
+from directcm.analysis.pages.printed import markdown, shown
+from directcm.analysis.pages.publish import MARK, configuration, filled, matching, publish, relevant
 from directcm.analysis.tables.claim import read_claims
 from directcm.config import Config, load_config, parse
 from directcm.config.specs import METRICS

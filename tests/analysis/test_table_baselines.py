@@ -21,7 +21,7 @@ from directcm.analysis.data.tidy import (
 )
 from directcm.analysis.figures import figure_directions, figure_results
 from directcm.analysis.needs import available, facts
-from directcm.analysis.pages.publish import _table1_text
+from directcm.analysis.pages.printed import _table1_text
 from directcm.analysis.tables import table1, table_baselines, table_parts, table_within
 from directcm.analysis.tables.cells import select
 from directcm.config import Config
@@ -309,7 +309,7 @@ def test_the_figure_of_directions(config: Config, tmp_path: Path, monkeypatch: p
 
 def test_what_the_documents_can_show(make: Any, config: Config, tmp_path: Path) -> None:
     """The published blocks say what the tables' CSV has."""
-    from directcm.analysis.pages.publish import BLOCKS, Tables
+    from directcm.analysis.pages.printed import BLOCKS, Tables
 
     metrics, comparisons = make.tidy(config, change=with_baselines)
     related = correlations(metrics.with_name("correlations.csv"), config, {("CM", "clip_tiny"): (-0.2, -0.3, -0.4)})

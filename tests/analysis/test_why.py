@@ -19,17 +19,8 @@ from hypothesis import strategies as st
 
 from directcm import cli
 from directcm.analysis.data import why as module
-from directcm.analysis.data.experiments import (
-    REFUTED,
-    SUPPORTED,
-    UNDECIDED,
-    UNTESTABLE,
-    Grid,
-    missing,
-    needed,
-    present,
-    read_experiments,
-)
+from directcm.analysis.data.experiments import REFUTED, SUPPORTED, UNDECIDED, UNTESTABLE, read_experiments
+from directcm.analysis.data.places import Grid, missing, needed, present
 from directcm.analysis.data.why import ARMS, TESTS, outcome, why
 from directcm.analysis.pages import why as pages
 from directcm.analysis.pages.publish import publish

@@ -12,7 +12,8 @@ from unittest import mock
 import numpy as np
 from safetensors.numpy import save
 
-from directcm.analysis.data.experiments import CLOSED, Experiment, Grid, Place, needed, read_experiments
+from directcm.analysis.data.experiments import CLOSED, Experiment, read_experiments
+from directcm.analysis.data.places import Grid, Place, needed
 from directcm.config import Config, lora_rank, parse, paths
 from directcm.config.reading import merge, read_yaml
 from directcm.config.specs import METHODS, METRICS

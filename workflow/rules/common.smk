@@ -20,7 +20,8 @@ from directcm.runtime import finished, warm
 from directcm.analysis.tables.claim import beside, compared, contrasted, read_claims
 from directcm.analysis.needs import available
 from directcm.analysis.data.contrasts import TIME, plan
-from directcm.analysis.data.experiments import missing, needed, present, read_experiments
+from directcm.analysis.data.experiments import read_experiments
+from directcm.analysis.data.places import missing, needed, present
 from directcm.analysis.data.selection import base_setting, main_runs, main_setting
 from directcm.analysis.tables.cells import same_scale
 from directcm.cli.rules import command

@@ -21,17 +21,12 @@ from directcm.analysis.data.experiments import (
     UNDECIDED,
     UNTESTABLE,
     Experiment,
-    Grid,
-    Place,
     Rule,
     Test,
-    axis_value,
     better,
-    missing,
-    needed,
-    present,
     read_experiments,
 )
+from directcm.analysis.data.places import Grid, Place, axis_value, missing, needed, present
 from directcm.config import Config, Run, paths, spell
 from directcm.config.specs import METRICS
 from directcm.errors import UserError

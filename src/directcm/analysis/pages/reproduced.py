@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 from directcm.analysis.data.tidy import read
-from directcm.analysis.pages.publish import ABOUT, line_name, relevant, shown, value_of
+from directcm.analysis.pages.printed import line_name, shown, value_of
+from directcm.analysis.pages.publish import ABOUT, relevant
 from directcm.analysis.tables import table1
 from directcm.analysis.tables.cells import COLUMNS
 from directcm.analysis.tables.text import fixed

@@ -19,10 +19,9 @@ from directcm.analysis.data.experiments import (
     UNDECIDED,
     UNTESTABLE,
     Experiment,
-    missing,
-    present,
     read_experiments,
 )
+from directcm.analysis.data.places import missing, present
 from directcm.analysis.data.selection import describe
 from directcm.analysis.data.why import ARMS, CONTRARY, POWER, SHOWN, TESTS
 from directcm.analysis.page import plain, write_page
