@@ -640,7 +640,7 @@ def test_the_presets_are_planned(repository: Path) -> None:
         jobs = planned(done.stdout)
         assert jobs["why_experiment"] == jobs["outcomes"] == 1, target
         # What target C alone needs: no k, and of the default grid's students none but those of its arms.
-        assert ("states" in jobs, jobs["train"]) == {"why_c": (False, 50), "why_d": (True, 65), "why": (False, 9)}[
+        assert ("states" in jobs, jobs["train"]) == {"why_c": (False, 50), "why_d": (True, 65), "why": (True, 9)}[
             target
         ]
     absent = run("snakemake", "why_c", "--dry-run")
