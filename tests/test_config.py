@@ -903,6 +903,7 @@ def test_malformed_overlays_name_the_key_and_the_files(tmp_path: Path, one_line:
         ({"method": ["cm"], "k": [2]}, "students: cm has no k; k_step has"),
         ({"method": ["k_step"], "k": [51]}, "students: k_step: k = 51 is more than the grid's N = 50"),
         ({"method": ["straight"], "density": [0.25]}, "students: straight has start times of its own, and no density"),
+        ({"method": ["pd"], "N": [2], "weight": ["snr"]}, "students: pd has start times of its own, and no weight"),
         ({"method": ["straight"], "weight": ["snr"]}, "students: straight has start times of its own, and no weight"),
         (
             {"method": ["cm"], "labels": ["cm"]},

@@ -295,7 +295,8 @@ class Config(Block):
         method, start = methods()[run.method], f"students: {run.method}"
         require(run.k == 1 or method.states, f"{start} has no k; {', '.join(_with_k())} has")
         require(run.k <= run.N, f"{start}: k = {run.k} is more than the grid's N = {run.N}")
-        noised = method.pool and method.targets in ("", "forward") and not method.tangent
+        # What halves N, or learns in continuous time, draws its times itself.
+        noised = method.pool and method.targets in ("", "forward") and not (method.tangent or method.halves)
         for name in ("density", "weight"):
             drawn = f"{start} has start times of its own, and no {name}; leave it at {VARIED[name]}"
             require(name not in run.varied or noised, drawn)
